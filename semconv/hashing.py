@@ -1,0 +1,74 @@
+"""Random numbers that depend on their address alone.
+
+Masks, crops, order and noise are looked up, not drawn: a 64-bit key made of (seed, stream, epoch, index, ...) is hashed with a
+counter. So the same image in the same epoch meets the same mask for every model, width, batch layout, worker count and world
+size, on CPU and GPU alike, and a resumed run goes on exactly.
+
+The hash is SplitMix64 (Steele, Lea & Flood, 2014) in int64 arithmetic, whose wrap-around equals that of uint64.
+"""
+
+import zlib
+
+import torch
+from torch import Tensor
+
+GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+FIRST = 0xBF58476D1CE4E5B9 - 2**64
+SECOND = 0x94D049BB133111EB - 2**64
+
+
+def make_keys(*words: int | str | Tensor, device: torch.device | str | None = None) -> Tensor:
+    """Fold words into 64-bit keys.
+
+    Args:
+        words: integers (below 2**63), names of streams, and integer tensors; tensors broadcast against each other.
+        device: where the key lives when no word is a tensor.
+
+    Returns:
+        int64 keys of the broadcast shape; a scalar where every word is one.
+    """
+    tensors = [word for word in words if isinstance(word, Tensor)]
+    key = torch.zeros((), dtype=torch.int64, device=tensors[0].device if tensors else device)
+    for word in words:
+        if isinstance(word, str):
+            word = zlib.crc32(word.encode())
+        key = _mix(_mix(key + GOLDEN) ^ word)
+    return key
+
+
+def hash_words(keys: Tensor, count: int) -> Tensor:
+    """The first `count` 64-bit words of each key's stream: int64, the shape of `keys` and then `count`."""
+    counters = torch.arange(1, count + 1, device=keys.device)
+    return _mix(keys[..., None] + counters * GOLDEN)
+
+
+def uniform(keys: Tensor, count: int) -> Tensor:
+    """`count` float32 numbers in [0, 1) per key, multiples of 2**-24: the shape of `keys` and then `count`."""
+    return _shift_right(hash_words(keys, count), 40).float() * 2.0**-24
+
+
+def normal(keys: Tensor, count: int) -> Tensor:
+    """`count` float32 numbers of mean 0 and variance 1 per key: the shape of `keys` and then `count`.
+
+    Each is a sum of twelve 16-bit uniform integers (Irwin-Hall): integer arithmetic, so the bits agree on every device,
+    which a Box-Muller transform would not give. Their range is [-6, 6].
+    """
+    words = hash_words(keys, 3 * count).unflatten(-1, (count, 3))
+    total = sum((_shift_right(words, shift) & 0xFFFF).sum(-1) for shift in (0, 16, 32, 48))
+    return (torch.as_tensor(total) - 6 * 0xFFFF).float() * 2.0**-16
+
+
+def permutation(keys: Tensor, count: int) -> Tensor:
+    """A permutation of range(count) per key: int64, the shape of `keys` and then `count`."""
+    return hash_words(keys, count).argsort(dim=-1, stable=True)
+
+
+def _mix(state: Tensor) -> Tensor:
+    state = (state ^ _shift_right(state, 30)) * FIRST
+    state = (state ^ _shift_right(state, 27)) * SECOND
+    return state ^ _shift_right(state, 31)
+
+
+def _shift_right(state: Tensor, bits: int) -> Tensor:
+    # torch shifts int64 arithmetically: clear the copies of the sign bit
+    return (state >> bits) & (2 ** (64 - bits) - 1)
