@@ -1,0 +1,4 @@
+"""Images in batches whose order and augmentation depend on (seed, epoch, index) alone."""
+
+from semconv.data.batch import Batch as Batch
+from semconv.data.module import ImageData as ImageData

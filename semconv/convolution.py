@@ -1,0 +1,192 @@
+"""A convolution that can be told things.
+
+Every mechanism is one case of
+
+    y(u) = A(u) * sum over d of W_d x~(u + d) + c(u)
+
+(u: output site, d: kernel offset): it changes what the kernel reads, x~, what its answer is weighed with, A, or what is added to
+it, c. The kernel W itself keeps its shape and its fan-in: indicator weights stand beside it and start at zero.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from semconv.indicators import Grid, Indicators, PaddingMode, Signals, Sites
+
+
+class Mechanism(nn.Module, ABC):
+    """How one convolution is told.
+
+    A subclass is built as `subclass(convolution, indicators, **its own arguments)`, where `convolution` is the plain
+    convolution that it tells and `indicators` what it is to tell; it registers neither.
+    """
+
+    @abstractmethod
+    def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
+        """The told convolution's output, of the shape of the plain one's.
+
+        Args:
+            convolution: the convolution given at construction.
+            x: its input, `b c h w`.
+            signals: what can be told of this batch.
+        """
+
+
+class Plain(Mechanism):
+    """A convolution that is told nothing: x~ = x, A = 1, c = its bias."""
+
+    def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
+        super().__init__()
+
+    def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
+        return convolution(x)
+
+
+MechanismFactory = Callable[[nn.Conv2d, Indicators], Mechanism]
+
+
+class SemanticConv2d(nn.Module):
+    """A 2-D convolution and the mechanism that tells it.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side of the kernel.
+        stride: step of the kernel.
+        groups: as in `torch.nn.Conv2d`.
+        bias: whether a bias is added.
+        padding_mode: how the input is continued beyond its border, by kernel_size // 2 on each side.
+        indicators: what can be told.
+        mechanism: how it is told: a class from `semconv.mechanisms`, or anything that is called like one.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        indicators: Indicators,
+        mechanism: MechanismFactory = Plain,
+    ) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            groups=groups,
+            bias=bias,
+            padding_mode=padding_mode,
+        )
+        self.mechanism = mechanism(self.convolution, indicators)
+
+    def forward(self, x: Tensor, signals: Signals) -> Tensor:
+        """Convolve `b c h w` under the signals of the batch."""
+        return self.mechanism(self.convolution, x, signals)
+
+
+class SignalConv2d(nn.Module):
+    """What signals add to a convolution: c(u) = sum over d of U_d m(u + d), with U from zero.
+
+    Signals of position do not depend on the image: their part is computed once for the whole batch, and kept in evaluation.
+
+    Args:
+        num_per_image: channels of the signals that differ between images.
+        num_shared: channels of those that do not.
+        out_channels: channels of the result.
+        kernel_size: rows and columns of the kernel.
+        stride: its step.
+        dilation: its spacing.
+    """
+
+    def __init__(
+        self,
+        num_per_image: int,
+        num_shared: int,
+        out_channels: int,
+        kernel_size: tuple[int, ...] = (1, 1),
+        stride: tuple[int, ...] = (1, 1),
+        dilation: tuple[int, ...] = (1, 1),
+    ) -> None:
+        super().__init__()
+        self.num_per_image, self.stride, self.dilation = num_per_image, stride, dilation
+        self.weight = nn.Parameter(torch.zeros(out_channels, num_per_image + num_shared, *kernel_size))
+        self._kept: tuple[tuple, Tensor] | None = None
+
+    def forward(self, sites: Sites, grid: Grid) -> Tensor | float:
+        """The sum at every output site: `b c h w`, or `1 c h w` where all signals are shared, or 0 where there are none.
+
+        Args:
+            sites: signals on the padded input grid.
+            grid: that grid.
+        """
+        total: Tensor | float = 0.0
+        if sites.per_image.shape[1]:
+            total = self._convolve(sites.per_image, self.weight[:, : self.num_per_image])
+        if sites.shared.shape[1]:
+            total = total + self._shared(sites.shared, grid)
+        return total
+
+    def train(self, mode: bool = True) -> Self:
+        self._kept = None
+        return super().train(mode)
+
+    def _shared(self, shared: Tensor, grid: Grid) -> Tensor:
+        weight = self.weight[:, self.num_per_image :]
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or self.weight.is_inference():
+            return self._convolve(shared, weight)
+        autocast = torch.is_autocast_enabled(shared.device.type)
+        # the weight's version counts its changes in place, whoever makes them
+        key = (grid, self.weight._version, self.weight.dtype, shared.device, autocast)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, self._convolve(shared, weight))
+        return self._kept[1]
+
+    def _convolve(self, signals: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(signals.to(weight.dtype), weight, stride=self.stride, dilation=self.dilation)
+
+
+def input_grid(convolution: nn.Conv2d, x: Tensor) -> Grid:
+    """The grid that a convolution reads, its padding included."""
+    return Grid(x.shape[2], x.shape[3], convolution.padding, convolution.padding_mode)  # type: ignore[arg-type]
+
+
+def output_grid(y: Tensor) -> Grid:
+    """The grid that a convolution wrote."""
+    return Grid(y.shape[2], y.shape[3])
+
+
+def convolve_extended(convolution: nn.Conv2d, extended: Tensor) -> Tensor:
+    """Convolve an input whose padding has been added already."""
+    return F.conv2d(
+        extended,
+        convolution.weight,
+        convolution.bias,
+        convolution.stride,
+        dilation=convolution.dilation,
+        groups=convolution.groups,
+    )
+
+
+def require_signals(mechanism: Mechanism, indicators: Indicators, mask: bool = False) -> None:
+    """Refuse a mechanism that has nothing to tell.
+
+    Raises:
+        ValueError: there is no indicator, or no mask among them where `mask` asks for one.
+    """
+    name = type(mechanism).__name__
+    if not len(indicators):
+        raise ValueError(f"{name} has nothing to tell: give at least one of semconv.indicators")
+    if mask and not indicators.tell_mask:
+        raise ValueError(f"{name} tells the mask: list semconv.indicators.Mask among the indicators")

@@ -1,0 +1,33 @@
+"""What a training or evaluation step receives."""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Images with what identifies them.
+
+    On their way from the loader to the device the images are uint8; `ImageData.on_after_batch_transfer` normalises them.
+    """
+
+    images: Tensor  # b c h w, float32, normalised with the data's channel mean and deviation
+    labels: Tensor  # b, int64, -1 where unlabelled
+    # place in the data set; train and its hashed validation count together; it hides tuple.index, which nobody needs
+    index: Tensor  # type: ignore[assignment]  # b, int64
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Scale uint8 images (b c h w) to 0..1, then to mean 0 and deviation 1 per channel: float32, on the same device."""
+    centre, spread = _on_device(mean, std, images.device)
+    return (images.float() / 255 - centre) / spread
+
+
+@cache  # a copy per step would wait for the device
+def _on_device(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    return (
+        torch.tensor(mean, device=device)[:, None, None],
+        torch.tensor(std, device=device)[:, None, None],
+    )

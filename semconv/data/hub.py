@@ -1,0 +1,102 @@
+"""Sources of Hugging Face `datasets`: hub names and local folders of Parquet, as tables or as streams."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from semconv.data.errors import SourceMissing, one_line
+from semconv.data.images import Channels, HubImages, encoded_bytes
+from semconv.data.streams import StreamImages
+
+
+def open_hub(name: str, split: str, channels: Channels, image_column: str | None, label_column: str | None) -> HubImages:
+    """A split as a table. See `ImageData` for the arguments.
+
+    Raises:
+        ValueError: when the data, the split or the columns are not there.
+    """
+    table = _load(name, split, streaming=False)
+    image, label = find_columns(table.features, image_column, label_column)
+    return HubImages(_undecoded(table, image), image, label, channels)
+
+
+def open_hub_stream(
+    name: str,
+    split: str,
+    channels: Channels,
+    image_column: str | None,
+    label_column: str | None,
+    num_images: int | None,
+) -> StreamImages:
+    """A split as a stream. See `ImageData` for the arguments.
+
+    Raises:
+        ValueError: when the data, the split, the columns or the length are not there.
+    """
+    stream = _load(name, split, streaming=True)
+    if stream.features is None:
+        stream = stream._resolve_features()  # reads the first rows
+    image, label = find_columns(stream.features, image_column, label_column)
+    names = getattr(stream.features[label], "names", None) if label else None
+    known = (stream.info.splits or {}).get(split)
+    return StreamImages(
+        partial(_iterate, _undecoded(stream, image), image, label),
+        num_images or (known.num_examples if known else None),
+        channels,
+        names,
+    )
+
+
+def find_columns(features: Mapping[str, Any], image_column: str | None, label_column: str | None) -> tuple[str, str | None]:
+    """Name the image column and the label column (None where there is none).
+
+    Raises:
+        ValueError: when a given column is not there, no column holds images, or labels are not integers.
+    """
+    images = [name for name, feature in features.items() if _is_image(feature)]
+    labels = [name for name, feature in features.items() if hasattr(feature, "names")]
+    labels += [name for name in ("label", "labels") if name in features and name not in labels]
+    for given in (image_column, label_column):
+        if given is not None and given not in features:
+            raise ValueError(f"there is no column {given!r}: choose among {', '.join(features)}")
+    if not images and image_column is None:
+        raise ValueError(f"no column holds images: name one of {', '.join(features)} as image_column")
+    label = label_column or (labels[0] if labels else None)
+    if label is not None and not hasattr(features[label], "names") and "int" not in str(features[label]):
+        raise ValueError(f"label column {label!r} is {features[label]}: cast it to ClassLabel or integers")
+    return image_column or images[0], label
+
+
+def _is_image(feature: Any) -> bool:
+    # written without datasets' own metadata, an image is a struct of bytes and path
+    return type(feature).__name__ == "Image" or (isinstance(feature, dict) and {"bytes", "path"} == set(feature))
+
+
+def _load(name: str, split: str, streaming: bool) -> Any:
+    if name.startswith(("/", ".", "~")) and not Path(name).expanduser().exists():
+        raise SourceMissing(f"there is no folder {name}: correct the path or download the data")
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise ValueError(f'{name} needs the package datasets: pip install "semconv[hub]"') from error
+    path = Path(name).expanduser()
+    try:
+        return datasets.load_dataset(str(path) if path.exists() else name, split=split, streaming=streaming)
+    except Exception as error:  # of datasets, its file systems and its HTTP client
+        missing = f"{name} cannot be loaded: {one_line(error)}"
+        if path.exists():
+            raise ValueError(missing) from error
+        raise SourceMissing(f"{missing}; give the path of a local copy or a name that the hub has") from error
+
+
+def _undecoded(data: Any, image_column: str) -> Any:
+    import datasets
+
+    return data.cast_column(image_column, datasets.Image(decode=False))
+
+
+def _iterate(stream: Any, image_column: str, label_column: str | None) -> Iterator[tuple[bytes, int]]:
+    for row in stream:
+        label = row[label_column] if label_column else None
+        yield encoded_bytes(row[image_column]), -1 if label is None else label

@@ -1,0 +1,97 @@
+"""The loader that Lightning iterates: tickets go in, batches come out."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from semconv.data.augmentation import Augmentation, centre_crops
+from semconv.data.batch import Batch
+from semconv.data.images import Images
+from semconv.data.order import Ticket, Tickets
+
+
+class BatchReader(Dataset[Batch]):
+    """Reads the batch of a ticket, cropped to one size, still uint8.
+
+    Args:
+        images: to read from.
+        size: height and width of the batch in pixels.
+        augmentation: of training; None for the fixed crop of evaluation.
+    """
+
+    def __init__(self, images: Images, size: tuple[int, int], augmentation: Augmentation | None = None) -> None:
+        self.images = images
+        self.size = size
+        self.augmentation = augmentation
+
+    def __getitem__(self, ticket: Ticket) -> Batch:
+        images, labels = self.images.read(ticket.members)
+        if self.augmentation is None:
+            return Batch(centre_crops(images, self.size), labels, ticket.members)
+        return Batch(self.augmentation(images, self.size, ticket.epoch, ticket.members), labels, ticket.members)
+
+
+class Loader:
+    """A stage's batches.
+
+    Not a DataLoader but around one, for two reasons. An epoch begins when its first batch is asked for, not when Lightning calls
+    `iter`, which after a resume it does before it knows where it stands: so `position` can simply read the trainer's progress, and
+    nothing has to be saved. And Lightning does not rebuild it with a sampler of its own.
+
+    Args:
+        reader: makes a batch of a ticket.
+        tickets: of this device.
+        num_batches: in an epoch.
+        num_workers: processes that read ahead; 0 reads in this one.
+        position: epoch, and batch in it, to begin at.
+        protocol: what the order depends on; kept in checkpoints, and compared when training resumes inside an epoch.
+    """
+
+    def __init__(
+        self,
+        reader: BatchReader,
+        tickets: Tickets,
+        num_batches: int,
+        num_workers: int = 0,
+        position: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        protocol: dict[str, Any] | None = None,
+    ) -> None:
+        self.tickets = tickets
+        self.num_batches = num_batches
+        self.position = position
+        self.protocol = protocol or {}
+        self.loader = DataLoader(
+            reader,
+            batch_size=None,  # a ticket is a whole batch
+            sampler=tickets,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else each epoch draws from the global one
+        )
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.tickets.seek(*self.position())
+        yield from self.loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must have in common with this one. Lightning calls it for each checkpoint."""
+        return dict(self.protocol)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Check that the run can go on inside the epoch. Lightning calls it when it resumes there.
+
+        Raises:
+            ValueError: when batches would not go on where the checkpoint's run left them.
+        """
+        for key, value in state.items():
+            if self.protocol.get(key) != value:
+                raise ValueError(
+                    f"the checkpoint was written inside an epoch with {key} {value!r}, this run has {self.protocol.get(key)!r}: "
+                    f"resume with data.{key} {value!r}, or from a checkpoint at an epoch's end"
+                )

@@ -1,0 +1,259 @@
+"""The data of a run, as a LightningDataModule."""
+
+from copy import copy
+from functools import partial
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from semconv.data.augmentation import Augmentation
+from semconv.data.batch import Batch, normalise
+from semconv.data.images import Channels, Images
+from semconv.data.loading import BatchReader, Loader
+from semconv.data.order import Tickets, check_shares, evaluation_batches, is_validation, train_batches
+from semconv.data.sources import Moments, Source, open_first
+from semconv.data.streams import StreamImages
+
+Part = Literal["train", "validation", "test"]
+
+
+class ImageData(LightningDataModule):
+    """Images for training, validation, test and prediction (which predicts the test images).
+
+    Order and augmentation are functions of (seed, epoch, index) alone: equal for every number of devices and workers, and a resumed
+    run goes on with the batch after the last one trained. Evaluation reads in order, without augmentation: the shorter side is
+    resized to cover `size` (bicubic, antialiased) and the centre is cut out; each image counts once on any number of devices.
+
+    Args:
+        source: `scenes` (embedded, drawn into memory; worlds `scenes/layout`, `scenes/stationary`, `scenes/dark`), a folder of
+            images (with or without folders per split and per class), `torch/NAME` (torchvision, such as torch/cifar10),
+            `hfds/PATH or NAME` (Hugging Face datasets, also a local folder of Parquet), `hfids/…` (the same, streamed) or
+            `wds/FOLDER` (webdataset). Of a list, the first that is there.
+        size: height and width in pixels.
+        channels: 3 (RGB) or 1 (grey); images are converted.
+        batch_size: over all devices together.
+        mean: per channel, on the scale of 0 to 1, to normalise with. Default: the scenes' own; for other sources ImageNet's.
+        std: likewise the deviation.
+        crop_scale: least and greatest share of the area that a random resized crop keeps (aspect ratio 3/4 to 4/3). null: the
+            crop of evaluation.
+        flip: flip half of the training images horizontally.
+        validation_fraction: share of the train split held out for validation, by a hash of the index, the same for every seed.
+        train_split: name of the split to train with. For webdataset, tars and their number of images do too, such as
+            `train-{0000..0009}.tar|10000`.
+        test_split: name of the split to test with, such as val in folders that have no test.
+        validation_split: name of a split to validate with, in place of validation_fraction.
+        image_column: of hfds and hfids. Default: the first that holds images.
+        label_column: of hfds and hfids. Default: the first of classes, else label or labels, if any; labels are -1 without.
+        root: folder of torch/ data.
+        download: download torch/ data that are not there.
+        num_images: length of the train split of scenes (default 8192), and of streams that do not know their own.
+        num_test_images: likewise of the test split (default 2048).
+        num_workers: processes that read ahead, per device. Streams use one at most.
+        seed: of order and augmentation.
+
+    Raises:
+        ValueError: when mean or std do not fit channels, or a fraction is out of range; see `setup` for the sources.
+    """
+
+    def __init__(
+        self,
+        source: str | list[str] = "scenes",
+        *,
+        size: tuple[int, int] = (32, 32),
+        channels: Channels = 3,
+        batch_size: int = 256,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        crop_scale: tuple[float, float] | None = (0.2, 1.0),
+        flip: bool = True,
+        validation_fraction: float = 0.05,
+        train_split: str = "train",
+        test_split: str = "test",
+        validation_split: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        root: str = "data",
+        download: bool = False,
+        num_images: int | None = None,
+        num_test_images: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            if values is not None and len(values) != channels:
+                raise ValueError(f"{name} is {values} for {channels} channels: give one number per channel")
+        if not 0 <= validation_fraction < 1:
+            raise ValueError(f"validation_fraction is {validation_fraction}: give 0 or more, and less than 1")
+        self.candidates = [
+            Source(name, (size[0], size[1]), channels, root, image_column, label_column, download)
+            for name in ([source] if isinstance(source, str) else source)
+        ]
+        self.size = (size[0], size[1])
+        self.channels = channels
+        self.batch_size = batch_size
+        self.given_mean = mean
+        self.given_std = std
+        self.augmentation = Augmentation(seed, crop_scale, flip)
+        self.validation_fraction = validation_fraction
+        self.train_split = train_split
+        self.test_split = test_split
+        self.validation_split = validation_split
+        self.num_images = num_images
+        self.num_test_images = num_test_images
+        self.num_workers = num_workers
+        self.seed = seed
+        self.opened: dict[str, Images] = {}
+        self.chosen: Source | None = None
+
+    def prepare_data(self) -> None:
+        """Download, once per machine."""
+        if self.candidates[0].download:
+            self.setup("fit")
+            self.setup("test")
+
+    def setup(self, stage: str) -> None:
+        """Open what a stage needs.
+
+        Raises:
+            ValueError: when the source, a split, a column or a package is not there.
+        """
+        if stage in ("fit", "validate"):
+            self.select("train")
+            _, validation = self.select("validation")
+            if self.trainer is not None and stage == "fit" and not len(validation):
+                self.trainer.limit_val_batches = 0  # Lightning warns of an empty loader
+        else:
+            self.select("test")
+
+    def select(self, part: Part) -> tuple[Images, Tensor]:
+        """The images that a part is taken from, and which of them it has: n, int64, ascending."""
+        if part == "test":
+            images = self._open(self.test_split)
+        elif part == "validation" and self.validation_split:
+            images = self._open(self.validation_split)
+        else:
+            images = self._open(self.train_split)
+        index = torch.arange(images.num_images)
+        if part == "test" or self.validation_split:
+            return images, index
+        held_out = is_validation(index, self.validation_fraction)
+        return images, index[held_out if part == "validation" else ~held_out]
+
+    def train_dataloader(self) -> Loader:
+        """Shuffled and augmented batches; what does not fill a batch is left out of the epoch.
+
+        Raises:
+            ValueError: when a batch is larger than the data or cannot be shared equally by the devices.
+        """
+        images, index = self.select("train")
+        rank, world_size = self._devices()
+        if self.batch_size % world_size:
+            raise ValueError(f"batch_size {self.batch_size} over {world_size} devices: give a multiple of {world_size}")
+        if len(index) < self.batch_size:
+            raise ValueError(f"batch_size is {self.batch_size} for {len(index)} training images: give {len(index)} or less")
+        batches = partial(train_batches, index, self.seed, batch_size=self.batch_size, block=images.block)
+        return Loader(
+            BatchReader(copy(images), self.size, self.augmentation),
+            Tickets(batches, rank, world_size),
+            len(index) // self.batch_size,
+            self._num_workers(images),
+            self._position,
+            self._protocol(len(index)),
+        )
+
+    def evaluation_dataloader(self, part: Part) -> Loader:
+        """A part in order, without augmentation.
+
+        Raises:
+            ValueError: when the part is empty, or a device would get no image of some batch.
+        """
+        images, index = self.select(part)
+        if not len(index):
+            raise ValueError(f"{part} has no images: give a validation_fraction above 0 or a validation_split")
+        rank, world_size = self._devices()
+        batches = evaluation_batches(index, self.batch_size)
+        check_shares(batches, world_size)
+        tickets = Tickets(lambda epoch: batches, rank, world_size)
+        return Loader(BatchReader(copy(images), self.size), tickets, len(batches), self._num_workers(images))
+
+    def val_dataloader(self) -> Loader:
+        return self.evaluation_dataloader("validation")
+
+    def test_dataloader(self) -> Loader:
+        return self.evaluation_dataloader("test")
+
+    def predict_dataloader(self) -> Loader:
+        return self.evaluation_dataloader("test")
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
+        """Normalise the images, on the device."""
+        return batch._replace(images=normalise(batch.images, *self.moments))
+
+    @property
+    def moments(self) -> Moments:
+        """Channel mean and deviation that images are normalised with, on the scale of 0 to 1."""
+        mean, std = self._source().moments
+        return tuple(self.given_mean or mean), tuple(self.given_std or std)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """In the order of the labels; None where there are no labels or no names."""
+        return self._open(self.train_split).class_names
+
+    @property
+    def num_classes(self) -> int | None:
+        """None where there are no labels, or a stream does not say."""
+        return self._open(self.train_split).num_classes
+
+    def describe(self) -> str:
+        """One line for the log: source, number of images, size and normalisation."""
+        parts: list[Part] = ["train", "validation"]
+        if self.test_split in self.opened:
+            parts.append("test")
+        counts = ", ".join(f"{len(self.select(part)[1]):,} {part}" for part in parts)
+        mean, std = (" ".join(f"{value:.4g}" for value in values) for values in self.moments)
+        shape = " x ".join(map(str, (*self.size, self.channels)))
+        return f"{self._source().name}: {counts} images of {shape}, mean {mean}, std {std}"
+
+    def _source(self) -> Source:
+        if self.chosen is None and len(self.candidates) == 1:
+            self.chosen = self.candidates[0]
+        if self.chosen is None:
+            self.chosen, self.opened[self.train_split] = open_first(self.candidates, self.train_split, self.num_images)
+        return self.chosen
+
+    def _open(self, split: str) -> Images:
+        source = self._source()
+        if split not in self.opened:
+            lengths = {self.test_split: self.num_test_images, self.train_split: self.num_images}
+            self.opened[split] = source.open(split, lengths.get(split))
+        return self.opened[split]
+
+    def _devices(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+    def _num_workers(self, images: Images) -> int:
+        return min(self.num_workers, 1) if isinstance(images, StreamImages) else self.num_workers
+
+    def _position(self) -> tuple[int, int]:
+        """Epoch and batch that training is at, also where it has just been resumed."""
+        trainer = self.trainer
+        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
+            return 0, 0
+        loop = trainer.fit_loop
+        # not trainer.current_epoch, which lags behind in runs limited by steps
+        epoch = 0 if trainer.overfit_batches else loop.epoch_progress.current.processed
+        return epoch, loop.batch_idx + 1
+
+    def _protocol(self, num_images: int) -> dict[str, int | float]:
+        return {
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "validation_fraction": self.validation_fraction,
+            "num_images": num_images,
+        }

@@ -1,0 +1,127 @@
+"""From a source's name and a split to its images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import timm.data
+import torch
+from torchvision.transforms.v2 import functional as transforms
+
+from semconv.data.errors import SourceMissing, one_line
+from semconv.data.folders import open_folder
+from semconv.data.hub import open_hub, open_hub_stream
+from semconv.data.images import Channels, Images, MemoryImages, TorchvisionImages
+from semconv.data.scenes import CLASS_NAMES, World, channel_moments, draw_scenes
+from semconv.data.streams import open_webdataset
+
+SCENES_SEED = 0  # the data set's own, whatever the run's
+FIRST_TEST_SCENE = 2**32  # beyond any train set, so that more training images leave the test as it is
+NUM_SCENES = {"train": 8192, "test": 2048}
+IMAGENET_MOMENTS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+GREY = (0.299, 0.587, 0.114)  # ITU-R 601-2, as Pillow and torchvision
+# timm takes any split but train for the test split
+TORCHVISION_SPLITS = dict.fromkeys(("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist"), ("train", "test"))
+
+Moments = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images come from, and as what. See `ImageData` for the fields."""
+
+    name: str
+    size: tuple[int, int]
+    channels: Channels
+    root: str
+    image_column: str | None = None
+    label_column: str | None = None
+    download: bool = False
+
+    def open(self, split: str, num_images: int | None = None) -> Images:
+        """The images of a split.
+
+        Raises:
+            SourceMissing: when there are no such data.
+            ValueError: when they are there, but not the split or what else is asked of them.
+        """
+        prefix, _, rest = self.name.partition("/")
+        columns = (self.channels, self.image_column, self.label_column)
+        match prefix:
+            case "scenes":
+                return open_scenes(self.world, split, self.size, self.channels, num_images)
+            case "torch":
+                return open_torchvision(rest, self.root, split, self.channels, self.download)
+            case "hfds":
+                return open_hub(rest, split, *columns)
+            case "hfids":
+                return open_hub_stream(rest, split, *columns, num_images)
+            case "wds":
+                return open_webdataset(rest, split, self.channels, num_images)
+        return open_folder(self.name, split, self.channels)
+
+    @property
+    def world(self) -> World:
+        """Of a scenes source: what follows the slash, or `scenes`."""
+        return self.name.partition("/")[2] or "scenes"  # type: ignore[return-value]  # draw_scenes checks it
+
+    @property
+    def moments(self) -> Moments:
+        """Channel mean and deviation (0 to 1) to normalise with: the scenes' own, for other sources ImageNet's."""
+        mean, std = channel_moments(self.world) if self.name.startswith("scenes") else IMAGENET_MOMENTS
+        if self.channels == 3:
+            return mean, std
+        # channels rise and fall together, so deviations add up as means do
+        return _grey(mean), _grey(std)
+
+
+def open_first(sources: Sequence[Source], split: str, num_images: int | None) -> tuple[Source, Images]:
+    """The first source that is there, and its images.
+
+    Raises:
+        ValueError: when none is there, or the first that is has no such split.
+    """
+    reasons = []
+    for source in sources:
+        try:
+            return source, source.open(split, num_images)
+        except SourceMissing as error:
+            reasons.append(str(error))
+    raise ValueError("; ".join(reasons))
+
+
+def open_scenes(world: World, split: str, size: tuple[int, int], channels: Channels, num_images: int | None) -> MemoryImages:
+    """Draw scenes into memory.
+
+    Raises:
+        ValueError: for a split other than train and test.
+    """
+    if split not in NUM_SCENES:
+        raise ValueError(f"scenes have no split {split!r}: choose among train, test")
+    first = FIRST_TEST_SCENE if split == "test" else 0
+    index = torch.arange(first, first + (num_images or NUM_SCENES[split]))
+    images, labels, _ = draw_scenes(SCENES_SEED, index, size, world)
+    if channels == 1:
+        images = transforms.rgb_to_grayscale(images)
+    return MemoryImages(images, labels, CLASS_NAMES)
+
+
+def open_torchvision(name: str, root: str, split: str, channels: Channels, download: bool) -> TorchvisionImages:
+    """A data set of torchvision, by timm's name for it.
+
+    Raises:
+        ValueError: when it is unknown, not downloaded or has no such split.
+    """
+    splits = TORCHVISION_SPLITS.get(name, (split,))
+    if split not in splits:
+        raise ValueError(f"torch/{name} has no split {split!r}: choose among {', '.join(splits)}")
+    try:
+        dataset = timm.data.create_dataset(f"torch/{name}", root=root, split=split, download=download)
+    except (RuntimeError, OSError) as error:
+        raise SourceMissing(f"torch/{name} is not in {root} ({one_line(error)}): set download or root") from error
+    except (AssertionError, ValueError) as error:
+        raise ValueError(f"torch/{name}: {one_line(error)}") from error
+    return TorchvisionImages(dataset, channels)
+
+
+def _grey(values: Sequence[float]) -> tuple[float, ...]:
+    return (round(sum(weight * value for weight, value in zip(GREY, values, strict=True)), 4),)

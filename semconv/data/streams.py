@@ -1,0 +1,124 @@
+"""Data sets that can only be read from their beginning: Hugging Face streams and webdataset tars."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm.data
+import torch
+from torch import Tensor
+
+from semconv.data.decoding import decode
+from semconv.data.errors import SourceMissing, one_line
+from semconv.data.images import Channels, Images
+
+IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
+
+
+class StreamImages(Images):
+    """A stream, read by place in it. The places asked for must lie in one block, or in the next, or begin anew.
+
+    Encoded images from the block in use on are held, so that they may be asked for in any order.
+
+    Args:
+        start: begins the stream: yields an image file's content and its label (-1 unlabelled).
+        num_images: how many images there are.
+        channels: 1 or 3.
+        class_names: in the order of the labels; None where unknown.
+        block: how many neighbours may change places, and so how many are held.
+
+    Raises:
+        ValueError: when num_images is None.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], Iterator[tuple[bytes, int]]],
+        num_images: int | None,
+        channels: Channels,
+        class_names: Sequence[str] | None = None,
+        block: int = 4096,
+    ) -> None:
+        if num_images is None:
+            raise ValueError("the length of the stream is unknown: give num_images (and num_test_images)")
+        self.start = start
+        self.num_images = num_images
+        self.channels = channels
+        self.stream_block = block
+        if class_names is not None:
+            self.class_names = tuple(class_names)
+            self.num_classes = len(class_names)
+        self.held: dict[int, tuple[bytes, int]] = {}
+        self._restart()
+
+    @property
+    def block(self) -> int:
+        return self.stream_block
+
+    def read(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
+        """As `Images.read`. Reads on, or from the beginning, until it has every image.
+
+        Raises:
+            ValueError: when the stream ends before `num_images`.
+        """
+        positions = index.tolist()
+        missing = [i for i in positions if i not in self.held]
+        if missing and min(missing) < self.position:
+            self._restart()
+        oldest = min(positions) // self.block * self.block
+        self.held = {i: sample for i, sample in self.held.items() if i >= oldest}
+        while self.position <= max(positions):
+            self._read_on(oldest)
+        samples = [self.held[i] for i in positions]
+        pixels = [
+            decode(encoded, self.channels, f"image {i} of the stream") for i, (encoded, _) in zip(positions, samples, strict=True)
+        ]
+        return pixels, torch.tensor([label for _, label in samples])
+
+    def _restart(self) -> None:
+        self.held = {}
+        self.position = 0
+        self.stream: Iterator[tuple[bytes, int]] | None = None  # opened where it is read: in the worker
+
+    def _read_on(self, oldest: int) -> None:
+        self.stream = self.stream or iter(self.start())
+        try:
+            sample = next(self.stream)
+        except StopIteration:
+            raise ValueError(
+                f"the stream ended after {self.position} images where {self.num_images} were announced: "
+                f"give num_images (or num_test_images) {self.position}"
+            ) from None
+        if self.position >= oldest:
+            self.held[self.position] = sample
+        self.position += 1
+
+
+def open_webdataset(folder: str, split: str, channels: Channels, num_images: int | None) -> StreamImages:
+    """A split of tars. See `ImageData` for the arguments.
+
+    Raises:
+        ValueError: when the folder, the split or the length is not there, or `webdataset` is not installed.
+    """
+    if "://" not in folder and not Path(folder).is_dir():
+        raise SourceMissing(f"there is no folder {folder}: correct the path or download the data")
+    try:
+        reader = timm.data.create_dataset("wds/", root=folder, split=split).reader
+    except Exception as error:  # timm raises RuntimeError, webdataset what it likes
+        remedy = 'pip install "semconv[hub]", or name the tars as the split, such as train-{0000..0009}.tar|10000'
+        raise ValueError(f"{folder} cannot be loaded: {one_line(error)}; {remedy}") from error
+    urls = [os.path.join(folder, name) for name in reader.split_info.filenames]
+    return StreamImages(partial(_iterate_tars, urls), num_images or reader.num_samples or None, channels)
+
+
+def _iterate_tars(urls: list[str]) -> Iterator[tuple[bytes, int]]:
+    import webdataset
+
+    pipeline: Any = webdataset.DataPipeline(webdataset.SimpleShardList(urls), webdataset.tarfile_to_samples())
+    for sample in pipeline:
+        keys = [key for key in IMAGE_KEYS if key in sample]
+        if not keys:
+            raise ValueError(f"sample {sample['__key__']} has no image: name its file .{', .'.join(IMAGE_KEYS)}")
+        yield sample[keys[0]], int(sample.get("cls", -1))

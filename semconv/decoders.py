@@ -1,0 +1,162 @@
+"""From features to an image-shaped prediction. Every decoder fits every encoder, and is told the mask in one way.
+
+At a site where no encoding stands a learned token takes its place; at a masked site that has one, a learned vector that starts at
+zero is added to it.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from semconv.encoders.cnn import ConvNeXtBlock, init_convolutional, make_norm
+from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
+from semconv.encoders.vit import init_transformer, make_blocks, position_embedding
+from semconv.indicators import masked_fraction
+
+
+class Decoder(nn.Module, ABC):
+    """From an encoding to a prediction. A subclass is built as `subclass(geometry, size, encoder, **its own arguments)`."""
+
+    @abstractmethod
+    def forward(self, encoding: Encoding, mask: Tensor) -> Tensor:
+        """Predict an image in target space: `b c h w`.
+
+        Args:
+            encoding: what the encoder says.
+            mask: bool `b gh gw`, True = masked: what the view told of.
+        """
+
+    @abstractmethod
+    def init_weights(self, module: nn.Module) -> None:
+        """Draw the weights that `module`, one of this network's own, holds itself."""
+
+
+class TransformerDecoder(Decoder):
+    """MAE's decoder: transformer blocks over all sites (He et al., 2022).
+
+    Args:
+        geometry: the images to build for.
+        size: width, depth and heads; base, large and huge are the published 512, 8 and 16.
+        encoder: what is decoded.
+        told: whether a vector is added at masked sites that have an encoding.
+    """
+
+    SIZES: ClassVar[dict[Size, tuple[int, int, int]]] = {
+        "test": (64, 2, 4),
+        "tiny": (128, 4, 4),
+        "small": (256, 6, 8),
+        "base": (512, 8, 16),
+        "large": (512, 8, 16),
+        "huge": (512, 8, 16),
+    }
+
+    def __init__(self, geometry: Geometry, size: Size, encoder: Encoder, told: bool = True) -> None:
+        super().__init__()
+        width, depth, heads = self.SIZES[size]
+        self.stride, self.num_prefix_tokens = encoder.stride, encoder.num_prefix_tokens
+        grid = (geometry.size[0] // encoder.stride, geometry.size[1] // encoder.stride)
+        self.embed = nn.Linear(encoder.num_features, width)
+        self.token = MaskedSites(width, encoder.drops_masked, told)
+        self.pos_embed = nn.Parameter(position_embedding(width, grid, encoder.num_prefix_tokens), requires_grad=False)
+        self.blocks = make_blocks(width, depth, heads)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.pred = nn.Linear(width, encoder.stride**2 * geometry.channels)
+        self.apply(self.init_weights)
+
+    def forward(self, encoding: Encoding, mask: Tensor) -> Tensor:
+        rows, columns = encoding.features.shape[2:]
+        embedded = self.embed(rearrange(encoding.features, "b d sh sw -> b sh sw d"))
+        sites = self.token(rearrange(embedded, "b sh sw d -> b d sh sw"), encoding, mask)
+        tokens = rearrange(sites, "b d sh sw -> b (sh sw) d")
+        if encoding.prefix is not None:
+            tokens = torch.cat([self.embed(encoding.prefix), tokens], dim=1)
+        tokens = self.norm(self.blocks(tokens + self.pos_embed))[:, self.num_prefix_tokens :]
+        return rearrange(
+            self.pred(tokens), "b (sh sw) (p q c) -> b c (sh p) (sw q)", sh=rows, sw=columns, p=self.stride, q=self.stride
+        )
+
+    def init_weights(self, module: nn.Module) -> None:
+        init_transformer(module)
+        _init_token(module)
+
+
+class ConvDecoder(Decoder):
+    """ConvNeXt blocks over all sites, and one linear map from each site to its pixels (as FCMAE's; Woo et al., 2023).
+
+    Args:
+        geometry: the images to build for.
+        size: width and depth.
+        encoder: what is decoded.
+        told: whether a vector is added at masked sites that have an encoding.
+        kernel_size: side of the depthwise kernels.
+    """
+
+    SIZES: ClassVar[dict[Size, tuple[int, int]]] = {
+        "test": (64, 2),
+        "tiny": (128, 4),
+        "small": (256, 4),
+        "base": (512, 4),
+        "large": (512, 4),
+        "huge": (512, 4),
+    }
+
+    def __init__(self, geometry: Geometry, size: Size, encoder: Encoder, told: bool = True, kernel_size: int = 7) -> None:
+        super().__init__()
+        width, depth = self.SIZES[size]
+        self.embed = nn.Conv2d(encoder.num_features, width, 1)
+        self.token = MaskedSites(width, encoder.drops_masked, told)
+        self.blocks = nn.Sequential(
+            *(
+                ConvNeXtBlock(
+                    nn.Conv2d(
+                        width, width, kernel_size, padding=kernel_size // 2, groups=width, padding_mode=geometry.padding_mode
+                    ),
+                    width,
+                )
+                for _ in range(depth)
+            )
+        )
+        self.norm = make_norm("layer", width)
+        self.pred = nn.Conv2d(width, encoder.stride**2 * geometry.channels, 1)
+        self.to_pixels = nn.PixelShuffle(encoder.stride)
+        self.apply(self.init_weights)
+
+    def forward(self, encoding: Encoding, mask: Tensor) -> Tensor:
+        x = self.token(self.embed(encoding.features), encoding, mask)
+        return self.to_pixels(self.pred(self.norm(self.blocks(x))))
+
+    def init_weights(self, module: nn.Module) -> None:
+        init_convolutional(module)
+        _init_token(module)
+
+
+class MaskedSites(nn.Module):
+    """What a decoder is told of masked sites.
+
+    Args:
+        width: channels.
+        replaces: whether the token stands where no encoding does; else it is added to encodings, in the share that is masked.
+        told: false: nothing is added. A token that stands alone remains, as something must.
+    """
+
+    def __init__(self, width: int, replaces: bool, told: bool) -> None:
+        super().__init__()
+        self.replaces = replaces
+        self.mask_token = nn.Parameter(torch.zeros(1, width, 1, 1)) if replaces or told else None
+
+    def forward(self, x: Tensor, encoding: Encoding, mask: Tensor) -> Tensor:
+        if self.mask_token is None:
+            return x
+        if encoding.standing is not None:
+            return torch.where(encoding.standing[:, None], x, self.mask_token.to(x.dtype))
+        masked = masked_fraction(mask, *x.shape[2:])
+        return x + (masked * self.mask_token).to(x.dtype)
+
+
+def _init_token(module: nn.Module) -> None:
+    # a token that is added starts at zero, so that at first it changes nothing
+    if isinstance(module, MaskedSites) and module.replaces and module.mask_token is not None:
+        nn.init.normal_(module.mask_token, std=0.02)

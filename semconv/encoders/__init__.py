@@ -1,0 +1,7 @@
+"""Networks from a view to features."""
+
+from semconv.encoders.cnn import SemanticCNN
+from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, initialise
+from semconv.encoders.vit import MAEViT
+
+__all__ = ["Encoder", "Encoding", "Geometry", "MAEViT", "SemanticCNN", "Size", "initialise"]

@@ -1,0 +1,209 @@
+"""A convolutional encoder whose convolutions can be told things."""
+
+from typing import Literal
+
+import torch
+from timm.layers import DropPath, LayerNorm2d, Mlp
+from torch import Tensor, nn
+
+from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
+from semconv.corruption import View
+from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
+from semconv.encoders.vit import MAEViT
+from semconv.indicators import Indicator, Indicators, Signals
+
+Depth = Literal["stem", "stages", "all"]
+Norm = Literal["layer", "batch", "group"]
+
+# widths and depths of the four stages
+SIZES: dict[Size, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = {
+    "test": ((16, 32, 64, 64), (1, 1, 2, 2)),
+    "tiny": ((64, 128, 256, 256), (2, 2, 6, 2)),
+    "small": ((96, 192, 384, 480), (2, 2, 12, 2)),
+    "base": ((144, 288, 576, 720), (3, 3, 24, 3)),
+    "large": ((272, 544, 1088, 1360), (3, 3, 24, 3)),
+    "huge": ((360, 720, 1440, 1800), (3, 3, 30, 3)),
+}
+
+
+class SemanticCNN(Encoder):
+    """ConvNeXt stages (Liu et al., 2022) behind an overlapping stem, down to one site per mask cell.
+
+    A 7 x 7 stem of stride 2 (4 from cells of 16 pixels on) and 3 x 3 convolutions between stages: all of them overlap, for behind a
+    stem of separate patches channels, appended values and mask tokens would be one and the same. Resolution is halved until a
+    site covers one mask cell, and kept from there on.
+
+    Parameters match those of `MAEViT` of the same size and geometry: the perceptrons' width is chosen so, the same for every
+    mechanism that adds less than `TOLERANCE`, and less for one that adds more.
+
+    Args:
+        geometry: the images to build for.
+        size: one of the sizes of the baseline.
+        indicators: what the network is told.
+        mechanism: how a convolution is told.
+        depth: where: at the stem; at the stem and the first spatial convolution of each stage; at all spatial convolutions; or at
+            the first spatial convolution of the listed stages, of which 0 is the stem and the others are 1 to 4.
+        norm: what normalises: each site over its channels, each channel over the batch, or groups of 8 channels over the image.
+        kernel_size: side of the depthwise kernels.
+        drop_path: share of the residual branches that is dropped in training, rising from 0 to this with depth.
+        mlp_ratio: width of the perceptrons over that of their stage; chosen to match parameters where it is not given.
+
+    Raises:
+        ValueError: the cell is no power of two of at least 2, or a listed stage does not exist.
+    """
+
+    TOLERANCE = 0.03
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        size: Size,
+        indicators: list[Indicator] | None = None,
+        mechanism: MechanismFactory = Plain,
+        depth: Depth | list[int] = "all",
+        norm: Norm = "layer",
+        kernel_size: int = 7,
+        drop_path: float = 0.0,
+        mlp_ratio: float | None = None,
+    ) -> None:
+        super().__init__()
+        if mlp_ratio is None:
+            mlp_ratio = _matched_ratio(geometry, size, indicators, mechanism, depth, norm, kernel_size)
+        widths, depths = SIZES[size]
+        strides = _strides(geometry.cell)
+        places = _places(depth)
+        self.stride, self.num_features = geometry.cell, widths[-1]
+        self.indicators = Indicators(indicators or ())
+        self.tells = self.indicators.tells if mechanism is not Plain else frozenset()
+
+        def convolution(place: int, first: bool, *arguments: int, **options: int) -> SemanticConv2d:
+            told = place in places and (first or depth == "all")
+            return SemanticConv2d(
+                *arguments,
+                **options,
+                padding_mode=geometry.padding_mode,
+                indicators=self.indicators,
+                mechanism=mechanism if told else Plain,
+            )
+
+        self.stem = _Reduction(
+            convolution(0, True, geometry.channels, widths[0], 7, stride=strides[0]), after=make_norm(norm, widths[0])
+        )
+        drop_rates = torch.linspace(0, drop_path, sum(depths), device="cpu").tolist()
+        self.stages = nn.ModuleList()
+        for i, width in enumerate(widths):
+            stage: list[nn.Module] = []
+            if i:
+                step = convolution(i + 1, True, widths[i - 1], width, 3, stride=strides[i] // strides[i - 1])
+                stage.append(_Reduction(step, before=make_norm(norm, widths[i - 1])))
+            for _ in range(depths[i]):
+                spatial = convolution(i + 1, not stage, width, width, kernel_size, groups=width)
+                stage.append(ConvNeXtBlock(spatial, width, norm, mlp_ratio, drop_rates.pop(0)))
+            self.stages.append(nn.ModuleList(stage))
+        self.norm = make_norm(norm, widths[-1])
+        self.apply(self.init_weights)
+
+    def forward(self, view: View) -> Encoding:
+        """Encode a view; the features stand at every mask cell: `b num_features gh gw`."""
+        signals = self.indicators(view)
+        x = self.stem(view.pixels.contiguous(memory_format=torch.channels_last), signals)
+        for stage in self.stages:
+            for layer in stage:  # type: ignore[attr-defined]
+                x = layer(x, signals)
+        return Encoding(self.norm(x))
+
+    def init_weights(self, module: nn.Module) -> None:
+        init_convolutional(module)
+
+
+class ConvNeXtBlock(nn.Module):
+    """A spatial convolution, a norm and a two-layer perceptron at each site, around which the input is added.
+
+    Args:
+        convolution: the spatial convolution, from `width` to `width` channels, told or not.
+        width: channels.
+        norm: what normalises.
+        mlp_ratio: width of the perceptron over `width`.
+        drop_path: share of images for which the branch is dropped in training.
+    """
+
+    def __init__(
+        self, convolution: nn.Module, width: int, norm: Norm = "layer", mlp_ratio: float = 4.0, drop_path: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.norm = make_norm(norm, width)
+        self.mlp = Mlp(width, max(8, round(mlp_ratio * width / 8) * 8), use_conv=True)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, *signals: Signals) -> Tensor:
+        return x + self.drop_path(self.mlp(self.norm(self.convolution(x, *signals))))
+
+
+class _Reduction(nn.Module):
+    """A convolution that changes width or resolution, normalised before or after."""
+
+    def __init__(self, convolution: SemanticConv2d, before: nn.Module | None = None, after: nn.Module | None = None) -> None:
+        super().__init__()
+        self.before = before or nn.Identity()
+        self.convolution = convolution
+        self.after = after or nn.Identity()
+
+    def forward(self, x: Tensor, signals: Signals) -> Tensor:
+        return self.after(self.convolution(self.before(x), signals))
+
+
+def make_norm(norm: Norm, width: int) -> nn.Module:
+    """A normalisation of `b width h w`."""
+    if norm == "batch":
+        return nn.BatchNorm2d(width)
+    if norm == "group":
+        return nn.GroupNorm(width // 8, width, eps=1e-6)
+    return LayerNorm2d(width, eps=1e-6)
+
+
+def init_convolutional(module: nn.Module) -> None:
+    """ConvNeXt's initialisation: weights from a normal of deviation .02 cut at 2, biases 0, norms 1 and 0.
+
+    Indicator weights stay at zero, learned embeddings of indicators are drawn from N(0, .02).
+    """
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def _strides(cell: int) -> list[int]:
+    """Pixels per site of each stage: doubled until a site covers a cell."""
+    if cell < 2 or cell & (cell - 1):
+        raise ValueError(f"SemanticCNN halves its resolution down to the mask cell, and {cell} is not a power of two of at least 2")
+    first = 2 if cell < 16 else 4
+    return [min(cell, first * 2**i) for i in range(4)]
+
+
+def _places(depth: Depth | list[int]) -> set[int]:
+    """Numbers of the stages that are told, the stem being 0."""
+    places = set(depth) if isinstance(depth, list) else {0} if depth == "stem" else set(range(5))
+    if not places <= set(range(5)):
+        raise ValueError(f"depth is {depth}: stages are numbered 1 to 4, and the stem is 0")
+    return places
+
+
+def _matched_ratio(geometry: Geometry, size: Size, indicators: list[Indicator] | None, mechanism: MechanismFactory, *rest) -> float:
+    """The mlp_ratio at which parameters equal the baseline's."""
+
+    def count(told: MechanismFactory, mlp_ratio: float) -> int:
+        return count_parameters(SemanticCNN(geometry, size, indicators, told, *rest, mlp_ratio=mlp_ratio))
+
+    with torch.device("meta"):
+        target = count_parameters(MAEViT(geometry, size))
+        plain = count(Plain, 4)
+        slope = count(Plain, 5) - plain
+        extra = count(mechanism, 4) - plain
+    spare = target - plain - (extra if extra > SemanticCNN.TOLERANCE * target else 0)
+    return 4 + spare / slope

@@ -1,0 +1,95 @@
+"""What every encoder is: a network from a view to a map of features."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from semconv.corruption import View
+from semconv.hashing import make_keys
+from semconv.indicators import PaddingMode, Told
+
+Size = Literal["test", "tiny", "small", "base", "large", "huge"]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The images that a network is built for, and how they are masked.
+
+    Args:
+        channels: colour channels of an image.
+        size: its height and width in pixels.
+        cell: side of a mask cell in pixels.
+        padding_mode: how convolutions continue a map beyond its border.
+
+    Raises:
+        ValueError: the cells do not tile the image.
+    """
+
+    channels: int
+    size: tuple[int, int]
+    cell: int
+    padding_mode: PaddingMode = "zeros"
+
+    def __post_init__(self) -> None:
+        if self.cell < 1 or any(side < self.cell or side % self.cell for side in self.size):
+            raise ValueError(
+                f"image size {self.size[0]} x {self.size[1]} is not divisible by the mask cell of {self.cell}: "
+                "change data.size or model.cell"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of mask cells."""
+        return self.size[0] // self.cell, self.size[1] // self.cell
+
+
+class Encoding(NamedTuple):
+    """What an encoder says of a view."""
+
+    features: Tensor  # b d sh sw: one vector per site; zeros where none stands
+    standing: Tensor | None = None  # bool b sh sw: where a vector stands; None means everywhere
+    prefix: Tensor | None = None  # b t d: vectors of no place, as a class token
+
+
+class Encoder(nn.Module, ABC):
+    """From a view to features. A subclass is built as `subclass(geometry, size, **its own arguments)`.
+
+    Attributes:
+        num_features: length of a feature vector.
+        stride: pixels from one site to the next.
+        num_prefix_tokens: vectors of no place.
+        drops_masked: whether masked sites are left without a vector.
+        tells: what the network is told.
+    """
+
+    num_features: int
+    stride: int
+    num_prefix_tokens: int = 0
+    drops_masked: bool = False
+    tells: frozenset[Told] = frozenset()
+
+    @abstractmethod
+    def forward(self, view: View) -> Encoding:
+        """Encode a view of `b c h w` pixels."""
+
+    @abstractmethod
+    def init_weights(self, module: nn.Module) -> None:
+        """Draw the weights that `module`, one of this network's own, holds itself."""
+
+
+def initialise(network: nn.Module, seed: int) -> None:
+    """Draw all weights anew, those of each module from (seed, its path).
+
+    So modules of one path and shape start alike in every variant, whatever stands beside them.
+
+    Args:
+        network: an `Encoder` or `Decoder`: it says by `init_weights` how each of its modules is drawn.
+        seed: the run's seed.
+    """
+    for path, module in network.named_modules():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(make_keys(seed, "weights", path)))
+            network.init_weights(module)  # type: ignore[operator]

@@ -1,0 +1,156 @@
+"""Vision transformers: the masked autoencoder's encoder, and the ways in which it can treat masked patches."""
+
+from functools import partial
+from typing import Literal
+
+import torch
+from einops import rearrange, repeat
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from semconv.corruption import View
+from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
+
+# width, depth, heads: base, large and huge as published (He et al., 2022; Dosovitskiy et al., 2021), tiny and small as in DeiT
+SIZES: dict[Size, tuple[int, int, int]] = {
+    "test": (64, 4, 4),
+    "tiny": (192, 12, 3),
+    "small": (384, 12, 6),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
+    "huge": (1280, 32, 16),
+}
+
+
+class MAEViT(Encoder):
+    """A vision transformer with fixed 2-D sine-cosine positions and a class token (He et al., 2022).
+
+    Args:
+        geometry: the images to build for.
+        size: width, depth and heads.
+        masked: what becomes of masked patches: they are dropped (MAE), replaced by a learned token (SimMIM; Xie et al., 2022), or
+            seen as the corruption left them (a denoising autoencoder).
+        patch_size: side of a patch in pixels, which must divide the mask cell; the cell itself where it is not given.
+        drop_path: share of the residual branches that is dropped in training, rising from 0 to this with depth.
+
+    Raises:
+        ValueError: the patch does not divide the mask cell.
+    """
+
+    num_prefix_tokens = 1
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        size: Size,
+        masked: Literal["drop", "token", "see"] = "drop",
+        patch_size: int | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.stride = patch_size or geometry.cell
+        if geometry.cell % self.stride:
+            raise ValueError(f"patches of {self.stride} pixels do not tile mask cells of {geometry.cell}: change patch_size")
+        width, depth, heads = SIZES[size]
+        self.num_features, self.masked = width, masked
+        self.drops_masked = masked == "drop"
+        self.tells = frozenset({"position"} if masked == "see" else {"mask", "position"})
+        grid = (geometry.size[0] // self.stride, geometry.size[1] // self.stride)
+        self.patch_embed = PatchEmbed(geometry.channels, width, self.stride)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width)) if masked == "token" else None
+        self.pos_embed = nn.Parameter(position_embedding(width, grid, num_prefix_tokens=1), requires_grad=False)
+        self.blocks = make_blocks(width, depth, heads, drop_path)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.apply(self.init_weights)
+
+    def forward(self, view: View) -> Encoding:
+        """Encode a view; where masked patches are dropped, the map holds zeros at their sites."""
+        tokens, grid = self.patch_embed(view.pixels)
+        times = grid[0] // view.mask.shape[1]
+        mask = repeat(view.mask, "b gh gw -> b (gh p) (gw q)", p=times, q=times)
+        masked = rearrange(mask, "b gh gw -> b (gh gw)")
+        if self.mask_token is not None:
+            tokens = torch.where(masked[..., None], self.mask_token, tokens)
+        tokens = tokens + self.pos_embed[:, 1:]
+        if not self.drops_masked:
+            prefix, tokens = self._transform(tokens)
+            return Encoding(_to_map(tokens, grid), prefix=prefix)
+        visible = _visible_indices(masked, masked.shape[1] - times * times * view.num_masked)
+        prefix, seen = self._transform(tokens.gather(1, visible.expand(-1, -1, tokens.shape[2])))
+        tokens = torch.zeros_like(tokens, dtype=seen.dtype).scatter(1, visible.expand_as(seen), seen)
+        return Encoding(_to_map(tokens, grid), standing=~mask, prefix=prefix)
+
+    def init_weights(self, module: nn.Module) -> None:
+        init_transformer(module)
+        if module is self:
+            nn.init.normal_(self.cls_token, std=0.02)
+            if self.mask_token is not None:
+                nn.init.normal_(self.mask_token, std=0.02)
+
+    def _transform(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The class token's and the patches' features."""
+        first = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
+        tokens = self.norm(self.blocks(torch.cat([first, tokens], dim=1)))
+        return tokens[:, :1], tokens[:, 1:]
+
+
+class PatchEmbed(nn.Module):
+    """One vector per patch: `b c h w` to `b n d`, and the rows and columns of patches."""
+
+    def __init__(self, channels: int, width: int, patch_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, patch_size, stride=patch_size)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        patches = self.proj(pixels)
+        return rearrange(patches, "b d gh gw -> b (gh gw) d"), (patches.shape[2], patches.shape[3])
+
+
+def make_blocks(width: int, depth: int, heads: int, drop_path: float = 0.0) -> nn.Sequential:
+    """Transformer blocks of timm's, pre-norm, with fused attention; drop path rises from 0 to `drop_path` with depth."""
+    rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
+    norm = partial(nn.LayerNorm, eps=1e-6)
+    return nn.Sequential(*(Block(width, heads, 4.0, qkv_bias=True, norm_layer=norm, drop_path=rate) for rate in rates))
+
+
+def position_embedding(width: int, grid: tuple[int, int], num_prefix_tokens: int = 0) -> Tensor:
+    """Fixed 2-D sine-cosine positions, `1 num_prefix_tokens+n width`, in MAE's layout.
+
+    The first half of a vector tells the column, the second the row; each half is sines and then cosines of width / 4 frequencies
+    from 1 down to almost 1 / 10000. Tokens of no place have zeros.
+
+    Raises:
+        ValueError: the width is not divisible by 4.
+    """
+    if width % 4:
+        raise ValueError(f"2-D sine-cosine positions need a width divisible by 4, not {width}")
+    # float64 until the end: float32 frequencies differ in the last bits from the published table's
+    frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    row, column = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in grid), indexing="ij")
+    angles = [axis.flatten()[:, None] * frequency for axis in (column, row)]
+    table = torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
+    return torch.cat([table.new_zeros(num_prefix_tokens, width), table]).float()[None]
+
+
+def init_transformer(module: nn.Module) -> None:
+    """MAE's initialisation: linear weights Xavier-uniform (q, k and v as one), biases 0, norms 1 and 0.
+
+    The patch projection is drawn as the linear layer that it is; its bias keeps PyTorch's default.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, PatchEmbed):
+        module.proj.reset_parameters()
+        nn.init.xavier_uniform_(module.proj.weight.flatten(1))
+
+
+def _visible_indices(masked: Tensor, count: int) -> Tensor:
+    """Numbers of the visible patches in reading order: int64 `b count 1`."""
+    return masked.int().argsort(dim=1, stable=True)[:, :count, None]
+
+
+def _to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    return rearrange(tokens, "b (gh gw) d -> b d gh gw", gh=grid[0], gw=grid[1])

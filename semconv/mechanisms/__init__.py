@@ -1,0 +1,9 @@
+"""How a convolution can be told: one file each."""
+
+from semconv.convolution import Mechanism, Plain
+from semconv.mechanisms.appended import AppendedValues
+from semconv.mechanisms.channels import Channels
+from semconv.mechanisms.mask_token import MaskToken
+from semconv.mechanisms.overlay import OverlayAdd, OverlayReplace
+
+__all__ = ["AppendedValues", "Channels", "MaskToken", "Mechanism", "OverlayAdd", "OverlayReplace", "Plain"]

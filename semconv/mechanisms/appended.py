@@ -1,0 +1,116 @@
+"""Signals as values appended to what the kernel reads."""
+
+from typing import Literal
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from semconv.convolution import (
+    Mechanism,
+    SignalConv2d,
+    convolve_extended,
+    input_grid,
+    output_grid,
+    require_signals,
+)
+from semconv.indicators import Grid, Indicators, Signals, Sites
+
+Encoding = Literal["scalar", "one-hot", "embedding"]
+
+
+class AppendedValues(Mechanism):
+    """Further values after the pixels that a kernel reads.
+
+    `place: window`: the flattened window of every output site gets e more entries, c(u) = b + V e(u); V starts at zero, so that the
+    first step computes what plain does. It equals channels whose kernels have their centre tap alone.
+    `place: edge`: the map gets more pixels at its edge: the padding ring, where the kernel reads E e(u) on top of what padding puts
+    there, E from zero. The rest of the map learns of it as far as receptive fields reach.
+
+    Args:
+        convolution: the convolution that is told.
+        indicators: what it is told.
+        encoding: each signal becomes one normalised number; or one of `levels` entries that is 1 where the signal falls into its
+            range; or a learned vector of `width` numbers per range. A mask signal of 0, nothing masked, is all zeros in each.
+        place: in every window, or at the edge of the map.
+        levels: ranges of one-hot and embedding.
+        width: length of an embedding.
+
+    Raises:
+        ValueError: `edge` for a convolution without padding.
+    """
+
+    def __init__(
+        self,
+        convolution: nn.Conv2d,
+        indicators: Indicators,
+        encoding: Encoding = "scalar",
+        place: Literal["window", "edge"] = "window",
+        levels: int = 8,
+        width: int = 8,
+    ) -> None:
+        super().__init__()
+        require_signals(self, indicators)
+        if place == "edge" and not any(convolution.padding):
+            raise ValueError("place 'edge' writes into the padding of a convolution, and this one has none: use 'window'")
+        self.place = place
+        self.encode = _SiteEncoding(indicators, encoding, levels, width)
+        entries = self.encode.entries
+        channels = convolution.out_channels if place == "window" else convolution.in_channels
+        self.told = SignalConv2d(indicators.num_per_image * entries, indicators.num_shared * entries, channels)
+
+    def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
+        if self.place == "window":
+            y = convolution(x)
+            grid = output_grid(y)
+            return y + self.told(self.encode(signals.at(grid)), grid)
+        grid = input_grid(convolution, x)
+        # the mask beyond the border is that of the nearest cell: of its own it has none
+        ring = grid._replace(mode="replicate")
+        told = torch.where(_outside(grid, x.device), self.told(self.encode(signals.at(ring)), ring), 0)
+        return convolve_extended(convolution, grid.extend(x) + told.to(x.dtype))
+
+
+class _SiteEncoding(nn.Module):
+    """From signals to the entries that are appended: each channel becomes `entries` channels."""
+
+    def __init__(self, indicators: Indicators, encoding: Encoding, levels: int, width: int) -> None:
+        super().__init__()
+        self.encoding, self.levels, self.num_per_image = encoding, levels, indicators.num_per_image
+        self.entries = {"scalar": 1, "one-hot": levels, "embedding": width}[encoding]
+        channels = [part for part in indicators for _ in range(part.channels)]
+        self.low = nn.Buffer(torch.tensor([part.low for part in channels]), persistent=False)
+        self.high = nn.Buffer(torch.tensor([part.high for part in channels]), persistent=False)
+        self.silent = nn.Buffer(torch.tensor([part.tells == "mask" for part in channels]), persistent=False)
+        if encoding == "embedding":
+            self.table = nn.Parameter(torch.empty(len(channels), levels, width).normal_(std=0.02))
+
+    def forward(self, sites: Sites) -> Sites:
+        if self.encoding == "scalar":
+            return sites
+        return Sites(
+            self._encode(sites.per_image, slice(None, self.num_per_image)),
+            self._encode(sites.shared, slice(self.num_per_image, None)),
+        )
+
+    def _encode(self, signals: Tensor, channels: slice) -> Tensor:
+        """`b k h w` to `b (k entries) h w`."""
+        hot = self._one_hot(signals, channels)
+        if self.encoding == "one-hot":
+            return rearrange(hot, "b k l h w -> b (k l) h w")
+        vectors = torch.einsum("bklhw,kld->bkdhw", hot, self.table[channels])
+        return rearrange(vectors, "b k d h w -> b (k d) h w")
+
+    def _one_hot(self, signals: Tensor, channels: slice) -> Tensor:
+        low, high, silent = (rearrange(buffer[channels], "k -> k 1 1") for buffer in (self.low, self.high, self.silent))
+        level = ((signals - low) / (high - low) * self.levels).ceil().clamp(1, self.levels) - 1
+        level = torch.where(silent & (signals == 0), -1, level)
+        number = torch.arange(self.levels, device=signals.device)
+        return (repeat(level, "b k h w -> b k l h w", l=self.levels) == rearrange(number, "l -> l 1 1")).to(self.low.dtype)
+
+
+def _outside(grid: Grid, device: torch.device) -> Tensor:
+    """True on the padding of a grid: bool `1 1 h w`."""
+    inside = torch.zeros(1, 1, grid.height, grid.width, dtype=torch.bool, device=device)
+    sides = (grid.pad[1], grid.pad[1], grid.pad[0], grid.pad[0])
+    return nn.functional.pad(inside, sides, value=True)

@@ -1,0 +1,33 @@
+"""Signals as further input channels."""
+
+from torch import Tensor, nn
+
+from semconv.convolution import Mechanism, SignalConv2d, input_grid, require_signals
+from semconv.indicators import Indicators, Signals
+
+
+class Channels(Mechanism):
+    """Each signal is one more channel that the kernel reads: c(u) = b + sum over d of U_d m(u + d).
+
+    Equal to convolving the concatenation of x and m with the concatenation of W and U, but W keeps its fan-in and U starts at
+    zero, so that the first step computes what plain does. Signals are evaluated on the padded grid: a zero-padded coordinate would
+    be a border artefact. In a grouped convolution every group sees every signal.
+
+    Also known as: mask channel (DeepFill, LaMa), CoordConv (Liu et al., 2018) where the signal is position.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
+        super().__init__()
+        require_signals(self, indicators)
+        self.told = SignalConv2d(
+            indicators.num_per_image,
+            indicators.num_shared,
+            convolution.out_channels,
+            convolution.kernel_size,
+            convolution.stride,
+            convolution.dilation,
+        )
+
+    def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
+        grid = input_grid(convolution, x)
+        return convolution(x) + self.told(signals.at(grid), grid)

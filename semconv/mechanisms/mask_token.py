@@ -1,0 +1,25 @@
+"""A learned vector in place of masked features."""
+
+from torch import Tensor, nn
+
+from semconv.convolution import Mechanism, output_grid, require_signals
+from semconv.indicators import Indicators, Signals
+from semconv.mechanisms.overlay import Token
+
+
+class MaskToken(Mechanism):
+    """A vector takes the place of what a convolution says at masked sites: A = visible, c(u) = t + E m where masked.
+
+    m is what is told besides the mask; a site that is masked in part keeps its share of both. t and E start at zero, so the first
+    step differs from plain: masked sites are silent. With the depth that is told one chooses where the token enters: at the stem as
+    in SimMIM (Xie et al., 2022), at a later stage as in A2MIM (Li et al., 2023).
+    """
+
+    def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
+        super().__init__()
+        require_signals(self, indicators, mask=True)
+        self.token = Token(convolution.out_channels, indicators)
+
+    def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
+        y = convolution(x)
+        return self.token(y, signals, output_grid(y))

@@ -1,0 +1,71 @@
+"""Signals as vectors laid over the pixels."""
+
+import torch
+from torch import Tensor, nn
+
+from semconv.convolution import Mechanism, SignalConv2d, convolve_extended, input_grid, require_signals
+from semconv.indicators import Grid, Indicators, Signals
+
+
+class OverlayAdd(Mechanism):
+    """A vector is added to every pixel: x~ = x + E m, with E from zero, so that the first step computes what plain does.
+
+    It is channels with a tied kernel, U_d = W_d E; in a grouped convolution each group reads its own part of the vector.
+
+    Also known as: additive position embedding, on pixels.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
+        super().__init__()
+        require_signals(self, indicators)
+        self.told = SignalConv2d(indicators.num_per_image, indicators.num_shared, convolution.in_channels)
+
+    def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
+        grid = input_grid(convolution, x)
+        overlay = self.told(signals.at(grid), grid)
+        return convolve_extended(convolution, grid.extend(x) + _like(overlay, x))
+
+
+class OverlayReplace(Mechanism):
+    """A vector takes the place of masked pixels: x~ = t + E m where masked, x elsewhere; m is what is told besides the mask.
+
+    A site that is masked in part shows the two in proportion. t and E start at zero: on a zero-filled image the first step is
+    plain's, deeper down or under another fill it is not. Under zero fill it is channels with U_d = W_d t.
+
+    Also known as: mask token on pixels (SimMIM on a convolutional stem).
+    """
+
+    def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
+        super().__init__()
+        require_signals(self, indicators, mask=True)
+        self.token = Token(convolution.in_channels, indicators)
+
+    def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
+        grid = input_grid(convolution, x)
+        return convolve_extended(convolution, self.token(grid.extend(x), signals, grid))
+
+
+class Token(nn.Module):
+    """A learned vector, with what is told besides the mask, in the place of masked sites.
+
+    Args:
+        channels: length of the vector.
+        indicators: what is told, the mask among it.
+    """
+
+    def __init__(self, channels: int, indicators: Indicators) -> None:
+        super().__init__()
+        self.vector = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.told = SignalConv2d(indicators.num_per_image - 1, indicators.num_shared, channels)
+
+    def forward(self, x: Tensor, signals: Signals, grid: Grid) -> Tensor:
+        """Lay the token over the masked sites of `b c h w`."""
+        masked = signals.masked(grid).to(x.dtype)
+        sites = signals.at(grid)
+        # the mask stands first among the signals, and says nothing more where it is 1
+        told = self.told(sites._replace(per_image=sites.per_image[:, 1:]), grid)
+        return x * (1 - masked) + _like(self.vector + told, x) * masked
+
+
+def _like(values: Tensor, x: Tensor) -> Tensor:
+    return values.to(x.dtype)

@@ -1,0 +1,87 @@
+"""The one loss that every variant is trained on: MAE's (He et al., 2022, sec. 3)."""
+
+from typing import Literal
+
+import torch
+from einops import rearrange, reduce, repeat
+from torch import Tensor, nn
+
+
+class Objective(nn.Module):
+    """Reconstruction error over masked patches alone.
+
+    Args:
+        patch: side in pixels of the patch over which a target is normalised; must divide the mask cell.
+        normalise: each target patch has its mean taken off and is divided by its standard deviation (MAE's norm-pix).
+        loss: squared (`mse`) or absolute (`l1`) error.
+        eps: added to the variance before its root is taken.
+    """
+
+    def __init__(self, patch: int, normalise: bool = True, loss: Literal["mse", "l1"] = "mse", eps: float = 1e-6) -> None:
+        super().__init__()
+        if patch < 1 or (normalise and patch < 2):
+            raise ValueError(f"target patch is {patch} pixels: give at least 2 to normalise by, or 1 with normalise=false")
+        self.patch, self.normalise, self.loss, self.eps = patch, normalise, loss, eps
+
+    def forward(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
+        """The mean over all masked patches of the batch: a scalar, float32.
+
+        Args:
+            prediction: `b c h w`, in target space.
+            images: `b c h w`, what was to be predicted.
+            mask: bool `b gh gw` on mask cells, True = masked.
+        """
+        errors, masked = self.patch_errors(prediction, images), self.masked_patches(mask, images)
+        # where, not a product or an index: gradients at visible patches are exactly 0, and no device is waited for
+        return torch.where(masked, errors, 0).sum() / masked.sum()
+
+    def per_image(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
+        """The same for each image: `b`."""
+        errors, masked = self.patch_errors(prediction, images), self.masked_patches(mask, images)
+        return torch.where(masked, errors, 0).sum((1, 2)) / masked.sum((1, 2))
+
+    def target(self, images: Tensor) -> Tensor:
+        """What a prediction is compared with: `b c h w`, float32."""
+        images = images.float()
+        if not self.normalise:
+            return images
+        mean, deviation = self.moments(images)
+        return (images - mean) / deviation
+
+    def to_pixels(self, prediction: Tensor, images: Tensor) -> Tensor:
+        """A prediction as pixels. Under normalised targets it borrows each patch's true mean and deviation from `images`."""
+        if not self.normalise:
+            return prediction.float()
+        mean, deviation = self.moments(images.float())
+        return prediction.float() * deviation + mean
+
+    def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each pixel's patch, over its pixels and channels: `b 1 h w` each."""
+        patches = self._patches(images)
+        # unbiased variance, as MAE's reference takes it
+        variance, mean = torch.var_mean(patches, dim=-1, unbiased=True)
+        return self._spread(mean), self._spread((variance + self.eps).sqrt())
+
+    def patch_errors(self, prediction: Tensor, images: Tensor) -> Tensor:
+        """Mean error of each patch: `b ph pw`, float32."""
+        difference = prediction.float() - self.target(images)
+        errors = difference.square() if self.loss == "mse" else difference.abs()
+        return reduce(errors, "b c (ph p) (pw q) -> b ph pw", "mean", p=self.patch, q=self.patch)
+
+    def masked_patches(self, mask: Tensor, images: Tensor) -> Tensor:
+        """The mask on the grid of target patches: bool `b ph pw`.
+
+        Raises:
+            ValueError: a mask cell does not hold a whole number of patches.
+        """
+        cell = images.shape[2] // mask.shape[1]
+        if cell % self.patch:
+            raise ValueError(f"mask cells of {cell} pixels cannot be cut into target patches of {self.patch}")
+        times = cell // self.patch
+        return repeat(mask, "b gh gw -> b (gh p) (gw q)", p=times, q=times)
+
+    def _patches(self, images: Tensor) -> Tensor:
+        return rearrange(images, "b c (ph p) (pw q) -> b ph pw (c p q)", p=self.patch, q=self.patch)
+
+    def _spread(self, patches: Tensor) -> Tensor:
+        return repeat(patches, "b ph pw -> b 1 (ph p) (pw q)", p=self.patch, q=self.patch)

@@ -1,0 +1,40 @@
+"""AdamW's parameter groups and the learning rate's course."""
+
+import math
+from typing import Any
+
+from torch import nn
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, decay_tokens: bool) -> list[dict[str, Any]]:
+    """Split trainable parameters into those whose weights decay and those that do not: norms, biases and tokens.
+
+    A token is a parameter that a module holds beside its layers, as a class token, a mask token or an embedding table. MAE's
+    reference decays tokens, being of three dimensions; `decay_tokens` does likewise.
+    """
+    decayed, kept = [], []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            exempt = isinstance(module, NORMS) or name == "bias" or (name != "weight" and not decay_tokens)
+            (kept if exempt else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+
+
+def warmup_cosine(step: int, total: int, warmup: float, floor: float) -> float:
+    """The learning rate at an optimiser step, as a share of its peak: up from 0 in a line, then down half a cosine.
+
+    Args:
+        step: optimiser steps done.
+        total: optimiser steps of the whole run.
+        warmup: share of the steps in which the rate rises.
+        floor: share of the peak at the end.
+    """
+    rise = warmup * total
+    if step < rise:
+        return step / rise
+    progress = min(1.0, (step - rise) / max(1.0, total - rise))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,196 @@
+"""The training objective as a LightningModule: mask, corrupt, encode, decode, compare."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from semconv.corruption import Corruption, View
+from semconv.data import Batch
+from semconv.decoders import Decoder
+from semconv.encoders import Encoder, Geometry, Size, initialise
+from semconv.evaluation import give_moments, hidden_mse, mean_fill, psnr, to_unit
+from semconv.hashing import make_keys
+from semconv.indicators import PaddingMode
+from semconv.masking import Masker, spread_mask
+from semconv.objective import Objective
+from semconv.optimisation import parameter_groups, warmup_cosine
+
+Stage = Literal["train", "val", "test"]
+
+
+class Reconstruction(NamedTuple):
+    """A batch, what a network saw of it and what it made of that; pixels are normalised as the batch's are."""
+
+    images: Tensor  # b c h w
+    seen: Tensor  # b c h w: what the encoder was given
+    predicted: Tensor  # b c h w: under normalised targets with each patch's true mean and deviation
+    pasted: Tensor  # b c h w: the visible pixels, and the prediction in the hidden ones
+    mask: Tensor  # bool b gh gw, True = masked
+    index: Tensor  # int64 b
+
+
+class MaskedReconstruction(lightning.LightningModule):
+    """Masked reconstruction, the same for every variant but for its encoder.
+
+    Masks and corruption are functions of (seed, epoch, index) in training and of (evaluation seed, index) in evaluation, weights of
+    (seed, module path): every variant meets the same images under the same masks.
+
+    Args:
+        encoder: the variant.
+        decoder: from its features to pixels.
+        masker: which cells are hidden.
+        corruption: what is done to them.
+        objective: what the prediction is compared with, and how.
+        image_size: height and width in pixels; the data's.
+        channels: colour channels; the data's.
+        cell: side of a mask cell in pixels.
+        size: size of encoder and decoder; encoders of one size have the same number of parameters, within 3 %.
+        padding_mode: how convolutions continue a map beyond its border.
+        base_lr: learning rate per 256 images of a step; a step's rate is base_lr * images / 256.
+        min_lr: learning rate at the end, likewise per 256 images.
+        warmup: share of the training steps in which the rate rises from 0.
+        betas: AdamW's decay rates of the moments.
+        weight_decay: of all weights but norms, biases and tokens.
+        decay_tokens: decay tokens too. MAE's reference does; we do not unless asked to.
+        batch_size: images per step over all devices, before accumulation; the data's.
+        seed: of weights, masks and corruption.
+        evaluation_seed: of evaluation masks.
+        compile: compile encoder and decoder with torch.compile.
+    """
+
+    def __init__(
+        self,
+        encoder: Callable[[Geometry, Size], Encoder],
+        decoder: Callable[[Geometry, Size, Encoder], Decoder],
+        masker: Masker,
+        corruption: Corruption,
+        objective: Objective,
+        image_size: tuple[int, int],
+        channels: int = 3,
+        cell: int = 4,
+        size: Size = "test",
+        padding_mode: PaddingMode = "zeros",
+        base_lr: float = 1.5e-4,
+        min_lr: float = 0.0,
+        warmup: float = 0.05,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.05,
+        decay_tokens: bool = False,
+        batch_size: int = 256,
+        seed: int = 0,
+        evaluation_seed: int = 0,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.geometry = Geometry(channels, image_size, cell, padding_mode)
+        self.num_cells = self.geometry.grid[0] * self.geometry.grid[1]
+        masker.count(self.num_cells)  # a ratio that hides all or nothing is refused now, not at the first step
+        self.masker, self.corruption, self.objective = masker, corruption, objective
+        self.squared = Objective(objective.patch, objective.normalise, "mse", objective.eps)
+        self.objective.masked_patches(torch.zeros(1, *self.geometry.grid), torch.zeros(1, 1, *image_size))
+        self.encoder = encoder(self.geometry, size)
+        self.decoder = decoder(self.geometry, size, self.encoder)
+        initialise(self.encoder, seed)
+        initialise(self.decoder, seed)
+        self.size, self.seed, self.evaluation_seed = size, seed, evaluation_seed
+        self.base_lr, self.min_lr, self.warmup, self.betas = base_lr, min_lr, warmup, betas
+        self.weight_decay, self.decay_tokens, self.batch_size = weight_decay, decay_tokens, batch_size
+        self.compiles = compile
+        names = ["val/masked_mse", "test/masked_mse", "test/mean_fill_mse", "test/psnr_given_moments"]
+        names += [] if objective.normalise else ["test/pixel_mse", "test/psnr"]
+        self.metrics = nn.ModuleDict({name: MeanMetric() for name in names})
+
+    def forward(self, view: View) -> Tensor:
+        """Predict an image in target space from a view: `b c h w`."""
+        return self.decoder(self.encoder(view), view.mask)
+
+    def look(self, batch: Batch, stage: Stage) -> tuple[View, Tensor]:
+        """What is seen of a batch, and which cells are to be predicted: a view and a mask, bool `b gh gw`."""
+        if stage == "train":
+            # not current_epoch, which lags behind the data's epoch in a run that was stopped by its number of steps
+            epoch = self.trainer.fit_loop.epoch_progress.current.processed
+            address: tuple[int | str, ...] = (self.seed, "train", epoch)
+            step_key = make_keys(self.seed, "step", self.global_step)
+        else:
+            address, step_key = (self.evaluation_seed, stage), None
+        keys = make_keys(*address, batch.index)
+        count = self.masker.count(self.num_cells, step_key)
+        mask = self.masker(make_keys(keys, "mask"), self.geometry.grid, count)
+        return self.corruption(batch.images, mask, count, make_keys(keys, "corruption")), mask
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        view, mask = self.look(batch, "train")
+        loss = self.objective(self(view), batch.images, mask)
+        self.log("train/loss", loss, batch_size=len(batch.images))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        view, mask = self.look(batch, "val")
+        self._measure("val/masked_mse", self.squared.per_image(self(view), batch.images, mask))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        view, mask = self.look(batch, "test")
+        prediction = self(view)
+        floor = mean_fill(batch.images, mask, self.objective.normalise)
+        given = give_moments(prediction, batch.images, self.objective)
+        self._measure("test/masked_mse", self.squared.per_image(prediction, batch.images, mask))
+        self._measure("test/mean_fill_mse", self.squared.per_image(floor, batch.images, mask))
+        self._measure("test/psnr_given_moments", psnr(self._pixel_mse(given, batch.images, mask)))
+        if not self.objective.normalise:
+            error = self._pixel_mse(prediction, batch.images, mask)
+            self._measure("test/pixel_mse", error)
+            self._measure("test/psnr", psnr(error))
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Reconstruction:
+        view, mask = self.look(batch, "test")
+        predicted = self.objective.to_pixels(self(view), batch.images)
+        hidden = spread_mask(mask, self.geometry.size)
+        pasted = torch.where(hidden, predicted, batch.images)
+        return Reconstruction(batch.images, view.pixels, predicted, pasted, mask, batch.index)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # drop path draws from the global generator: seeded by step, so that a resumed run draws the same
+        torch.manual_seed(int(make_keys(self.seed, "drop", self.global_step, batch_idx, self.global_rank)))
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        trainer = self.trainer
+        scale = self.batch_size * trainer.accumulate_grad_batches / 256
+        # a fused step cannot unscale and clip fp16 gradients
+        fused = trainer.precision != "16-mixed"
+        groups = parameter_groups(self, self.weight_decay, self.decay_tokens)
+        optimizer = torch.optim.AdamW(groups, lr=self.base_lr * scale, betas=self.betas, fused=fused)
+        steps = trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ValueError("the schedule needs a number of steps: give trainer.max_epochs or trainer.max_steps")
+        factor = partial(warmup_cosine, total=int(steps), warmup=self.warmup, floor=self.min_lr / self.base_lr)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def setup(self, stage: str) -> None:
+        if self.compiles:
+            self.encoder.compile()
+            self.decoder.compile()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved, own = checkpoint["state_dict"], self.state_dict()
+        for name in sorted(saved.keys() | own.keys()):
+            there, here = (tuple(state[name].shape) if name in state else None for state in (saved, own))
+            if there != here:
+                raise ValueError(
+                    f"the checkpoint is of another model: {name} is {there or 'absent'} there and {here or 'absent'} here; "
+                    "use the config.yaml of the run that wrote it"
+                )
+
+    def _pixel_mse(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
+        moments = self.trainer.datamodule.moments  # type: ignore[attr-defined]
+        return hidden_mse(to_unit(prediction, *moments), to_unit(images, *moments), mask)
+
+    def _measure(self, name: str, values: Tensor) -> None:
+        """Log the mean over all images of a stage, exact for uneven batches and several devices."""
+        self.metrics[name].update(values)
+        self.log(name, self.metrics[name])  # type: ignore[arg-type]

@@ -1,0 +1,61 @@
+"""The record that every run leaves in its own folder, whatever else logs it."""
+
+import json
+import os
+import secrets
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class RunRecord(Logger):
+    """Writes `metrics.jsonl`, one line per logged step, into a run's folder.
+
+    Args:
+        directory: the run's folder.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self.directory = directory
+
+    @property
+    def name(self) -> str:
+        return self.directory.parent.name
+
+    @property
+    def version(self) -> str:
+        return self.directory.name
+
+    @property
+    def log_dir(self) -> str:
+        return str(self.directory)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        row = {"step": step, "time": round(time.time(), 3), **metrics}
+        with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: `config.yaml` holds all of them."""
+
+
+def new_run_directory(runs: str, experiment: str) -> Path:
+    """Where a new run is recorded: `<runs>/<experiment>/<run id>`; the id is that of the W&B run where one is given."""
+    run_id = os.environ.get("WANDB_RUN_ID") or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+    return Path(runs) / experiment / run_id
+
+
+def update_summary(directory: Path, values: Mapping[str, Any]) -> None:
+    """Add to a run's `summary.json`, which is never seen half-written."""
+    path = directory / "summary.json"
+    summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps({**summary, **values}, indent=2) + "\n", encoding="utf-8")
+    aside.replace(path)
