@@ -1,3 +1,22 @@
 """Semantic convolutions: CNNs that are told what is masked and where they are, beside a baseline MAE-ViT."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__all__ = ["SemanticConv2d", "load_mae_checkpoint"]
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from semconv.checkpoints import load_mae_checkpoint
+    from semconv.convolution import SemanticConv2d
+else:
+    _MODULES = {"SemanticConv2d": "semconv.convolution", "load_mae_checkpoint": "semconv.checkpoints"}
+
+    def __getattr__(name: str) -> object:
+        # imported when first asked for (PEP 562): `import semconv` alone needs no torch
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_MODULES[name]), name)
+
+    def __dir__() -> list[str]:
+        return sorted(globals().keys() | _MODULES.keys())

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,6 +23,27 @@ from semconv.evaluation import to_unit
 from semconv.pictures import contact_sheet, save_picture
 from semconv.tasks import MaskedReconstruction, Reconstruction
 from semconv.tracking import update_summary
+
+
+class StartRecord(Callback):
+    """Makes a run's folder, with its whole configuration, once its data have been found.
+
+    Args:
+        directory: the run's folder.
+        config: what `config.yaml` is to hold.
+    """
+
+    def __init__(self, directory: Path, config: dict[str, Any]) -> None:
+        self.directory, self.config = directory, config
+
+    @rank_zero_only
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.directory.exists():  # testing after fitting, in the same run
+            return
+        self.directory.mkdir(parents=True)
+        (self.directory / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
+        update_summary(self.directory, {"experiment": self.config["experiment"], "seed": self.config["seed_everything"]})
+        print(f"run folder: {self.directory}", file=sys.stderr, flush=True)
 
 
 class Throughput:
@@ -134,29 +156,29 @@ class Panels(Callback):
     def on_predict_batch_end(
         self, trainer: Trainer, module: Any, outputs: Reconstruction, batch: Batch, batch_idx: int, *_: int
     ) -> None:
-        for i, index in enumerate(outputs.index.tolist()):
+        for i, index in enumerate(outputs.numbers.tolist()):
             one = Reconstruction(*(values[i : i + 1] for values in outputs))
             self._save(trainer, module, one, f"predict/{index:06d}.png")
 
     def _save(self, trainer: Trainer, module: Any, made: Reconstruction, name: str) -> None:
         moments = trainer.datamodule.moments  # type: ignore[attr-defined]
-        borrowed = " (true patch moments)" if module.objective.normalise else ""
+        note = "reconstructions have each patch's true mean and contrast" if module.objective.normalise else ""
         columns = {
             "original": to_unit(made.images, *moments),
             "seen": to_unit(made.seen, *moments),
-            f"reconstruction{borrowed}": to_unit(made.predicted, *moments),
+            "reconstruction": to_unit(made.predicted, *moments),
             "pasted": to_unit(made.pasted, *moments),
         }
-        save_picture(contact_sheet(columns), self.directory / "media" / name)
+        save_picture(contact_sheet(columns, note), self.directory / "media" / name)
 
 
 class RunProgress(ProgressBar):
-    """One line for the whole run: steps, loss, images per second, time left. Reads the device four times a second, not each step."""
+    """One line for the whole run: steps, loss, images per second, time left. Waits for the device four times a second only."""
 
     def __init__(self) -> None:
         super().__init__()
         self._bar: Progress | None = None
-        self._task = self._images = 0
+        self._task, self._images = TaskID(0), 0
         self._read_at = self._start = 0.0
         self._enabled = True
 

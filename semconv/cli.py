@@ -1,23 +1,21 @@
 """fit, validate, test, predict and run: a LightningCLI whose every run has a folder of its own and whose errors are one line."""
 
 import logging
-import os
-import sys
+import re
 import traceback
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning
-import yaml
-from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
 
-from semconv.callbacks import Cost, Panels, RunProgress, Summary
-from semconv.tracking import RunRecord, new_run_directory, update_summary
+from semconv.callbacks import Cost, Panels, RunProgress, StartRecord, Summary
+from semconv.console import fail
+from semconv.tracking import RunRecord, new_run_directory
 
 
 class Trainer(lightning.Trainer):
@@ -43,27 +41,30 @@ class Trainer(lightning.Trainer):
 class OneLineParser(LightningArgumentParser):
     """Reports what is wrong with the arguments in one line."""
 
-    def error(self, message: str, exc: Exception | None = None) -> NoReturn:  # type: ignore[override]
-        fail(first_cause(message))
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        keys = [key for key in re.findall(r'Parser key "([^"]+)"', message) if key != "config"]
+        reason = str(causes(ex)[-1]) if ex else message
+        fail(f"{'.'.join(keys)}: {reason}" if keys and f'"{keys[-1]}"' not in reason else reason)
 
 
 class SemconvCLI(LightningCLI):
     """LightningCLI with a folder per run."""
 
-    def __init__(self, args: ArgsType = None) -> None:
+    def __init__(self, args: list[str], run: bool = True) -> None:
         super().__init__(
             lightning.LightningModule,
             lightning.LightningDataModule,
             save_config_callback=None,
             trainer_class=Trainer,
-            trainer_defaults={"use_distributed_sampler": False},
+            trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
             seed_everything_default=0,
             # omegaconf+ resolves interpolations after all files and options are merged, so that an override propagates
-            parser_kwargs={"parser_mode": "omegaconf+"},
+            parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False},
             parser_class=OneLineParser,
             subclass_mode_model=True,
             subclass_mode_data=True,
             args=args,
+            run=run,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
@@ -71,6 +72,16 @@ class SemconvCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         return {**LightningCLI.subcommands(), "run": {"model", "datamodule"}}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning would look for hyperparameters in it; ours are in config.yaml
+        path = self.config.get(f"{self.config.get('subcommand')}.ckpt_path")
+        if path and not zipfile.is_zipfile(path):
+            what = "is no whole checkpoint" if Path(path).exists() else "does not exist"
+            raise ValueError(f"{path} {what}: give a file such as runs/<experiment>/<run>/checkpoints/last.ckpt")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", type=str, default="unnamed", help="Name of the variant: the folder of its runs.")
@@ -81,34 +92,40 @@ class SemconvCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         loggers = [RunRecord(directory), *_as_list(config.get("logger") or None)]
         callbacks = [*_as_list(config.get("callbacks")), *self._callbacks(directory)]
-        trainer = super().instantiate_trainer(**kwargs, logger=loggers, callbacks=callbacks, default_root_dir=str(directory))
-        self._start_record(directory)
-        return trainer
+        return super().instantiate_trainer(**kwargs, logger=loggers, callbacks=callbacks, default_root_dir=str(directory))
 
     def _callbacks(self, directory: Path) -> list[Callback]:
-        checkpoint = ModelCheckpoint(directory / "checkpoints", filename="last", enable_version_counter=False)
-        return [checkpoint, Cost(directory), Summary(directory), Panels(directory), RunProgress()]
-
-    @rank_zero_only
-    def _start_record(self, directory: Path) -> None:
         self._dump_config()
-        directory.mkdir(parents=True)
-        (directory / "config.yaml").write_text(yaml.safe_dump(self.config_dump, sort_keys=False), encoding="utf-8")
-        values = {"experiment": self.config_dump["experiment"], "seed": self.config_dump["seed_everything"]}
-        update_summary(directory, values)
-        print(f"{self.subcommand}: {directory}", file=sys.stderr, flush=True)
+        return [
+            StartRecord(directory, self.config_dump),
+            ModelCheckpoint(directory / "checkpoints", filename="last", enable_version_counter=False),
+            Cost(directory),
+            Summary(directory),
+            Panels(directory),
+            RunProgress(),
+        ]
+
+
+def build(arguments: list[str]) -> SemconvCLI:
+    """Read a configuration and build its model, data and trainer, without running anything.
+
+    Args:
+        arguments: those of a subcommand, such as `-c experiments/base.yaml -c experiments/cnn_plain.yaml`.
+    """
+    return SemconvCLI(arguments, run=False)
 
 
 def main(arguments: list[str]) -> None:
     """Run one subcommand; errors of the user's are one line and exit code 2."""
     quieten()
-    sys.argv = ["semconv", *arguments]
     try:
-        SemconvCLI()
-    except (ValueError, FileNotFoundError) as error:
-        if not _is_users(error):
+        SemconvCLI(arguments)
+    except ValueError as error:
+        # jsonargparse wraps what a constructor raises
+        own = [cause for cause in causes(error) if isinstance(cause, ValueError) and _is_own(cause)]
+        if not own:
             raise
-        fail(str(error))
+        fail(str(own[-1]))
 
 
 def quieten() -> None:
@@ -118,19 +135,16 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
 
 
-def fail(message: str) -> NoReturn:
-    """Print one line and exit with code 2."""
-    print("semconv: error: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+def causes(error: BaseException) -> list[BaseException]:
+    """An error, what it was raised from, what that was raised from, and so on."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    return chain
 
 
-def first_cause(message: str) -> str:
-    """The innermost reason in jsonargparse's nested report of an error."""
-    return message
-
-
-def _is_users(error: BaseException) -> bool:
-    """Whether an error was raised on purpose, by this package: all others are bugs and keep their traceback."""
+def _is_own(error: BaseException) -> bool:
+    """Whether an error was raised by this package, on purpose: all others are bugs and keep their traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
 

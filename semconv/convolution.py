@@ -10,7 +10,7 @@ it, c. The kernel W itself keeps its shape and its fan-in: indicator weights sta
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +99,8 @@ class SemanticConv2d(nn.Module):
 class SignalConv2d(nn.Module):
     """What signals add to a convolution: c(u) = sum over d of U_d m(u + d), with U from zero.
 
-    Signals of position do not depend on the image: their part is computed once for the whole batch, and kept in evaluation.
+    Signals of position do not depend on the image: their part is computed once for the whole batch, and kept in evaluation until a
+    weight changes. Only what is done to `weight.data` goes unseen: call `train()` or `eval()` after it.
 
     Args:
         num_per_image: channels of the signals that differ between images.
@@ -122,7 +123,7 @@ class SignalConv2d(nn.Module):
         super().__init__()
         self.num_per_image, self.stride, self.dilation = num_per_image, stride, dilation
         self.weight = nn.Parameter(torch.zeros(out_channels, num_per_image + num_shared, *kernel_size))
-        self._kept: tuple[tuple, Tensor] | None = None
+        self._kept: _Kept | None = None
 
     def forward(self, sites: Sites, grid: Grid) -> Tensor | float:
         """The sum at every output site: `b c h w`, or `1 c h w` where all signals are shared, or 0 where there are none.
@@ -135,26 +136,41 @@ class SignalConv2d(nn.Module):
         if sites.per_image.shape[1]:
             total = self._convolve(sites.per_image, self.weight[:, : self.num_per_image])
         if sites.shared.shape[1]:
-            total = total + self._shared(sites.shared, grid)
+            total = total + self._shared(sites, grid)
         return total
 
     def train(self, mode: bool = True) -> Self:
         self._kept = None
         return super().train(mode)
 
-    def _shared(self, shared: Tensor, grid: Grid) -> Tensor:
-        weight = self.weight[:, self.num_per_image :]
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or self.weight.is_inference():
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy's weight counts its changes anew, and would come by a version that its original kept
+        return {**self.__dict__, "_kept": None}
+
+    def _shared(self, sites: Sites, grid: Grid) -> Tensor:
+        shared, weight = sites.shared, self.weight[:, self.num_per_image :]
+        keeps = sites.source is not None and not (self.training or torch.is_grad_enabled())
+        if not keeps or torch.compiler.is_compiling() or self.weight.is_inference():
             return self._convolve(shared, weight)
-        autocast = torch.is_autocast_enabled(shared.device.type)
+        autocast = torch.is_autocast_enabled(shared.device.type) and torch.get_autocast_dtype(shared.device.type)
         # the weight's version counts its changes in place, whoever makes them
-        key = (grid, self.weight._version, self.weight.dtype, shared.device, autocast)
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, self._convolve(shared, weight))
-        return self._kept[1]
+        state = (grid, self.weight._version, self.weight.dtype, shared.device, autocast)
+        kept = self._kept
+        if kept is None or kept.source is not sites.source or kept.weight is not self.weight or kept.state != state:
+            kept = self._kept = _Kept(sites.source, self.weight, state, self._convolve(shared, weight))
+        return kept.result
 
     def _convolve(self, signals: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(signals.to(weight.dtype), weight, stride=self.stride, dilation=self.dilation)
+
+
+class _Kept(NamedTuple):
+    """A result, and what it was made of."""
+
+    source: nn.Module | None
+    weight: Tensor
+    state: tuple
+    result: Tensor
 
 
 def input_grid(convolution: nn.Conv2d, x: Tensor) -> Grid:

@@ -18,7 +18,13 @@ from semconv.indicators import masked_fraction
 
 
 class Decoder(nn.Module, ABC):
-    """From an encoding to a prediction. A subclass is built as `subclass(geometry, size, encoder, **its own arguments)`."""
+    """From an encoding to a prediction. A subclass is built as `subclass(geometry, size, encoder, **its own arguments)`.
+
+    Attributes:
+        part: what the network is in a model; its weights are drawn from it, so that its blocks do not start as the encoder's do.
+    """
+
+    part: ClassVar[str] = "decoder"
 
     @abstractmethod
     def forward(self, encoding: Encoding, mask: Tensor) -> Tensor:

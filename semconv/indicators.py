@@ -87,6 +87,7 @@ class Sites(NamedTuple):
 
     per_image: Tensor  # b k1 h w: what differs between images, the mask first; k1 may be 0
     shared: Tensor  # 1 k2 h w: what does not; k2 may be 0
+    source: nn.Module | None = None  # what makes `shared` of the grid alone; None where that cannot be relied on: it is learned
 
 
 class Indicators(nn.Module):
@@ -123,6 +124,11 @@ class Indicators(nn.Module):
     def num_shared(self) -> int:
         return sum(part.channels for part in self if not part.per_image)
 
+    @property
+    def learn_shared(self) -> bool:
+        """Whether what does not differ between images is learned."""
+        return any(not part.per_image and any(True for _ in part.parameters()) for part in self)
+
     def __iter__(self):
         return iter(self.parts)
 
@@ -144,7 +150,8 @@ class Signals:
     def at(self, grid: Grid) -> Sites:
         """All maps on a grid."""
         if grid not in self._sites:
-            self._sites[grid] = Sites(self._join(grid, per_image=True), self._join(grid, per_image=False))
+            per_image, shared = self._join(grid, per_image=True), self._join(grid, per_image=False)
+            self._sites[grid] = Sites(per_image, shared, None if self._indicators.learn_shared else self._indicators)
         return self._sites[grid]
 
     def masked(self, grid: Grid) -> Tensor:
@@ -171,16 +178,17 @@ def masked_fraction(mask: Tensor, height: int, width: int) -> Tensor:
     """
     rows = _overlap(height, mask.shape[1], mask.device)
     columns = _overlap(width, mask.shape[2], mask.device)
-    return torch.einsum("ij,bjk,lk->bil", rows, mask.float(), columns)[:, None]
+    masked = torch.einsum("ij,bjk,lk->bil", rows, mask.double(), columns)
+    return (masked / mask[0].numel()).float()[:, None]
 
 
 def _overlap(sites: int, cells: int, device: torch.device) -> Tensor:
-    """The share of each site that lies in each cell along one side: float32 `sites cells`."""
-    # in units of 1 / (sites * cells) of the side all borders are integers, so that 0 and 1 come out exactly
+    """How much of each site lies in each cell along one side, in parts of which a site has `cells`: float64 `sites cells`."""
+    # these parts are whole numbers, so that 0 and 1 come out exactly; and autocast leaves float64 alone
     site = torch.arange(sites, device=device)[:, None] * cells
     cell = torch.arange(cells, device=device)[None, :] * sites
     shared = torch.minimum(site + cells, cell + sites) - torch.maximum(site, cell)
-    return shared.clamp(min=0).float() / cells
+    return shared.clamp(min=0).double()
 
 
 def _centres(length: int, pad: int, device: torch.device) -> Tensor:

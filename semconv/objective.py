@@ -74,11 +74,14 @@ class Objective(nn.Module):
         Raises:
             ValueError: a mask cell does not hold a whole number of patches.
         """
-        cell = images.shape[2] // mask.shape[1]
-        if cell % self.patch:
-            raise ValueError(f"mask cells of {cell} pixels cannot be cut into target patches of {self.patch}")
-        times = cell // self.patch
-        return repeat(mask, "b gh gw -> b (gh p) (gw q)", p=times, q=times)
+        (height, width), (rows, columns) = images.shape[2:], mask.shape[1:]
+        if height % (rows * self.patch) or width % (columns * self.patch):
+            raise ValueError(
+                f"{rows} x {columns} mask cells on {height} x {width} pixels cannot be cut into target patches of {self.patch}: "
+                "choose a patch that divides the cell"
+            )
+        p, q = height // (rows * self.patch), width // (columns * self.patch)
+        return repeat(mask, "b gh gw -> b (gh p) (gw q)", p=p, q=q)
 
     def _patches(self, images: Tensor) -> Tensor:
         return rearrange(images, "b c (ph p) (pw q) -> b ph pw (c p q)", p=self.patch, q=self.patch)

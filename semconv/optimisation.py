@@ -14,7 +14,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay_tokens: bool) 
     A token is a parameter that a module holds beside its layers, as a class token, a mask token or an embedding table. MAE's
     reference decays tokens, being of three dimensions; `decay_tokens` does likewise.
     """
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:

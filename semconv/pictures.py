@@ -11,23 +11,27 @@ from torch import Tensor
 GAP, CAPTION = 4, 18
 
 
-def contact_sheet(columns: Mapping[str, Tensor], height: int = 96) -> Image.Image:
+def contact_sheet(columns: Mapping[str, Tensor], note: str = "", height: int = 96) -> Image.Image:
     """One row per image, one captioned column per kind.
 
     Args:
         columns: images by caption, each `b c h w` in [0, 1] with 1 or 3 channels; values beyond are cut.
+        note: a line below the images.
         height: least height of an image on the sheet; small ones are enlarged in whole steps, without smoothing.
     """
     images = [_to_rgb(column) for column in columns.values()]
     scale = max(1, -(-height // images[0].shape[1]))
     rows, columns_wide = len(images[0]), len(images)
     tall, wide = images[0].shape[1] * scale, images[0].shape[2] * scale
-    sheet = Image.new("RGB", (columns_wide * (wide + GAP) + GAP, rows * (tall + GAP) + GAP + CAPTION), "white")
+    sheet = Image.new("RGB", (columns_wide * (wide + GAP) + GAP, rows * (tall + GAP) + GAP + 2 * CAPTION), "white")
     for j, column in enumerate(images):
         for i, image in enumerate(column):
             picture = Image.fromarray(image.numpy()).resize((wide, tall), Image.Resampling.NEAREST)
             sheet.paste(picture, (GAP + j * (wide + GAP), CAPTION + GAP + i * (tall + GAP)))
-    _write_captions(sheet, list(columns), wide)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for j, caption in enumerate(columns):
+        draw.text((GAP + j * (wide + GAP), 2), caption, fill="black", font=font)
+    draw.text((GAP, sheet.height - CAPTION), note, fill="black", font=font)
     return sheet
 
 
@@ -43,11 +47,3 @@ def _to_rgb(images: Tensor) -> Tensor:
     if images.shape[1] != 3:
         images = images[:, :1].expand(-1, 3, -1, -1)
     return rearrange((images * 255).round().to(torch.uint8), "b c h w -> b h w c").contiguous()
-
-
-def _write_captions(sheet: Image.Image, captions: list[str], wide: int) -> None:
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for j, caption in enumerate(captions):
-        while draw.textlength(caption, font) > wide and len(caption) > 1:
-            caption = caption[:-1]
-        draw.text((GAP + j * (wide + GAP), 2), caption, fill="black", font=font)

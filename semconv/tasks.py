@@ -31,7 +31,7 @@ class Reconstruction(NamedTuple):
     predicted: Tensor  # b c h w: under normalised targets with each patch's true mean and deviation
     pasted: Tensor  # b c h w: the visible pixels, and the prediction in the hidden ones
     mask: Tensor  # bool b gh gw, True = masked
-    index: Tensor  # int64 b
+    numbers: Tensor  # int64 b: places in the data set
 
 
 class MaskedReconstruction(lightning.LightningModule):
@@ -113,7 +113,7 @@ class MaskedReconstruction(lightning.LightningModule):
         """What is seen of a batch, and which cells are to be predicted: a view and a mask, bool `b gh gw`."""
         if stage == "train":
             # not current_epoch, which lags behind the data's epoch in a run that was stopped by its number of steps
-            epoch = self.trainer.fit_loop.epoch_progress.current.processed
+            epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
             address: tuple[int | str, ...] = (self.seed, "train", epoch)
             step_key = make_keys(self.seed, "step", self.global_step)
         else:
@@ -157,7 +157,7 @@ class MaskedReconstruction(lightning.LightningModule):
         # drop path draws from the global generator: seeded by step, so that a resumed run draws the same
         torch.manual_seed(int(make_keys(self.seed, "drop", self.global_step, batch_idx, self.global_rank)))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         trainer = self.trainer
         scale = self.batch_size * trainer.accumulate_grad_batches / 256
         # a fused step cannot unscale and clip fp16 gradients
@@ -192,5 +192,7 @@ class MaskedReconstruction(lightning.LightningModule):
 
     def _measure(self, name: str, values: Tensor) -> None:
         """Log the mean over all images of a stage, exact for uneven batches and several devices."""
-        self.metrics[name].update(values)
-        self.log(name, self.metrics[name])  # type: ignore[arg-type]
+        metric = self.metrics[name]
+        assert isinstance(metric, MeanMetric)
+        metric.update(values)
+        self.log(name, metric)

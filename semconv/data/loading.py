@@ -79,6 +79,15 @@ class Loader:
         self.tickets.seek(*self.position())
         yield from self.loader
 
+    @property
+    def _iterator(self) -> Any:
+        """The workers, which Lightning stops by this name. Left to the garbage collector each takes five seconds to stop."""
+        return self.loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: None) -> None:
+        self.loader._iterator = iterator
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must have in common with this one. Lightning calls it for each checkpoint."""
         return dict(self.protocol)

@@ -245,10 +245,7 @@ class ImageData(LightningDataModule):
         trainer = self.trainer
         if trainer is None or trainer.state.fn != TrainerFn.FITTING:
             return 0, 0
-        loop = trainer.fit_loop
-        # not trainer.current_epoch, which lags behind in runs limited by steps
-        epoch = 0 if trainer.overfit_batches else loop.epoch_progress.current.processed
-        return epoch, loop.batch_idx + 1
+        return trainer.current_epoch, trainer.fit_loop.batch_idx + 1
 
     def _protocol(self, num_images: int) -> dict[str, int | float]:
         return {

@@ -115,10 +115,16 @@ def open_webdataset(folder: str, split: str, channels: Channels, num_images: int
 
 def _iterate_tars(urls: list[str]) -> Iterator[tuple[bytes, int]]:
     import webdataset
+    from webdataset.tariterators import group_by_keys, tar_file_expander
 
-    pipeline: Any = webdataset.DataPipeline(webdataset.SimpleShardList(urls), webdataset.tarfile_to_samples())
-    for sample in pipeline:
-        keys = [key for key in IMAGE_KEYS if key in sample]
-        if not keys:
-            raise ValueError(f"sample {sample['__key__']} has no image: name its file .{', .'.join(IMAGE_KEYS)}")
-        yield sample[keys[0]], int(sample.get("cls", -1))
+    for url in urls:
+        with webdataset.gopen(url) as file:
+            for sample in group_by_keys(tar_file_expander([{"url": url, "stream": file}])):
+                yield _image_of(sample), int(sample.get("cls", -1))
+
+
+def _image_of(sample: dict[str, Any]) -> bytes:
+    for key in IMAGE_KEYS:
+        if key in sample:
+            return sample[key]
+    raise ValueError(f"sample {sample['__key__']} has no image: name its file .{', .'.join(IMAGE_KEYS)}")

@@ -1,5 +1,7 @@
 """A convolutional encoder whose convolutions can be told things."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -68,7 +70,10 @@ class SemanticCNN(Encoder):
     ) -> None:
         super().__init__()
         if mlp_ratio is None:
-            mlp_ratio = _matched_ratio(geometry, size, indicators, mechanism, depth, norm, kernel_size)
+            build = partial(SemanticCNN, geometry, size, indicators, depth=depth, norm=norm, kernel_size=kernel_size)
+            with torch.device("meta"):
+                target = count_parameters(MAEViT(geometry, size))
+                mlp_ratio = _matched_ratio(build, mechanism, target)
         widths, depths = SIZES[size]
         strides = _strides(geometry.cell)
         places = _places(depth)
@@ -76,28 +81,32 @@ class SemanticCNN(Encoder):
         self.indicators = Indicators(indicators or ())
         self.tells = self.indicators.tells if mechanism is not Plain else frozenset()
 
-        def convolution(place: int, first: bool, *arguments: int, **options: int) -> SemanticConv2d:
+        def convolution(
+            place: int, first: bool, channels: tuple[int, int], kernel: int, stride: int = 1, groups: int = 1
+        ) -> SemanticConv2d:
             told = place in places and (first or depth == "all")
             return SemanticConv2d(
-                *arguments,
-                **options,
+                *channels,
+                kernel,
+                stride=stride,
+                groups=groups,
                 padding_mode=geometry.padding_mode,
                 indicators=self.indicators,
                 mechanism=mechanism if told else Plain,
             )
 
         self.stem = _Reduction(
-            convolution(0, True, geometry.channels, widths[0], 7, stride=strides[0]), after=make_norm(norm, widths[0])
+            convolution(0, True, (geometry.channels, widths[0]), 7, stride=strides[0]), after=make_norm(norm, widths[0])
         )
         drop_rates = torch.linspace(0, drop_path, sum(depths), device="cpu").tolist()
         self.stages = nn.ModuleList()
         for i, width in enumerate(widths):
             stage: list[nn.Module] = []
             if i:
-                step = convolution(i + 1, True, widths[i - 1], width, 3, stride=strides[i] // strides[i - 1])
+                step = convolution(i + 1, True, (widths[i - 1], width), 3, stride=strides[i] // strides[i - 1])
                 stage.append(_Reduction(step, before=make_norm(norm, widths[i - 1])))
             for _ in range(depths[i]):
-                spatial = convolution(i + 1, not stage, width, width, kernel_size, groups=width)
+                spatial = convolution(i + 1, not stage, (width, width), kernel_size, groups=width)
                 stage.append(ConvNeXtBlock(spatial, width, norm, mlp_ratio, drop_rates.pop(0)))
             self.stages.append(nn.ModuleList(stage))
         self.norm = make_norm(norm, widths[-1])
@@ -194,16 +203,10 @@ def _places(depth: Depth | list[int]) -> set[int]:
     return places
 
 
-def _matched_ratio(geometry: Geometry, size: Size, indicators: list[Indicator] | None, mechanism: MechanismFactory, *rest) -> float:
-    """The mlp_ratio at which parameters equal the baseline's."""
-
-    def count(told: MechanismFactory, mlp_ratio: float) -> int:
-        return count_parameters(SemanticCNN(geometry, size, indicators, told, *rest, mlp_ratio=mlp_ratio))
-
-    with torch.device("meta"):
-        target = count_parameters(MAEViT(geometry, size))
-        plain = count(Plain, 4)
-        slope = count(Plain, 5) - plain
-        extra = count(mechanism, 4) - plain
+def _matched_ratio(build: Callable[..., SemanticCNN], mechanism: MechanismFactory, target: int) -> float:
+    """The mlp_ratio with which plain has `target` parameters, and less where a mechanism adds more than is tolerated."""
+    plain = count_parameters(build(mechanism=Plain, mlp_ratio=4))
+    slope = count_parameters(build(mechanism=Plain, mlp_ratio=5)) - plain
+    extra = count_parameters(build(mechanism=mechanism, mlp_ratio=4)) - plain
     spare = target - plain - (extra if extra > SemanticCNN.TOLERANCE * target else 0)
     return 4 + spare / slope

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -63,8 +63,10 @@ class Encoder(nn.Module, ABC):
         num_prefix_tokens: vectors of no place.
         drops_masked: whether masked sites are left without a vector.
         tells: what the network is told.
+        part: what the network is in a model; its weights are drawn from it.
     """
 
+    part: ClassVar[str] = "encoder"
     num_features: int
     stride: int
     num_prefix_tokens: int = 0
@@ -81,9 +83,10 @@ class Encoder(nn.Module, ABC):
 
 
 def initialise(network: nn.Module, seed: int) -> None:
-    """Draw all weights anew, those of each module from (seed, its path).
+    """Draw all weights anew, those of each module from (seed, encoder or decoder, its path).
 
-    So modules of one path and shape start alike in every variant, whatever stands beside them.
+    So modules of one path and shape start alike in every variant, whatever stands beside them. Norms, and what starts at zero, are
+    left as they were built.
 
     Args:
         network: an `Encoder` or `Decoder`: it says by `init_weights` how each of its modules is drawn.
@@ -91,5 +94,5 @@ def initialise(network: nn.Module, seed: int) -> None:
     """
     for path, module in network.named_modules():
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(make_keys(seed, "weights", path)))
+            torch.manual_seed(int(make_keys(seed, "weights", network.part, path)))  # type: ignore[arg-type]
             network.init_weights(module)  # type: ignore[operator]

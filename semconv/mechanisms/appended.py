@@ -91,6 +91,7 @@ class _SiteEncoding(nn.Module):
         return Sites(
             self._encode(sites.per_image, slice(None, self.num_per_image)),
             self._encode(sites.shared, slice(self.num_per_image, None)),
+            source=sites.source if self.encoding == "one-hot" else None,
         )
 
     def _encode(self, signals: Tensor, channels: slice) -> Tensor:

@@ -3,6 +3,7 @@
 import functools
 import math
 import zlib
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,6 +14,15 @@ from torch import Tensor
 from semconv.data import scenes
 from semconv.data.scenes import CLASS_NAMES, NUM_CLASSES, SHAPES, WORLDS, SceneBatch, World, channel_moments, draw_scenes
 from semconv.hashing import make_keys
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """On a shared machine threads wait for each other: ten times slower at worst."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @functools.cache
@@ -27,16 +37,19 @@ def pure_ground(batch: SceneBatch) -> Tensor:
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_scene_is_the_same_bits_alone_and_in_any_batch(world):
-    batch = drawn(world, 700, (19, 33))
-    for index in (0, 17, 413, 699):
+    batch = drawn(world, 450, (19, 33))
+    for index in (0, 17, 421):
         alone = draw_scenes(0, torch.tensor([index]), (19, 33), world)
         assert all(torch.equal(one[0], many[index]) for one, many in zip(alone, batch, strict=True))
-    shuffled = torch.randperm(700, generator=torch.Generator().manual_seed(0))
+    shuffled = torch.randperm(450, generator=torch.Generator().manual_seed(0))
     again = draw_scenes(0, shuffled, (19, 33), world)
     assert all(torch.equal(one, many[shuffled]) for one, many in zip(again, batch, strict=True))
 
 
-@pytest.mark.parametrize(("world", "checksum"), [*zip(WORLDS, (0, 0, 0, 0), strict=True)])
+CHECKSUMS = (2414414611, 1224272763, 2216435009, 3158551813)  # made with torch 2.14 on an x86 processor
+
+
+@pytest.mark.parametrize(("world", "checksum"), [*zip(WORLDS, CHECKSUMS, strict=True)])
 def test_the_data_set_never_changes_unseen(world, checksum):
     batch = draw_scenes(3, torch.arange(20), (24, 40), world)
     assert zlib.crc32(b"".join(part.numpy().tobytes() for part in batch)) == checksum
@@ -44,7 +57,7 @@ def test_the_data_set_never_changes_unseen(world, checksum):
 
 def test_every_seed_and_index_is_another_scene():
     images = torch.cat([drawn("scenes", seed=seed).images for seed in (0, 1)])
-    assert len(images.flatten(1).unique(dim=0)) == 4000
+    assert len({image.numpy().tobytes() for image in images}) == len(images)
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -58,7 +71,7 @@ def test_shapes_and_types_are_as_documented(world):
 
 @pytest.mark.parametrize("world", ["scenes", "dark"])
 def test_another_size_is_the_same_scene_sampled_anew(world):
-    small, large = drawn(world, 50, (32, 48)), drawn(world, 50, (128, 192))
+    small, large = drawn(world, 20, (32, 48)), drawn(world, 20, (128, 192))
     assert torch.equal(small.labels, large.labels)
     pooled = reduce(large.images.float(), "b c (h i) (w j) -> b c h w", "mean", i=4, j=4)
     # the finest textures have 4 pixels a period at the small size, and edges differ within a pixel
@@ -69,6 +82,15 @@ def test_another_size_is_the_same_scene_sampled_anew(world):
 def test_labels_are_balanced_within_binomial_noise():
     counts = drawn("scenes", 10_000, (8, 8)).labels.bincount(minlength=NUM_CLASSES).float()
     assert ((counts - 1000) ** 2 / 1000).sum() < 21.7  # 99 % of chi-squared with 9 degrees of freedom
+
+
+def test_class_texture_and_colour_are_drawn_apart():
+    keys = make_keys("test", torch.arange(8000))
+    colours = torch.cat(scenes._draw_colours(keys, torch.zeros(8000, 3), "scenes"), dim=1)
+    kinds = [scenes._draw_shapes(keys, (32, 32)).kind, scenes._draw_texture(keys, 3.0, 8.0).kind]
+    correlation = torch.stack([*kinds, *colours.unbind(1)]).double().corrcoef()[:2]
+    correlation[[0, 1], [0, 1]] = 0
+    assert correlation.abs().max() < 0.05  # deviation 0.011
 
 
 def test_mean_colour_hardly_tells_the_label():
@@ -90,12 +112,9 @@ POLYGONS = {
         *[(0.94, -0.32), (0.94, 0.32), (0.32, 0.32), (0.32, 0.94), (-0.32, 0.94), (-0.32, 0.32)],
         *[(-0.94, 0.32), (-0.94, -0.32), (-0.32, -0.32), (-0.32, -0.94), (0.32, -0.94), (0.32, -0.32)],
     ],
-    "chevron": [
-        *[(0.0, -0.3 - 0.24 * math.sqrt(2)), (0.7, 0.4 - 0.24 * math.sqrt(2)), (0.7, 0.4 + 0.24 * math.sqrt(2))],
-        *[(0.0, -0.3 + 0.24 * math.sqrt(2)), (-0.7, 0.4 + 0.24 * math.sqrt(2)), (-0.7, 0.4 - 0.24 * math.sqrt(2))],
-    ],
+    "chevron": [(u, abs(u) - 0.33 + side * 0.24 * math.sqrt(2)) for side in (-1, 1) for u in (0.7 * side, 0.0, -0.7 * side)],
     "star": [
-        (radius * math.sin(turn * math.pi / 5), -radius * math.cos(turn * math.pi / 5))
+        (radius * math.sin(turn * math.pi / 5), radius * math.cos(turn * math.pi / 5))
         for turn in range(10)
         for radius in [[1.0, math.cos(math.tau / 5) / math.cos(math.pi / 5)][turn % 2]]
     ],
@@ -138,8 +157,8 @@ def test_shapes_keep_to_the_unit_circle_with_edges_a_pixel_wide(name):
     u, v = grid()
     distance = SHAPES[name](u, v)
     assert (u.square() + v.square())[distance < 0].max() < 1.001
-    steps = torch.stack([distance.diff(dim=0)[:, :-1], distance.diff(dim=1)[:-1]]) / (2.2 / 200)
-    assert steps.square().sum(0).sqrt().max() < 1.01  # the distance never grows faster than the way
+    steepest = max(distance.diff(dim=axis).abs().max() for axis in (0, 1)) / (2.2 / 200)
+    assert steepest < 1.001  # the distance from the edge never grows faster than the way
 
 
 def test_the_subject_lies_whole_and_in_front():
@@ -235,11 +254,11 @@ def position_scatter(values: Tensor) -> float:
 
 
 def test_stationary_means_do_not_depend_on_position():
-    for batch, bounds in ((drawn("stationary", 4000, (16, 24)), (0.6, 1.5)), (drawn("scenes", 4000, (16, 24)), (5, 1e9))):
-        assert bounds[0] < position_scatter((batch.class_maps > 0).float()) < bounds[1]
     batch = drawn("stationary", 4000, (16, 24))
-    for values in (batch.images.float().mean(1), batch.images.float().mean(1).diff(dim=2).abs()):
-        assert 0.6 < position_scatter(values) < 1.5  # neighbours agree, so fewer than 384 independent squares
+    grey = batch.images.float().mean(1)
+    for values in ((batch.class_maps > 0).float(), grey, grey.diff(dim=2).abs(), grey.diff(dim=1).abs()):
+        assert position_scatter(values) < 1.5  # neighbours agree, so far fewer than 384 independent squares
+    assert position_scatter((drawn("scenes", 4000, (16, 24)).class_maps > 0).float()) > 20
 
 
 def seam_ratio(world: World, axis: int) -> float:
@@ -252,7 +271,7 @@ def seam_ratio(world: World, axis: int) -> float:
 @pytest.mark.parametrize("axis", [2, 3])
 def test_stationary_is_drawn_on_a_torus(axis, monkeypatch):
     monkeypatch.setattr(scenes, "_turn_round", lambda batch, keys: batch)
-    assert seam_ratio("stationary", axis) == pytest.approx(1, abs=0.1)
+    assert seam_ratio("stationary", axis) < 1.05
     assert seam_ratio("scenes", axis) > 1.4
 
 
@@ -275,15 +294,21 @@ def test_every_turn_is_equally_likely():
 
 
 def test_dark_ground_is_exactly_what_normalisation_maps_to_zero():
-    batch = drawn("dark")
+    batch = drawn("dark", 500)
     mean, deviation = (torch.tensor(moments)[:, None, None] for moments in channel_moments("dark"))
     normalised = (batch.images.float() / 255 - mean) / deviation
-    ground = pure_ground(batch)
-    assert (normalised.movedim(1, -1)[ground] == 0).all()
-    assert 0.4 < (normalised == 0).all(1).float().mean() < 0.6
-    cells = reduce(normalised.abs(), "b c (gh i) (gw j) -> b gh gw", "max", i=4, j=4)
-    assert (cells == 0).float().mean() > 0.3
-    assert batch.images.movedim(1, -1)[batch.class_maps > 0].amin() > 30  # half covered at least, of 0.32 or more
+    is_zero = (normalised == 0).all(1)
+    assert torch.equal(is_zero, (batch.images == 0).all(1))
+    assert is_zero[pure_ground(batch)].float().mean() > 0.99  # the rest are tips, covered by less than half
+    assert 0.4 < is_zero.float().mean() < 0.6
+    cells = rearrange(is_zero, "b (gh i) (gw j) -> b gh gw (i j)", i=4, j=4).all(-1)
+    assert cells.float().mean() > 0.3
+
+
+def test_no_shape_in_dark_looks_like_the_ground():
+    batch = drawn("dark", 500)
+    is_shape = (batch.class_maps > 0)[:, None].expand_as(batch.images)
+    assert batch.images[is_shape].min() > 30  # 0.32 at least, half covered at least
 
 
 @pytest.mark.parametrize(

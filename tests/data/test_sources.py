@@ -1,0 +1,235 @@
+"""Folders, tables, streams and what is said when they are not there."""
+
+import io
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semconv.data import ImageData
+from semconv.data.images import Images
+from semconv.data.scenes import CLASS_NAMES, draw_scenes
+from semconv.data.sources import FIRST_TEST_SCENE, SCENES_SEED
+
+datasets = pytest.importorskip("datasets")
+
+
+def picture(number: int, mode: str = "RGB", side: int = 8) -> Image.Image:
+    pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def png(number: int, mode: str = "RGB") -> bytes:
+    file = io.BytesIO()
+    picture(number, mode).save(file, "PNG")
+    return file.getvalue()
+
+
+def pixels_of(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def write_folder(root: Path, *paths: str) -> None:
+    for number, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(png(number))
+
+
+def write_parquet(root: Path, count: int = 6, split: str = "train", **columns: Any) -> None:
+    root.mkdir(exist_ok=True)
+    table = datasets.Dataset.from_dict({"img": [{"bytes": png(i), "path": None} for i in range(count)], **columns})
+    features = table.features.copy() | {"img": datasets.Image()}
+    table.cast(datasets.Features(features)).to_parquet(str(root / f"{split}-00000-of-00001.parquet"))
+
+
+def write_tar(path: Path, count: int, labelled: bool = True) -> None:
+    with tarfile.open(path, "w") as tar:
+        for i in range(count):
+            files = {"png": png(i)} | ({"cls": str(i % 3).encode()} if labelled else {})
+            for suffix, content in files.items():
+                info = tarfile.TarInfo(f"{i:04d}.{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
+def make(source: str | list[str], **arguments: Any) -> ImageData:
+    options: dict[str, Any] = {"size": (8, 8), "batch_size": 2, "validation_fraction": 0.0, **arguments}
+    return ImageData(source, **options)
+
+
+def read_all(images: Images) -> tuple[list[torch.Tensor], list[int]]:
+    pixels, labels = images.read(torch.arange(images.num_images))
+    return list(pixels), labels.tolist()
+
+
+@pytest.fixture(autouse=True)
+def cached_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+
+
+def test_scenes_are_drawn_by_their_index_and_test_scenes_lie_beyond_the_train_set() -> None:
+    data = make("scenes/layout", num_images=5, num_test_images=4)
+    train, test = data.select("train")[0], data.select("test")[0]
+    for images, first in ((train, 0), (test, FIRST_TEST_SCENE)):
+        expected = draw_scenes(SCENES_SEED, torch.arange(first, first + images.num_images), (8, 8), "layout")
+        pixels, labels = images.read(torch.arange(images.num_images))
+        assert torch.equal(torch.as_tensor(pixels), expected.images)
+        assert torch.equal(labels, expected.labels)
+    assert (train.num_images, test.num_images) == (5, 4)
+    assert data.class_names == tuple(CLASS_NAMES)
+
+
+def test_scenes_come_in_grey_too() -> None:
+    data = make("scenes", num_images=3, channels=1)
+    pixels, _ = data.select("train")[0].read(torch.arange(3))
+    colour = draw_scenes(SCENES_SEED, torch.arange(3), (8, 8)).images.float()
+    expected = torch.einsum("bchw,c->bhw", colour, torch.tensor([0.299, 0.587, 0.114]))
+    torch.testing.assert_close(torch.as_tensor(pixels)[:, 0].float(), expected, atol=1.1, rtol=0)  # truncated, with rounded weights
+    assert [len(values) for values in data.moments] == [1, 1]
+
+
+def test_folders_of_splits_and_classes_are_read_in_natural_order(tmp_path: Path) -> None:
+    write_folder(tmp_path, "train/cat/2.png", "train/cat/10.png", "train/dog/1.png", "val/dog/1.png", "val/dog/2.png")
+    data = make(str(tmp_path), test_split="val")
+    pixels, labels = read_all(data.select("train")[0])
+    assert labels == [0, 0, 1]
+    assert torch.equal(torch.stack(pixels), torch.stack([pixels_of(picture(i)) for i in range(3)]))
+    assert read_all(data.select("test")[0])[1] == [1, 1]  # dog keeps its number where there is no cat
+    assert data.class_names == ("cat", "dog")
+    assert data.num_classes == 2
+
+
+def test_a_folder_without_splits_is_the_train_set(tmp_path: Path) -> None:
+    write_folder(tmp_path, "cat/1.png", "dog/1.png")
+    data = make(str(tmp_path))
+    assert read_all(data.select("train")[0])[1] == [0, 1]
+    with pytest.raises(ValueError, match="no split 'test', only images to train with: add folders train and test"):
+        data.setup("test")
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_images_without_class_folders_are_unlabelled(tmp_path: Path, prefix: str) -> None:
+    write_folder(tmp_path, f"{prefix}1.png", f"{prefix}2.png")
+    data = make(str(tmp_path))
+    assert read_all(data.select("train")[0])[1] == [-1, -1]
+    assert data.class_names is None
+    assert data.num_classes is None
+
+
+def test_folders_that_are_links_are_followed(tmp_path: Path) -> None:
+    write_folder(tmp_path / "elsewhere", "cat/1.png")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train").symlink_to(tmp_path / "elsewhere")
+    assert make(str(tmp_path / "data")).select("train")[0].num_images == 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
+def test_images_of_every_mode_become_the_channels_asked_for(tmp_path: Path, mode: str, channels: int) -> None:
+    image = picture(0, mode)
+    if mode == "P":
+        image.info["transparency"] = b"\0\1\2"
+    image.save(tmp_path / "1.png")
+    pixels, _ = read_all(make(str(tmp_path), channels=channels).select("train")[0])
+    if channels == 3:
+        assert torch.equal(pixels[0], pixels_of(image.convert("RGBA")))
+    else:
+        assert torch.equal(pixels[0][0], torch.from_numpy(np.array(image.convert("RGBA").convert("L"))))
+
+
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"1.png cannot be decoded .*: replace or remove it"):
+        read_all(make(str(tmp_path)).select("train")[0])
+
+
+def test_a_local_table_is_read_whatever_its_image_column_is_called(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "data", label=[0, 1, 2, 0, 1, 2])
+    data = make(f"hfds/{tmp_path}/data")
+    pixels, labels = read_all(data.select("train")[0])
+    assert labels == [0, 1, 2, 0, 1, 2]
+    assert torch.equal(torch.stack(pixels), torch.stack([pixels_of(picture(i)) for i in range(6)]))
+    assert data.num_classes == 3
+
+
+def test_a_table_without_labels_is_unlabelled(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "data", title=list("abcdef"))
+    data = make(f"hfds/{tmp_path}/data")
+    assert read_all(data.select("train")[0])[1] == [-1] * 6
+    assert data.num_classes is None
+
+
+def test_a_stream_equals_the_table(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "data", label=[0, 1, 2, 0, 1, 2])
+    table, stream = (make(f"{kind}/{tmp_path}/data", num_images=6).select("train")[0] for kind in ("hfds", "hfids"))
+    (pixels, labels), (streamed, streamed_labels) = read_all(table), read_all(stream)
+    assert torch.equal(torch.stack(pixels), torch.stack(streamed))
+    assert labels == streamed_labels
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_tars_are_streamed(tmp_path: Path, labelled: bool, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("webdataset")
+    write_tar(tmp_path / "a-0.tar", 4, labelled)
+    write_tar(tmp_path / "a-1.tar", 3, labelled)
+    pixels, labels = read_all(make(f"wds/{tmp_path}", train_split="a-{0..1}.tar|7").select("train")[0])
+    assert torch.equal(torch.stack(pixels), torch.stack([pixels_of(picture(i)) for i in (0, 1, 2, 3, 0, 1, 2)]))
+    assert labels == ([0, 1, 2, 0, 0, 1, 2] if labelled else [-1] * 7)
+
+
+def test_of_several_sources_the_first_that_is_there_is_taken_for_every_split(tmp_path: Path) -> None:
+    write_folder(tmp_path, "train/1.png", "train/2.png", "test/1.png")
+    data = make([f"hfds/{tmp_path}/none", str(tmp_path / "none"), "torch/cifar10", str(tmp_path), "scenes"], root=str(tmp_path))
+    assert data.select("test")[0].num_images == 1
+    assert data.describe().startswith(str(tmp_path))
+    assert data.moments[0] == (0.485, 0.456, 0.406)
+
+
+def errors(tmp_path: Path) -> list[tuple[ImageData, str]]:
+    write_folder(tmp_path, "splits/train/1.png", "splits/val/1.png", "empty/train/readme.txt")
+    write_parquet(tmp_path / "table", label=[0] * 6, name=list("abcdef"))
+    table = f"hfds/{tmp_path}/table"
+    return [
+        (make(str(tmp_path / "none")), "there is no folder .*none: give a folder of images, scenes"),
+        (make(str(tmp_path / "empty")), "empty.* holds no images"),
+        (make(str(tmp_path / "splits"), train_split="training"), "no split 'training': choose among train, val"),
+        (make([str(tmp_path / "none"), "wds/none"]), "no folder .*none: .*; there is no folder none"),
+        (make("scenes", train_split="val"), "no split 'val': choose among train, test"),
+        (make("scenes/moon"), "world is 'moon': choose one of"),
+        (make("torch/cifar10", root=str(tmp_path)), "torch/cifar10 is not in .*: set download or root"),
+        (make("torch/cifar10", train_split="val"), "torch/cifar10 has no split 'val': choose among train, test"),
+        (make("torch/cifar11", root=str(tmp_path)), "torch/cifar11: Unknown torchvision dataset"),
+        (make(f"hfds/{tmp_path}/none"), "there is no folder .*none: correct the path"),
+        (make(table, train_split="val"), 'table cannot be loaded: Unknown split "val". Should be one of'),
+        (make(table, image_column="image"), "no column 'image': choose among img, label, name"),
+        (make(table, image_column=None, label_column="name"), "label column 'name' is .*: cast it to ClassLabel"),
+        (make(f"wds/{tmp_path}", train_split="a-0.tar"), "length of the stream is unknown: give num_images"),
+        (make(f"wds/{tmp_path}"), "cannot be loaded: split train not found.*name the tars as the split"),
+    ]
+
+
+@pytest.mark.parametrize("case", range(15))
+def test_what_cannot_be_opened_is_said_in_one_line_with_a_remedy(tmp_path: Path, case: int) -> None:
+    data, message = errors(tmp_path)[case]
+    with pytest.raises(ValueError, match=message) as caught:
+        data.setup("fit")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_package_is_said_with_the_command_that_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match=r'needs the package datasets: pip install "semconv\[hub\]"'):
+        make(f"hfds/{tmp_path}").setup("fit")
+
+
+def test_a_stream_that_ends_early_says_how_long_it_was(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a-0.tar", 4)
+    images = make(f"wds/{tmp_path}", train_split="a-0.tar|9").select("train")[0]
+    with pytest.raises(ValueError, match="ended after 4 images where 9 were announced: give num_images"):
+        read_all(images)

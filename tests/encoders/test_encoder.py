@@ -1,0 +1,85 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from semconv.decoders import ConvDecoder, TransformerDecoder
+from semconv.encoders import Geometry, MAEViT, SemanticCNN, initialise
+from semconv.encoders.vit import init_transformer
+from semconv.indicators import Mask
+from semconv.mechanisms import Channels
+
+GEOMETRY = Geometry(3, (16, 24), 4)
+
+
+def initialised(network: nn.Module, seed: int = 0) -> dict[str, Tensor]:
+    initialise(network, seed)
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+class Crowd(nn.Module):
+    """A transformer's layer among others, which come before it."""
+
+    part = "encoder"
+
+    def __init__(self, num_others: int) -> None:
+        super().__init__()
+        self.others = nn.ModuleList(nn.Linear(5, 7) for _ in range(num_others))
+        self.layer = nn.Linear(8, 8)
+
+    def init_weights(self, module: nn.Module) -> None:
+        init_transformer(module)
+
+
+def test_weights_depend_on_seed_and_path_whatever_else_is_in_the_network() -> None:
+    first, second = initialised(Crowd(0)), initialised(Crowd(9))
+    assert torch.equal(first["layer.weight"], second["layer.weight"])
+    drop, token = initialised(MAEViT(GEOMETRY, "test")), initialised(MAEViT(GEOMETRY, "test", masked="token"))
+    assert all(torch.equal(drop[name], token[name]) for name in drop if name != "mask_token")
+
+
+def test_a_told_and_an_untold_cnn_start_from_one_set_of_weights() -> None:
+    # one mlp_ratio: matched parameters would narrow the told network's perceptrons
+    plain = initialised(SemanticCNN(GEOMETRY, "test", mlp_ratio=4))
+    told = initialised(SemanticCNN(GEOMETRY, "test", [Mask()], Channels, mlp_ratio=4))
+    assert len(told) > len(plain)
+    assert all(torch.equal(plain[name], told[name]) for name in plain)
+
+
+@pytest.mark.parametrize("make", [MAEViT, SemanticCNN])
+def test_seeds_and_paths_differ(make: type[MAEViT] | type[SemanticCNN]) -> None:
+    first, second = initialised(make(GEOMETRY, "test"), 0), initialised(make(GEOMETRY, "test"), 1)
+    weights = [name for name, tensor in first.items() if tensor.std() > 0 and "pos_embed" not in name]
+    assert len(weights) > 10
+    assert not any(torch.equal(first[name], second[name]) for name in weights)
+    assert len({first[name].sum().item() for name in weights}) == len(weights)
+
+
+def test_encoder_and_decoder_do_not_start_alike() -> None:
+    encoder = MAEViT(GEOMETRY, "test")
+    decoder = TransformerDecoder(GEOMETRY, "test", encoder)
+    ours, theirs = initialised(encoder), initialised(decoder)
+    shared = [name for name in ours.keys() & theirs.keys() if name.startswith("blocks") and ours[name].std() > 0]
+    assert len(shared) == 8
+    assert not any(torch.equal(ours[name], theirs[name]) for name in shared)
+
+
+def test_initialising_ignores_and_keeps_the_global_generator() -> None:
+    encoder = MAEViT(GEOMETRY, "test")
+    networks = [encoder, SemanticCNN(GEOMETRY, "test"), ConvDecoder(GEOMETRY, "test", encoder)]
+    for network in networks:
+        torch.manual_seed(1)
+        before = torch.get_rng_state()
+        first = initialised(network)
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.manual_seed(2)
+        second = initialised(network)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_cells_that_do_not_tile_the_image_are_refused_with_the_remedy() -> None:
+    with pytest.raises(ValueError, match=r"30 x 32 is not divisible by the mask cell of 4: change data.size or model.cell"):
+        Geometry(3, (30, 32), 4)
+
+
+def test_the_grid_is_rows_and_then_columns() -> None:
+    assert Geometry(3, (32, 48), 8).grid == (4, 6)

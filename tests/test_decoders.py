@@ -1,0 +1,195 @@
+import functools
+import math
+
+import pytest
+import torch
+
+from semconv.corruption import View
+from semconv.decoders import ConvDecoder, Decoder, MaskedSites, TransformerDecoder
+from semconv.encoders import Encoder, Encoding, Geometry, MAEViT, SemanticCNN, initialise
+from semconv.indicators import Mask
+from semconv.mechanisms import Channels
+
+DECODERS = [TransformerDecoder, ConvDecoder]
+ENCODERS = {
+    "drop": lambda geometry: MAEViT(geometry, "test"),
+    "token": lambda geometry: MAEViT(geometry, "test", masked="token"),
+    "see": lambda geometry: MAEViT(geometry, "test", masked="see"),
+    "small patches": lambda geometry: MAEViT(geometry, "test", patch_size=geometry.cell // 2),
+    "cnn": lambda geometry: SemanticCNN(geometry, "test"),
+    "told cnn": lambda geometry: SemanticCNN(geometry, "test", [Mask()], Channels),
+}
+STAYING = [name for name in ENCODERS if name not in ("drop", "small patches")]
+GEOMETRY = Geometry(3, (16, 24), 4)
+
+
+def draw_view(geometry: Geometry, share: float = 0.75, seed: int = 0) -> View:
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = geometry.grid
+    num_masked = round(share * rows * columns)
+    ranks = torch.rand(2, rows * columns, generator=generator).argsort(1).argsort(1)
+    pixels = torch.randn(2, geometry.channels, *geometry.size, generator=generator)
+    return View(pixels, (ranks < num_masked).view(2, rows, columns), num_masked)
+
+
+@functools.cache
+def make_encoder(name: str, geometry: Geometry) -> Encoder:
+    encoder = ENCODERS[name](geometry)
+    initialise(encoder, 0)
+    return encoder.eval()
+
+
+def build(
+    name: str, decoder: type[TransformerDecoder] | type[ConvDecoder], geometry: Geometry = GEOMETRY, told: bool = True
+) -> tuple[Encoder, TransformerDecoder | ConvDecoder]:
+    encoder = make_encoder(name, geometry)
+    built = decoder(geometry, "test", encoder, told=told)
+    initialise(built, 0)
+    return encoder, built.eval()
+
+
+def change_token(decoder: TransformerDecoder | ConvDecoder) -> None:
+    assert decoder.token.mask_token is not None
+    decoder.token.mask_token.data += 1
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("told", [True, False])
+def test_every_decoder_fits_every_encoder(name: str, decoder: type[TransformerDecoder] | type[ConvDecoder], told: bool) -> None:
+    for channels, size, cell in ((3, (32, 32), 4), (1, (16, 48), 8)):
+        geometry = Geometry(channels, size, cell)
+        network, built = build(name, decoder, geometry, told)
+        view = draw_view(geometry)
+        prediction = built(network(view), view.mask)
+        assert prediction.shape == (2, channels, *size)
+        assert prediction.isfinite().all()
+        assert (prediction.flatten(1).std(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_pair_trains_every_weight_but_the_fixed_positions(
+    name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]
+) -> None:
+    network, built = build(name, decoder)
+    view = draw_view(GEOMETRY)
+    network.zero_grad()
+    built(network(view), view.mask).square().sum().backward()
+    for part in (network, built):
+        assert [key for key, weight in part.named_parameters() if weight.requires_grad and weight.grad is None] == []
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_bfloat16_is_close_to_float32(name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]) -> None:
+    network, built = build(name, decoder)
+    view = draw_view(GEOMETRY)
+    with torch.autocast("cpu", torch.bfloat16):
+        prediction = built(network(view), view.mask)
+    expected = built(network(view), view.mask)
+    # 8 bits, through a few blocks
+    assert (prediction.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_the_transformers_pixels_are_in_rows_columns_and_then_channels() -> None:
+    geometry = Geometry(3, (8, 12), 4)
+    encoder, decoder = build("drop", TransformerDecoder, geometry)
+    assert isinstance(decoder, TransformerDecoder)
+    patches = []
+    decoder.pred.register_forward_hook(lambda module, inputs, output: patches.append(output))
+    view = draw_view(geometry)
+    prediction = decoder(encoder(view), view.mask)
+    assert patches[0].shape == (2, 6, 48)
+    for row in range(8):
+        for column in range(12):
+            for channel in range(3):
+                place = ((row % 4) * 4 + column % 4) * 3 + channel
+                assert torch.equal(prediction[:, channel, row, column], patches[0][:, (row // 4) * 3 + column // 4, place])
+
+
+def test_the_convolutional_decoders_patches_stand_where_their_features_do() -> None:
+    encoder, decoder = build("cnn", ConvDecoder)
+    assert isinstance(decoder, ConvDecoder)
+    decoder.blocks = torch.nn.Sequential()  # so that a site cannot reach its neighbours
+    encoding = encoder(draw_view(GEOMETRY))
+    mask = torch.zeros(2, 4, 6, dtype=torch.bool)
+    before = decoder(encoding, mask)
+    for row, column in ((0, 0), (1, 4), (3, 5)):
+        features = encoding.features.clone()
+        features[:, :, row, column] += torch.randn(features.shape[1], generator=torch.Generator().manual_seed(0))
+        changed = (decoder(Encoding(features), mask) != before).any(dim=1)
+        expected = torch.zeros_like(changed)
+        expected[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = True
+        assert torch.equal(changed, expected)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("name", ["drop", "small patches"])
+@pytest.mark.parametrize("told", [True, False])
+def test_the_token_replaces_where_nothing_stands(
+    name: str, decoder: type[TransformerDecoder] | type[ConvDecoder], told: bool
+) -> None:
+    encoder, built = build(name, decoder, told=told)
+    view = draw_view(GEOMETRY)
+    encoding = encoder(view)
+    prediction = built(encoding, view.mask)
+    dirty = encoding.features.masked_fill(~encoding.standing[:, None], math.nan)
+    assert torch.equal(built(encoding._replace(features=dirty), view.mask), prediction)
+    change_token(built)
+    assert not torch.equal(built(encoding, view.mask), prediction)
+    everywhere = encoding._replace(standing=torch.ones_like(encoding.standing))
+    untouched = built(everywhere, view.mask)
+    change_token(built)
+    assert torch.equal(built(everywhere, view.mask), untouched)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("name", STAYING)
+def test_elsewhere_the_mask_is_told_by_what_starts_at_zero(
+    name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]
+) -> None:
+    encoder, built = build(name, decoder)
+    view = draw_view(GEOMETRY)
+    encoding = encoder(view)
+    prediction = built(encoding, view.mask)
+    assert torch.equal(built(encoding, ~view.mask), prediction)
+    assert torch.equal(build(name, decoder, told=False)[1](encoding, view.mask), prediction)
+    change_token(built)
+    assert not torch.equal(built(encoding, view.mask), prediction)
+    assert torch.equal(built(encoding, torch.zeros_like(view.mask)), prediction)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("name", STAYING)
+def test_a_decoder_that_is_not_told_has_no_token(name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]) -> None:
+    encoder, built = build(name, decoder, told=False)
+    assert built.token.mask_token is None
+    view = draw_view(GEOMETRY)
+    encoding = encoder(view)
+    assert torch.equal(built(encoding, view.mask), built(encoding, ~view.mask))
+
+
+def test_the_token_is_added_in_the_share_of_a_site_that_is_masked() -> None:
+    token = MaskedSites(2, replaces=False, told=True)
+    assert token.mask_token is not None
+    token.mask_token.data[:] = torch.tensor([1.0, -2.0])[:, None, None]
+    mask = torch.tensor([[[1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 1]]], dtype=torch.bool)
+    x = torch.zeros(1, 2, 2, 2)
+    share = torch.tensor([[0.5, 0.0], [1.0, 0.25]])
+    assert torch.equal(token(x, Encoding(x), mask)[0], torch.stack([share, -2 * share]))
+
+
+def test_a_plain_cnn_and_its_decoder_start_blind_to_the_mask_itself() -> None:
+    encoder, decoder = build("cnn", ConvDecoder)
+    view = draw_view(GEOMETRY)
+    other = view._replace(mask=draw_view(GEOMETRY, seed=1).mask)
+    assert torch.equal(decoder(encoder(view), view.mask), decoder(encoder(other), other.mask))
+
+
+def test_decoders_need_their_two_methods() -> None:
+    class Half(Decoder):
+        pass
+
+    with pytest.raises(TypeError, match="abstract"):
+        Half()  # type: ignore[abstract]

@@ -1,0 +1,166 @@
+"""What holds for every file in experiments/, those that are added later included."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from semconv.corruption import CamouflageFill, Fill, Hide, View, ZeroFill
+from semconv.encoders import Geometry, MAEViT, SemanticCNN
+from semconv.encoders.cnn import count_parameters
+from semconv.hashing import make_keys
+from semconv.masking import (
+    BlockMasker,
+    CentreMasker,
+    GridMasker,
+    HalfMasker,
+    Masker,
+    RandomMasker,
+    RasterMasker,
+    spread_mask,
+)
+from semconv.tasks import MaskedReconstruction
+from tests.experiments import CNNS, built, encoder_factory, every_cnn, every_experiment, look, make_task, random_images, stir
+
+MASKERS: list[Masker] = [RandomMasker(), BlockMasker(), GridMasker(), RasterMasker(), CentreMasker(), HalfMasker()]
+FILLS: list[Fill] = [ZeroFill(), CamouflageFill()]
+
+
+def leaks(task: MaskedReconstruction, masker: Masker, corruption: Hide) -> bool:
+    """Whether any hidden pixel changes a prediction, by content, by NaN, or by gradient."""
+    images = random_images(task)
+    hidden = spread_mask(look(task, images, masker, corruption)[1], task.geometry.size)
+    contents = [images, torch.where(hidden, 5 * torch.ones(()), images), torch.where(hidden, math.nan, images)]
+    contents[0].requires_grad_()
+    outputs = [task(look(task, content, masker, corruption)[0]) for content in contents]
+    (gradient,) = torch.autograd.grad(outputs[0].square().sum(), contents[0])
+    blind = (gradient.masked_select(hidden) == 0).all()
+    return not blind or not all(torch.equal(output, outputs[0]) for output in outputs)
+
+
+@every_experiment
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_hidden_pixels_cannot_reach_the_prediction(name, training):
+    task = make_task(name).train(training)
+    stir(task)
+    for masker in MASKERS:
+        for fill in FILLS:
+            assert not leaks(task, masker, Hide(fill)), (masker, fill)
+
+
+class MultipliedFill(Fill):
+    """What a fill must not do."""
+
+    def __call__(self, images, mask, num_masked, keys):
+        return images * ~spread_mask(mask, (images.shape[2], images.shape[3]))
+
+
+class LateFill(Fill):
+    """Leaves the hidden pixels' outermost row to be seen, as masking after an overlapping stem does."""
+
+    def __call__(self, images, mask, num_masked, keys):
+        hidden = spread_mask(mask, (images.shape[2], images.shape[3]))
+        return images.masked_fill(hidden & hidden.roll(1, 2), 0)
+
+
+@pytest.mark.parametrize("fill", [MultipliedFill(), LateFill()])
+def test_a_leak_is_found(fill):
+    assert leaks(make_task("cnn_plain"), RandomMasker(), Hide(fill))
+
+
+def encode(task: MaskedReconstruction, pixels: Tensor, mask: Tensor) -> Tensor:
+    with torch.no_grad():
+        return task.encoder(View(pixels, mask, int(mask[0].sum()))).features
+
+
+@every_experiment
+def test_a_variant_sees_the_mask_in_a_blank_image_iff_it_is_told(name):
+    task = make_task(name)
+    stir(task.encoder)
+    keys = make_keys(0, torch.arange(2))
+    blank = torch.zeros(1, 3, *task.geometry.size)
+    masks = RandomMasker()(keys, task.geometry.grid, 48)
+    first, second = (encode(task, blank, mask[None]) for mask in masks)
+    assert torch.equal(first, second) == ("mask" not in task.encoder.tells)
+
+
+@every_experiment
+def test_a_variant_sees_where_it_is_iff_it_is_told(name):
+    task = make_task(name, "--model.padding_mode=circular")
+    stir(task.encoder)
+    view, mask = look(task, random_images(task, 1), RandomMasker(), Hide())
+    cell = task.geometry.cell
+    still = encode(task, view.pixels, mask).roll((3, 2), (2, 3))
+    moved = encode(task, view.pixels.roll((3 * cell, 2 * cell), (2, 3)), mask.roll((3, 2), (1, 2)))
+    # float32 rounding differs between positions, by a few units of 1e-6 at features of order 1
+    equal = (still - moved).abs().max() < 1e-4
+    assert equal == ("position" not in task.encoder.tells)
+
+
+@every_experiment
+def test_visible_patches_do_not_count(name):
+    task = make_task(name)
+    images = random_images(task)
+    view, mask = look(task, images, RandomMasker(), task.corruption)
+    prediction = task(view).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(task.objective(prediction, images, mask), prediction)
+    hidden = spread_mask(mask, task.geometry.size).expand_as(gradient)
+    assert (gradient[~hidden] == 0).all()
+    assert (gradient[hidden] != 0).any()
+
+
+@every_experiment
+def test_every_trainable_weight_is_trained(name):
+    task = make_task(name)
+    stir(task)
+    images = random_images(task)
+    view, mask = look(task, images, RandomMasker(), task.corruption)
+    task.objective(task(view), images, mask).backward()
+    idle = [key for key, parameter in task.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    assert idle == []
+
+
+def test_cnn_variants_differ_below_the_encoder_alone():
+    protocols = {}
+    for name in CNNS:
+        config = built(name).config.as_dict()
+        config["model"]["init_args"].pop("encoder")
+        config.pop("experiment")
+        if name == "cnn_denoising":  # the one whose question is the corruption
+            corruption = config["model"]["init_args"]["corruption"]
+            assert corruption == {"class_path": "semconv.corruption.Noise", "init_args": {"std": 1.0}}
+            config["model"]["init_args"]["corruption"] = built("cnn_plain").config.as_dict()["model"]["init_args"]["corruption"]
+        protocols[name] = config
+    assert all(protocol == protocols["cnn_plain"] for protocol in protocols.values())
+
+
+@every_experiment
+def test_a_file_is_named_as_its_experiment_and_opens_with_its_command_and_question(name):
+    path = Path(__file__).parent.parent / "experiments" / f"{name}.yaml"
+    command, question = path.read_text().splitlines()[:2]
+    assert built(name).config["experiment"] == name
+    assert command == f"# semconv run -c experiments/base.yaml -c experiments/{name}.yaml"
+    assert question.startswith("# ")
+    assert "?" in question
+
+
+@every_experiment
+@pytest.mark.parametrize("geometry", [Geometry(3, (32, 32), 4), Geometry(3, (96, 96), 8), Geometry(3, (224, 224), 16)], ids=str)
+@pytest.mark.parametrize("size", ["test", "tiny", "small", "base", "large", "huge"])
+def test_encoders_of_one_size_have_as_many_parameters_as_the_baseline(name, geometry, size):
+    factory = encoder_factory(name)
+    with torch.device("meta"):
+        baseline, own = count_parameters(MAEViT(geometry, size)), count_parameters(factory(geometry, size))
+    assert abs(own / baseline - 1) <= 0.03
+
+
+@pytest.mark.parametrize("depth", ["stem", "stages", "all", [3]], ids=str)
+@every_cnn
+def test_parameters_match_at_every_depth_of_telling(name, depth):
+    arguments = {**encoder_factory(name).keywords, "depth": depth}
+    with torch.device("meta"):
+        baseline = count_parameters(MAEViT(Geometry(3, (32, 32), 4), "test"))
+        own = count_parameters(SemanticCNN(Geometry(3, (32, 32), 4), "test", **arguments))
+    assert abs(own / baseline - 1) <= 0.03
