@@ -60,6 +60,11 @@ def build(
     return module, indicators
 
 
+def learned(module: SemanticConv2d, name: str) -> Tensor:
+    """A weight of the mechanism."""
+    return module.get_parameter(f"mechanism.{name}").detach()
+
+
 def randomise(module: nn.Module) -> None:
     for parameter in module.parameters():
         nn.init.normal_(parameter)

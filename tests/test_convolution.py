@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from semconv.convolution import MechanismFactory, SemanticConv2d
 from semconv.corruption import View
-from semconv.indicators import Coordinates, Indicators, Mask
+from semconv.indicators import Coordinates, Indicator, Indicators, Mask
 from semconv.mechanisms import AppendedValues, Channels, MaskToken, OverlayAdd, OverlayReplace, Plain
 from tests.mechanisms.test_identities import ALL
 from tests.oracles import BATCH, CHANNELS, assert_same, build, convolve, draw_view, every_geometry, pad
@@ -127,7 +127,7 @@ def test_channels_last_changes_no_number(mechanism):
 class Told(nn.Module):
     """Indicators and two convolutions, as a user would write them."""
 
-    def __init__(self, mechanism, parts) -> None:
+    def __init__(self, mechanism: MechanismFactory, parts: list[Indicator]) -> None:
         super().__init__()
         self.indicators = Indicators(parts)
         self.first = SemanticConv2d(CHANNELS, 8, 3, indicators=self.indicators, mechanism=mechanism)

@@ -187,8 +187,15 @@ def test_the_raster_hides_the_end_in_reading_order(grid):
         assert mask.flatten().tolist() == [cell >= n - masker.count(n) for cell in range(n)]
 
 
-@pytest.mark.parametrize(("grid", "ratio", "rows", "columns"), [((8, 8), 0.25, (2, 6), (2, 6)), ((14, 14), 16 / 196, (5, 9), (5, 9)),
-                         ((8, 12), 0.25, (2, 6), (3, 9)), ((7, 7), 9 / 49, (2, 5), (2, 5))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("grid", "ratio", "rows", "columns"),
+    [
+        ((8, 8), 0.25, (2, 6), (2, 6)),
+        ((14, 14), 16 / 196, (5, 9), (5, 9)),
+        ((7, 7), 9 / 49, (2, 5), (2, 5)),
+        ((8, 12), 0.25, (2, 6), (3, 9)),
+    ],
+)
 def test_the_centre_is_the_middle_of_the_images_own_aspect(grid, ratio, rows, columns):
     middle = torch.zeros(grid, dtype=torch.bool)
     middle[slice(*rows), slice(*columns)] = True

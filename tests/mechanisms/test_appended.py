@@ -1,28 +1,32 @@
 """Appended values against flattened windows that are longer by them."""
 
+import functools
 import itertools
+from typing import Literal, get_args
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from semconv.convolution import SemanticConv2d
-from semconv.indicators import Coordinates, Grid, Indicator, Mask
+from semconv.convolution import MechanismFactory, SemanticConv2d
+from semconv.indicators import Coordinates, Grid, Indicator, Mask, Sites
 from semconv.mechanisms import AppendedValues
-from tests.oracles import CHANNELS, SIZE, assert_same, build, convolve, draw_view, every_geometry, pad, signal_map
+from semconv.mechanisms.appended import Encoding
+from tests.oracles import CHANNELS, SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
 
-ENCODINGS = ("scalar", "one-hot", "embedding")
 LEVELS, WIDTH = 4, 3
 
-every_encoding = pytest.mark.parametrize("encoding", ENCODINGS)
+every_encoding = pytest.mark.parametrize("encoding", get_args(Encoding))
 
 
-def appended(encoding: str, place: str = "window"):
-    def mechanism(convolution, indicators):
-        return AppendedValues(convolution, indicators, encoding, place, LEVELS, WIDTH)
+def appended(encoding: Encoding, place: Literal["window", "edge"] = "window") -> MechanismFactory:
+    return functools.partial(AppendedValues, encoding=encoding, place=place, levels=LEVELS, width=WIDTH)
 
-    return mechanism
+
+def encode(module: SemanticConv2d, sites: Sites) -> Sites:
+    assert isinstance(module.mechanism, AppendedValues)
+    return module.mechanism.encode(sites)
 
 
 def level_of(value: float, low: float, is_mask: bool) -> int | None:
@@ -33,7 +37,7 @@ def level_of(value: float, low: float, is_mask: bool) -> int | None:
     return next((i for i in range(LEVELS) if value <= low + (i + 1) * span), LEVELS - 1)
 
 
-def entries(signals: Tensor, module: SemanticConv2d, encoding: str) -> Tensor:
+def entries(signals: Tensor, module: SemanticConv2d, encoding: Encoding) -> Tensor:
     """What is appended at every site, for signals mask, x, y: `b (3 e) h w`."""
     if encoding == "scalar":
         return signals
@@ -44,15 +48,17 @@ def entries(signals: Tensor, module: SemanticConv2d, encoding: str) -> Tensor:
             hot[b, k, level, i, j] = 1
     if encoding == "one-hot":
         return hot.flatten(1, 2)
-    table = module.mechanism.encode.table.detach()
-    return torch.cat([sum(hot[:, k, i, None] * table[k, i].view(1, -1, 1, 1) for i in range(LEVELS)) for k in range(3)], 1)
+    table = learned(module, "encode.table")
+    return torch.cat(
+        [torch.stack([hot[:, k, i, None] * table[k, i].view(1, -1, 1, 1) for i in range(LEVELS)]).sum(0) for k in range(3)], 1
+    )
 
 
 @every_geometry
 def test_a_window_is_longer_by_the_values_of_its_site(kernel, stride, groups, mode):
     view = draw_view()
     module, indicators = build(appended("scalar"), None, kernel, stride, groups, mode)
-    plain, told = module.convolution, module.mechanism.told.weight.flatten(1)
+    plain, told = module.convolution, learned(module, "told.weight").flatten(1)
     windows = F.unfold(pad(view.pixels, kernel // 2, mode), kernel, stride=stride)
     height, width = SIZE[0] // stride, SIZE[1] // stride
     e = signal_map(view.mask, height, width).flatten(2)
@@ -62,6 +68,7 @@ def test_a_window_is_longer_by_the_values_of_its_site(kernel, stride, groups, mo
         by_channel = windows.unflatten(1, (groups, -1))
         rows = [torch.cat([plain.weight[c].flatten(), told[c]]) @ torch.cat([by_channel[:, c], e], 1) for c in range(groups)]
         expected = torch.stack(rows, 1)
+    assert plain.bias is not None
     expected = (expected + plain.bias[:, None]).unflatten(2, (height, width))
     assert_same(module(view.pixels, indicators(view)), expected)
 
@@ -74,7 +81,7 @@ def test_codes_are_appended_as_loops_make_them(encoding, kernel, stride):
     plain = module.convolution
     e = entries(signal_map(view.mask, SIZE[0] // stride, SIZE[1] // stride), module, encoding)
     expected = convolve(pad(view.pixels, kernel // 2, "zeros"), plain.weight, plain.bias, stride)
-    expected = expected + convolve(e, module.mechanism.told.weight)
+    expected = expected + convolve(e, learned(module, "told.weight"))
     assert_same(module(view.pixels, indicators(view)), expected)
 
 
@@ -86,7 +93,7 @@ def test_at_the_edge_the_padding_ring_holds_the_values(encoding, kernel, stride,
     module, indicators = build(appended(encoding, "edge"), None, kernel, stride, groups, mode)
     # the mask beyond the border is that of the nearest cell
     e = entries(signal_map(view.mask, *SIZE, amount, "replicate"), module, encoding)
-    ring = convolve(e, module.mechanism.told.weight)
+    ring = convolve(e, learned(module, "told.weight"))
     ring[:, :, amount:-amount, amount:-amount] = 0
     x = pad(view.pixels, amount, mode) + ring
     expected = convolve(x, module.convolution.weight, module.convolution.bias, stride, groups)
@@ -113,7 +120,7 @@ def test_when_nothing_is_masked_the_mask_adds_nothing(encoding, place):
 @pytest.mark.parametrize("encoding", ["one-hot", "embedding"])
 def test_levels_that_differ_are_told_apart(encoding):
     module, indicators = build(appended(encoding), [Coordinates()])
-    sites = module.mechanism.encode(indicators(draw_view()).at(Grid(*SIZE)))
+    sites = encode(module, indicators(draw_view()).at(Grid(*SIZE)))
     columns = sites.shared[0, :, 0].T
     assert columns.unique(dim=0).shape[0] == LEVELS
     assert sites.per_image.shape[1] == 0
@@ -128,7 +135,7 @@ def test_the_ends_of_the_range_fall_into_the_first_and_last_level():
             return torch.tensor([-9.0, -1.0, 0.0, 1e-3, 1.0, 9.0]).view(1, 1, 1, 6)
 
     module, indicators = build(appended("one-hot"), [Ends()])
-    hot = module.mechanism.encode(indicators(draw_view()).at(Grid(*SIZE))).shared
+    hot = encode(module, indicators(draw_view()).at(Grid(*SIZE))).shared
     assert hot[0, :, 0].argmax(0).tolist() == [0, 0, 1, 2, 3, 3]
     assert (hot.sum(1) == 1).all()
 
@@ -143,4 +150,6 @@ def test_an_embedding_is_learned():
     view = draw_view()
     module, indicators = build(appended("embedding"))
     module(view.pixels, indicators(view)).square().sum().backward()
-    assert (module.mechanism.encode.table.grad.abs().sum((0, 1)) != 0).all()
+    gradient = module.get_parameter("mechanism.encode.table").grad
+    assert gradient is not None
+    assert (gradient.abs().sum((0, 1)) != 0).all()

@@ -12,7 +12,7 @@ from semconv.corruption import View
 from semconv.indicators import Coordinates, Indicators, Mask
 from semconv.masking import spread_mask
 from semconv.mechanisms import AppendedValues, Channels, MaskToken, OverlayAdd, OverlayReplace
-from tests.oracles import CHANNELS, MODES, assert_same, build, draw_view, every_geometry, randomise
+from tests.oracles import CHANNELS, MODES, assert_same, build, draw_view, every_geometry, learned, randomise
 
 PLAIN_AT_FIRST: dict[str, MechanismFactory] = {
     "channels": Channels,
@@ -61,7 +61,7 @@ def test_appended_values_are_channels_with_the_centre_tap_alone(parts, kernel, m
     appended, indicators = build(AppendedValues, parts, kernel, mode=mode)
     channels, _ = build(Channels, parts, kernel, mode=mode)
     state = appended.state_dict()
-    centre = torch.zeros_like(channels.mechanism.told.weight)
+    centre = torch.zeros_like(learned(channels, "told.weight"))
     centre[:, :, kernel // 2, kernel // 2] = state["mechanism.told.weight"][:, :, 0, 0]
     channels.load_state_dict({**state, "mechanism.told.weight": centre})
     assert_same(channels(view.pixels, indicators(view)), appended(view.pixels, indicators(view)))

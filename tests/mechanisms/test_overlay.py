@@ -7,12 +7,12 @@ from torch import Tensor
 from semconv.convolution import SemanticConv2d
 from semconv.indicators import Coordinates, Mask
 from semconv.mechanisms import OverlayAdd, OverlayReplace
-from tests.oracles import SIZE, assert_same, build, convolve, draw_view, every_geometry, pad, signal_map
+from tests.oracles import SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
 
 
 def lay(module: SemanticConv2d, x: Tensor, signals: Tensor) -> Tensor:
     """Put the token, with x and y through E, over the masked share of each pixel; signals are mask, x, y."""
-    token, told = module.mechanism.token.vector.flatten(), module.mechanism.token.told.weight[:, :, 0, 0]
+    token, told = learned(module, "token.vector").flatten(), learned(module, "token.told.weight")[:, :, 0, 0]
     out = x.detach().clone()
     for i in range(x.shape[2]):
         for j in range(x.shape[3]):
@@ -25,7 +25,7 @@ def lay(module: SemanticConv2d, x: Tensor, signals: Tensor) -> Tensor:
 def test_an_added_vector_stands_on_every_pixel_and_on_the_padding(kernel, stride, groups, mode):
     view, amount = draw_view(), kernel // 2
     module, indicators = build(OverlayAdd, None, kernel, stride, groups, mode)
-    vectors = convolve(signal_map(view.mask, *SIZE, amount, mode), module.mechanism.told.weight)
+    vectors = convolve(signal_map(view.mask, *SIZE, amount, mode), learned(module, "told.weight"))
     x = pad(view.pixels, amount, mode) + vectors
     expected = convolve(x, module.convolution.weight, module.convolution.bias, stride, groups)
     assert_same(module(view.pixels, indicators(view)), expected)

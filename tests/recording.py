@@ -1,0 +1,62 @@
+"""Records what a run meets. As a script: trains over several processes and writes what each of them met."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from semconv.cli import SemconvCLI, build
+from semconv.data import Batch
+from tests.experiments import arguments
+
+SHORT = [
+    "--trainer.max_steps=3",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.limit_val_batches=0",
+    "--data.num_images=128",
+    "--data.num_test_images=33",
+    "--data.batch_size=32",
+]
+
+
+class Recorder(Callback):
+    """Keeps, by image, a fingerprint of what each training step met: the image as augmented, its mask, and how it was corrupted."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[int, tuple[float, int, float]]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        view, mask = pl_module.look(batch, "train")  # type: ignore[operator]
+        images = batch.images.double().flatten(1)
+        # sums weighted by place: equal for equal contents, different for almost all others
+        places = images.new_tensor(range(1, images.shape[1] + 1)).sqrt()
+        seen = view.pixels.double().flatten(1) @ places
+        cells = (mask.flatten(1) * 2 ** mask.new_tensor(range(mask[0].numel()), dtype=int).remainder(62)).sum(1)
+        rows = zip((images @ places).tolist(), cells.tolist(), seen.tolist(), strict=True)
+        self.steps.append(dict(zip(batch.index.tolist(), rows, strict=True)))
+
+
+def train(
+    name: str, folder: Path, *overrides: str, callbacks: Sequence[Callback] = (), ckpt_path: Path | None = None
+) -> SemconvCLI:
+    """Train an experiment for three steps, unless told otherwise."""
+    cli = build(arguments(name, *SHORT, f"--runs={folder}", *overrides))
+    cli.trainer.callbacks.extend(callbacks)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path)
+    return cli
+
+
+def main(name: str, folder: Path, *overrides: str) -> None:
+    recorder = Recorder()
+    cli = train(name, folder, *overrides, callbacks=[recorder])
+    results: Any = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+    record = {"steps": recorder.steps, "test": results[0], "loss": cli.trainer.callback_metrics["train/loss"].item()}
+    (folder / f"rank{cli.trainer.global_rank}.json").write_text(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

@@ -1,0 +1,86 @@
+"""One seed, one experience: what a run meets does not depend on what is trained, how wide it is, or on how many devices."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from tests.experiments import FOLDER, NAMES
+from tests.recording import Recorder, train
+
+HIDING = [name for name in NAMES if "denoising" not in name]
+
+
+def experience(name, folder, *overrides):
+    recorder = Recorder()
+    train(name, folder, *overrides, callbacks=[recorder])
+    return recorder.steps
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return experience("cnn_plain", tmp_path_factory.mktemp("reference"))
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_every_variant_meets_the_same_images_and_masks(name, reference, tmp_path):
+    assert experience(name, tmp_path) == reference
+    assert len(reference) == 3
+
+
+def test_a_wider_model_meets_the_same(reference, tmp_path):
+    assert experience("cnn_channels", tmp_path, "--model.size=tiny") == reference
+
+
+def test_another_seed_meets_something_else(reference, tmp_path):
+    assert experience("cnn_plain", tmp_path, "--seed_everything=1") != reference
+
+
+def merged(steps):
+    """What all processes met at each step."""
+    return [{int(i): tuple(row) for part in parts for i, row in part.items()} for parts in zip(*steps, strict=True)]
+
+
+def test_two_processes_meet_together_what_one_does_and_learn_the_same(reference, tmp_path):
+    options = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    command = [sys.executable, "-m", "tests.recording", "cnn_channels", str(tmp_path), *options]
+    done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    records = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    assert merged([record["steps"] for record in records]) == reference
+    assert not set(records[0]["steps"][0]) & set(records[1]["steps"][0])
+    single = train("cnn_channels", tmp_path / "single")
+    test = single.trainer.test(single.model, datamodule=single.datamodule, verbose=False)[0]
+    # 33 test images over two processes: each counted once; gradients are summed in another order
+    assert records[0]["test"] == pytest.approx(test, rel=1e-4)
+
+
+class Crash(Callback):
+    """Ends a run in the middle of it, after the step's checkpoint has been written."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            raise RuntimeError("the power is cut")
+
+
+# 122 training images of 128 in batches of 32: three steps an epoch, so that all but step 3 lie inside one
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+@pytest.mark.parametrize("name", ["mae_vit", "cnn_channels"])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(name, step, tmp_path):
+    options = ["--trainer.max_steps=7", "--model.encoder.drop_path=0.3"]
+    whole = train(name, tmp_path, *options)
+    saving = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=1, save_top_k=-1, filename="{step}")
+    with pytest.raises(RuntimeError, match="power"):
+        train(name, tmp_path, *options, callbacks=[saving, Crash(step)])
+    resumed = train(name, tmp_path, *options, ckpt_path=tmp_path / "saved" / f"step={step}.ckpt")
+    ours, theirs = whole.model.state_dict(), resumed.model.state_dict()
+    assert resumed.trainer.global_step == 7
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
