@@ -63,9 +63,7 @@ def load_mae_checkpoint(path: str | Path, encoder: MAEViT, decoder: TransformerD
     _require_none(state.keys() - targets.keys() - ignored, f"the model has no place for {path}'s", state)
     values = {name: _place(name, state[name], target, notes) for name, target in targets.items()}
     for name, target in targets.items():
-        if values[name].shape != target.shape:
-            there, here = (" x ".join(map(str, tensor.shape)) for tensor in (values[name], target))
-            raise ValueError(f"{name} is {there} in {path} and {here} here; {_describe(state)}")
+        _require_shape(name, values[name], target, path, state)
     for name, target in targets.items():
         target.copy_(values[name])
     return LoadReport(tuple(targets), tuple(sorted(ignored)), tuple(notes))
@@ -120,6 +118,12 @@ def _require_none(names: Collection[str], complaint: str, state: dict[str, Tenso
     if names:
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise ValueError(f"{complaint} {min(names)}{others}; {_describe(state)}")
+
+
+def _require_shape(name: str, there: Tensor, here: Tensor, path: Path, state: dict[str, Tensor]) -> None:
+    if there.shape != here.shape:
+        shapes = [" x ".join(map(str, tensor.shape)) for tensor in (there, here)]
+        raise ValueError(f"{name} is {shapes[0]} in {path} and {shapes[1]} here; {_describe(state)}")
 
 
 def _describe(state: dict[str, Tensor]) -> str:

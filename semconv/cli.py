@@ -92,6 +92,7 @@ class SemconvCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         loggers = [RunRecord(directory), *_as_list(config.get("logger") or None)]
         callbacks = [*_as_list(config.get("callbacks")), *self._callbacks(directory)]
+        callbacks += [] if config.get("enable_progress_bar") is False else [RunProgress()]
         return super().instantiate_trainer(**kwargs, logger=loggers, callbacks=callbacks, default_root_dir=str(directory))
 
     def _callbacks(self, directory: Path) -> list[Callback]:
@@ -102,7 +103,6 @@ class SemconvCLI(LightningCLI):
             Cost(directory),
             Summary(directory),
             Panels(directory),
-            RunProgress(),
         ]
 
 

@@ -112,9 +112,7 @@ class MaskedReconstruction(lightning.LightningModule):
     def look(self, batch: Batch, stage: Stage) -> tuple[View, Tensor]:
         """What is seen of a batch, and which cells are to be predicted: a view and a mask, bool `b gh gw`."""
         if stage == "train":
-            # not current_epoch, which lags behind the data's epoch in a run that was stopped by its number of steps
-            epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
-            address: tuple[int | str, ...] = (self.seed, "train", epoch)
+            address: tuple[int | str, ...] = (self.seed, "train", self.current_epoch)
             step_key = make_keys(self.seed, "step", self.global_step)
         else:
             address, step_key = (self.evaluation_seed, stage), None

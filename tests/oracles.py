@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from semconv.convolution import MechanismFactory, SemanticConv2d, Signals
+from semconv.convolution import MechanismFactory, SemanticConv2d
 from semconv.corruption import View
-from semconv.indicators import Coordinates, Indicator, Indicators, Mask, PaddingMode
+from semconv.indicators import Coordinates, Indicator, Indicators, Mask, PaddingMode, Signals
 
 BATCH, CHANNELS, SIZE, GRID = 3, 4, (4, 8), (4, 4)  # sides are powers of two: coordinates and fractions are exact in float32
 MODES = get_args(PaddingMode)

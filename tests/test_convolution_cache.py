@@ -214,9 +214,8 @@ def test_a_functional_call_with_other_weights_uses_them(mechanism):
     module.eval()
     before, view = look(module, indicators), draw_view()
     arguments = view.pixels, indicators(view)
-    weights: dict[str, Tensor] = {
-        name: double(parameter) for name, parameter in module.named_parameters() if name.startswith("mechanism")
-    }
+    told = {name: parameter for name, parameter in module.named_parameters() if name.startswith("mechanism")}
+    weights: dict[str, Tensor] = {name: double(parameter) for name, parameter in told.items()}
     with torch.no_grad():
         after = torch.func.functional_call(module, weights, arguments)
     assert torch.equal(after, torch.func.functional_call(module, weights, arguments).detach())

@@ -71,10 +71,11 @@ class Crash(Callback):
 
 
 # 122 training images of 128 in batches of 32: three steps an epoch, so that all but step 3 lie inside one
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")
 @pytest.mark.parametrize("step", [1, 2, 3, 5])
 @pytest.mark.parametrize("name", ["mae_vit", "cnn_channels"])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(name, step, tmp_path):
-    options = ["--trainer.max_steps=7", "--model.encoder.drop_path=0.3"]
+    options = ["--trainer.max_steps=7", "--trainer.max_epochs=3", "--model.encoder.drop_path=0.3"]
     whole = train(name, tmp_path, *options)
     saving = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=1, save_top_k=-1, filename="{step}")
     with pytest.raises(RuntimeError, match="power"):

@@ -78,12 +78,12 @@ def test_autocast_does_not_round_a_fraction(sites):
     assert torch.equal(ours, masked_fraction(mask, *sites))
 
 
-@pytest.mark.parametrize("sites", [(8, 12), (4, 6), (5, 2)])
+@pytest.mark.parametrize(("height", "width"), [(8, 12), (4, 6), (5, 2)])
 @pytest.mark.parametrize("mode", MODES)
-def test_the_mask_is_continued_as_features_are(mode, sites):
+def test_the_mask_is_continued_as_features_are(mode, height, width):
     mask = draw_mask(5, CELLS, 11)
-    ours = Mask()(make_view(mask), Grid(*sites, (1, 1), mode))
-    torch.testing.assert_close(ours.double(), pad(mask_map(mask, *sites), 1, mode), rtol=1e-6, atol=0)
+    ours = Mask()(make_view(mask), Grid(height, width, (1, 1), mode))
+    torch.testing.assert_close(ours.double(), pad(mask_map(mask, height, width), 1, mode), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("size", [(32, 48), (24, 24), (48, 32)])

@@ -51,7 +51,7 @@ class SemanticCNN(Encoder):
         mlp_ratio: width of the perceptrons over that of their stage; chosen to match parameters where it is not given.
 
     Raises:
-        ValueError: the cell is no power of two of at least 2, or a listed stage does not exist.
+        ValueError: the cell is not 2, 4, 8, 16 or 32, or a listed stage does not exist.
     """
 
     TOLERANCE = 0.03
@@ -172,14 +172,16 @@ def make_norm(norm: Norm, width: int) -> nn.Module:
 
 
 def init_convolutional(module: nn.Module) -> None:
-    """ConvNeXt's initialisation: weights from a normal of deviation .02 cut at 2, biases 0, norms 1 and 0.
+    """ConvNeXt's initialisation: weights from a normal of deviation .02 cut at 2, biases 0.
 
-    Indicator weights stay at zero, learned embeddings of indicators are drawn from N(0, .02).
+    Any other module that draws weights of its own says how by `reset_parameters`, as PyTorch's do.
     """
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif callable(reset := getattr(module, "reset_parameters", None)):
+        reset()
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -189,8 +191,8 @@ def count_parameters(module: nn.Module) -> int:
 
 def _strides(cell: int) -> list[int]:
     """Pixels per site of each stage: doubled until a site covers a cell."""
-    if cell < 2 or cell & (cell - 1):
-        raise ValueError(f"SemanticCNN halves its resolution down to the mask cell, and {cell} is not a power of two of at least 2")
+    if cell not in (2, 4, 8, 16, 32):
+        raise ValueError(f"SemanticCNN halves its resolution down to the mask cell: {cell} must be 2, 4, 8, 16 or 32")
     first = 2 if cell < 16 else 4
     return [min(cell, first * 2**i) for i in range(4)]
 

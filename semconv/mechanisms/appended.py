@@ -83,7 +83,12 @@ class _SiteEncoding(nn.Module):
         self.high = nn.Buffer(torch.tensor([part.high for part in channels]), persistent=False)
         self.silent = nn.Buffer(torch.tensor([part.tells == "mask" for part in channels]), persistent=False)
         if encoding == "embedding":
-            self.table = nn.Parameter(torch.empty(len(channels), levels, width).normal_(std=0.02))
+            self.table = nn.Parameter(torch.empty(len(channels), levels, width))
+            self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        if self.encoding == "embedding":
+            nn.init.normal_(self.table, std=0.02)
 
     def forward(self, sites: Sites) -> Sites:
         if self.encoding == "scalar":
