@@ -10,6 +10,7 @@ import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
@@ -122,6 +123,10 @@ class Summary(Callback):
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._write(trainer, {"trainer/global_step": trainer.global_step, "trainer/epoch": trainer.current_epoch})
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._write(trainer, {})
 
     def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, MaskedReconstruction)

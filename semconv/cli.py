@@ -132,7 +132,9 @@ def quieten() -> None:
     """Silence what Lightning says at every start, but not its warnings of harm."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # a resumed run keeps its checkpoints in its own folder
+    for message in (".*does not have many workers", "The dirpath has changed from"):
+        warnings.filterwarnings("ignore", message)
 
 
 def causes(error: BaseException) -> list[BaseException]:

@@ -1,0 +1,174 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from semconv.cli import main
+from tests.experiments import FOLDER, arguments, built, every_experiment
+
+SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--data.num_images=160", "--data.num_test_images=20"]
+
+
+def short(name: str, folder: Path, *overrides: str) -> list[str]:
+    return [*arguments(name, *SHORT, f"--runs={folder}"), *overrides]
+
+
+def the_run(folder: Path) -> Path:
+    (run,) = folder.glob("*/*")
+    return run
+
+
+def summary(run: Path) -> dict:
+    return json.loads((run / "summary.json").read_text())
+
+
+@every_experiment
+def test_an_experiment_trains_tests_and_reloads(name, tmp_path):
+    main(["run", *short(name, tmp_path / "first")])
+    run = the_run(tmp_path / "first")
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    main(["test", "-c", str(run / "config.yaml"), f"--runs={tmp_path / 'second'}", f"--ckpt_path={checkpoint}"])
+    first, second = summary(run), summary(the_run(tmp_path / "second"))
+    metrics = {key: value for key, value in first.items() if key.startswith("test/")}
+    assert metrics == {key: second[key] for key in metrics}
+    assert metrics["test/masked_mse"] > 0
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "train/loss" in row] == [0, 1]
+    # eight rows of four pictures of 96 pixels, gaps and captions
+    with Image.open(run / "media" / "test.png") as sheet:
+        assert sheet.size == (4 * 100 + 4, 8 * 100 + 4 + 36)
+    torch.load(checkpoint, weights_only=True)
+
+
+def test_the_summary_says_what_a_run_cost(tmp_path):
+    main(["run", *short("mae_vit", tmp_path), "--trainer.limit_train_batches=8", "--data.batch_size=16"])
+    found = summary(the_run(tmp_path))
+    model = built("mae_vit").model
+    assert found["cost/encoder_parameters"] == sum(p.numel() for p in model.encoder.parameters() if p.requires_grad)
+    assert found["cost/train_images_per_second"] > 0
+    assert found["cost/peak_memory_bytes"] > 1e7
+    assert found["cost/flops"] == vit_flops(width=64, depth=4, tokens=17) + decoder_flops(64, 2, 65, 64)
+    assert found["test/psnr"] is None
+    assert "normalised" in found["test/psnr/reason"]
+
+
+def vit_flops(width: int, depth: int, tokens: int) -> int:
+    """Multiply-adds times two: patch projection of all 64 patches, then blocks over the visible patches and the class token."""
+    block = 12 * width**2 * tokens + 2 * tokens**2 * width
+    return 2 * (64 * 48 * width + depth * block)
+
+
+def decoder_flops(width: int, depth: int, tokens: int, features: int) -> int:
+    """Embedding of 64 sites and the class token, blocks, and the prediction of 48 numbers at each site."""
+    block = 12 * width**2 * tokens + 2 * tokens**2 * width
+    return 2 * (features * width * 65 + depth * block + 64 * width * 48)
+
+
+def test_raw_targets_have_pixel_errors(tmp_path):
+    main(["run", *short("cnn_plain", tmp_path), "--model.objective.normalise=false", "--model.objective.loss=l1"])
+    found = summary(the_run(tmp_path))
+    assert 0 < found["test/pixel_mse"] < 1
+    assert 0 < found["test/psnr"] < 60
+    assert "test/psnr/reason" not in found
+
+
+def test_fit_validate_and_predict(tmp_path):
+    main(["fit", *short("cnn_appended", tmp_path / "fit")])
+    checkpoint = the_run(tmp_path / "fit") / "checkpoints" / "last.ckpt"
+    main(["validate", *short("cnn_appended", tmp_path / "val"), f"--ckpt_path={checkpoint}"])
+    main(["predict", *short("cnn_appended", tmp_path / "predict"), f"--ckpt_path={checkpoint}"])
+    fitted, validated = summary(the_run(tmp_path / "fit")), summary(the_run(tmp_path / "val"))
+    assert fitted["val/masked_mse"] == validated["val/masked_mse"]
+    assert len(list((the_run(tmp_path / "predict") / "media" / "predict").glob("*.png"))) == 20
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict", "run"])
+def test_an_override_reaches_every_value_that_is_derived_from_it(subcommand, capsys):
+    options = ["--data.size=[64,32]", "--model.cell=8", "--seed_everything=5", "--data.batch_size=16", "--print_config"]
+    with pytest.raises(SystemExit) as stop:
+        main([subcommand, *arguments("cnn_channels"), *options])
+    assert stop.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    assert model["image_size"] == [64, 32]
+    assert model["objective"]["init_args"]["patch"] == 8
+    assert (model["seed"], data["seed"], model["batch_size"]) == (5, 5, 16)
+
+
+def test_the_saved_configuration_stands_alone(tmp_path):
+    main(["run", *short("cnn_overlay_add", tmp_path / "a"), "--seed_everything=3", "--data.size=[16,32]"])
+    run = the_run(tmp_path / "a")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert "${" not in (run / "config.yaml").read_text()
+    assert config["model"]["init_args"]["image_size"] == [16, 32]
+    main(["run", "-c", str(run / "config.yaml"), f"--runs={tmp_path / 'b'}"])
+    first, again = summary(run), summary(the_run(tmp_path / "b"))
+    assert first["test/masked_mse"] == again["test/masked_mse"]
+    assert first["seed"] == 3
+
+
+def saved_checkpoint(folder: Path) -> str:
+    main(["fit", *short("cnn_plain", folder)])
+    return str(the_run(folder) / "checkpoints" / "last.ckpt")
+
+
+BAD_INPUT = {
+    "missing source": (["--data.source=/nowhere/at/all"], "no folder /nowhere/at/all"),
+    "empty source": (["--data.source={empty}"], "{empty}"),
+    "size not divisible by cell": (["--data.size=[30,32]"], "30 x 32 is not divisible by the mask cell of 4"),
+    "no visible cell": (["--model.masker.ratio=0.999"], "hides 64 of 64 cells"),
+    "no masked cell": (["--model.masker.ratio=0.001"], "hides 0 of 64 cells"),
+    "ratio out of range": (["--model.masker.ratio=1.5"], "mask ratio is 1.5"),
+    "unknown class": (["--model.masker=semconv.masking.NoMasker"], "NoMasker"),
+    "unknown key": (["--model.masker.ratioo=0.5"], "ratioo"),
+    "unknown trainer key": (["--trainer.max_epoch=3"], "max_epoch"),
+    "wrong type": (["--model.base_lr=much"], "base_lr"),
+    "missing file": (["-c", "nowhere.yaml"], "nowhere.yaml"),
+    "missing checkpoint": (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt does not exist"),
+    "broken checkpoint": (["--ckpt_path={broken}"], "is no whole checkpoint"),
+    "checkpoint of another shape": (["--ckpt_path={checkpoint}", "--model.size=tiny"], "of another model"),
+    "batch larger than the data": (["--data.batch_size=1000"], "batch_size is 1000"),
+    "nothing to tell": (["--model.encoder.mechanism=semconv.mechanisms.Channels"], "Channels has nothing to tell"),
+    "odd cell": (["--model.cell=1", "--model.objective.normalise=false"], "1 must be 2, 4, 8, 16 or 32"),
+    "no steps": (["--trainer.max_epochs=-1"], "the schedule needs a number of steps"),
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("places")
+    (folder / "empty").mkdir()
+    (folder / "broken.ckpt").write_text("not a checkpoint")
+    return {"empty": folder / "empty", "broken": folder / "broken.ckpt", "checkpoint": saved_checkpoint(folder / "runs")}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_told_in_one_line_and_leaves_nothing(case, places, tmp_path, capsys):
+    options, expected = BAD_INPUT[case]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *short("cnn_plain", tmp_path / "runs"), *(option.format(**places) for option in options)])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("semconv: error:")]
+    assert stop.value.code == 2
+    assert len(lines) == 1
+    assert expected.format(**places) in lines[0]
+    if "checkpoint" not in case and case != "no steps" and case != "batch larger than the data":
+        assert not (tmp_path / "runs").exists()
+
+
+def test_errors_of_the_process_are_one_line_with_exit_code_two(tmp_path):
+    command = [sys.executable, "-m", "semconv", "fit", *short("cnn_plain", tmp_path), "--model.cell=5"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parent, timeout=200)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("semconv: error: image size 32 x 32")
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_of_ours_keeps_its_traceback(monkeypatch, tmp_path):
+    monkeypatch.setattr("semconv.tasks.initialise", lambda *_: int("a bug"))
+    with pytest.raises(ValueError, match="invalid literal"):
+        main(["fit", *short("cnn_plain", tmp_path)])
