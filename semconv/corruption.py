@@ -49,7 +49,12 @@ class ZeroFill(Fill):
 
 
 class CamouflageFill(Fill):
-    """A visible cell of the same image, dealt at random without repeats until all have served: the mask cannot be read off."""
+    """A visible cell of the same image, dealt at random without repeats until all have served.
+
+    So no pixel's value says that it is masked. Who compares all cells of an image learns something from repeats, but not which of
+    the equal ones is the original; where the masked cells are no whole multiple of the visible ones (at .5 and .75 they are), a
+    cell that never repeats is a visible one.
+    """
 
     def __call__(self, images: Tensor, mask: Tensor, num_masked: int, keys: Tensor) -> Tensor:
         return _replace(images, mask, _deal_visible(mask, num_masked, keys))

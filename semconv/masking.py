@@ -144,7 +144,7 @@ class CentreMasker(Masker):
     def order(self, keys: Tensor, grid: tuple[int, int]) -> Tensor:
         row, column = (_offsets(length, keys.device) for length in grid)
         row, column = row[:, None], column[None, :]
-        # the Euclidean term rounds off the last ring's order, it never reorders rings: rings differ by 1 / side
+        # the Euclidean term orders cells of one ring, the middle of its sides before its corners
         distance = torch.maximum(row.abs(), column.abs()) + (row**2 + column**2) * (0.1 / max(grid))
         return _same_for_all(distance.flatten(), keys)
 

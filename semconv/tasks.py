@@ -107,6 +107,8 @@ class MaskedReconstruction(lightning.LightningModule):
 
     def forward(self, view: View) -> Tensor:
         """Predict an image in target space from a view: `b c h w`."""
+        # a model of another precision than its data's: Lightning's bf16-true, 16-true and 64-true
+        view = view._replace(pixels=view.pixels.to(self.dtype))
         return self.decoder(self.encoder(view), view.mask)
 
     def look(self, batch: Batch, stage: Stage) -> tuple[View, Tensor]:
@@ -158,8 +160,8 @@ class MaskedReconstruction(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         trainer = self.trainer
         scale = self.batch_size * trainer.accumulate_grad_batches / 256
-        # a fused step cannot unscale and clip fp16 gradients
-        fused = trainer.precision != "16-mixed"
+        # Lightning refuses to clip what a fused step of mixed precision would still have to unscale
+        fused = not (trainer.gradient_clip_val and "mixed" in trainer.precision)
         groups = parameter_groups(self, self.weight_decay, self.decay_tokens)
         optimizer = torch.optim.AdamW(groups, lr=self.base_lr * scale, betas=self.betas, fused=fused)
         steps = trainer.estimated_stepping_batches

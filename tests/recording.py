@@ -46,7 +46,7 @@ def train(
 ) -> SemconvCLI:
     """Train an experiment for three steps, unless told otherwise."""
     cli = build(arguments(name, *SHORT, f"--runs={folder}", *overrides))
-    cli.trainer.callbacks.extend(callbacks)
+    cli.trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path)
     return cli
 

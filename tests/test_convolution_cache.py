@@ -234,3 +234,19 @@ def test_a_copy_keeps_nothing_of_its_original(mechanism):
         for _ in range(4):  # a copy's counter of changes starts anew, and comes by the original's
             change_in_place(duplicate)
             assert torch.equal(look(duplicate, indicators), recompute(duplicate, indicators))
+
+
+@every_mechanism
+def test_gradients_are_the_same_in_evaluation_and_in_training(mechanism):
+    module, indicators = build(mechanism)
+    view = draw_view()
+
+    def differentiate() -> list[Tensor]:
+        loss = module(view.pixels, indicators(view)).square().sum()
+        return list(torch.autograd.grad(loss, list(module.mechanism.parameters())))
+
+    expected = differentiate()
+    module.eval()
+    look(module, indicators)  # what is kept from here has no gradient
+    for _ in range(2):
+        assert all(torch.equal(*pair) for pair in zip(differentiate(), expected, strict=True))

@@ -126,6 +126,12 @@ def test_a_prediction_of_half_precision_is_compared_in_full(dtype, normalise, lo
     assert objective.per_image(rounded, images, mask).dtype == torch.float32
 
 
+def test_an_image_of_half_precision_is_a_target_in_full():
+    prediction, images, mask = make_batch()
+    images = images.bfloat16()
+    assert torch.equal(Objective(4)(prediction, images, mask), Objective(4)(prediction, images.float(), mask))
+
+
 def test_autocast_does_not_change_a_bit():
     prediction, images, mask = make_batch()
     expected = Objective(4)(prediction, images, mask)

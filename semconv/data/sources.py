@@ -11,7 +11,8 @@ from semconv.data.errors import SourceMissing, one_line
 from semconv.data.folders import open_folder
 from semconv.data.hub import open_hub, open_hub_stream
 from semconv.data.images import Channels, Images, MemoryImages, TorchvisionImages
-from semconv.data.scenes import CLASS_NAMES, World, channel_moments, draw_scenes
+from semconv.data.motifs import CLASS_NAMES
+from semconv.data.scenes import World, channel_moments, draw_scenes
 from semconv.data.streams import open_webdataset
 
 SCENES_SEED = 0  # the data set's own, whatever the run's

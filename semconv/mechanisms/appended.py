@@ -22,9 +22,9 @@ Encoding = Literal["scalar", "one-hot", "embedding"]
 class AppendedValues(Mechanism):
     """Further values after the pixels that a kernel reads.
 
-    `place: window`: the flattened window of every output site gets e more entries, c(u) = b + V e(u); V starts at zero, so that the
-    first step computes what plain does. At stride 1 it equals channels whose kernels have their centre tap alone; at a larger one it
-    is told of the whole output site.
+    `place: window`: the flattened window of every output site gets e more entries, c(u) = b + V e(u); V starts at zero, so that
+    the first step computes what plain does. At stride 1 it equals channels whose kernels have their centre tap alone; at a larger
+    one it is told of the whole output site.
     `place: edge`: the map gets more pixels at its edge: the padding ring, where the kernel reads E e(u) on top of what padding puts
     there, E from zero. The rest of the map learns of it as far as receptive fields reach.
 

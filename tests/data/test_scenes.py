@@ -12,7 +12,8 @@ from einops import rearrange, reduce
 from torch import Tensor
 
 from semconv.data import scenes
-from semconv.data.scenes import CLASS_NAMES, NUM_CLASSES, SHAPES, WORLDS, SceneBatch, World, channel_moments, draw_scenes
+from semconv.data.motifs import CLASS_NAMES, NUM_CLASSES, SHAPES
+from semconv.data.scenes import WORLDS, SceneBatch, World, channel_moments, draw_scenes
 from semconv.hashing import make_keys
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from semconv.data import ImageData
 from semconv.data.images import Images
-from semconv.data.scenes import CLASS_NAMES, draw_scenes
+from semconv.data.motifs import CLASS_NAMES
+from semconv.data.scenes import draw_scenes
 from semconv.data.sources import FIRST_TEST_SCENE, SCENES_SEED
 
 datasets = pytest.importorskip("datasets")

@@ -5,9 +5,20 @@ import torch
 from torch import Tensor
 
 from semconv.convolution import SemanticConv2d
-from semconv.indicators import Coordinates, Mask
+from semconv.corruption import View
+from semconv.indicators import Coordinates, Grid, Indicator, Mask
 from semconv.mechanisms import OverlayAdd, OverlayReplace
 from tests.oracles import SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
+
+
+class Flipped(Indicator):
+    """What differs between images and is not the mask: the mask upside down."""
+
+    channels, per_image, low, high = 1, True, 0.0, 1.0
+    tells = "mask"
+
+    def forward(self, view: View, grid: Grid) -> Tensor:
+        return Mask()(view._replace(mask=view.mask.flip(1)), grid)
 
 
 def lay(module: SemanticConv2d, x: Tensor, signals: Tensor) -> Tensor:
@@ -73,3 +84,12 @@ def test_replacing_where_nothing_is_masked_is_plain():
     view = draw_view(count=0)
     module, indicators = build(OverlayReplace)
     assert_same(module(view.pixels, indicators(view)), module.convolution(view.pixels))
+
+
+def test_a_token_carries_what_else_is_told_of_the_image():
+    view = draw_view()
+    module, indicators = build(OverlayReplace, [Coordinates(), Flipped(), Mask()])
+    signals = signal_map(view.mask, *SIZE, 1)
+    flipped = signal_map(view.mask.flip(1), *SIZE, 1)[:, :1]
+    x = lay(module, pad(view.pixels, 1, "zeros"), torch.cat([signals[:, :1], flipped, signals[:, 1:]], 1))
+    assert_same(module(view.pixels, indicators(view)), convolve(x, module.convolution.weight, module.convolution.bias))
