@@ -49,8 +49,8 @@ class ImageData(LightningDataModule):
         label_column: of hfds and hfids. Default: the first of classes, else label or labels, if any; labels are -1 without.
         root: folder of torch/ data.
         download: download torch/ data that are not there.
-        num_images: length of the train split of scenes (default 8192), and of streams that do not know their own.
-        num_test_images: likewise of the test split (default 2048).
+        num_images: length of the train split of scenes (default 4096), and of streams that do not know their own.
+        num_test_images: likewise of the test split (default 1024).
         num_workers: processes that read ahead, per device. Streams use one at most.
         seed: of order and augmentation.
 

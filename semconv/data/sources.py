@@ -17,7 +17,7 @@ from semconv.data.streams import open_webdataset
 
 SCENES_SEED = 0  # the data set's own, whatever the run's
 FIRST_TEST_SCENE = 2**32  # beyond any train set, so that more training images leave the test as it is
-NUM_SCENES = {"train": 8192, "test": 2048}
+NUM_SCENES = {"train": 4096, "test": 1024}
 IMAGENET_MOMENTS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GREY = (0.299, 0.587, 0.114)  # ITU-R 601-2, as Pillow and torchvision
 # timm takes any split but train for the test split
