@@ -59,7 +59,11 @@ class SemconvCLI(LightningCLI):
             trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
             seed_everything_default=0,
             # omegaconf+ resolves interpolations after all files and options are merged, so that an override propagates
-            parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False},
+            parser_kwargs={
+                "parser_mode": "omegaconf+",
+                "allow_abbrev": False,
+                "description": "Train and test networks by masked reconstruction. `semconv compare RUNS` puts runs side by side.",
+            },
             parser_class=OneLineParser,
             subclass_mode_model=True,
             subclass_mode_data=True,

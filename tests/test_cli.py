@@ -8,7 +8,7 @@ import torch
 import yaml
 from PIL import Image
 
-from semconv.cli import main
+from semconv.cli import build, main
 from tests.experiments import FOLDER, arguments, built, every_experiment
 
 SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--data.num_images=160", "--data.num_test_images=20"]
@@ -110,6 +110,17 @@ def test_the_saved_configuration_stands_alone(tmp_path):
     first, again = summary(run), summary(the_run(tmp_path / "b"))
     assert first["test/masked_mse"] == again["test/masked_mse"]
     assert first["seed"] == 3
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "data").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_tier_fits_every_network(path, monkeypatch):
+    monkeypatch.delenv("SEMCONV_DATA", raising=False)
+    for name in ("mae_vit", "cnn_channels"):
+        cli = build([*arguments(name), "-c", str(path)])
+        assert cli.model.geometry.size == cli.datamodule.size
+        assert cli.model.batch_size == cli.datamodule.batch_size
+        assert cli.model.objective.patch == cli.model.geometry.cell
+        assert all(source.name.startswith((".", "hfds/.", "torch/")) for source in cli.datamodule.candidates)
 
 
 def saved_checkpoint(folder: Path) -> str:

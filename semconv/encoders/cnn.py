@@ -76,40 +76,24 @@ class SemanticCNN(Encoder):
                 mlp_ratio = _matched_ratio(build, mechanism, target)
         widths, depths = SIZES[size]
         strides = _strides(geometry.cell)
-        places = _places(depth)
         self.stride, self.num_features = geometry.cell, widths[-1]
         self.indicators = Indicators(indicators or ())
-        self.tells = self.indicators.tells if mechanism is not Plain else frozenset()
-
-        def convolution(
-            place: int, first: bool, channels: tuple[int, int], kernel: int, stride: int = 1, groups: int = 1
-        ) -> SemanticConv2d:
-            told = place in places and (first or depth == "all")
-            return SemanticConv2d(
-                *channels,
-                kernel,
-                stride=stride,
-                groups=groups,
-                padding_mode=geometry.padding_mode,
-                indicators=self.indicators,
-                mechanism=mechanism if told else Plain,
-            )
-
-        self.stem = _Reduction(
-            convolution(0, True, (geometry.channels, widths[0]), 7, stride=strides[0]), after=make_norm(norm, widths[0])
-        )
-        drop_rates = torch.linspace(0, drop_path, sum(depths), device="cpu").tolist()
+        spatial = _SpatialConvolutions(geometry, self.indicators, mechanism, depth)
+        stem = spatial.make(0, True, (geometry.channels, widths[0]), 7, stride=strides[0])
+        self.stem = _Reduction(stem, after=make_norm(norm, widths[0]))
+        drop_rates = torch.linspace(0, drop_path, sum(depths), device="cpu").split(depths)
         self.stages = nn.ModuleList()
         for i, width in enumerate(widths):
             stage: list[nn.Module] = []
             if i:
-                step = convolution(i + 1, True, (widths[i - 1], width), 3, stride=strides[i] // strides[i - 1])
+                step = spatial.make(i + 1, True, (widths[i - 1], width), 3, stride=strides[i] // strides[i - 1])
                 stage.append(_Reduction(step, before=make_norm(norm, widths[i - 1])))
-            for _ in range(depths[i]):
-                spatial = convolution(i + 1, not stage, (width, width), kernel_size, groups=width)
-                stage.append(ConvNeXtBlock(spatial, width, norm, mlp_ratio, drop_rates.pop(0)))
+            for rate in drop_rates[i].tolist():
+                convolution = spatial.make(i + 1, not stage, (width, width), kernel_size, groups=width)
+                stage.append(ConvNeXtBlock(convolution, width, norm, mlp_ratio, rate))
             self.stages.append(nn.ModuleList(stage))
         self.norm = make_norm(norm, widths[-1])
+        self.tells = self.indicators.tells if spatial.any_told else frozenset()
         self.apply(self.init_weights)
 
     def forward(self, view: View) -> Encoding:
@@ -123,6 +107,32 @@ class SemanticCNN(Encoder):
 
     def init_weights(self, module: nn.Module) -> None:
         init_convolutional(module)
+
+
+class _SpatialConvolutions:
+    """Makes the spatial convolutions of a network, told or not according to where they stand."""
+
+    def __init__(self, geometry: Geometry, indicators: Indicators, mechanism: MechanismFactory, depth: Depth | list[int]) -> None:
+        self.padding_mode, self.indicators, self.mechanism = geometry.padding_mode, indicators, mechanism
+        self.places, self.everywhere = _places(depth), depth == "all"
+        self.any_told = False
+
+    def make(
+        self, place: int, first: bool, channels: tuple[int, int], kernel_size: int, stride: int = 1, groups: int = 1
+    ) -> SemanticConv2d:
+        """A convolution of stage `place`, the stem being 0; `first` if it is the first one there."""
+        told = place in self.places and (first or self.everywhere)
+        made = SemanticConv2d(
+            *channels,
+            kernel_size,
+            stride=stride,
+            groups=groups,
+            padding_mode=self.padding_mode,
+            indicators=self.indicators,
+            mechanism=self.mechanism if told else Plain,
+        )
+        self.any_told |= not isinstance(made.mechanism, Plain)
+        return made
 
 
 class ConvNeXtBlock(nn.Module):
