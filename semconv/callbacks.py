@@ -142,7 +142,7 @@ class Summary(Callback):
 
 
 class Panels(Callback):
-    """Pictures original | seen | reconstruction | pasted, of the first test images, the same for every variant.
+    """Pictures original | seen | reconstruction | pasted, of test images, the same for every variant.
 
     Args:
         directory: the run's folder; pictures go to `media` in it.
@@ -153,10 +153,10 @@ class Panels(Callback):
         self.directory, self.num_images = directory, num_images
 
     @rank_zero_only
-    def on_test_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Batch, batch_idx: int, *_: int) -> None:
-        if batch_idx == 0:
-            first = Batch(*(values[: self.num_images] for values in batch))
-            self._save(trainer, module, module.predict_step(first), "test.png")
+    def on_test_start(self, trainer: Trainer, module: Any) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        batch = Batch(*(values.to(module.device) for values in data.sample("test", self.num_images)))
+        self._save(trainer, module, module.predict_step(data.on_after_batch_transfer(batch)), "test.png")
 
     def on_predict_batch_end(
         self, trainer: Trainer, module: Any, outputs: Reconstruction, batch: Batch, batch_idx: int, *_: int

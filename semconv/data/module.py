@@ -13,7 +13,7 @@ from semconv.data.augmentation import Augmentation
 from semconv.data.batch import Batch, normalise
 from semconv.data.images import Channels, Images
 from semconv.data.loading import BatchReader, Loader
-from semconv.data.order import Tickets, check_shares, evaluation_batches, is_validation, train_batches
+from semconv.data.order import Ticket, Tickets, check_shares, evaluation_batches, is_validation, train_batches
 from semconv.data.sources import Moments, Source, open_first
 from semconv.data.streams import StreamImages
 
@@ -188,6 +188,13 @@ class ImageData(LightningDataModule):
 
     def predict_dataloader(self) -> Loader:
         return self.evaluation_dataloader("test")
+
+    def sample(self, part: Part, count: int) -> Batch:
+        """`count` images spread evenly over a part (over the first block of a stream), the same for every run; uint8, as loaded."""
+        images, index = self.select(part)
+        reach = min(len(index), images.block)
+        chosen = torch.linspace(0, reach - 1, min(count, reach)).long()
+        return BatchReader(copy(images), self.size)[Ticket(0, index[chosen])]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
         """Normalise the images, on the device."""

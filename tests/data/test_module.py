@@ -211,3 +211,11 @@ def test_two_processes_see_what_one_sees(tmp_path: Path) -> None:
         seen[devices] = sorted(entry for record in records for entry in record)
     assert len(seen[1]) == 2 * (20 + 11)
     assert seen[1] == seen[2]
+
+
+def test_a_sample_is_spread_evenly_over_a_part():
+    data = ImageData("scenes", num_images=100, num_test_images=41)
+    batch = data.sample("test", 5)
+    assert batch.index.tolist() == [0, 10, 20, 30, 40]
+    assert torch.equal(batch.images, torch.as_tensor(data.select("test")[0].read(batch.index)[0]))
+    assert len(data.sample("validation", 1000).index) == len(data.select("validation")[1])
