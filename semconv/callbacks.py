@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from semconv.corruption import View
 from semconv.data import Batch
+from semconv.encoders.encoder import count_parameters
 from semconv.evaluation import to_unit
 from semconv.pictures import contact_sheet, save_picture
 from semconv.tasks import MaskedReconstruction, Reconstruction
@@ -109,8 +110,8 @@ class Cost(Callback):
     def _write_size(self, module: LightningModule) -> None:
         assert isinstance(module, MaskedReconstruction)
         parameters = {
-            "cost/parameters": _num_parameters(module),
-            "cost/encoder_parameters": _num_parameters(module.encoder),
+            "cost/parameters": count_parameters(module),
+            "cost/encoder_parameters": count_parameters(module.encoder),
         }
         update_summary(self.directory, {**parameters, "cost/flops": count_flops(module)})
 
@@ -259,10 +260,6 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _num_parameters(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def _now(device: torch.device) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from semconv.corruption import CamouflageFill, Fill, Hide, View, ZeroFill
 from semconv.encoders import Geometry, MAEViT, SemanticCNN
-from semconv.encoders.cnn import count_parameters
+from semconv.encoders.encoder import count_parameters
 from semconv.hashing import make_keys
 from semconv.masking import (
     BlockMasker,

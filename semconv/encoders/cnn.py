@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import View
-from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
+from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, count_parameters
 from semconv.encoders.vit import MAEViT
 from semconv.indicators import Indicator, Indicators, Signals
 
@@ -192,11 +192,6 @@ def init_convolutional(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
     elif callable(reset := getattr(module, "reset_parameters", None)):
         reset()
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Trainable parameters."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def _strides(cell: int) -> list[int]:

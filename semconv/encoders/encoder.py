@@ -96,3 +96,8 @@ def initialise(network: nn.Module, seed: int) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(make_keys(seed, "weights", network.part, path)))  # type: ignore[arg-type]
             network.init_weights(module)  # type: ignore[operator]
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
