@@ -20,11 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from semconv.corruption import View
 from semconv.data import Batch
+from semconv.data.batch import to_unit
 from semconv.encoders.encoder import count_parameters
-from semconv.evaluation import to_unit
 from semconv.pictures import contact_sheet, save_picture
 from semconv.tasks import MaskedReconstruction, Reconstruction
-from semconv.tracking import update_summary
+from semconv.tracking import identity, update_summary
 
 
 class StartRecord(Callback):
@@ -36,16 +36,19 @@ class StartRecord(Callback):
     """
 
     def __init__(self, directory: Path, config: dict[str, Any]) -> None:
-        self.directory, self.config = directory, config
+        self.directory, self.config, self.started = directory, config, False
 
     @rank_zero_only
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self.directory.exists():  # testing after fitting, in the same run
+        if self.started:  # testing after fitting, in the same run
             return
+        if self.directory.exists():
+            raise ValueError(f"{self.directory} holds a run already: give another WANDB_RUN_ID, or none")
         self.directory.mkdir(parents=True)
         (self.directory / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
-        update_summary(self.directory, {"experiment": self.config["experiment"], "seed": self.config["seed_everything"]})
+        update_summary(self.directory, identity(self.config))
         print(f"run folder: {self.directory}", file=sys.stderr, flush=True)
+        self.started = True
 
 
 class Throughput:
@@ -100,9 +103,14 @@ class Cost(Callback):
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         self.throughput.go_on(module.device)
 
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.throughput.go_on(module.device)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.throughput.pause(module.device)  # what follows is writing checkpoints
+
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self.throughput.pause(module.device)
         values = {"cost/train_images_per_second": self.throughput.rate, "cost/peak_memory_bytes": peak_memory(module.device)}
         update_summary(self.directory, values)
 
@@ -152,6 +160,9 @@ class Panels(Callback):
 
     def __init__(self, directory: Path, num_images: int = 8) -> None:
         self.directory, self.num_images = directory, num_images
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.directory = trainer.strategy.broadcast(self.directory)  # each process has thought of a folder of its own
 
     @rank_zero_only
     def on_test_start(self, trainer: Trainer, module: Any) -> None:
@@ -219,7 +230,8 @@ class RunProgress(ProgressBar):
         now = time.monotonic()
         if now - self._read_at > 0.25 or trainer.global_step >= self._bar.tasks[0].total:  # type: ignore[operator]
             rate, self._read_at = self._images / (now - self._start), now
-            self._bar.update(self._task, completed=trainer.global_step, loss=f"{outputs['loss'].item():.4f}", rate=rate)
+            loss = outputs["loss"].item() * trainer.accumulate_grad_batches  # by which Lightning has divided it
+            self._bar.update(self._task, completed=trainer.global_step, loss=f"{loss:.4f}", rate=rate)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._stop()

@@ -34,8 +34,25 @@ class Trainer(lightning.Trainer):
             datamodule: the data.
             ckpt_path: checkpoint to go on from.
         """
+        if datamodule is not None:
+            datamodule.setup("test")  # a missing test split is refused before training, not after it
         self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
         self.test(model, datamodule=datamodule, verbose=False)
+
+    def predict(  # type: ignore[override]
+        self,
+        model: lightning.LightningModule,
+        datamodule: lightning.LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+    ) -> None:
+        """Write pictures of the reconstructed test images; predictions are not kept in memory.
+
+        Args:
+            model: what predicts.
+            datamodule: the data.
+            ckpt_path: checkpoint with its weights.
+        """
+        super().predict(model, datamodule=datamodule, return_predictions=False, ckpt_path=ckpt_path)
 
 
 class OneLineParser(LightningArgumentParser):
@@ -82,7 +99,10 @@ class SemconvCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would look for hyperparameters in it; ours are in config.yaml
-        path = self.config.get(f"{self.config.get('subcommand')}.ckpt_path")
+        subcommand = self.config.get("subcommand")
+        path = self.config.get(f"{subcommand}.ckpt_path")
+        if subcommand in ("validate", "test", "predict") and not path:
+            raise ValueError(f"{subcommand} needs trained weights: give --ckpt_path runs/<experiment>/<run>/checkpoints/last.ckpt")
         if path and not zipfile.is_zipfile(path):
             what = "is no whole checkpoint" if Path(path).exists() else "does not exist"
             raise ValueError(f"{path} {what}: give a file such as runs/<experiment>/<run>/checkpoints/last.ckpt")
@@ -94,16 +114,20 @@ class SemconvCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         directory = new_run_directory(self._get(self.config, "runs"), self._get(self.config, "experiment"))
         config = self._get(self.config_init, "trainer")
-        loggers = [RunRecord(directory), *_as_list(config.get("logger") or None)]
+        loggers = [RunRecord(directory), *(logger for logger in _as_list(config.get("logger")) if isinstance(logger, Logger))]
         callbacks = [*_as_list(config.get("callbacks")), *self._callbacks(directory)]
-        callbacks += [] if config.get("enable_progress_bar") is False else [RunProgress()]
+        if config.get("enable_progress_bar") is not False:
+            callbacks.append(RunProgress())
+        if config.get("enable_checkpointing") is not False:
+            folder = directory / "checkpoints"
+            last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+            callbacks.append(last)
         return super().instantiate_trainer(**kwargs, logger=loggers, callbacks=callbacks, default_root_dir=str(directory))
 
     def _callbacks(self, directory: Path) -> list[Callback]:
         self._dump_config()
         return [
             StartRecord(directory, self.config_dump),
-            ModelCheckpoint(directory / "checkpoints", filename="last", enable_version_counter=False),
             Cost(directory),
             Summary(directory),
             Panels(directory),
@@ -137,7 +161,7 @@ def quieten() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # a resumed run keeps its checkpoints in its own folder
-    for message in (".*does not have many workers", "The dirpath has changed from"):
+    for message in (".*does not have many workers", "The dirpath has changed from", ".*isinstance.treespec, LeafSpec"):
         warnings.filterwarnings("ignore", message)
 
 
@@ -155,5 +179,5 @@ def _is_own(error: BaseException) -> bool:
     return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
 
 
-def _as_list(value: Logger | Callback | list | None) -> list:
+def _as_list(value: Any) -> list:
     return value if isinstance(value, list) else [] if value is None else [value]

@@ -7,19 +7,6 @@ from semconv.masking import spread_mask
 from semconv.objective import Objective
 
 
-def hidden_mse(prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error over each image's hidden pixels and their channels: `b`, float32.
-
-    Args:
-        prediction: `b c h w`.
-        images: `b c h w`, in the same units.
-        mask: bool `b gh gw`, True = masked.
-    """
-    hidden = spread_mask(mask, (images.shape[2], images.shape[3]))
-    errors = torch.where(hidden, (prediction.float() - images.float()).square(), 0)
-    return errors.sum((1, 2, 3)) / (hidden.sum((1, 2, 3)) * images.shape[1])
-
-
 def psnr(mse: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of mean squared errors between pixels in [0, 1]; at most 100 dB."""
     return -10 * torch.log10(mse.clamp(min=1e-10))
@@ -55,9 +42,3 @@ def mean_fill(pixels: Tensor, mask: Tensor, normalised: bool) -> Tensor:
     visible = ~spread_mask(mask, (pixels.shape[2], pixels.shape[3]))
     total = torch.where(visible, pixels, 0).sum((2, 3), keepdim=True, dtype=torch.float32)
     return (total / visible.sum((2, 3), keepdim=True)).expand_as(pixels)
-
-
-def to_unit(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Normalised pixels `b c h w` on the scale from 0 to 1 again, cut to it."""
-    spread, centre = (pixels.new_tensor(values)[:, None, None] for values in (std, mean))
-    return (pixels * spread + centre).clamp(0, 1)

@@ -27,13 +27,14 @@ def make_keys(*words: int | str | Tensor, device: torch.device | str | None = No
     Returns:
         int64 keys of the broadcast shape; a scalar where every word is one.
     """
-    tensors = [word for word in words if isinstance(word, Tensor)]
-    key = torch.zeros((), dtype=torch.int64, device=tensors[0].device if tensors else device)
+    key: int | Tensor = 0
     for word in words:
         if isinstance(word, str):
             word = zlib.crc32(word.encode())
-        key = _mix(_mix(key + GOLDEN) ^ word)
-    return key
+        if isinstance(key, int) and isinstance(word, Tensor):  # up to here plain integers do, and take a fraction of the time
+            key = _as_tensor(key, word.device)
+        key = _fold(key, word)
+    return key if isinstance(key, Tensor) else _as_tensor(key, device)
 
 
 def hash_words(keys: Tensor, count: int) -> Tensor:
@@ -63,12 +64,32 @@ def permutation(keys: Tensor, count: int) -> Tensor:
     return hash_words(keys, count).argsort(dim=-1, stable=True)
 
 
+def _fold(key: int | Tensor, word: int | Tensor) -> int | Tensor:
+    if isinstance(key, int) and isinstance(word, int):
+        return _mix_int(_mix_int(key + GOLDEN) ^ (word % 2**64))
+    state = torch.as_tensor(key)
+    return _mix(_mix(state + GOLDEN) ^ word)
+
+
 def _mix(state: Tensor) -> Tensor:
     state = (state ^ _shift_right(state, 30)) * FIRST
     state = (state ^ _shift_right(state, 27)) * SECOND
     return state ^ _shift_right(state, 31)
 
 
+def _mix_int(state: int) -> int:
+    """The same for one integer from 0 to 2**64 - 1."""
+    state %= 2**64
+    state = (state ^ (state >> 30)) * FIRST % 2**64
+    state = (state ^ (state >> 27)) * SECOND % 2**64
+    return state ^ (state >> 31)
+
+
 def _shift_right(state: Tensor, bits: int) -> Tensor:
     # torch shifts int64 arithmetically: clear the copies of the sign bit
     return (state >> bits) & (2 ** (64 - bits) - 1)
+
+
+def _as_tensor(state: int, device: torch.device | str | None) -> Tensor:
+    """An unsigned 64-bit integer as int64 holds it; filled in on the device, for a copy would wait for it."""
+    return torch.full((), state - 2**64 if state >= 2**63 else state, dtype=torch.int64, device=device)

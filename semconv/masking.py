@@ -55,15 +55,23 @@ class Masker(ABC):
         Raises:
             ValueError: no cell, or every cell, would be masked.
         """
-        place = 0.5 if key is None else uniform(key, 1).item()
-        ratio = self.low + place * (self.high - self.low)
-        count = round(ratio * num_cells)
-        if not 0 < count < num_cells:
-            raise ValueError(
-                f"mask ratio {ratio:g} hides {count} of {num_cells} cells: "
-                "at least one must be hidden and one visible; change the ratio or use smaller cells"
-            )
-        return count
+        place = 0.5 if key is None or self.low == self.high else uniform(key, 1).item()
+        self.check(num_cells)
+        return round((self.low + place * (self.high - self.low)) * num_cells)
+
+    def check(self, num_cells: int) -> None:
+        """Refuse a ratio, or a range that holds one, under which nothing or everything is masked.
+
+        Raises:
+            ValueError: no cell, or every cell, would be masked.
+        """
+        for ratio in (self.low, self.high):
+            count = round(ratio * num_cells)
+            if not 0 < count < num_cells:
+                raise ValueError(
+                    f"mask ratio {ratio:g} hides {count} of {num_cells} cells: "
+                    "at least one must be hidden and one visible; change the ratio or use smaller cells"
+                )
 
 
 class RandomMasker(Masker):
@@ -142,11 +150,13 @@ class CentreMasker(Masker):
         super().__init__(ratio)
 
     def order(self, keys: Tensor, grid: tuple[int, int]) -> Tensor:
-        row, column = (_offsets(length, keys.device) for length in grid)
+        row, column = (_offsets(length) for length in grid)
         row, column = row[:, None], column[None, :]
         # the Euclidean term orders cells of one ring, the middle of its sides before its corners
         distance = torch.maximum(row.abs(), column.abs()) + (row**2 + column**2) * (0.1 / max(grid))
-        return _same_for_all(distance.flatten(), keys)
+        # found on the CPU, as not every device has float64
+        ranks = distance.flatten().argsort(stable=True).argsort()
+        return _same_for_all(ranks.to(keys.device, non_blocking=True), keys)
 
 
 class HalfMasker(Masker):
@@ -199,9 +209,9 @@ def _bayer(row: Tensor, column: Tensor, bits: int) -> Tensor:
     return value
 
 
-def _offsets(length: int, device: torch.device) -> Tensor:
+def _offsets(length: int) -> Tensor:
     """Signed distance of each cell's centre from the middle, as a share of the side, float64."""
-    return (torch.arange(length, device=device, dtype=torch.float64) + 0.5) / length - 0.5
+    return (torch.arange(length, dtype=torch.float64) + 0.5) / length - 0.5
 
 
 def _same_for_all(order: Tensor, keys: Tensor) -> Tensor:

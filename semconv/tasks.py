@@ -11,9 +11,10 @@ from torchmetrics import MeanMetric
 
 from semconv.corruption import Corruption, View
 from semconv.data import Batch
+from semconv.data.batch import to_unit
 from semconv.decoders import Decoder
 from semconv.encoders import Encoder, Geometry, Size, initialise
-from semconv.evaluation import give_moments, hidden_mse, mean_fill, psnr, to_unit
+from semconv.evaluation import give_moments, mean_fill, psnr
 from semconv.hashing import make_keys
 from semconv.indicators import PaddingMode
 from semconv.masking import Masker, spread_mask
@@ -89,21 +90,25 @@ class MaskedReconstruction(lightning.LightningModule):
         super().__init__()
         self.geometry = Geometry(channels, image_size, cell, padding_mode)
         self.num_cells = self.geometry.grid[0] * self.geometry.grid[1]
-        masker.count(self.num_cells)  # a ratio that hides all or nothing is refused now, not at the first step
+        masker.check(self.num_cells)  # refused now, not at the first step
         self.masker, self.corruption, self.objective = masker, corruption, objective
+        self.pixel_error = Objective(cell, normalise=False)
         self.squared = Objective(objective.patch, objective.normalise, "mse", objective.eps)
         self.objective.masked_patches(torch.zeros(1, *self.geometry.grid), torch.zeros(1, 1, *image_size))
         self.encoder = encoder(self.geometry, size)
         self.decoder = decoder(self.geometry, size, self.encoder)
         initialise(self.encoder, seed)
         initialise(self.decoder, seed)
+        if compile:
+            self.encoder.compile()
+            self.decoder.compile()
         self.size, self.seed, self.evaluation_seed = size, seed, evaluation_seed
         self.base_lr, self.min_lr, self.warmup, self.betas = base_lr, min_lr, warmup, betas
         self.weight_decay, self.decay_tokens, self.batch_size = weight_decay, decay_tokens, batch_size
-        self.compiles = compile
         names = ["val/masked_mse", "test/masked_mse", "test/mean_fill_mse", "test/psnr_given_moments"]
         names += [] if objective.normalise else ["test/pixel_mse", "test/psnr"]
-        self.metrics = nn.ModuleDict({name: MeanMetric() for name in names})
+        # a NaN is to be seen in the mean, and nobody is to wait for the device to look for one
+        self.metrics = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
 
     def forward(self, view: View) -> Tensor:
         """Predict an image in target space from a view: `b c h w`."""
@@ -171,11 +176,6 @@ class MaskedReconstruction(lightning.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def setup(self, stage: str) -> None:
-        if self.compiles:
-            self.encoder.compile()
-            self.decoder.compile()
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved, own = checkpoint["state_dict"], self.state_dict()
         for name in sorted(saved.keys() | own.keys()):
@@ -188,7 +188,7 @@ class MaskedReconstruction(lightning.LightningModule):
 
     def _pixel_mse(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         moments = self.trainer.datamodule.moments  # type: ignore[attr-defined]
-        return hidden_mse(to_unit(prediction, *moments), to_unit(images, *moments), mask)
+        return self.pixel_error.per_image(to_unit(prediction, *moments), to_unit(images, *moments), mask)
 
     def _measure(self, name: str, values: Tensor) -> None:
         """Log the mean over all images of a stage, exact for uneven batches and several devices."""

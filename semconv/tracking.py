@@ -12,6 +12,10 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+DATA_KEYS = ("source", "size", "channels", "batch_size", "num_images", "num_test_images", "crop_scale", "flip")
+MODEL_KEYS = ("cell", "size", "padding_mode", "masker", "corruption", "objective")
+TRAINER_KEYS = ("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches", "accumulate_grad_batches", "fast_dev_run")
+
 
 class RunRecord(Logger):
     """Writes `metrics.jsonl`, one line per logged step, into a run's folder.
@@ -50,6 +54,21 @@ def new_run_directory(runs: str, experiment: str) -> Path:
     """Where a new run is recorded: `<runs>/<experiment>/<run id>`; the id is that of the W&B run where one is given."""
     run_id = os.environ.get("WANDB_RUN_ID") or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
     return Path(runs) / experiment / run_id
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is known by: its variant, its seed, and the protocol that runs must share to be ranked together.
+
+    Args:
+        config: the run's whole configuration, as in `config.yaml`.
+    """
+    model, data, trainer = config["model"]["init_args"], config["data"].get("init_args", {}), config["trainer"]
+    protocol = {
+        "data": {key: data.get(key) for key in DATA_KEYS},
+        "model": {key: model.get(key) for key in MODEL_KEYS},
+        "trainer": {key: trainer[key] for key in TRAINER_KEYS},
+    }
+    return {"experiment": config["experiment"], "seed": config["seed_everything"], "protocol": protocol}
 
 
 def update_summary(directory: Path, values: Mapping[str, Any]) -> None:

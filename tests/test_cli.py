@@ -87,6 +87,29 @@ def test_fit_validate_and_predict(tmp_path):
     assert len(list((the_run(tmp_path / "predict") / "media" / "predict").glob("*.png"))) == 20
 
 
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_untrained_weights_are_not_examined(subcommand, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([subcommand, *short("cnn_plain", tmp_path)])
+    assert stop.value.code == 2
+    assert f"{subcommand} needs trained weights: give --ckpt_path" in capsys.readouterr().err
+
+
+def test_a_missing_test_split_is_refused_before_training(tmp_path, capsys):
+    for i in range(40):
+        (tmp_path / "images" / "train").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (i, i, i)).save(tmp_path / "images" / "train" / f"{i}.png")
+    with pytest.raises(SystemExit):
+        main(["run", *short("cnn_plain", tmp_path / "runs"), f"--data.source={tmp_path / 'images'}", "--data.batch_size=8"])
+    assert "no split 'test'" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_without_checkpoints_or_with_lightnings_own_logger_runs(tmp_path):
+    main(["fit", *short("cnn_plain", tmp_path), "--trainer.enable_checkpointing=false", "--trainer.logger=true"])
+    assert not (the_run(tmp_path) / "checkpoints").exists()
+
+
 @pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict", "run"])
 def test_an_override_reaches_every_value_that_is_derived_from_it(subcommand, capsys):
     options = ["--data.size=[64,32]", "--model.cell=8", "--seed_everything=5", "--data.batch_size=16", "--print_config"]
@@ -133,6 +156,7 @@ BAD_INPUT = {
     "empty source": (["--data.source={empty}"], "{empty}"),
     "size not divisible by cell": (["--data.size=[30,32]"], "30 x 32 is not divisible by the mask cell of 4"),
     "no visible cell": (["--model.masker.ratio=0.999"], "hides 64 of 64 cells"),
+    "no visible cell at an end of a range": (["--model.masker.ratio=[0.25,0.999]"], "hides 64 of 64 cells"),
     "no masked cell": (["--model.masker.ratio=0.001"], "hides 0 of 64 cells"),
     "ratio out of range": (["--model.masker.ratio=1.5"], "mask ratio is 1.5"),
     "unknown class": (["--model.masker=semconv.masking.NoMasker"], "NoMasker"),
@@ -143,6 +167,7 @@ BAD_INPUT = {
     "missing checkpoint": (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt does not exist"),
     "broken checkpoint": (["--ckpt_path={broken}"], "is no whole checkpoint"),
     "checkpoint of another shape": (["--ckpt_path={checkpoint}", "--model.size=tiny"], "of another model"),
+    "empty batch": (["--data.batch_size=0"], "batch_size is 0"),
     "batch larger than the data": (["--data.batch_size=1000"], "batch_size is 1000"),
     "nothing to tell": (["--model.encoder.mechanism=semconv.mechanisms.Channels"], "Channels has nothing to tell"),
     "odd cell": (["--model.cell=1", "--model.objective.normalise=false"], "1 must be 2, 4, 8, 16 or 32"),

@@ -5,12 +5,23 @@ import sys
 import pytest
 
 from semconv.comparison import main
+from semconv.tracking import TRAINER_KEYS, identity
 
 
-def write_run(folder, experiment, error, **more):
+def config(source="scenes"):
+    """As much of a run's configuration as names its protocol."""
+    part = {"class_path": "semconv.masking.RandomMasker", "init_args": {"ratio": 0.75}}
+    model = {"cell": 4, "size": "test", "masker": part, "corruption": {"class_path": "Hide"}, "objective": part}
+    data = {"source": source, "size": [32, 32], "batch_size": 64}
+    trainer = dict.fromkeys(TRAINER_KEYS) | {"max_epochs": 1, "max_steps": -1}
+    return {"model": {"init_args": model}, "data": {"init_args": data}, "trainer": trainer}
+
+
+def write_run(folder, experiment, error, source="scenes", **more):
     folder.mkdir(parents=True)
     values = {
-        "experiment": experiment,
+        **identity({**config(source), "experiment": experiment, "seed_everything": int(folder.name)}),
+        "trainer/global_step": 10,
         "test/masked_mse": error,
         "test/mean_fill_mse": 0.97,
         "cost/encoder_parameters": 1000,
@@ -27,7 +38,7 @@ def test_variants_stand_best_first_with_mean_and_deviation_over_runs(tmp_path, c
     main([str(tmp_path)])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     # the mean of .5 and .7, and their standard deviation, .1 times the root of 2
-    assert rows[1:] == [
+    assert rows[2:] == [
         ["told", "2", "0.6000", "±", "0.1414", "1,000", "1,234", "20"],
         ["plain", "1", "0.8000", "1,000", "1,234", "10"],
         ["mean", "fill", "0.9700", "0", "0"],
@@ -44,7 +55,32 @@ def test_a_run_that_is_not_finished_is_named_and_left_out(tmp_path, capsys):
     output = capsys.readouterr()
     assert f"left out: {tmp_path / 'told' / '2'}" in output.err
     assert f"left out: {tmp_path / 'told' / '3'}" in output.err
-    assert len(output.out.splitlines()) == 3
+    assert len(output.out.splitlines()) == 4
+
+
+def test_runs_of_another_protocol_stand_in_another_table(tmp_path, capsys):
+    write_run(tmp_path / "a" / "1", "told", 0.5)
+    write_run(tmp_path / "b" / "1", "told", 0.7, source="cifar10")
+    main([str(tmp_path)])
+    titles = [line for line in capsys.readouterr().out.splitlines() if "cells of 4" in line]
+    assert [title.split()[0] for title in titles] == ["scenes", "cifar10"]
+    assert titles[0].rstrip().endswith("Hide(), RandomMasker(ratio=0.75), batches of 64, max_epochs 1")
+
+
+def test_of_two_runs_of_one_seed_the_later_counts(tmp_path, capsys):
+    write_run(tmp_path / "a" / "1", "told", 0.5)
+    write_run(tmp_path / "b" / "1", "told", 0.7)
+    main([str(tmp_path)])
+    output = capsys.readouterr()
+    assert "0.7000" in output.out
+    assert "0.5000" not in output.out
+    assert f"left out: {tmp_path / 'a' / '1'}" in output.err
+
+
+def test_what_does_not_beat_the_floor_is_marked(tmp_path, capsys):
+    write_run(tmp_path / "a" / "1", "told", 0.99)
+    main([str(tmp_path)])
+    assert "told (does not beat mean fill)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("folder", ["empty", "missing"])

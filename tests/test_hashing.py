@@ -34,6 +34,13 @@ def test_keys_do_not_depend_on_the_batch_they_are_made_in():
     assert torch.equal(together, alone)
 
 
+def test_integers_and_tensors_make_the_same_keys():
+    for seed in (0, 5, -3, 2**62):
+        plain = make_keys(seed, "mask", 7, 9)
+        assert torch.equal(plain, make_keys(torch.tensor(seed), "mask", torch.tensor(7), 9))
+        assert torch.equal(plain, make_keys(seed, "mask", 7, torch.tensor(9)))
+
+
 def test_every_word_and_its_place_count():
     keys = [make_keys(1, 2), make_keys(2, 1), make_keys(1, 2, 0), make_keys("1", 2), make_keys(1, 3)]
     assert len({int(key) for key in keys}) == len(keys)

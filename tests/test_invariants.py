@@ -11,6 +11,7 @@ from semconv.corruption import CamouflageFill, Fill, Hide, View, ZeroFill
 from semconv.encoders import Geometry, MAEViT, SemanticCNN
 from semconv.encoders.encoder import count_parameters
 from semconv.hashing import make_keys
+from semconv.indicators import Coordinates, Mask
 from semconv.masking import (
     BlockMasker,
     CentreMasker,
@@ -21,6 +22,7 @@ from semconv.masking import (
     RasterMasker,
     spread_mask,
 )
+from semconv.mechanisms import AppendedValues, Channels, MaskToken, OverlayAdd, OverlayReplace
 from semconv.tasks import MaskedReconstruction
 from tests.experiments import CNNS, built, encoder_factory, every_cnn, every_experiment, look, make_task, random_images, stir
 
@@ -120,6 +122,16 @@ def test_every_trainable_weight_is_trained(name):
     task.objective(task(view), images, mask).backward()
     idle = [key for key, parameter in task.named_parameters() if parameter.requires_grad and parameter.grad is None]
     assert idle == []
+
+
+@pytest.mark.parametrize("mechanism", [AppendedValues, Channels, MaskToken, OverlayAdd, OverlayReplace])
+@pytest.mark.parametrize("indicators", [[Mask], [Mask, Coordinates]], ids=str)
+def test_no_mechanism_holds_a_weight_that_nothing_trains(mechanism, indicators):
+    geometry = Geometry(3, (32, 32), 4)
+    encoder = SemanticCNN(geometry, "test", [indicator() for indicator in indicators], mechanism)
+    view = View(torch.randn(1, 3, 32, 32), torch.rand(1, 8, 8) < 0.5, 32)
+    encoder(view).features.square().sum().backward()
+    assert [key for key, parameter in encoder.named_parameters() if parameter.grad is None] == []
 
 
 def test_cnn_variants_differ_below_the_encoder_alone():

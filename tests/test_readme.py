@@ -78,6 +78,14 @@ def test_the_convolution_works_without_anything_else():
     assert scope["features"].shape == (8, 64, 32, 32)
 
 
+def test_pictures_and_tables_are_there():
+    text = (ROOT / "README.md").read_text()
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert pictures
+    assert all((ROOT / picture).is_file() for picture in pictures)
+    assert not re.findall(r"^[A-Z_]{4,}$", text, flags=re.MULTILINE)
+
+
 def test_no_command_is_left_out():
     known = ("semconv ", "make ", "pip install -e .")
     assert [command for command in COMMANDS if command and not command.startswith(known)] == []

@@ -25,6 +25,12 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     return (images.float() / 255 - centre) / spread
 
 
+def to_unit(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Normalised images (b c h w) on the scale of 0 to 1 again, cut to it: float32."""
+    centre, spread = _on_device(mean, std, images.device)
+    return (images.float() * spread + centre).clamp(0, 1)
+
+
 @cache  # a copy per step would wait for the device
 def _on_device(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     return (

@@ -102,6 +102,8 @@ class ImageData(LightningDataModule):
         self.train_split = train_split
         self.test_split = test_split
         self.validation_split = validation_split
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: give at least 1")
         self.num_images = num_images
         self.num_test_images = num_test_images
         self.num_workers = num_workers

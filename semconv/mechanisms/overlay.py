@@ -56,14 +56,15 @@ class Token(nn.Module):
     def __init__(self, channels: int, indicators: Indicators) -> None:
         super().__init__()
         self.vector = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        self.told = SignalConv2d(indicators.num_per_image - 1, indicators.num_shared, channels)
+        others = (indicators.num_per_image - 1, indicators.num_shared)
+        self.told = SignalConv2d(*others, channels) if any(others) else None
 
     def forward(self, x: Tensor, signals: Signals, grid: Grid) -> Tensor:
         """Lay the token over the masked sites of `b c h w`."""
         masked = signals.masked(grid).to(x.dtype)
         sites = signals.at(grid)
         # the mask stands first among the signals, and says nothing more where it is 1
-        told = self.told(sites._replace(per_image=sites.per_image[:, 1:]), grid)
+        told = self.told(sites._replace(per_image=sites.per_image[:, 1:]), grid) if self.told else 0.0
         return x * (1 - masked) + _like(self.vector + told, x) * masked
 
 
