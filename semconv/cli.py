@@ -150,10 +150,10 @@ def main(arguments: list[str]) -> None:
         SemconvCLI(arguments)
     except ValueError as error:
         # jsonargparse wraps what a constructor raises
-        own = [cause for cause in causes(error) if isinstance(cause, ValueError) and _is_own(cause)]
-        if not own:
+        said = [message for cause in causes(error) if (message := own_message(cause))]
+        if not said:
             raise
-        fail(str(own[-1]))
+        fail(said[-1])
 
 
 def quieten() -> None:
@@ -173,10 +173,16 @@ def causes(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _is_own(error: BaseException) -> bool:
-    """Whether an error was raised by this package, on purpose: all others are bugs and keep their traceback."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+def own_message(error: BaseException) -> str | None:
+    """What this package has to say to the user; None for an error from elsewhere, which keeps its traceback."""
+    text = str(error)
+    if "in DataLoader worker process" in text:  # raised anew from a worker, with its traceback as text
+        frames = re.findall(r'File "([^"]+)", line', text)
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    else:
+        frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    own = isinstance(error, ValueError) and frames and Path(frames[-1]).is_relative_to(Path(__file__).parent)
+    return text if own else None
 
 
 def _as_list(value: Any) -> list:

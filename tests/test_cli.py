@@ -105,6 +105,21 @@ def test_a_missing_test_split_is_refused_before_training(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_broken_image_is_named_in_one_line(num_workers, tmp_path, capsys):
+    folder = tmp_path / "images" / "train"
+    folder.mkdir(parents=True)
+    for i in range(40):
+        (folder / f"{i}.png").write_text("no image")
+    options = [f"--data.source={tmp_path / 'images'}", "--data.batch_size=8", f"--data.num_workers={num_workers}"]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *short("cnn_plain", tmp_path / "runs"), *options])
+    assert stop.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("semconv: error:")]
+    assert ".png" in line
+
+
 def test_a_run_without_checkpoints_or_with_lightnings_own_logger_runs(tmp_path):
     main(["fit", *short("cnn_plain", tmp_path), "--trainer.enable_checkpointing=false", "--trainer.logger=true"])
     assert not (the_run(tmp_path) / "checkpoints").exists()
