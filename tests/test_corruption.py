@@ -225,7 +225,11 @@ def test_impossible_shares_are_refused_in_one_line(make, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("corruption", [*(Hide(fill()) for fill in FILLS), Noise(), Bert(), Bert(CamouflageFill())], ids=repr)
+@pytest.mark.parametrize(
+    "corruption",
+    [*(Hide(fill()) for fill in FILLS), Noise(), Bert(), Bert(CamouflageFill())],
+    ids=lambda corruption: type(corruption).__name__,
+)
 def test_cells_may_be_oblong_and_images_of_any_shape(corruption):
     images, mask = make_images(2, 1, (6, 30), torch.bfloat16), draw_mask(2, (3, 5), 7)
     view = corruption(images, mask, 7, keys(2))
