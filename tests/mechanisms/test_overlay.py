@@ -22,8 +22,13 @@ class Flipped(Indicator):
 
 
 def lay(module: SemanticConv2d, x: Tensor, signals: Tensor) -> Tensor:
-    """Put the token, with x and y through E, over the masked share of each pixel; signals are mask, x, y."""
-    token, told = learned(module, "token.vector").flatten(), learned(module, "token.told.weight")[:, :, 0, 0]
+    """Put the token, with x and y through E, over the masked share of each pixel; signals are mask, x, y.
+
+    Where the mask alone is told there is no E.
+    """
+    token = learned(module, "token.vector").flatten()
+    weights = [value[:, :, 0, 0] for key, value in module.state_dict().items() if key.endswith("token.told.weight")]
+    told = weights[0] if weights else token.new_zeros(len(token), 0)
     out = x.detach().clone()
     for i in range(x.shape[2]):
         for j in range(x.shape[3]):
