@@ -19,7 +19,7 @@ from semconv.tracking import RunRecord, new_run_directory
 
 
 class Trainer(lightning.Trainer):
-    """Lightning's Trainer, with `run`."""
+    """Lightning's Trainer, which can also fit and then test, and predicts without keeping what it predicts."""
 
     def run(
         self,

@@ -15,7 +15,7 @@ from rich.table import Table
 from semconv.console import fail
 
 Run = dict[str, Any]
-REQUIRED = ("protocol", "trainer/global_step", "test/masked_mse", "test/mean_fill_mse", "cost/encoder_parameters")
+REQUIRED = ("protocol", "variant", "trainer/global_step", "test/masked_mse", "test/mean_fill_mse", "cost/encoder_parameters")
 
 
 def main(arguments: list[str]) -> None:
@@ -46,7 +46,7 @@ def find_runs(folders: list[Path]) -> list[Run]:
             if missing:
                 _leave_out(path.parent, f"it has no {missing[0]}")
                 continue
-            key = json.dumps([run["protocol"], run["experiment"], run["seed"]], sort_keys=True)
+            key = json.dumps([run["protocol"], _variant(run), run["seed"]], sort_keys=True)
             if key in runs:
                 _leave_out(runs[key]["folder"], f"{path.parent} is a later run of its seed")
             runs[key] = {**run, "folder": path.parent}
@@ -58,20 +58,23 @@ def describe(protocol: dict[str, Any]) -> str:
     data, model, trainer = protocol["data"], protocol["model"], protocol["trainer"]
     parts = [f"{data['source']} {_size(data['size'])}", f"cells of {model['cell']}", f"size {model['size']}"]
     parts += [_part(model["masker"]), _part(model["corruption"]), _part(model["objective"])]
-    parts += [f"batches of {data['batch_size']}"]
+    parts += [f"batches of {data['batch_size']}", f"base_lr {model['base_lr']}"]
     parts += [f"{key} {value}" for key, value in trainer.items() if value not in (None, -1, False)]
     return ", ".join(parts)
 
 
 def make_table(runs: list[Run]) -> Table:
-    """One row per variant, the best first, and the floor that each must beat."""
+    """One row per variant, the best first, and the floor that each must beat.
+
+    Runs of one name whose networks were configured in different ways stand in rows of their own.
+    """
     table = Table("variant", "n", "masked MSE", "encoder parameters", "parameters", "train images/s", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     floor = _mean(runs, "test/mean_fill_mse")
-    groups = _grouped(runs, lambda run: run["experiment"])
-    for name, group in sorted(groups.items(), key=lambda item: _mean(item[1], "test/masked_mse")):
-        beaten = _mean(group, "test/masked_mse") < floor
+    groups = _grouped(runs, _variant).values()
+    for group in sorted(groups, key=lambda group: _mean(group, "test/masked_mse")):
+        name, beaten = group[0]["experiment"], _mean(group, "test/masked_mse") < floor
         table.add_row(name if beaten else f"{name} (does not beat mean fill)", *_cells(group))
     table.add_row("mean fill", "", f"{floor:.4f}", "0", "0", "")
     return table
@@ -82,6 +85,10 @@ def _grouped(runs: list[Run], key: Callable[[Run], str]) -> dict[str, list[Run]]
     for run in runs:
         groups[key(run)].append(run)
     return groups
+
+
+def _variant(run: Run) -> str:
+    return json.dumps([run["experiment"], run["variant"]], sort_keys=True)
 
 
 def _cells(group: list[Run]) -> list[str]:

@@ -13,8 +13,15 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 DATA_KEYS = ("source", "size", "channels", "batch_size", "num_images", "num_test_images", "crop_scale", "flip")
-MODEL_KEYS = ("cell", "size", "padding_mode", "masker", "corruption", "objective")
-TRAINER_KEYS = ("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches", "accumulate_grad_batches", "fast_dev_run")
+MODEL_KEYS = (
+    *("cell", "size", "padding_mode", "masker", "corruption", "objective", "evaluation_seed"),
+    *("base_lr", "min_lr", "warmup", "betas", "weight_decay", "decay_tokens"),
+)
+TRAINER_KEYS = (
+    *("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches", "accumulate_grad_batches", "fast_dev_run"),
+    *("precision", "gradient_clip_val"),
+)
+VARIANT_KEYS = ("encoder", "decoder")
 
 
 class RunRecord(Logger):
@@ -57,7 +64,7 @@ def new_run_directory(runs: str, experiment: str) -> Path:
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run is known by: its variant, its seed, and the protocol that runs must share to be ranked together.
+    """What a run is known by: its name, its seed, its networks, and the protocol that runs must share to be ranked together.
 
     Args:
         config: the run's whole configuration, as in `config.yaml`.
@@ -68,7 +75,8 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
         "model": {key: model.get(key) for key in MODEL_KEYS},
         "trainer": {key: trainer[key] for key in TRAINER_KEYS},
     }
-    return {"experiment": config["experiment"], "seed": config["seed_everything"], "protocol": protocol}
+    variant = {key: model.get(key) for key in VARIANT_KEYS}
+    return {"experiment": config["experiment"], "seed": config["seed_everything"], "variant": variant, "protocol": protocol}
 
 
 def update_summary(directory: Path, values: Mapping[str, Any]) -> None:

@@ -8,19 +8,20 @@ from semconv.comparison import main
 from semconv.tracking import TRAINER_KEYS, identity
 
 
-def config(source="scenes"):
+def config(source="scenes", base_lr=0.008, depth="all"):
     """As much of a run's configuration as names its protocol."""
     part = {"class_path": "semconv.masking.RandomMasker", "init_args": {"ratio": 0.75}}
     model = {"cell": 4, "size": "test", "masker": part, "corruption": {"class_path": "Hide"}, "objective": part}
+    model |= {"base_lr": base_lr, "encoder": {"depth": depth}}
     data = {"source": source, "size": [32, 32], "batch_size": 64}
     trainer = dict.fromkeys(TRAINER_KEYS) | {"max_epochs": 1, "max_steps": -1}
     return {"model": {"init_args": model}, "data": {"init_args": data}, "trainer": trainer}
 
 
-def write_run(folder, experiment, error, source="scenes", **more):
+def write_run(folder, experiment, error, source="scenes", base_lr=0.008, depth="all", **more):
     folder.mkdir(parents=True)
     values = {
-        **identity({**config(source), "experiment": experiment, "seed_everything": int(folder.name)}),
+        **identity({**config(source, base_lr, depth), "experiment": experiment, "seed_everything": int(folder.name)}),
         "trainer/global_step": 10,
         "test/masked_mse": error,
         "test/mean_fill_mse": 0.97,
@@ -64,7 +65,18 @@ def test_runs_of_another_protocol_stand_in_another_table(tmp_path, capsys):
     main([str(tmp_path)])
     titles = [line for line in capsys.readouterr().out.splitlines() if "cells of 4" in line]
     assert [title.split()[0] for title in titles] == ["scenes", "cifar10"]
-    assert titles[0].rstrip().endswith("Hide(), RandomMasker(ratio=0.75), batches of 64, max_epochs 1")
+    assert titles[0].rstrip().endswith("Hide(), RandomMasker(ratio=0.75), batches of 64, base_lr 0.008, max_epochs 1")
+
+
+def test_runs_of_another_rate_or_another_depth_are_not_averaged(tmp_path, capsys):
+    write_run(tmp_path / "a" / "1", "told", 0.5)
+    write_run(tmp_path / "b" / "1", "told", 0.6, base_lr=0.1)
+    write_run(tmp_path / "c" / "1", "told", 0.7, depth="stem")
+    main([str(tmp_path)])
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert [error in output.out for error in ("0.5000", "0.6000", "0.7000")] == [True] * 3
+    assert output.out.count("cells of 4") == 2
 
 
 def test_of_two_runs_of_one_seed_the_later_counts(tmp_path, capsys):
