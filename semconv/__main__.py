@@ -6,18 +6,64 @@ import sys
 # OpenMP's threads wait for each other spinning, and so slow down other runs on the same cores; asleep they cost nothing
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+TRAINING = {
+    "fit": "train",
+    "run": "train, then test, as one run: what sweeps call",
+    "test": "examine trained weights on the test images",
+    "validate": "examine trained weights on the validation images",
+    "predict": "write pictures of reconstructed test images",
+}
+LOOKING = {
+    "compare": "finished runs side by side, one row per variant",
+    "list": "variants, mechanisms, indicators, maskers and other parts that there are",
+}
+
 
 def main() -> None:
     """Dispatch to a subcommand; only those that train import torch."""
-    arguments = sys.argv[1:]
-    if arguments[:1] == ["compare"]:
-        from semconv.comparison import main as compare
+    command, *arguments = sys.argv[1:] or ["--help"]
+    match command:
+        case "-h" | "--help":
+            print(overview())
+        case "--version":
+            from semconv import __version__
 
-        compare(arguments[1:])
-    else:
-        from semconv.cli import main as train
+            print(__version__)
+        case "compare":
+            from semconv.comparison import main as compare
 
-        train(arguments)
+            compare(arguments)
+        case "list":
+            from semconv.listing import main as show
+
+            show(arguments)
+        case _ if command in TRAINING:
+            from semconv.cli import main as train
+
+            train([command, *arguments])
+        case _:
+            from semconv.arguments import nearest
+            from semconv.console import fail
+
+            found = nearest(command, [*TRAINING, *LOOKING])
+            fail(f"there is no command {command}: " + (f"did you mean {found}?" if found else "semconv --help lists them"))
+
+
+def overview() -> str:
+    """What `semconv --help` prints."""
+    lines = ["semconv trains networks by masked reconstruction, told in different ways what is masked and where they are.", ""]
+    for title, commands in (("Training and testing", TRAINING), ("Looking", LOOKING)):
+        lines += [f"{title}:", *(f"  semconv {name:<10}{text}" for name, text in commands.items()), ""]
+    return "\n".join(
+        [
+            *lines,
+            "A variant is trained with",
+            "  semconv run -c experiments/base.yaml -c experiments/<variant>.yaml [--dotted.key value]",
+            "and one that was stopped goes on with",
+            "  semconv run --resume runs/<experiment>/<run>",
+            "`semconv COMMAND --help` lists every option. --debug shows the traceback of an error.",
+        ]
+    )
 
 
 if __name__ == "__main__":

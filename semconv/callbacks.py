@@ -1,280 +1,253 @@
-"""What a run reports besides its loss: its cost, its summary, pictures, and how far it is."""
+"""Lightning callbacks for any LightningModule: record, cost, dynamics and pictures of a run, into its folder.
 
-import resource
-import sys
+They can be imported without Lightning, W&B and semconv's own data and tasks. A plain loop uses what they are made of: `RunFolder`
+(semconv.tracking.folder), `Throughput` and `count_flops` (semconv.cost), `contact_sheet` (semconv.pictures).
+"""
+
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
-from rich.text import Text
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from semconv.corruption import View
-from semconv.data import Batch
-from semconv.data.batch import to_unit
+from semconv.cost import Throughput, count_flops, peak_memory
 from semconv.encoders.encoder import count_parameters
-from semconv.pictures import contact_sheet, save_picture
-from semconv.tasks import MaskedReconstruction, Reconstruction
-from semconv.tracking import identity, update_summary
+from semconv.pictures import Reconstruction, contact_sheet, save_picture
+from semconv.tracking.folder import RunFolder, Status
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+else:
+    try:
+        from lightning.pytorch import Callback
+    except ModuleNotFoundError:
+        Callback = object
 
 
-class StartRecord(Callback):
-    """Makes a run's folder, with its whole configuration, once its data have been found.
+class Record(Callback):
+    """Makes a run's folder once its data have been found, and keeps its summary: status, clocks, the last metrics.
 
     Args:
-        directory: the run's folder.
+        folder: the run's.
         config: what `config.yaml` is to hold.
+        summary: what `summary.json` is to begin with.
+        resume: whether the folder is there, and the run goes on in it.
     """
 
-    def __init__(self, directory: Path, config: dict[str, Any]) -> None:
-        self.directory, self.config, self.started = directory, config, False
+    def __init__(
+        self, folder: RunFolder, config: Mapping[str, Any], summary: Mapping[str, Any] | None = None, resume: bool = False
+    ) -> None:
+        self.folder, self.config, self.summary, self.resume = folder, config, summary or {}, resume
+        self.samples_seen, self._begun = 0, False
 
-    @rank_zero_only
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self.started:  # testing after fitting, in the same run
+    def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
+        self.folder.path = trainer.strategy.broadcast(self.folder.path)  # each process has thought of a name of its own
+        if not trainer.is_global_zero:
             return
-        if self.directory.exists():
-            raise ValueError(f"{self.directory} holds a run already: give another WANDB_RUN_ID, or none")
-        self.directory.mkdir(parents=True)
-        (self.directory / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False), encoding="utf-8")
-        update_summary(self.directory, identity(self.config))
-        print(f"run folder: {self.directory}", file=sys.stderr, flush=True)
-        self.started = True
+        if not self._begun and not self.resume:
+            self.folder.create(self.config, **_machine(trainer))
+            self.folder.summarise(self.summary)
+            self._begun = True
+        self._set("running")
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"samples_seen": self.samples_seen}
 
-class Throughput:
-    """Images per second of training, without the first batches and without validation; devices are waited for only when read."""
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.samples_seen = state_dict["samples_seen"]
 
-    WARMUP = 5
+    def on_train_start(self, trainer: "Trainer", module: "LightningModule") -> None:
+        if trainer.is_global_zero and self.resume and not self._begun:
+            self.folder.go_on(trainer.global_step, self.config, **_machine(trainer))
+            self._begun = True
+        self._tell(trainer)
 
-    def __init__(self) -> None:
-        self.images, self.seconds, self._batches = 0, 0.0, 0
-        self._since: float | None = None
+    def on_train_batch_end(self, trainer: "Trainer", module: "LightningModule", outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.samples_seen += count_images(batch) * trainer.world_size
+        self._tell(trainer)
 
-    def count(self, images: int, device: torch.device) -> None:
-        """A training batch is done."""
-        self._batches += 1
-        if self._batches == self.WARMUP:
-            self._since = _now(device)
-        elif self._batches > self.WARMUP:
-            self.images += images
+    def on_train_end(self, trainer: "Trainer", module: "LightningModule") -> None:
+        self._summarise(
+            trainer,
+            {
+                "trainer/global_step": trainer.global_step,
+                "trainer/epoch": trainer.current_epoch,
+                "samples_seen": self.samples_seen,
+            },
+        )
 
-    def pause(self, device: torch.device) -> None:
-        if self._since is not None:
-            self.seconds += _now(device) - self._since
-            self._since = None
+    def on_validation_end(self, trainer: "Trainer", module: "LightningModule") -> None:
+        if trainer.state.fn == "validate":
+            self._summarise(trainer, {})
 
-    def go_on(self, device: torch.device) -> None:
-        if self._batches >= self.WARMUP:
-            self._since = _now(device)
+    def on_test_end(self, trainer: "Trainer", module: "LightningModule") -> None:
+        # a key that does not apply is null, with the reason beside it
+        absent: Mapping[str, str] = getattr(module, "absent_metrics", {})
+        reasons = {f"{key}/reason": reason for key, reason in absent.items()}
+        self._summarise(trainer, {**dict.fromkeys(absent), **reasons})
 
-    @property
-    def rate(self) -> float | None:
-        return self.images / self.seconds if self.seconds else None
+    def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
+        if trainer.is_global_zero and self._begun:
+            skipped: Mapping[str, Any] = getattr(getattr(trainer, "datamodule", None), "skipped", {})
+            self.folder.summarise({"data/skipped_images": skipped} if skipped else {})
+            self._set("finished")
+
+    def on_exception(self, trainer: "Trainer", module: "LightningModule", exception: BaseException) -> None:
+        if trainer.is_global_zero and self._begun:
+            clocks = {"trainer/global_step": trainer.global_step, "samples_seen": self.samples_seen}
+            self.folder.summarise(clocks if trainer.state.fn == "fit" else {})
+            self._set("failed" if isinstance(exception, Exception) else "terminated")
+
+    def _summarise(self, trainer: "Trainer", values: Mapping[str, Any]) -> None:
+        if trainer.is_global_zero:
+            metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
+            self.folder.summarise({**metrics, **values})
+
+    def _set(self, status: Status) -> None:
+        self.folder.summarise({"status": status})
+
+    def _tell(self, trainer: "Trainer") -> None:
+        for logger in trainer.loggers:
+            if hasattr(logger, "samples_seen"):
+                logger.samples_seen = self.samples_seen
 
 
 class Cost(Callback):
-    """Parameters, FLOPs, images per second and peak memory, into the run's summary."""
+    """Parameters, FLOPs, images per second and peak memory, into the run's summary.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory, self.throughput = directory, Throughput()
+    FLOPs are those of one forward pass of the module's `example_input_array`, as Lightning calls it; null where there is none.
+    """
 
-    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._write_size(module)
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder, self.throughput = folder, Throughput()
+        self.size: dict[str, Any] = {}
 
-    def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._write_size(module)
+    def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
+        if not self.size:  # before the module is shared out over devices
+            encoder, example = getattr(pl_module, "encoder", None), pl_module.example_input_array
+            inputs = example if isinstance(example, tuple) else (example,)
+            self.size = {
+                "cost/parameters": count_parameters(pl_module),
+                "cost/encoder_parameters": count_parameters(encoder) if encoder is not None else None,
+                "cost/flops": count_flops(pl_module, *inputs) if example is not None else None,
+            }
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        self.throughput.count(len(batch.images) * trainer.world_size, module.device)
+    def on_fit_start(self, trainer: "Trainer", module: "LightningModule") -> None:
+        self._summarise(trainer, self.size)
 
-    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_test_start(self, trainer: "Trainer", module: "LightningModule") -> None:
+        self._summarise(trainer, self.size)
+
+    def on_train_batch_end(self, trainer: "Trainer", module: "LightningModule", outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.throughput.count(count_images(batch) * trainer.world_size, module.device)
+
+    def on_validation_start(self, trainer: "Trainer", module: "LightningModule") -> None:
         self.throughput.pause(module.device)
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_validation_end(self, trainer: "Trainer", module: "LightningModule") -> None:
         self.throughput.go_on(module.device)
 
-    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: "Trainer", module: "LightningModule") -> None:
         self.throughput.go_on(module.device)
 
-    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: "Trainer", module: "LightningModule") -> None:
         self.throughput.pause(module.device)  # what follows is writing checkpoints
 
-    @rank_zero_only
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_end(self, trainer: "Trainer", module: "LightningModule") -> None:
         values = {"cost/train_images_per_second": self.throughput.rate, "cost/peak_memory_bytes": peak_memory(module.device)}
-        update_summary(self.directory, values)
+        self._summarise(trainer, values)
 
-    @rank_zero_only
-    def _write_size(self, module: LightningModule) -> None:
-        assert isinstance(module, MaskedReconstruction)
-        parameters = {
-            "cost/parameters": count_parameters(module),
-            "cost/encoder_parameters": count_parameters(module.encoder),
-        }
-        update_summary(self.directory, {**parameters, "cost/flops": count_flops(module)})
+    def _summarise(self, trainer: "Trainer", values: Mapping[str, Any]) -> None:
+        if trainer.is_global_zero:
+            self.folder.summarise(values)
 
 
-class Summary(Callback):
-    """Writes the last validation's and the test's metrics into the run's summary."""
+class Dynamics(Callback):
+    """Logs gradient norm (before clipping), learning rate and images per second with each row of training metrics."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self) -> None:
+        self._images, self._since = 0, 0.0
 
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._write(trainer, {"trainer/global_step": trainer.global_step, "trainer/epoch": trainer.current_epoch})
+    def on_train_start(self, trainer: "Trainer", module: "LightningModule") -> None:
+        self._images, self._since = 0, time.perf_counter()
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            self._write(trainer, {})
+    def on_before_optimizer_step(self, trainer: "Trainer", module: "LightningModule", optimizer: torch.optim.Optimizer) -> None:
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # of the others, nothing is logged
+            gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+            module.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
+            module.log("train/learning_rate", optimizer.param_groups[0]["lr"])
 
-    def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
-        assert isinstance(module, MaskedReconstruction)
-        reason = "targets are normalised per patch: a prediction has no colour or contrast of its own"
-        absent = {key: None for key in ("test/pixel_mse", "test/psnr") if module.objective.normalise}
-        reasons = {f"{key}/reason": reason for key in absent}
-        self._write(trainer, {**absent, **reasons})
-
-    @rank_zero_only
-    def _write(self, trainer: Trainer, values: dict[str, Any]) -> None:
-        metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
-        update_summary(self.directory, {**metrics, **values})
+    def on_train_batch_end(self, trainer: "Trainer", module: "LightningModule", outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._images += count_images(batch) * trainer.world_size
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            now = time.perf_counter()
+            module.log("train/images_per_second", self._images / (now - self._since))
+            self._images, self._since = 0, now
 
 
 class Panels(Callback):
-    """Pictures original | seen | reconstruction | pasted, of test images, the same for every variant.
+    """Pictures original | seen | reconstruction | pasted, the same images for every variant, into `media/` and to loggers that take them.
+
+    For any module whose `predict_step` returns a `semconv.pictures.Reconstruction`. The images are spread over the whole set where
+    the data module has `sample(part, count)`, and are else the first of the first batch.
 
     Args:
-        directory: the run's folder; pictures go to `media` in it.
-        num_images: how many test images are shown.
+        folder: the run's.
+        num_images: how many images are shown.
     """
 
-    def __init__(self, directory: Path, num_images: int = 8) -> None:
-        self.directory, self.num_images = directory, num_images
+    def __init__(self, folder: RunFolder, num_images: int = 8) -> None:
+        self.folder, self.num_images = folder, num_images
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.directory = trainer.strategy.broadcast(self.directory)  # each process has thought of a folder of its own
+    def on_test_batch_start(self, trainer: "Trainer", module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if batch_idx == 0 and trainer.is_global_zero:
+            self._show(trainer, self._reconstruct(trainer, module, "test", batch), "test")
 
-    @rank_zero_only
-    def on_test_start(self, trainer: Trainer, module: Any) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        batch = Batch(*(values.to(module.device) for values in data.sample("test", self.num_images)))
-        self._save(trainer, module, module.predict_step(data.on_after_batch_transfer(batch)), "test.png")
+    def on_validation_batch_start(
+        self, trainer: "Trainer", module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx == 0 and trainer.is_global_zero and not trainer.sanity_checking:
+            self._show(trainer, self._reconstruct(trainer, module, "validation", batch), "val")
 
     def on_predict_batch_end(
-        self, trainer: Trainer, module: Any, outputs: Reconstruction, batch: Batch, batch_idx: int, *_: int
+        self, trainer: "Trainer", module: Any, outputs: Reconstruction, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        for i, index in enumerate(outputs.numbers.tolist()):
-            one = Reconstruction(*(values[i : i + 1] for values in outputs))
-            self._save(trainer, module, one, f"predict/{index:06d}.png")
+        for i, number in enumerate(outputs.numbers.tolist()):
+            columns = {caption: images[i : i + 1] for caption, images in outputs.columns.items()}
+            save_picture(contact_sheet(columns, outputs.note), self.folder.media / "predict" / f"{number:06d}.png")
 
-    def _save(self, trainer: Trainer, module: Any, made: Reconstruction, name: str) -> None:
-        moments = trainer.datamodule.moments  # type: ignore[attr-defined]
-        note = "reconstructions have each patch's true mean and contrast" if module.objective.normalise else ""
-        columns = {
-            "original": to_unit(made.images, *moments),
-            "seen": to_unit(made.seen, *moments),
-            "reconstruction": to_unit(made.predicted, *moments),
-            "pasted": to_unit(made.pasted, *moments),
-        }
-        save_picture(contact_sheet(columns, note), self.directory / "media" / name)
+    def _reconstruct(self, trainer: "Trainer", module: Any, part: str, batch: Any) -> Reconstruction:
+        data: Any = getattr(trainer, "datamodule", None)
+        if hasattr(data, "sample"):
+            batch = tree_map_only(Tensor, lambda tensor: tensor.to(module.device), data.sample(part, self.num_images))
+            batch = data.on_after_batch_transfer(batch, 0)
+        else:
+            batch = tree_map_only(Tensor, lambda tensor: tensor[: self.num_images], batch)
+        with trainer.precision_plugin.forward_context():
+            return module.predict_step(batch, 0)
 
-
-class RunProgress(ProgressBar):
-    """One line for the whole run: steps, loss, images per second, time left. Waits for the device four times a second only."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._bar: Progress | None = None
-        self._task, self._images = TaskID(0), 0
-        self._read_at = self._start = 0.0
-        self._enabled = True
-
-    def disable(self) -> None:
-        self._enabled = False
-
-    def enable(self) -> None:
-        self._enabled = True
-
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        if not self._enabled:
-            return
-        self._bar = Progress(
-            TextColumn("train"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}"),
-            _Rate(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=Console(file=sys.stderr),
-            refresh_per_second=4,
-        )
-        self._start, self._images = time.monotonic(), 0
-        total = int(trainer.estimated_stepping_batches)
-        self._task = self._bar.add_task("train", total=total, completed=trainer.global_step, loss="-", rate=None)
-        self._bar.start()
-
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if self._bar is None:
-            return
-        self._images += len(batch.images) * trainer.world_size
-        now = time.monotonic()
-        if now - self._read_at > 0.25 or trainer.global_step >= self._bar.tasks[0].total:  # type: ignore[operator]
-            rate, self._read_at = self._images / (now - self._start), now
-            loss = outputs["loss"].item() * trainer.accumulate_grad_batches  # by which Lightning has divided it
-            self._bar.update(self._task, completed=trainer.global_step, loss=f"{loss:.4f}", rate=rate)
-
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._stop()
-
-    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        self._stop()
-
-    def _stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+    def _show(self, trainer: "Trainer", made: Reconstruction, stage: str) -> None:
+        save_picture(contact_sheet(made.columns, made.note), self.folder.media / f"{stage}.png")
+        captions = [f"{stage} image {number}" for number in made.numbers.tolist()]
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_panels"):
+                logger.log_panels(f"{stage}/panels", made.columns, made.mask, captions)
 
 
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        rate = task.fields["rate"]
-        return Text("- images/s" if rate is None else f"{rate:,.0f} images/s")
+def count_images(batch: Any) -> int:
+    """How many images a batch of any form has: the length of its first tensor."""
+    return len(next(leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)))
 
 
-def count_flops(module: MaskedReconstruction) -> int:
-    """Floating-point operations of one image's forward pass, masks at the training ratio; a multiply-add counts as two."""
-    geometry, device = module.geometry, module.device
-    pixels = torch.zeros(1, geometry.channels, *geometry.size, device=device)
-    count = module.masker.count(module.num_cells)
-    mask = module.masker(torch.zeros(1, dtype=torch.int64, device=device), geometry.grid, count)
-    training = module.training
-    module.eval()
-    # attention is counted in the plain kernel, whose operations the counter knows on every device
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        module(View(pixels, mask, count))
-    module.train(training)
-    return counter.get_total_flops()
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes held at most: by the allocator of a CUDA device, else by the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+def _machine(trainer: "Trainer") -> dict[str, Any]:
+    """What the run is computed on."""
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return {
+        "device": name,
+        "num_devices": trainer.world_size,
+        "precision": trainer.precision,
+        "num_threads": torch.get_num_threads(),
+    }

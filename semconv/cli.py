@@ -1,21 +1,36 @@
 """fit, validate, test, predict and run: a LightningCLI whose every run has a folder of its own and whose errors are one line."""
 
+import contextlib
+import importlib
+import io
 import logging
 import re
 import traceback
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import CheckpointIO
 
-from semconv.callbacks import Cost, Panels, RunProgress, StartRecord, Summary
+from semconv.announcement import Announcement
+from semconv.arguments import flatten, follower_problem, nearest, prepare, read, unknown_part, without
+from semconv.callbacks import Cost, Dynamics, Panels, Record
 from semconv.console import fail
-from semconv.tracking import RunRecord, new_run_directory
+from semconv.interruption import Interruption, Terminated, listen
+from semconv.progress import RunProgress
+from semconv.saving import Checkpoints, WholeCheckpointIO, newest_checkpoint, read_checkpoint
+from semconv.tracking.facts import derived_facts
+from semconv.tracking.folder import RunFolder
+from semconv.tracking.identity import identity
+from semconv.tracking.record import RunRecord
+from semconv.tracking.secrets import redact
+from semconv.tracking.wandb_record import WandbOptions, WandbRecord
 
 
 class Trainer(lightning.Trainer):
@@ -55,13 +70,24 @@ class Trainer(lightning.Trainer):
         super().predict(model, datamodule=datamodule, return_predictions=False, ckpt_path=ckpt_path)
 
 
+class Refused(SystemExit):
+    """Arguments that the parser does not take. Nobody's but `main`'s to catch: who builds without it exits with code 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(2)
+        self.message = message
+
+
 class OneLineParser(LightningArgumentParser):
-    """Reports what is wrong with the arguments in one line."""
+    """Says what is wrong with the arguments in one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         keys = [key for key in re.findall(r'Parser key "([^"]+)"', message) if key != "config"]
         reason = str(causes(ex)[-1]) if ex else message
-        fail(f"{'.'.join(keys)}: {reason}" if keys and f'"{keys[-1]}"' not in reason else reason)
+        said = f"{'.'.join(keys)}: {reason}" if keys and f'"{keys[-1]}"' not in reason else reason
+        raise Refused(
+            re.sub(r"Expected a <class '(\w+)'>", r"Expected a \1", said.replace("a typing.Literal[", "one of ["))
+        ) from ex
 
 
 class SemconvCLI(LightningCLI):
@@ -84,7 +110,7 @@ class SemconvCLI(LightningCLI):
             parser_class=OneLineParser,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            args=args,
+            args=prepare(args),
             run=run,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -96,42 +122,59 @@ class SemconvCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
+        problem = follower_problem(self._whole().as_dict())
+        if problem:
+            raise ValueError(problem)
+
+    def _whole(self) -> Namespace:
+        """The configuration of the subcommand, or of what is built without one."""
+        subcommand = self.config.get("subcommand")
+        return self.config[subcommand] if subcommand else self.config
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would look for hyperparameters in it; ours are in config.yaml
-        subcommand = self.config.get("subcommand")
-        path = self.config.get(f"{subcommand}.ckpt_path")
-        if subcommand in ("validate", "test", "predict") and not path:
+        config, subcommand = self._whole(), self.config.get("subcommand")
+        if config.get("resume"):
+            config["ckpt_path"] = _resumable(RunFolder(config["resume"]))
+        elif subcommand in ("validate", "test", "predict") and not config.get("ckpt_path"):
             raise ValueError(f"{subcommand} needs trained weights: give --ckpt_path runs/<experiment>/<run>/checkpoints/last.ckpt")
-        if path and not zipfile.is_zipfile(path):
-            what = "is no whole checkpoint" if Path(path).exists() else "does not exist"
-            raise ValueError(f"{path} {what}: give a file such as runs/<experiment>/<run>/checkpoints/last.ckpt")
+        elif config.get("ckpt_path"):
+            read_checkpoint(Path(config["ckpt_path"]))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", type=str, default="unnamed", help="Name of the variant: the folder of its runs.")
         parser.add_argument("--runs", type=str, default="runs", help="Folder in which each run gets a folder of its own.")
+        parser.add_argument("--resume", type=str | None, help="Folder of a run that was stopped, to go on with it there.")
+        parser.add_argument(
+            "--checkpoint_every",
+            type=int | None,
+            help="Steps between the checkpoints that are kept. checkpoints/last.ckpt is written then, and at the end of each epoch.",
+        )
+        parser.add_class_arguments(WandbOptions, "wandb")
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
-        directory = new_run_directory(self._get(self.config, "runs"), self._get(self.config, "experiment"))
-        config = self._get(self.config_init, "trainer")
-        loggers = [RunRecord(directory), *(logger for logger in _as_list(config.get("logger")) if isinstance(logger, Logger))]
-        callbacks = [*_as_list(config.get("callbacks")), *self._callbacks(directory)]
+        self._dump_config()
+        saved = redact({key: value for key, value in self.config_dump.items() if key != "resume"})
+        whole, config = self._whole(), self._get(self.config_init, "trainer")
+        resume = whole.get("resume")
+        folder = RunFolder(resume) if resume else RunFolder.new(whole["runs"], whole["experiment"])
+        facts = derived_facts(saved)
+        record = RunRecord(folder, [WandbRecord(folder.path, self._get(self.config_init, "wandb"), saved, facts)])
+        loggers = [record, *(logger for logger in _as_list(config.get("logger")) if isinstance(logger, Logger))]
+        callbacks = [*_as_list(config.get("callbacks")), *_callbacks(folder, saved, facts, bool(resume))]
         if config.get("enable_progress_bar") is not False:
             callbacks.append(RunProgress())
+        checkpoints = None
         if config.get("enable_checkpointing") is not False:
-            folder = directory / "checkpoints"
-            last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-            callbacks.append(last)
-        return super().instantiate_trainer(**kwargs, logger=loggers, callbacks=callbacks, default_root_dir=str(directory))
-
-    def _callbacks(self, directory: Path) -> list[Callback]:
-        self._dump_config()
-        return [
-            StartRecord(directory, self.config_dump),
-            Cost(directory),
-            Summary(directory),
-            Panels(directory),
-        ]
+            checkpoints = Checkpoints(folder.checkpoints, whole.get("checkpoint_every"))
+            callbacks.append(checkpoints)
+        callbacks.append(Interruption(checkpoints))
+        plugins = _as_list(config.get("plugins"))
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(WholeCheckpointIO())
+        return super().instantiate_trainer(
+            **kwargs, logger=loggers, callbacks=callbacks, plugins=plugins, default_root_dir=str(folder.path)
+        )
 
 
 def build(arguments: list[str]) -> SemconvCLI:
@@ -144,15 +187,26 @@ def build(arguments: list[str]) -> SemconvCLI:
 
 
 def main(arguments: list[str]) -> None:
-    """Run one subcommand; errors of the user's are one line and exit code 2."""
+    """Run one subcommand; errors of the user's are one line and exit code 2, with `--debug` a traceback."""
+    debug = "--debug" in arguments
+    arguments = _resuming([word for word in arguments if word != "--debug"])
     quieten()
+    listen()
     try:
         SemconvCLI(arguments)
-    except ValueError as error:
+    except Refused as error:
+        if debug:
+            traceback.print_exc()
+        fail(_with_suggestion(error.message, arguments))
+    except Terminated as error:
+        raise SystemExit(error.exit_code) from None
+    except (ValueError, OSError) as error:
         # jsonargparse wraps what a constructor raises
         said = [message for cause in causes(error) if (message := own_message(cause))]
         if not said:
             raise
+        if debug:
+            traceback.print_exc()
         fail(said[-1])
 
 
@@ -160,8 +214,7 @@ def quieten() -> None:
     """Silence what Lightning says at every start, but not its warnings of harm."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # a resumed run keeps its checkpoints in its own folder
-    for message in (".*does not have many workers", "The dirpath has changed from", ".*isinstance.treespec, LeafSpec"):
+    for message in (".*does not have many workers", ".*isinstance.treespec, LeafSpec"):
         warnings.filterwarnings("ignore", message)
 
 
@@ -174,8 +227,10 @@ def causes(error: BaseException) -> list[BaseException]:
 
 
 def own_message(error: BaseException) -> str | None:
-    """What this package has to say to the user; None for an error from elsewhere, which keeps its traceback."""
+    """What this package, or the operating system, has to say to the user; None for any other error, which keeps its traceback."""
     text = str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}: make room, give access, or choose another folder by --runs"
     if "in DataLoader worker process" in text:  # raised anew from a worker, with its traceback as text
         frames = re.findall(r'File "([^"]+)", line', text)
         text = text.strip().splitlines()[-1].partition(": ")[2]
@@ -185,5 +240,57 @@ def own_message(error: BaseException) -> str | None:
     return text if own else None
 
 
+def _callbacks(folder: RunFolder, config: dict[str, Any], facts: dict[str, Any], resume: bool) -> list[Callback]:
+    cost = Cost(folder)
+    return [
+        Record(folder, config, {**identity(config), "facts": facts}, resume),
+        cost,
+        Dynamics(),
+        Panels(folder),
+        Announcement(folder, facts, cost),
+    ]
+
+
+def _resuming(arguments: list[str]) -> list[str]:
+    """`--resume RUN` begins with the run's own configuration; what else is given comes after it."""
+    folder = next((option.value for option in read(arguments) if option.name == "--resume"), None)
+    return [arguments[0], "-c", f"{folder}/config.yaml", *arguments[1:]] if folder else arguments
+
+
+def _resumable(folder: RunFolder) -> str:
+    """The checkpoint to go on from.
+
+    Raises:
+        ValueError: the run is finished, or has no whole checkpoint.
+    """
+    if folder.summary.get("status") == "finished":
+        raise ValueError(f"{folder.path} is finished: start another with -c {folder.path}/config.yaml")
+    checkpoint = newest_checkpoint(folder.checkpoints)
+    if checkpoint is None:
+        raise ValueError(f"{folder.path} has no whole checkpoint: start it anew with -c {folder.path}/config.yaml")
+    return str(checkpoint)
+
+
+def _with_suggestion(message: str, arguments: list[str]) -> str:
+    """What is wrong, and the nearest key or class that there is where there is none of the name given."""
+    found = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message)
+    if found:
+        return _did_you_mean(message, found[2], dir(importlib.import_module(found[1])))
+    part = unknown_part(message)
+    if part is None:
+        return message
+    rest, key = without(arguments[1:], part)
+    printed = io.StringIO()
+    with contextlib.suppress(SystemExit, Exception), contextlib.redirect_stdout(printed):
+        SemconvCLI([arguments[0], *rest, "--print_config"])
+    message = f"there is no option {key}" if key else message
+    return _did_you_mean(message, key or part, list(flatten(yaml.safe_load(printed.getvalue()) or {})))
+
+
+def _did_you_mean(message: str, name: str, names: list[str]) -> str:
+    found = nearest(name, names)
+    return f"{message}: did you mean {found}?" if found else message
+
+
 def _as_list(value: Any) -> list:
-    return value if isinstance(value, list) else [] if value is None else [value]
+    return list(value) if isinstance(value, list) else [] if value is None else [value]

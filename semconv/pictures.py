@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -9,6 +10,15 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 GAP, CAPTION = 4, 18
+
+
+class Reconstruction(NamedTuple):
+    """What a network made of a batch, to be looked at."""
+
+    columns: dict[str, Tensor]  # b c h w in [0, 1], by caption: original, seen, reconstruction, pasted
+    mask: Tensor  # bool b h w: which pixels were hidden
+    numbers: Tensor  # int64 b: the images' places in the data set
+    note: str = ""  # a line below the pictures
 
 
 def contact_sheet(columns: Mapping[str, Tensor], note: str = "", height: int = 96) -> Image.Image:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -20,19 +20,9 @@ from semconv.indicators import PaddingMode
 from semconv.masking import Masker, spread_mask
 from semconv.objective import Objective
 from semconv.optimisation import parameter_groups, warmup_cosine
+from semconv.pictures import Reconstruction
 
 Stage = Literal["train", "val", "test"]
-
-
-class Reconstruction(NamedTuple):
-    """A batch, what a network saw of it and what it made of that; pixels are normalised as the batch's are."""
-
-    images: Tensor  # b c h w
-    seen: Tensor  # b c h w: what the encoder was given
-    predicted: Tensor  # b c h w: under normalised targets with each patch's true mean and deviation
-    pasted: Tensor  # b c h w: the visible pixels, and the prediction in the hidden ones
-    mask: Tensor  # bool b gh gw, True = masked
-    numbers: Tensor  # int64 b: places in the data set
 
 
 class MaskedReconstruction(lightning.LightningModule):
@@ -109,6 +99,7 @@ class MaskedReconstruction(lightning.LightningModule):
         names += [] if objective.normalise else ["test/pixel_mse", "test/psnr"]
         # a NaN is to be seen in the mean, and nobody is to wait for the device to look for one
         self.metrics = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
+        self.example_input_array = (self._example(),)
 
     def forward(self, view: View) -> Tensor:
         """Predict an image in target space from a view: `b c h w`."""
@@ -156,7 +147,17 @@ class MaskedReconstruction(lightning.LightningModule):
         predicted = self.objective.to_pixels(self(view), batch.images)
         hidden = spread_mask(mask, self.geometry.size)
         pasted = torch.where(hidden, predicted, batch.images)
-        return Reconstruction(batch.images, view.pixels, predicted, pasted, mask, batch.index)
+        kinds = {"original": batch.images, "seen": view.pixels, "reconstruction": predicted, "pasted": pasted}
+        moments = self.trainer.datamodule.moments  # type: ignore[attr-defined]
+        note = "reconstructions have each patch's true mean and contrast" if self.objective.normalise else ""
+        columns = {caption: to_unit(images, *moments) for caption, images in kinds.items()}
+        return Reconstruction(columns, hidden[:, 0], batch.index, note)
+
+    @property
+    def absent_metrics(self) -> dict[str, str]:
+        """Metrics that do not apply, with the reason."""
+        reason = "targets are normalised per patch: a prediction has no colour or contrast of its own"
+        return dict.fromkeys(("test/pixel_mse", "test/psnr"), reason) if self.objective.normalise else {}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # drop path draws from the global generator: seeded by step, so that a resumed run draws the same
@@ -185,6 +186,12 @@ class MaskedReconstruction(lightning.LightningModule):
                     f"the checkpoint is of another model: {name} is {there or 'absent'} there and {here or 'absent'} here; "
                     "use the config.yaml of the run that wrote it"
                 )
+
+    def _example(self) -> View:
+        """A view of one image, masked as in training: what FLOPs are counted on."""
+        pixels = torch.zeros(1, self.geometry.channels, *self.geometry.size)
+        count = self.masker.count(self.num_cells)
+        return View(pixels, self.masker(torch.zeros(1, dtype=torch.int64), self.geometry.grid, count), count)
 
     def _pixel_mse(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         moments = self.trainer.datamodule.moments  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from semconv.comparison import main
-from semconv.tracking import TRAINER_KEYS, identity
+from semconv.tracking.identity import TRAINER_KEYS, identity
 
 
 def config(source="scenes", base_lr=0.008, depth="all"):

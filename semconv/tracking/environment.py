@@ -1,0 +1,72 @@
+"""Where a run was made, and from what code."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import semconv
+from semconv.tracking.secrets import redact
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "jsonargparse",
+    "omegaconf",
+    "timm",
+    "einops",
+    "torchmetrics",
+    "numpy",
+    "pillow",
+    "wandb",
+)
+
+
+def describe_session(about: Mapping[str, Any]) -> dict[str, Any]:
+    """One process's part in a run: when, what command, versions, commit, machine. Holds no secret and no name of a person.
+
+    Args:
+        about: what is to be said besides, such as the device.
+    """
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": redact(sys.argv),
+        **git_state(Path(semconv.__file__).parent),
+        "versions": {"semconv": semconv.__version__, "python": platform.python_version(), **_installed(PACKAGES)},
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        **about,
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """Commit of the code in a folder, and whether it has been changed since; None of both where git does not know it."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None or _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:  # installed inside another repository
+        return {"git_commit": None, "git_dirty": None}
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"git_commit": commit, "git_dirty": bool(changes)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _installed(packages: tuple[str, ...]) -> dict[str, str]:
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,51 @@
+"""What a run is, in a few flat words that tables and dashboards group by."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def derived_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat facts of a whole configuration; None where a user's own classes have no such thing.
+
+    Args:
+        config: as in a run's `config.yaml`.
+
+    Returns:
+        `variant`, `encoder`, `mechanism`, `indicators`, `depth`, `corruption`, `fill`, `masker`, `dataset`, `seed`. A CNN that is told
+        nothing has the mechanism Plain; of a vision transformer the mechanism is what it does with masked patches.
+    """
+    model = _arguments(config.get("model"))
+    encoder, corruption = _arguments(model.get("encoder")), _arguments(model.get("corruption"))
+    mechanism = encoder.get("mechanism", encoder.get("masked"))
+    return {
+        "variant": config.get("experiment"),
+        "encoder": short_name(model.get("encoder")),
+        "mechanism": short_name(mechanism),
+        "indicators": "+".join(str(short_name(part)) for part in encoder.get("indicators") or []) or "none",
+        "depth": _depth(encoder.get("depth")),
+        "corruption": short_name(model.get("corruption")),
+        "fill": short_name(corruption.get("fill")),
+        "masker": short_name(model.get("masker")),
+        "dataset": _dataset(_arguments(config.get("data")).get("source")),
+        "seed": config.get("seed_everything"),
+    }
+
+
+def short_name(part: Any) -> str | None:
+    """The last name of a class path, given as text or as a mapping with class_path."""
+    path = part.get("class_path") if isinstance(part, Mapping) else part
+    return str(path).rpartition(".")[2] if path is not None else None
+
+
+def _arguments(part: Any) -> Mapping[str, Any]:
+    return (part.get("init_args") or {}) if isinstance(part, Mapping) else {}
+
+
+def _depth(depth: Any) -> str | None:
+    return ",".join(map(str, depth)) if isinstance(depth, list | tuple) else depth
+
+
+def _dataset(source: Any) -> str | None:
+    """The last part of a source's name; of several, the first's."""
+    first = source[0] if isinstance(source, list | tuple) else source
+    return str(first).rstrip("/").rpartition("/")[2] if first is not None else None

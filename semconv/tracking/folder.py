@@ -1,0 +1,126 @@
+"""The folder that every run leaves, whatever else records it."""
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from semconv.tracking.environment import describe_session
+from semconv.tracking.files import write_text
+
+Status = Literal["running", "finished", "failed", "terminated"]
+
+
+class RunFolder:
+    """A run's folder: `config.yaml`, `metrics.jsonl`, `summary.json`, `environment.json`, `checkpoints/` and `media/`.
+
+    It serves a training loop of any kind: `create`, then `log` and `summarise` as often as wanted.
+
+    Args:
+        path: where it is, or will be.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def new(cls, runs: str | Path, experiment: str) -> "RunFolder":
+        """`<runs>/<experiment>/<run id>`, not made yet. The id is WANDB_RUN_ID where that is given, so that a run has one name."""
+        run_id = os.environ.get("WANDB_RUN_ID") or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+        return cls(Path(runs) / experiment / run_id)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def media(self) -> Path:
+        return self.path / "media"
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        return _read_json(self.path / "environment.json")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return _read_json(self.path / "summary.json")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+
+    def create(self, config: Mapping[str, Any], **about: Any) -> None:
+        """Make the folder, with the run's whole configuration and environment.
+
+        Args:
+            config: what `config.yaml` holds.
+            about: what `environment.json` is to say beside versions, commit and command, such as the device.
+
+        Raises:
+            ValueError: the folder holds a run already.
+        """
+        if self.path.exists():
+            raise ValueError(
+                f"{self.path} holds a run already: go on with it by --resume {self.path}, or give another WANDB_RUN_ID"
+            )
+        self.path.mkdir(parents=True)
+        self.write_config(config)
+        self._begin_session(about)
+
+    def go_on(self, step: int, config: Mapping[str, Any], **about: Any) -> None:
+        """Begin again after `step` steps: what was logged later, by a process that then stopped, is logged anew.
+
+        A configuration that has changed is written, and the one before kept as `config-until-step-<step>.yaml`.
+        """
+        kept = [row for row in self.rows() if row["step"] is None or row["step"] < step]
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        if self.config != config:
+            (self.path / "config.yaml").replace(self.path / f"config-until-step-{step}.yaml")
+            self.write_config(config)
+        self._begin_session({"from_step": step, **about})
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+
+    def log(self, metrics: Mapping[str, Any], step: int | None, **clock: Any) -> dict[str, Any]:
+        """Add a row to `metrics.jsonl`.
+
+        Args:
+            metrics: numbers by name.
+            step: the training step they belong to, from 0.
+            clock: further clocks, such as `samples_seen`.
+
+        Returns:
+            the row: step, clocks, time (Unix, in seconds) and metrics.
+        """
+        row = {"step": step, **clock, "time": round(time.time(), 3), **metrics}
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        return row
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """What was logged. A last line that was cut off in the middle is left out."""
+        path = self.path / "metrics.jsonl"
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                return
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Add to `summary.json`."""
+        write_text(self.path / "summary.json", json.dumps({**self.summary, **values}, indent=2) + "\n")
+
+    def _begin_session(self, about: Mapping[str, Any]) -> None:
+        # a run that was resumed has been in several environments
+        sessions = [*self.environment.get("sessions", []), describe_session(about)]
+        write_text(self.path / "environment.json", json.dumps({"sessions": sessions}, indent=2) + "\n")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

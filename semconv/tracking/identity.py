@@ -1,0 +1,31 @@
+"""What a run is known by, wherever it is recorded."""
+
+from collections.abc import Mapping
+from typing import Any
+
+DATA_KEYS = ("source", "size", "channels", "batch_size", "num_images", "num_test_images", "crop_scale", "flip")
+MODEL_KEYS = (
+    *("cell", "size", "padding_mode", "masker", "corruption", "objective", "evaluation_seed"),
+    *("base_lr", "min_lr", "warmup", "betas", "weight_decay", "decay_tokens"),
+)
+TRAINER_KEYS = (
+    *("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches", "accumulate_grad_batches", "fast_dev_run"),
+    *("precision", "gradient_clip_val"),
+)
+VARIANT_KEYS = ("encoder", "decoder")
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is known by: its name, its seed, its networks, and the protocol that runs must share to be ranked together.
+
+    Args:
+        config: the run's whole configuration, as in `config.yaml`.
+    """
+    model, data, trainer = config["model"]["init_args"], config["data"].get("init_args", {}), config["trainer"]
+    protocol = {
+        "data": {key: data.get(key) for key in DATA_KEYS},
+        "model": {key: model.get(key) for key in MODEL_KEYS},
+        "trainer": {key: trainer[key] for key in TRAINER_KEYS},
+    }
+    variant = {key: model.get(key) for key in VARIANT_KEYS}
+    return {"experiment": config["experiment"], "seed": config["seed_everything"], "variant": variant, "protocol": protocol}
