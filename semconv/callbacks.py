@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from semconv.cost import Throughput, count_flops, peak_memory
 from semconv.encoders.encoder import count_parameters
 from semconv.pictures import Reconstruction, contact_sheet, save_picture
+from semconv.tracking.facts import measured_facts
 from semconv.tracking.folder import RunFolder, Status
 
 if TYPE_CHECKING:
@@ -59,10 +60,17 @@ class Record(Callback):
         self.samples_seen = state_dict["samples_seen"]
 
     def on_train_start(self, trainer: "Trainer", module: "LightningModule") -> None:
-        if trainer.is_global_zero and self.resume and not self._begun:
-            self.folder.go_on(trainer.global_step, self.config, **_machine(trainer))
-            self._begun = True
-        self._tell(trainer)
+        self._begin(trainer)
+
+    def on_test_start(self, trainer: "Trainer", module: "LightningModule") -> None:
+        self._begin(trainer)
+
+    def on_predict_start(self, trainer: "Trainer", module: "LightningModule") -> None:
+        self._begin(trainer)
+
+    def on_validation_start(self, trainer: "Trainer", module: "LightningModule") -> None:
+        if trainer.state.fn == "validate":
+            self._begin(trainer)
 
     def on_train_batch_end(self, trainer: "Trainer", module: "LightningModule", outputs: Any, batch: Any, batch_idx: int) -> None:
         self.samples_seen += count_images(batch) * trainer.world_size
@@ -107,6 +115,19 @@ class Record(Callback):
 
     def _set(self, status: Status) -> None:
         self.folder.summarise({"status": status})
+
+    def _begin(self, trainer: "Trainer") -> None:
+        """Something is about to be computed, and what it costs has been measured."""
+        if not trainer.is_global_zero:
+            return
+        if not self._begun:
+            self.folder.go_on(trainer.global_step, self.config, **_machine(trainer))
+            self._begun = True
+        self.folder.summarise({"facts": {**self.folder.summary.get("facts", {}), **measured_facts(self.folder)}})
+        self._tell(trainer)
+        for logger in trainer.loggers:
+            if hasattr(logger, "begin"):
+                logger.begin()
 
     def _tell(self, trainer: "Trainer") -> None:
         for logger in trainer.loggers:
@@ -170,16 +191,16 @@ class Dynamics(Callback):
     def __init__(self) -> None:
         self._images, self._since = 0, 0.0
 
-    def on_train_start(self, trainer: "Trainer", module: "LightningModule") -> None:
+    def on_train_start(self, trainer: Any, module: "LightningModule") -> None:
         self._images, self._since = 0, time.perf_counter()
 
-    def on_before_optimizer_step(self, trainer: "Trainer", module: "LightningModule", optimizer: torch.optim.Optimizer) -> None:
+    def on_before_optimizer_step(self, trainer: Any, module: "LightningModule", optimizer: torch.optim.Optimizer) -> None:
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # of the others, nothing is logged
             gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
             module.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
             module.log("train/learning_rate", optimizer.param_groups[0]["lr"])
 
-    def on_train_batch_end(self, trainer: "Trainer", module: "LightningModule", outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: Any, module: "LightningModule", outputs: Any, batch: Any, batch_idx: int) -> None:
         self._images += count_images(batch) * trainer.world_size
         if trainer.global_step % trainer.log_every_n_steps == 0:
             now = time.perf_counter()
@@ -188,7 +209,7 @@ class Dynamics(Callback):
 
 
 class Panels(Callback):
-    """Pictures original | seen | reconstruction | pasted, the same images for every variant, into `media/` and to loggers that take them.
+    """Pictures original | seen | reconstruction | pasted, of the same images for every variant, into `media/` and to W&B.
 
     For any module whose `predict_step` returns a `semconv.pictures.Reconstruction`. The images are spread over the whole set where
     the data module has `sample(part, count)`, and are else the first of the first batch.
@@ -233,7 +254,7 @@ class Panels(Callback):
         captions = [f"{stage} image {number}" for number in made.numbers.tolist()]
         for logger in trainer.loggers:
             if hasattr(logger, "log_panels"):
-                logger.log_panels(f"{stage}/panels", made.columns, made.mask, captions)
+                logger.log_panels(f"panels/{stage}", made.columns, made.mask, captions, trainer.global_step)
 
 
 def count_images(batch: Any) -> int:

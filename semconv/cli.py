@@ -148,7 +148,7 @@ class SemconvCLI(LightningCLI):
         parser.add_argument(
             "--checkpoint_every",
             type=int | None,
-            help="Steps between the checkpoints that are kept. checkpoints/last.ckpt is written then, and at the end of each epoch.",
+            help="Steps between the checkpoints that are kept. last.ckpt is written then, and at the end of each epoch.",
         )
         parser.add_class_arguments(WandbOptions, "wandb")
 
@@ -159,8 +159,9 @@ class SemconvCLI(LightningCLI):
         resume = whole.get("resume")
         folder = RunFolder(resume) if resume else RunFolder.new(whole["runs"], whole["experiment"])
         facts = derived_facts(saved)
-        record = RunRecord(folder, [WandbRecord(folder.path, self._get(self.config_init, "wandb"), saved, facts)])
-        loggers = [record, *(logger for logger in _as_list(config.get("logger")) if isinstance(logger, Logger))]
+        wandb = WandbRecord(folder, WandbOptions(**whole["wandb"].as_dict()), saved, facts, self.config.get("subcommand") or "fit")
+        self.record = RunRecord(folder, wandb)
+        loggers = [self.record, *(logger for logger in _as_list(config.get("logger")) if isinstance(logger, Logger))]
         callbacks = [*_as_list(config.get("callbacks")), *_callbacks(folder, saved, facts, bool(resume))]
         if config.get("enable_progress_bar") is not False:
             callbacks.append(RunProgress())
@@ -175,6 +176,12 @@ class SemconvCLI(LightningCLI):
         return super().instantiate_trainer(
             **kwargs, logger=loggers, callbacks=callbacks, plugins=plugins, default_root_dir=str(folder.path)
         )
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            self.record.end(self.record.folder.summary.get("status", "failed"))
 
 
 def build(arguments: list[str]) -> SemconvCLI:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -25,18 +24,17 @@ def contact_sheet(columns: Mapping[str, Tensor], note: str = "", height: int = 9
     """One row per image, one captioned column per kind.
 
     Args:
-        columns: images by caption, each `b c h w` in [0, 1] with 1 or 3 channels; values beyond are cut.
+        columns: images by caption, each `b c h w` in [0, 1] values beyond are cut.
         note: a line below the images.
         height: least height of an image on the sheet; small ones are enlarged in whole steps, without smoothing.
     """
-    images = [_to_rgb(column) for column in columns.values()]
-    scale = max(1, -(-height // images[0].shape[1]))
+    images = [enlarge(to_rgb(column), height) for column in columns.values()]
     rows, columns_wide = len(images[0]), len(images)
-    tall, wide = images[0].shape[1] * scale, images[0].shape[2] * scale
+    tall, wide = images[0].shape[2:]
     sheet = Image.new("RGB", (columns_wide * (wide + GAP) + GAP, rows * (tall + GAP) + GAP + 2 * CAPTION), "white")
     for j, column in enumerate(images):
         for i, image in enumerate(column):
-            picture = Image.fromarray(image.numpy()).resize((wide, tall), Image.Resampling.NEAREST)
+            picture = Image.fromarray(image.permute(1, 2, 0).numpy())
             sheet.paste(picture, (GAP + j * (wide + GAP), CAPTION + GAP + i * (tall + GAP)))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for j, caption in enumerate(columns):
@@ -51,9 +49,15 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     picture.save(path)
 
 
-def _to_rgb(images: Tensor) -> Tensor:
-    """`b c h w` in [0, 1] to uint8 `b h w 3`, on the CPU."""
+def to_rgb(images: Tensor) -> Tensor:
+    """`b c h w` in [0, 1] to uint8 `b 3 h w` on the CPU; of channels other than 1 and 3 the first is shown, in grey."""
     images = images.detach().float().cpu().clamp(0, 1).nan_to_num()
     if images.shape[1] != 3:
         images = images[:, :1].expand(-1, 3, -1, -1)
-    return rearrange((images * 255).round().to(torch.uint8), "b c h w -> b h w c").contiguous()
+    return (images * 255).round().to(torch.uint8)
+
+
+def enlarge(images: Tensor, height: int) -> Tensor:
+    """`b c h w` to at least `height` pixels, in whole steps, without smoothing."""
+    scale = max(1, -(-height // images.shape[2]))
+    return images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)

@@ -66,9 +66,8 @@ def check_classes(config: Any, trusted: Sequence[str]) -> None:
     """
     for name in _named(config):
         if not any(name.startswith(f"{module}.") for module in trusted):
-            raise ValueError(
-                f"the run names {name}, which is not of {', '.join(trusted)}: read that code, then give trust={[name.partition('.')[0]]}"
-            )
+            remedy = f"read that code, then give trust={[name.partition('.')[0]]}"
+            raise ValueError(f"the run names {name}, which is not of {', '.join(trusted)}: {remedy}")
 
 
 def _named(config: Any) -> Iterator[str]:

@@ -26,11 +26,11 @@ class WholeCheckpointIO(CheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda file: torch.save(checkpoint, file))
 
-    def load_checkpoint(  # type: ignore[override]  # Lightning 2.5 does not give weights_only
+    def load_checkpoint(
         self,
         path: str | os.PathLike,
         map_location: Callable | str | None = lambda storage, location: storage,
-        weights_only: bool | None = True,
+        weights_only: bool | None = True,  # Lightning 2.5 does not give it
     ) -> dict[str, Any]:
         return read_checkpoint(Path(path), map_location)
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from semconv.tracking.folder import RunFolder
+
 
 def derived_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     """Flat facts of a whole configuration; None where a user's own classes have no such thing.
@@ -11,8 +13,8 @@ def derived_facts(config: Mapping[str, Any]) -> dict[str, Any]:
         config: as in a run's `config.yaml`.
 
     Returns:
-        `variant`, `encoder`, `mechanism`, `indicators`, `depth`, `corruption`, `fill`, `masker`, `dataset`, `seed`. A CNN that is told
-        nothing has the mechanism Plain; of a vision transformer the mechanism is what it does with masked patches.
+        `variant`, `encoder`, `mechanism`, `indicators`, `depth`, `corruption`, `fill`, `masker`, `dataset`, `seed`. A CNN that is
+        told nothing has the mechanism Plain; of a vision transformer the mechanism is what it does with masked patches.
     """
     model = _arguments(config.get("model"))
     encoder, corruption = _arguments(model.get("encoder")), _arguments(model.get("corruption"))
@@ -28,6 +30,17 @@ def derived_facts(config: Mapping[str, Any]) -> dict[str, Any]:
         "masker": short_name(model.get("masker")),
         "dataset": _dataset(_arguments(config.get("data")).get("source")),
         "seed": config.get("seed_everything"),
+    }
+
+
+def measured_facts(folder: RunFolder) -> dict[str, Any]:
+    """What is known of a run once it has begun: encoder parameters in millions, 10^9 operations per image, commit of the code."""
+    summary, sessions = folder.summary, folder.environment["sessions"]
+    parameters, flops = summary.get("cost/encoder_parameters"), summary.get("cost/flops")
+    return {
+        "encoder_parameters_m": parameters / 1e6 if parameters is not None else None,
+        "gflops": flops / 1e9 if flops is not None else None,
+        "git_commit": sessions[-1]["git_commit"],
     }
 
 

@@ -6,21 +6,23 @@ from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
-from semconv.tracking.folder import RunFolder
+from semconv.tracking.folder import RunFolder, Status
+from semconv.tracking.wandb_record import WandbRecord
 
 
 class RunRecord(Logger):
-    """Writes each logged row to the run's folder, with its clocks, and hands the same row to others.
+    """Writes each logged row, with its clocks, to the run's folder, and to W&B as it was written there.
 
     Args:
         folder: the run's.
-        others: loggers that get the row as it was written, such as W&B's.
+        wandb: the run's row in W&B; None where there is to be none.
     """
 
-    def __init__(self, folder: RunFolder, others: Sequence[Logger] = ()) -> None:
+    def __init__(self, folder: RunFolder, wandb: WandbRecord | None = None) -> None:
         super().__init__()
-        self.folder, self.others = folder, others
+        self.folder, self.wandb = folder, wandb
         self.samples_seen = 0  # counted by semconv.callbacks.Record
 
     @property
@@ -38,8 +40,26 @@ class RunRecord(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = self.folder.log(metrics, step, samples_seen=self.samples_seen)
-        for logger in self.others:
-            logger.log_metrics(row, step)
+        if self.wandb is not None:
+            self.wandb.log(row)
+
+    @rank_zero_only
+    def log_panels(self, key: str, columns: Mapping[str, Tensor], mask: Tensor, captions: Sequence[str], step: int) -> None:
+        """Pictures for W&B; see `WandbRecord.log_panels`."""
+        if self.wandb is not None:
+            self.wandb.log_panels(key, columns, mask, captions, step)
+
+    @rank_zero_only
+    def begin(self) -> None:
+        """The run is about to compute: its folder is there."""
+        if self.wandb is not None:
+            self.wandb.begin()
+
+    @rank_zero_only
+    def end(self, status: Status) -> None:
+        """The run is over, and its summary complete."""
+        if self.wandb is not None:
+            self.wandb.end(status)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Nothing: `config.yaml` holds all of them."""

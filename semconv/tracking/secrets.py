@@ -35,7 +35,7 @@ def refuse_secret_interpolation(text: str, where: str) -> None:
 def redact(value: Any) -> Any:
     """A configuration, command line or text without secrets: `<redacted>` or `<redacted:NAME>` in their place.
 
-    What counts: values of environment variables with a secret name, the login of an address, the value of an option with a secret name.
+    What counts: the values of environment variables and options with a secret name, and the login of an address.
 
     Args:
         value: text, or mappings and sequences that hold some; everything else comes back as it is.

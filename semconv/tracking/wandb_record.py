@@ -1,22 +1,250 @@
-from dataclasses import dataclass
-from typing import Literal
+"""A run's row in Weights & Biases, which may fail without harm to the run."""
 
-from lightning.pytorch.loggers.logger import Logger
+import netrc
+import os
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor
+
+from semconv.pictures import enlarge, to_rgb
+from semconv.tracking.folder import RunFolder, Status
+from semconv.tracking.secrets import redact
+
+Mode = Literal["auto", "online", "offline", "disabled"]
+HOST = "https://api.wandb.ai"
+PROBE_SECONDS, START_SECONDS, END_SECONDS = 4, 15, 60
+HEIGHT = 96  # least, of a picture
+LABELS = {0: "visible", 1: "masked"}
 
 
 @dataclass
 class WandbOptions:
-    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """What W&B is told.
+
+    Args:
+        mode: auto does what WANDB_MODE says, else is online where an account is configured (WANDB_API_KEY, or `wandb login`), else
+            offline.
+        project: default: WANDB_PROJECT, else semconv.
+        entity: user or team. Default: WANDB_ENTITY, else the account's.
+        group: default: WANDB_RUN_GROUP, else the experiment's name.
+        tags: beside the variant's and the data set's name.
+        job_type: default: the subcommand.
+    """
+
+    mode: Mode = "auto"
+    project: str | None = None
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    job_type: str | None = None
 
 
-class WandbRecord(Logger):
-    def __init__(self, *a):
-        super().__init__()
+class WandbRecord:
+    """Writes a run to W&B. Whatever goes wrong there is said once, and the run goes on without it.
 
-    name = version = ""
+    Its x-axes are the run's own clocks, `samples_seen`, `trainer/global_step` and `epoch`, so that a resumed run goes on with its
+    curves.
 
-    def log_metrics(self, metrics, step=None):
-        pass
+    Args:
+        folder: the run's; W&B's files go into `wandb` in it, and the run has its name.
+        options: what W&B is told.
+        config: the whole configuration.
+        facts: flat facts to group and filter by.
+        job_type: where options name none.
+    """
 
-    def log_hyperparams(self, *a, **k):
-        pass
+    def __init__(
+        self, folder: RunFolder, options: WandbOptions, config: Mapping[str, Any], facts: Mapping[str, Any], job_type: str
+    ) -> None:
+        self.folder, self.options, self.config, self.facts, self.job_type = folder, options, config, facts, job_type
+        self._run: Any = None
+        self._begun = False
+
+    def begin(self) -> None:
+        """Start the run; a second call does nothing."""
+        if not self._begun:
+            self._begun = True
+            self._attempt(self._begin)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Add a row as `RunFolder.log` returns it."""
+        if self._run is not None:
+            clocks = {"trainer/global_step": row["step"]}
+            self._attempt(self._run.log, {**{key: value for key, value in row.items() if key not in ("step", "time")}, **clocks})
+
+    def log_panels(self, key: str, columns: Mapping[str, Tensor], mask: Tensor, captions: Sequence[str], step: int) -> None:
+        """Show each image's pictures side by side, with the mask as an overlay that can be switched.
+
+        Args:
+            key: name of the panel.
+            columns: `b c h w` in [0, 1] by kind; of channels other than 1 and 3 the first is shown.
+            mask: bool `b h w`, True = masked.
+            captions: one per image.
+            step: of training.
+        """
+        if self._run is not None:
+            self._attempt(self._log_panels, key, columns, mask, captions, step)
+
+    def end(self, status: Status) -> None:
+        """Finish with the run's summary; waits a minute at most for what is still to be sent."""
+        if self._run is None:
+            return
+        plain = {key: value for key, value in self.folder.summary.items() if not isinstance(value, dict | list)}
+        self._attempt(self._run.summary.update, plain)
+        run, self._run = self._run, None
+        if run is not None:
+            self._attempt(self._finish, run, status)
+
+    def _begin(self) -> None:
+        mode = choose_mode(self.options.mode)
+        if mode == "disabled":
+            return
+        import wandb
+
+        os.environ.setdefault("WANDB_SILENT", "true")
+        try:
+            self._run = self._start(wandb, mode)
+        except (wandb.Error, OSError) as error:
+            if mode != "online":
+                raise
+            self._say(f"W&B does not take this run ({_one_line(error)})")
+            wandb.teardown()  # its service would hold the run's id
+            mode, self._run = "offline", self._start(wandb, "offline")
+        self._run.config.update(self._described(), allow_val_change=True)
+        for clock in ("trainer/global_step", "samples_seen", "epoch"):
+            self._run.define_metric(clock)
+        for metrics in ("train/*", "val/*", "panels/*"):
+            self._run.define_metric(metrics, step_metric="samples_seen")
+        if mode == "offline":
+            silent = self.options.mode == "auto" and "WANDB_MODE" not in os.environ and has_account()
+            state = f"{server()} does not answer: W&B" if silent else "W&B"
+            self._say(f"{state} is offline; to send this run: wandb sync {Path(self._run.dir).parent}")
+
+    def _start(self, wandb: Any, mode: str) -> Any:
+        swept = "WANDB_SWEEP_ID" in os.environ  # then W&B has chosen project, entity and id, and warns of others
+        options, environment = self.options, os.environ
+        place = {
+            "project": options.project or environment.get("WANDB_PROJECT", "semconv"),
+            "entity": options.entity,
+            "id": self.folder.path.name,
+            "resume": "allow" if len(self.folder.environment.get("sessions", [])) > 1 else None,
+        }
+        facts = [str(self.facts[key]) for key in ("variant", "dataset") if self.facts.get(key)]
+        return wandb.init(
+            **({} if swept else place),
+            name=f"{self.folder.path.parent.name}/{self.folder.path.name}",
+            dir=str(self.folder.path),
+            group=options.group or environment.get("WANDB_RUN_GROUP", self.folder.path.parent.name),
+            job_type=options.job_type or self.job_type,
+            tags=[tag[:64] for tag in (*facts, *options.tags)],
+            mode=mode,
+            settings=_settings(wandb),
+        )
+
+    def _described(self) -> dict[str, Any]:
+        """The whole configuration, nested, with facts and environment beside it; W&B's own record of the latter is not redacted."""
+        sessions = self.folder.environment.get("sessions", [{}])
+        return redact({**self.config, **self.facts, **self.folder.summary.get("facts", {}), "environment": sessions[-1]})
+
+    def _log_panels(self, key: str, columns: Mapping[str, Tensor], mask: Tensor, captions: Sequence[str], step: int) -> None:
+        import wandb
+
+        overlay = enlarge(mask.cpu()[:, None].repeat(1, 1, 1, len(columns)), HEIGHT)[:, 0].numpy()
+        pictures = enlarge(torch.cat([to_rgb(images) for images in columns.values()], dim=3), HEIGHT)
+        images = [
+            wandb.Image(
+                picture.permute(1, 2, 0).numpy(),
+                caption=f"{caption}: {' | '.join(columns)}",
+                masks={"mask": {"mask_data": hidden.astype("uint8"), "class_labels": LABELS}},
+            )
+            for picture, hidden, caption in zip(pictures, overlay, captions, strict=True)
+        ]
+        self._run.log({key: images, "trainer/global_step": step})
+
+    def _finish(self, run: Any, status: Status) -> None:
+        if status == "terminated" and not run.settings._offline:
+            run.mark_preempting()
+        waiting = threading.Thread(target=run.finish, kwargs={"exit_code": int(status != "finished")}, daemon=True)
+        waiting.start()
+        waiting.join(END_SECONDS)
+        if waiting.is_alive():
+            self._say(f"W&B does not take the rest of this run; to send it later: wandb sync {Path(run.dir).parent}")
+
+    def _attempt(self, action: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            action(*arguments)
+        except Exception as error:  # of W&B, its service, the network or the disk: none of them may end a run
+            self._run = None
+            self._say(f"W&B has failed ({_one_line(error)}): the run goes on without it, and {self.folder.path} has everything")
+
+    def _say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def choose_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
+    """What auto means here: WANDB_MODE, else online with an account and a server that answers, else offline."""
+    if mode == "auto":
+        given = {"dryrun": "offline", "run": "online"}.get(os.environ.get("WANDB_MODE", ""), os.environ.get("WANDB_MODE", ""))
+        if given in ("online", "offline", "disabled"):
+            return given  # type: ignore[return-value]
+        return "online" if has_account() and answers(server()) else "offline"
+    if mode == "online" and not has_account():
+        raise ValueError("wandb.mode is online, but no account is configured: run `wandb login`, or set WANDB_API_KEY")
+    return mode
+
+
+def server() -> str:
+    """The address of the W&B server."""
+    return os.environ.get("WANDB_BASE_URL") or HOST
+
+
+def has_account() -> bool:
+    """Whether W&B would know who is there without asking: WANDB_API_KEY, or what `wandb login` has left in netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    candidates = [os.environ.get("NETRC"), *(Path.home() / name for name in (".netrc", "_netrc"))]
+    for path in (Path(candidate) for candidate in candidates if candidate):
+        try:
+            if netrc.netrc(str(path)).authenticators(urlsplit(server()).hostname or ""):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+def answers(address: str) -> bool:
+    """Whether a server answers within a few seconds, with less than an error of its own; proxies of the environment are used."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=PROBE_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _settings(wandb: Any) -> Any:
+    """Quiet, quick to give up, and without W&B's own record of command line, repository and console, which knows no secrets."""
+    wanted = {
+        "silent": True,
+        "console": "off",
+        "disable_git": True,
+        "save_code": False,
+        "x_disable_meta": True,
+        "init_timeout": START_SECONDS,
+        "login_timeout": START_SECONDS,
+    }
+    return wandb.Settings(**{name: value for name, value in wanted.items() if name in wandb.Settings.model_fields})
+
+
+def _one_line(error: Exception) -> str:
+    return redact(" ".join(str(error).split())[:200]) or type(error).__name__
