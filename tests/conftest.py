@@ -1,4 +1,15 @@
+import pytest
 import torch
 
 # threads of one test would wait for those of another: the suite runs a process per core
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test leaves decoded images, or W&B's settings, in the user's folders, or finds some there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_RUN_ID", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", "/dev/null")
+    monkeypatch.setenv("WANDB_MODE", "disabled")

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from semconv.data.batch import Batch
 from semconv.hashing import make_keys, uniform
 
 ATTEMPTS = 10  # as torchvision's RandomResizedCrop
@@ -25,16 +26,27 @@ class Augmentation:
     crop_scale: tuple[float, float] | None  # share of the image's area; None: the crop of evaluation
     flip: bool
 
-    def __call__(self, images: Tensor | Sequence[Tensor], size: tuple[int, int], epoch: int, index: Tensor) -> Tensor:
-        """Augment uint8 images (each c h w, any size) to uint8 of b c and `size`; `index` (b) and `epoch` choose how."""
+    def boxes(self, sides: Tensor, epoch: int, index: Tensor) -> Tensor | None:
+        """What is cut out of images of given height and width (n 2): n 4, see `crop_boxes`; None for the crop of evaluation."""
         if self.crop_scale is None:
-            pixels = centre_crops(images, size)
-        else:
-            pixels = random_crops(images, make_keys(self.seed, "crop", epoch, index), size, self.crop_scale)
-        if self.flip:
-            flipped = uniform(make_keys(self.seed, "flip", epoch, index), 1)[:, 0] < 0.5
-            pixels = torch.where(flipped[:, None, None, None], pixels.flip(-1), pixels)
-        return pixels
+            return None
+        return crop_boxes(make_keys(self.seed, "crop", epoch, index), sides[:, 0], sides[:, 1], self.crop_scale)
+
+    def flips(self, epoch: int, index: Tensor) -> Tensor | None:
+        """Which images are flipped: n, bool; None where none ever is."""
+        return uniform(make_keys(self.seed, "flip", epoch, index), 1)[:, 0] < 0.5 if self.flip else None
+
+
+def augment(batch: Batch, size: tuple[int, int]) -> Batch:
+    """Crop and flip a batch as it says, on its device: images of `size`, uint8."""
+    images = batch.images
+    if batch.boxes is not None:
+        # the same pixels; a CPU is quicker with one image after another, as it then skips all that lies outside of the boxes
+        crop = crop_each if images.device.type == "cpu" else crop_together
+        images = crop(images, batch.boxes, size)
+    if batch.flipped is not None:
+        images = torch.where(batch.flipped[:, None, None, None], images.flip(-1), images)
+    return batch._replace(images=images, boxes=None, flipped=None)
 
 
 def crop_boxes(
@@ -66,37 +78,78 @@ def crop_boxes(
     return torch.cat([corner, chosen], dim=-1)
 
 
-def random_crops(images: Tensor | Sequence[Tensor], keys: Tensor, size: tuple[int, int], scale: tuple[float, float]) -> Tensor:
-    """Crop each uint8 image (c h w) by its key and resize it to `size`, bicubic and antialiased: b c and `size`."""
-    bounds = torch.tensor([image.shape[-2:] for image in images])
-    boxes = crop_boxes(keys, bounds[:, 0], bounds[:, 1], scale).tolist()
+def crop_each(images: Tensor | Sequence[Tensor], boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut a box (n 4) out of each uint8 image (c h w, any size) and resize it to `size`: n c and `size`."""
     cut = [
-        image[:, top : top + height, left : left + width] for image, (top, left, height, width) in zip(images, boxes, strict=True)
+        image[:, top : top + height, left : left + width]
+        for image, (top, left, height, width) in zip(images, boxes.tolist(), strict=True)
     ]
     return torch.stack([resize(image, size) for image in cut])
 
 
+def crop_together(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut a box (b 4) out of each uint8 image (b c h w) and resize it to `size`, all at once, as two matrix products.
+
+    Bicubic and antialiased with torchvision's weights and roundings. On up to some 256 pixels a side it differs from torchvision's
+    result by 1/255 at most, and hardly anywhere. It takes b c h w (h + w) operations: larger images are better cut one by one.
+    """
+    top, left, height, width = boxes.unbind(-1)
+    rows = resize_weights(top, height, images.shape[2], size[0])
+    columns = resize_weights(left, width, images.shape[3], size[1])
+    wide = _weigh("bchw,bow->bcho", images.float(), *columns)
+    return _weigh("bchw,boh->bcow", wide, *rows).to(torch.uint8)
+
+
+def resize_weights(start: Tensor, length: Tensor, full: int, out: int) -> tuple[Tensor, Tensor]:
+    """How much each of `full` pixels counts in each of `out` resized ones, in whole numbers as torch's resizing of uint8 has it.
+
+    Args:
+        start: first pixel of the part that is resized: b.
+        length: of that part in pixels: b.
+        full: pixels along the side.
+        out: resized pixels.
+
+    Returns:
+        weights, whole numbers below 2^15 as float32: b out full; and what they sum up to: b 1 1.
+    """
+    scale = (length.double() / out)[:, None, None]
+    spread = scale.clamp(min=1)  # the kernel widens where pixels are joined
+    centre = scale * (torch.arange(out, device=start.device)[:, None] + 0.5)
+    place = (torch.arange(full, device=start.device) - start[:, None])[:, None, :]
+    low = (centre - 2 * spread + 0.5).floor().clamp(min=0)
+    high = torch.minimum((centre + 2 * spread + 0.5).floor(), length[:, None, None])
+    weights = _cubic((place - centre + 0.5) / spread) * ((place >= low) & (place < high))
+    weights = weights / weights.sum(-1, keepdim=True)
+    # as many bits as leave the largest below 2^15
+    unit = 2.0 ** ((32767.5 / weights.amax((1, 2), keepdim=True)).log2().ceil() - 1).clamp(max=22)
+    return (weights * unit).round().float(), unit.float()
+
+
 def centre_crops(images: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """Resize each uint8 image (c h w) until it just covers `size`, and cut out the centre: b c and `size`."""
-    if isinstance(images, Tensor) and images.shape[-2:] == size:
-        return images
-    return torch.stack([_centre_crop(image, size) for image in images])
+    if isinstance(images, Tensor):
+        return _centre_crop(images, size)
+    return torch.stack([_centre_crop(image[None], size)[0] for image in images])
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize a uint8 image (c h w) to `size`, bicubic and antialiased."""
+    return _resize(image[None], size)[0]
+
+
+def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     # what torchvision's v2 resize calls, at half its overhead
-    return F.interpolate(image[None], size=size, mode="bicubic", antialias=True)[0]
+    return F.interpolate(images, size=size, mode="bicubic", antialias=True)
 
 
-def _centre_crop(image: Tensor, size: tuple[int, int]) -> Tensor:
-    height, width = image.shape[-2:]
+def _centre_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
+    height, width = images.shape[-2:]
     zoom = max(size[0] / height, size[1] / width)
     covering = (max(size[0], round(height * zoom)), max(size[1], round(width * zoom)))
     if covering != (height, width):
-        image = resize(image, covering)
+        images = _resize(images, covering)
     top, left = (covering[0] - size[0]) // 2, (covering[1] - size[1]) // 2
-    return image[:, top : top + size[0], left : left + size[1]]
+    return images[..., top : top + size[0], left : left + size[1]]
 
 
 def _central_sizes(bounds: Tensor, ratio: tuple[float, float]) -> Tensor:
@@ -104,6 +157,17 @@ def _central_sizes(bounds: Tensor, ratio: tuple[float, float]) -> Tensor:
     height, width = bounds.unbind(-1)
     narrowest, widest = (width / ratio[0]).round().long(), (height * ratio[1]).round().long()
     return torch.stack([torch.minimum(height, narrowest), torch.minimum(width, widest)], dim=-1)
+
+
+def _weigh(pattern: str, pixels: Tensor, weights: Tensor, unit: Tensor) -> Tensor:
+    return ((torch.einsum(pattern, pixels, weights) + unit[:, None] / 2) / unit[:, None]).floor().clamp(0, 255)
+
+
+def _cubic(x: Tensor) -> Tensor:
+    """Keys's kernel with a = -1/2 (Keys, 1981)."""
+    x = x.abs()
+    near, far = (1.5 * x - 2.5) * x**2 + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
 
 
 def _between(uniforms: Tensor, low: float, high: float) -> Tensor:

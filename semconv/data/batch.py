@@ -10,13 +10,16 @@ from torch import Tensor
 class Batch(NamedTuple):
     """Images with what identifies them.
 
-    On their way from the loader to the device the images are uint8; `ImageData.on_after_batch_transfer` normalises them.
+    On their way from the loader to the device the images are uint8, and may still have to be cropped and flipped;
+    `ImageData.on_after_batch_transfer` does so and normalises them.
     """
 
     images: Tensor  # b c h w, float32, normalised with the data's channel mean and deviation
     labels: Tensor  # b, int64, -1 where unlabelled
     # place in the data set; train and its hashed validation count together; it hides tuple.index, which nobody needs
     index: Tensor  # type: ignore[assignment]  # b, int64
+    boxes: Tensor | None = None  # b 4, int64: top, left, height and width of what is still to be cut out
+    flipped: Tensor | None = None  # b, bool: what is still to be flipped
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -8,3 +8,7 @@ class SourceMissing(ValueError):
 def one_line(error: Exception) -> str:
     """An error's message on one line, without its last full stop."""
     return " ".join(f"{error}".split()).rstrip(".") or type(error).__name__
+
+
+class BadImage(ValueError):
+    """An image is there, but cannot be read."""

@@ -7,12 +7,12 @@ import timm.data
 from timm.utils.misc import natural_key
 
 from semconv.data.errors import SourceMissing, one_line
-from semconv.data.images import Channels, FileImages
+from semconv.data.images import FileImages
 
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "eval", "test", "testing"}
 
 
-def open_folder(folder: str, split: str, channels: Channels) -> FileImages:
+def open_folder(folder: str, split: str, channels: int) -> FileImages:
     """The images of `folder/split/class`, where the class folders may lack, and the split folders for `train`.
 
     Classes are numbered over all splits together, so that a split without some class keeps the labels of the others.

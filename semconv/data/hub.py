@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from semconv.data.errors import SourceMissing, one_line
-from semconv.data.images import Channels, HubImages, encoded_bytes
+from semconv.data.images import HubImages, encoded_bytes
 from semconv.data.streams import StreamImages
 
 
-def open_hub(name: str, split: str, channels: Channels, image_column: str | None, label_column: str | None) -> HubImages:
+def open_hub(name: str, split: str, channels: int, image_column: str | None, label_column: str | None) -> HubImages:
     """A split as a table. See `ImageData` for the arguments.
 
     Raises:
@@ -24,7 +24,7 @@ def open_hub(name: str, split: str, channels: Channels, image_column: str | None
 def open_hub_stream(
     name: str,
     split: str,
-    channels: Channels,
+    channels: int,
     image_column: str | None,
     label_column: str | None,
     num_images: int | None,

@@ -1,16 +1,18 @@
 """Collections of images that are read by index."""
 
+import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from semconv.data.decoding import decode, from_pillow
-
-Channels = Literal[1, 3]
+from semconv.data.errors import BadImage
 
 
 class Images(ABC):
@@ -20,14 +22,29 @@ class Images(ABC):
     class_names: tuple[str, ...] | None = None
     num_classes: int | None = None  # None where unlabelled or unknown
 
+    is_fast = False  # whether reading takes no time to speak of
+
     @property
     def block(self) -> int:
         """How many neighbours may change places when shuffled: all, where access is random."""
         return self.num_images
 
+    @property
+    def fingerprint(self) -> str | None:
+        """What changes when the images do; None where they are in memory already, or can only be read from their beginning."""
+        return None
+
+    def name(self, position: int) -> str:
+        """What messages call an image."""
+        return f"image {position}"
+
     @abstractmethod
     def read(self, index: Tensor) -> tuple[Tensor | Sequence[Tensor], Tensor]:
-        """The images (each c h w, uint8; a stacked tensor where sizes agree) and labels (b, int64, -1 unlabelled)."""
+        """The images (each c h w, uint8; a stacked tensor where sizes agree) and labels (b, int64, -1 unlabelled).
+
+        Raises:
+            BadImage: one of them cannot be read.
+        """
 
 
 class MemoryImages(Images):
@@ -38,6 +55,8 @@ class MemoryImages(Images):
         labels: n, int64.
         class_names: in the order of the labels.
     """
+
+    is_fast = True
 
     def __init__(self, images: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
         self.images = images
@@ -59,7 +78,7 @@ class FileImages(Images):
         channels: 1 or 3.
     """
 
-    def __init__(self, samples: Sequence[tuple[str, int]], class_names: Sequence[str] | None, channels: Channels) -> None:
+    def __init__(self, samples: Sequence[tuple[str, int]], class_names: Sequence[str] | None, channels: int) -> None:
         self.samples = samples
         self.channels = channels
         self.num_images = len(samples)
@@ -67,9 +86,16 @@ class FileImages(Images):
             self.class_names = tuple(class_names)
             self.num_classes = len(class_names)
 
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_files([path for path, _ in self.samples], [label for _, label in self.samples])
+
+    def name(self, position: int) -> str:
+        return self.samples[position][0]
+
     def read(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
         samples = [self.samples[i] for i in index.tolist()]
-        pixels = [decode(Path(path).read_bytes(), self.channels, path) for path, _ in samples]
+        pixels = [decode(read_file(path), self.channels, path) for path, _ in samples]
         return pixels, torch.tensor([label for _, label in samples])
 
 
@@ -81,13 +107,18 @@ class TorchvisionImages(Images):
         channels: 1 or 3.
     """
 
-    def __init__(self, dataset: Any, channels: Channels) -> None:
+    def __init__(self, dataset: Any, channels: int) -> None:
         self.dataset = dataset
         self.channels = channels
         self.num_images = len(dataset)
         if hasattr(dataset, "classes"):
             self.class_names = tuple(str(name) for name in dataset.classes)
             self.num_classes = len(self.class_names)
+
+    @property
+    def fingerprint(self) -> str | None:
+        root = Path(self.dataset.root)
+        return fingerprint_files([str(path) for path in sorted(root.rglob("*")) if path.is_file()], [self.num_images])
 
     def read(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
         images, labels = zip(*(self.dataset[i] for i in index.tolist()), strict=True)
@@ -104,7 +135,7 @@ class HubImages(Images):
         channels: 1 or 3.
     """
 
-    def __init__(self, table: Any, image_column: str, label_column: str | None, channels: Channels) -> None:
+    def __init__(self, table: Any, image_column: str, label_column: str | None, channels: int) -> None:
         self.table = table
         self.image_column = image_column
         self.label_column = label_column
@@ -113,11 +144,18 @@ class HubImages(Images):
         if label_column is not None:
             self.class_names, self.num_classes = _classes(table, label_column)
 
+    @property
+    def fingerprint(self) -> str | None:
+        return getattr(self.table, "_fingerprint", None)
+
+    def name(self, position: int) -> str:
+        return f"image {position} of the table"
+
     def read(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
         positions = index.tolist()
         rows = self.table[positions]  # one look-up for the batch
         pixels = [
-            decode(encoded_bytes(image), self.channels, f"image {i} of the table")
+            decode(encoded_bytes(image), self.channels, self.name(i))
             for i, image in zip(positions, rows[self.image_column], strict=True)
         ]
         if self.label_column is None:
@@ -125,9 +163,69 @@ class HubImages(Images):
         return pixels, torch.tensor([-1 if label is None else label for label in rows[self.label_column]])
 
 
+class ArrayImages(Images):
+    """Images of any number of channels in a file of NumPy, of which only what is read is brought into memory.
+
+    Args:
+        images: n h w c, n c h w or (of one channel) n h w; uint8, or uint16 on the scale of 0 to 65535.
+        labels: n, integers; None where unlabelled.
+        channels: how many.
+
+    Raises:
+        ValueError: the array is of another form.
+    """
+
+    is_fast = True
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None, channels: int) -> None:
+        if images.dtype not in (np.uint8, np.uint16):
+            raise ValueError(f"the array holds {images.dtype}: save it as uint8, or uint16")
+        if images.ndim == 3 and channels == 1:
+            images = images[..., None]
+        if images.ndim != 4 or channels not in (images.shape[1], images.shape[3]):
+            raise ValueError(
+                f"the array is {images.shape}: for {channels} channels, save it as n h w {channels} or n {channels} h w"
+            )
+        if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
+            raise ValueError(f"labels are {labels.dtype} {labels.shape} for {len(images)} images: save one integer per image")
+        self.images = images if images.shape[1] == channels else images.transpose(0, 3, 1, 2)
+        self.labels, self.num_images = labels, len(images)
+        self.num_classes = int(labels.max()) + 1 if labels is not None and len(labels) else None
+
+    def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = np.ascontiguousarray(self.images[index.numpy()])
+        if pixels.dtype == np.uint16:
+            pixels = (pixels / 257).round().astype(np.uint8)
+        labels = (
+            torch.full_like(index, -1) if self.labels is None else torch.from_numpy(self.labels[index.numpy()].astype(np.int64))
+        )
+        return torch.from_numpy(pixels), labels
+
+
 def encoded_bytes(image: dict[str, Any]) -> bytes:
     """The file's content of an undecoded image of `datasets`."""
-    return image["bytes"] or Path(image["path"]).read_bytes()
+    return image["bytes"] or read_file(image["path"])
+
+
+def read_file(path: str) -> bytes:
+    """A file's content.
+
+    Raises:
+        BadImage: it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BadImage(f"{path} cannot be read ({error.strerror}): restore it, or set on_bad_image to skip") from error
+
+
+def fingerprint_files(paths: Sequence[str], labels: Sequence[int]) -> str:
+    """What changes when one of the files, or a label, does: names, sizes and times of change are looked at, not contents."""
+    digest = hashlib.sha256(repr(list(labels)).encode())
+    for path in paths:
+        state = os.stat(path)
+        digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _classes(table: Any, label_column: str) -> tuple[tuple[str, ...] | None, int]:

@@ -1,36 +1,65 @@
 """The loader that Lightning iterates: tickets go in, batches come out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from semconv.data.augmentation import Augmentation, centre_crops
+from semconv.data.augmentation import Augmentation, centre_crops, crop_each
 from semconv.data.batch import Batch
+from semconv.data.errors import BadImage
 from semconv.data.images import Images
 from semconv.data.order import Ticket, Tickets
 
 
 class BatchReader(Dataset[Batch]):
-    """Reads the batch of a ticket, cropped to one size, still uint8.
+    """Reads the batch of a ticket, uint8. What comes stacked is left to be cropped and flipped on the device, see `augment`.
 
     Args:
         images: to read from.
         size: height and width of the batch in pixels.
         augmentation: of training; None for the fixed crop of evaluation.
+        skip: leave images out that cannot be read, and so make their batch smaller; else the first of them is an error.
     """
 
-    def __init__(self, images: Images, size: tuple[int, int], augmentation: Augmentation | None = None) -> None:
+    def __init__(self, images: Images, size: tuple[int, int], augmentation: Augmentation | None = None, skip: bool = False) -> None:
         self.images = images
         self.size = size
         self.augmentation = augmentation
+        self.skip = skip
 
     def __getitem__(self, ticket: Ticket) -> Batch:
-        images, labels = self.images.read(ticket.members)
+        members, images, labels = self._read(ticket.members)
         if self.augmentation is None:
-            return Batch(centre_crops(images, self.size), labels, ticket.members)
-        return Batch(self.augmentation(images, self.size, ticket.epoch, ticket.members), labels, ticket.members)
+            return Batch(centre_crops(images, self.size), labels, members)
+        sides = torch.tensor([image.shape[-2:] for image in images])
+        boxes, flipped = self.augmentation.boxes(sides, ticket.epoch, members), self.augmentation.flips(ticket.epoch, members)
+        if boxes is None:
+            images = centre_crops(images, self.size)
+        elif not isinstance(images, Tensor):
+            images, boxes = crop_each(images, boxes, self.size), None
+        return Batch(images, labels, members, boxes, flipped)
+
+    def _read(self, members: Tensor) -> tuple[Tensor, Tensor | Sequence[Tensor], Tensor]:
+        """Which images could be read, these, and their labels."""
+        try:
+            return members, *self.images.read(members)
+        except BadImage:
+            if not self.skip:
+                raise
+        good = members[[self._is_good(member) for member in members.split(1)]]
+        if not len(good):
+            raise ValueError(f"no image of a batch of {len(members)} can be read, {self.images.name(int(members[0]))} among them")
+        return good, *self.images.read(good)
+
+    def _is_good(self, member: Tensor) -> bool:
+        try:
+            self.images.read(member)
+        except BadImage:
+            return False
+        return True
 
 
 class Loader:
@@ -47,6 +76,7 @@ class Loader:
         num_workers: processes that read ahead; 0 reads in this one.
         position: epoch, and batch in it, to begin at.
         protocol: what the order depends on; kept in checkpoints, and compared when training resumes inside an epoch.
+        note: is told the places of images that were left out of a batch.
     """
 
     def __init__(
@@ -57,8 +87,10 @@ class Loader:
         num_workers: int = 0,
         position: Callable[[], tuple[int, int]] = lambda: (0, 0),
         protocol: dict[str, Any] | None = None,
+        note: Callable[[set[int]], None] = lambda places: None,
     ) -> None:
         self.tickets = tickets
+        self.note = note
         self.num_batches = num_batches
         self.position = position
         self.protocol = protocol or {}
@@ -77,7 +109,10 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         self.tickets.seek(*self.position())
-        yield from self.loader
+        for ticket, batch in zip(self.tickets, self.loader, strict=True):
+            if len(batch.index) < len(ticket.members):
+                self.note(set(ticket.members.tolist()) - set(batch.index.tolist()))
+            yield batch
 
     @property
     def _iterator(self) -> Any:

@@ -1,17 +1,22 @@
 """The data of a run, as a LightningDataModule."""
 
+import os
 from copy import copy
-from functools import partial
+from dataclasses import asdict
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Literal
 
 import torch
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from semconv.data.augmentation import Augmentation
+from semconv.data.augmentation import Augmentation, augment
 from semconv.data.batch import Batch, normalise
-from semconv.data.images import Channels, Images
+from semconv.data.cache import cached
+from semconv.data.images import Images
 from semconv.data.loading import BatchReader, Loader
 from semconv.data.order import Ticket, Tickets, check_shares, evaluation_batches, is_validation, train_batches
 from semconv.data.sources import Moments, Source, open_first
@@ -30,12 +35,14 @@ class ImageData(LightningDataModule):
     Args:
         source: `scenes` (embedded, drawn into memory; worlds `scenes/layout`, `scenes/stationary`, `scenes/dark`), a folder of
             images (with or without folders per split and per class), `torch/NAME` (torchvision, such as torch/cifar10),
-            `hfds/PATH or NAME` (Hugging Face datasets, also a local folder of Parquet), `hfids/…` (the same, streamed) or
-            `wds/FOLDER` (webdataset). Of a list, the first that is there.
+            `hfds/PATH or NAME` (Hugging Face datasets, also a local folder of Parquet), `hfids/…` (the same, streamed),
+            `wds/FOLDER` (webdataset) or `npy/FOLDER` (arrays train.npy, test.npy, train_labels.npy, …). Of a list, the first that
+            is there.
         size: height and width in pixels.
-        channels: 3 (RGB) or 1 (grey); images are converted.
+        channels: 3 (RGB) or 1 (grey), to which images are converted; of arrays any number.
         batch_size: over all devices together.
-        mean: per channel, on the scale of 0 to 1, to normalise with. Default: the scenes' own; for other sources ImageNet's.
+        mean: per channel, on the scale of 0 to 1, to normalise with. Default: the scenes' own; for other sources ImageNet's, or of
+            other numbers of channels than 1 and 3 that of the train split.
         std: likewise the deviation.
         crop_scale: least and greatest share of the area that a random resized crop keeps (aspect ratio 3/4 to 4/3). null: the
             crop of evaluation.
@@ -51,7 +58,13 @@ class ImageData(LightningDataModule):
         download: download torch/ data that are not there.
         num_images: length of the train split of scenes (default 4096), and of streams that do not know their own.
         num_test_images: likewise of the test split (default 1024).
-        num_workers: processes that read ahead, per device. Streams use one at most.
+        num_workers: processes that read ahead, per device. Default: none where images are in memory or cached, else one less than
+            there are cores, 8 at most. Streams use one at most.
+        cache_folder: where small sets are kept decoded, to be read as fast as memory. Default: semconv in $XDG_CACHE_HOME, or in
+            ~/.cache.
+        cache_limit: bytes of decoded pixels in a split from which on it is not cached; 0 caches nothing.
+        on_bad_image: whether an image that cannot be read stops the run, or is skipped: then its batch is smaller, all other
+            images are as they would be, and the summary lists it.
         seed: of order and augmentation.
 
     Raises:
@@ -63,7 +76,7 @@ class ImageData(LightningDataModule):
         source: str | list[str] = "scenes",
         *,
         size: tuple[int, int] = (32, 32),
-        channels: Channels = 3,
+        channels: PositiveInt = 3,
         batch_size: int = 256,
         mean: list[float] | None = None,
         std: list[float] | None = None,
@@ -79,7 +92,10 @@ class ImageData(LightningDataModule):
         download: bool = False,
         num_images: int | None = None,
         num_test_images: int | None = None,
-        num_workers: int = 0,
+        num_workers: int | None = None,
+        cache_folder: str | None = None,
+        cache_limit: int = 2 * 2**30,
+        on_bad_image: Literal["stop", "skip"] = "stop",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -107,7 +123,11 @@ class ImageData(LightningDataModule):
         self.num_images = num_images
         self.num_test_images = num_test_images
         self.num_workers = num_workers
+        self.cache_folder = Path(cache_folder).expanduser() if cache_folder else _default_cache()
+        self.cache_limit = cache_limit
+        self.skip = on_bad_image == "skip"
         self.seed = seed
+        self.skipped: dict[str, list[str]] = {}  # names by split, of what this process has left out
         self.opened: dict[str, Images] = {}
         self.chosen: Source | None = None
 
@@ -159,12 +179,13 @@ class ImageData(LightningDataModule):
             raise ValueError(f"batch_size is {self.batch_size} for {len(index)} training images: give {len(index)} or less")
         batches = partial(train_batches, index, self.seed, batch_size=self.batch_size, block=images.block)
         return Loader(
-            BatchReader(copy(images), self.size, self.augmentation),
+            BatchReader(copy(images), self.size, self.augmentation, self.skip),
             Tickets(batches, rank, world_size),
             len(index) // self.batch_size,
             self._num_workers(images),
             self._position,
             self._protocol(len(index)),
+            partial(self._note_skipped, images),
         )
 
     def evaluation_dataloader(self, part: Part) -> Loader:
@@ -180,7 +201,8 @@ class ImageData(LightningDataModule):
         batches = evaluation_batches(index, self.batch_size)
         check_shares(batches, world_size)
         tickets = Tickets(lambda epoch: batches, rank, world_size)
-        return Loader(BatchReader(copy(images), self.size), tickets, len(batches), self._num_workers(images))
+        reader = BatchReader(copy(images), self.size, skip=self.skip)
+        return Loader(reader, tickets, len(batches), self._num_workers(images), note=partial(self._note_skipped, images))
 
     def val_dataloader(self) -> Loader:
         return self.evaluation_dataloader("validation")
@@ -196,17 +218,33 @@ class ImageData(LightningDataModule):
         images, index = self.select(part)
         reach = min(len(index), images.block)
         chosen = torch.linspace(0, reach - 1, min(count, reach)).long()
-        return BatchReader(copy(images), self.size)[Ticket(0, index[chosen])]
+        return BatchReader(copy(images), self.size, skip=self.skip)[Ticket(0, index[chosen])]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
-        """Normalise the images, on the device."""
+        """Crop, flip and normalise the images, on the device."""
+        batch = augment(batch, self.size)
         return batch._replace(images=normalise(batch.images, *self.moments))
 
     @property
     def moments(self) -> Moments:
         """Channel mean and deviation that images are normalised with, on the scale of 0 to 1."""
-        mean, std = self._source().moments
+        if self.given_mean and self.given_std:
+            return tuple(self.given_mean), tuple(self.given_std)
+        mean, std = self._source().moments if self.channels in (1, 3) else self._measured_moments
         return tuple(self.given_mean or mean), tuple(self.given_std or std)
+
+    @cached_property
+    def _measured_moments(self) -> Moments:
+        """Of the train split."""
+        images, index = self.select("train")
+        total, squares, count = torch.zeros(self.channels), torch.zeros(self.channels), 0
+        total, squares = total.double(), squares.double()
+        for part in index.split(256):
+            for pixels in images.read(part)[0]:
+                values = pixels.double().flatten(1) / 255
+                total, squares, count = total + values.sum(1), squares + values.square().sum(1), count + values.shape[1]
+        mean = total / count
+        return tuple(mean.tolist()), tuple((squares / count - mean**2).clamp(min=1e-6).sqrt().tolist())
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -232,22 +270,37 @@ class ImageData(LightningDataModule):
         if self.chosen is None and len(self.candidates) == 1:
             self.chosen = self.candidates[0]
         if self.chosen is None:
-            self.chosen, self.opened[self.train_split] = open_first(self.candidates, self.train_split, self.num_images)
+            self.chosen, images = open_first(self.candidates, self.train_split, self.num_images)
+            self.opened[self.train_split] = self._cached(self.chosen, self.train_split, images)
         return self.chosen
 
     def _open(self, split: str) -> Images:
         source = self._source()
         if split not in self.opened:
             lengths = {self.test_split: self.num_test_images, self.train_split: self.num_images}
-            self.opened[split] = source.open(split, lengths.get(split))
+            self.opened[split] = self._cached(source, split, source.open(split, lengths.get(split)))
         return self.opened[split]
+
+    def _cached(self, source: Source, split: str, images: Images) -> Images:
+        if not self.cache_limit:
+            return images
+        depends = {**asdict(source), "split": split, "root": str(Path(source.root).resolve()), "size": None, "download": None}
+        return cached(images, self.cache_folder, self.cache_limit, depends, self.skip)
+
+    def _note_skipped(self, images: Images, places: set[int]) -> None:
+        split = next(name for name, opened in self.opened.items() if opened is images)
+        names = {images.name(place) for place in places}
+        self.skipped[split] = sorted(names.union(self.skipped.get(split, [])))
 
     def _devices(self) -> tuple[int, int]:
         trainer = self.trainer
         return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
     def _num_workers(self, images: Images) -> int:
-        return min(self.num_workers, 1) if isinstance(images, StreamImages) else self.num_workers
+        number = self.num_workers
+        if number is None:
+            number = 0 if images.is_fast else min(8, (os.cpu_count() or 1) - 1)
+        return min(number, 1) if isinstance(images, StreamImages) else number
 
     def _position(self) -> tuple[int, int]:
         """Epoch and batch that training is at, also where it has just been resumed."""
@@ -263,3 +316,7 @@ class ImageData(LightningDataModule):
             "validation_fraction": self.validation_fraction,
             "num_images": num_images,
         }
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semconv"

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import timm.data
 import torch
 from torchvision.transforms.v2 import functional as transforms
@@ -10,7 +12,7 @@ from torchvision.transforms.v2 import functional as transforms
 from semconv.data.errors import SourceMissing, one_line
 from semconv.data.folders import open_folder
 from semconv.data.hub import open_hub, open_hub_stream
-from semconv.data.images import Channels, Images, MemoryImages, TorchvisionImages
+from semconv.data.images import ArrayImages, Images, MemoryImages, TorchvisionImages
 from semconv.data.motifs import CLASS_NAMES
 from semconv.data.scenes import World, channel_moments, draw_scenes
 from semconv.data.streams import open_webdataset
@@ -32,7 +34,7 @@ class Source:
 
     name: str
     size: tuple[int, int]
-    channels: Channels
+    channels: int
     root: str
     image_column: str | None = None
     label_column: str | None = None
@@ -46,12 +48,18 @@ class Source:
             ValueError: when they are there, but not the split or what else is asked of them.
         """
         prefix, _, rest = self.name.partition("/")
+        if self.channels not in (1, 3) and prefix != "npy":
+            raise ValueError(
+                f"channels is {self.channels}: {self.name} has 1 (grey) or 3 (RGB); arrays of npy/FOLDER have any number"
+            )
         columns = (self.channels, self.image_column, self.label_column)
         match prefix:
             case "scenes":
                 return open_scenes(self.world, split, self.size, self.channels, num_images)
             case "torch":
                 return open_torchvision(rest, self.root, split, self.channels, self.download)
+            case "npy":
+                return open_arrays(rest, split, self.channels)
             case "hfds":
                 return open_hub(rest, split, *columns)
             case "hfids":
@@ -90,7 +98,7 @@ def open_first(sources: Sequence[Source], split: str, num_images: int | None) ->
     raise ValueError("; ".join(reasons))
 
 
-def open_scenes(world: World, split: str, size: tuple[int, int], channels: Channels, num_images: int | None) -> MemoryImages:
+def open_scenes(world: World, split: str, size: tuple[int, int], channels: int, num_images: int | None) -> MemoryImages:
     """Draw scenes into memory.
 
     Raises:
@@ -106,7 +114,28 @@ def open_scenes(world: World, split: str, size: tuple[int, int], channels: Chann
     return MemoryImages(images, labels, CLASS_NAMES)
 
 
-def open_torchvision(name: str, root: str, split: str, channels: Channels, download: bool) -> TorchvisionImages:
+def open_arrays(folder: str, split: str, channels: int) -> ArrayImages:
+    """The images of `folder/split.npy`, with the labels of `folder/split_labels.npy` if that is there. See `ArrayImages`.
+
+    Raises:
+        ValueError: when the folder or the split is not there, or is no such array.
+    """
+    path = Path(folder).expanduser() / f"{split}.npy"
+    if not path.is_file():
+        there = sorted(other.stem for other in path.parent.glob("*.npy") if not other.stem.endswith("_labels"))
+        if not there:
+            raise SourceMissing(f"there is no {path}: save one array per split")
+        raise ValueError(f"{folder} has no split {split!r}: choose among {', '.join(there)}")
+    labels = path.with_name(f"{split}_labels.npy")
+    try:
+        return ArrayImages(np.load(path, mmap_mode="r"), np.load(labels) if labels.is_file() else None, channels)
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {one_line(error)}") from error
+
+
+def open_torchvision(name: str, root: str, split: str, channels: int, download: bool) -> TorchvisionImages:
     """A data set of torchvision, by timm's name for it.
 
     Raises:

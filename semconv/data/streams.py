@@ -12,7 +12,7 @@ from torch import Tensor
 
 from semconv.data.decoding import decode
 from semconv.data.errors import SourceMissing, one_line
-from semconv.data.images import Channels, Images
+from semconv.data.images import Images
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
 
@@ -37,7 +37,7 @@ class StreamImages(Images):
         self,
         start: Callable[[], Iterator[tuple[bytes, int]]],
         num_images: int | None,
-        channels: Channels,
+        channels: int,
         class_names: Sequence[str] | None = None,
         block: int = 4096,
     ) -> None:
@@ -57,6 +57,9 @@ class StreamImages(Images):
     def block(self) -> int:
         return self.stream_block
 
+    def name(self, position: int) -> str:
+        return f"image {position} of the stream"
+
     def read(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
         """As `Images.read`. Reads on, or from the beginning, until it has every image.
 
@@ -72,9 +75,7 @@ class StreamImages(Images):
         while self.position <= max(positions):
             self._read_on(oldest)
         samples = [self.held[i] for i in positions]
-        pixels = [
-            decode(encoded, self.channels, f"image {i} of the stream") for i, (encoded, _) in zip(positions, samples, strict=True)
-        ]
+        pixels = [decode(encoded, self.channels, self.name(i)) for i, (encoded, _) in zip(positions, samples, strict=True)]
         return pixels, torch.tensor([label for _, label in samples])
 
     def _restart(self) -> None:
@@ -96,7 +97,7 @@ class StreamImages(Images):
         self.position += 1
 
 
-def open_webdataset(folder: str, split: str, channels: Channels, num_images: int | None) -> StreamImages:
+def open_webdataset(folder: str, split: str, channels: int, num_images: int | None) -> StreamImages:
     """A split of tars. See `ImageData` for the arguments.
 
     Raises:

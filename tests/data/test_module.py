@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from semconv.data import Batch, ImageData
+from semconv.data.augmentation import augment
 from semconv.data.loading import Loader
 
 pytestmark = [
@@ -25,8 +26,14 @@ pytestmark = [
 Make = Callable[..., ImageData]
 
 
+def arrive(loader: Loader) -> list[Batch]:
+    """A loader's batches as they are on the device, but for their normalisation."""
+    size = loader.loader.dataset.size  # type: ignore[attr-defined]
+    return [augment(batch, size) for batch in loader]
+
+
 def by_index(loader: Loader) -> dict[int, Tensor]:
-    return {int(i): image for batch in loader for i, image in zip(batch.index, batch.images, strict=True)}
+    return {int(i): image for batch in arrive(loader) for i, image in zip(batch.index, batch.images, strict=True)}
 
 
 def assert_same(left: dict[int, Tensor], right: dict[int, Tensor]) -> None:
@@ -94,8 +101,8 @@ def test_workers_change_no_bit(make_data: Make, num_workers: int) -> None:
     for epoch in range(2):
         for loader in (alone, helped):
             loader.position = lambda epoch=epoch: (epoch, 1)  # type: ignore[misc]
-        for left, right in zip(alone, helped, strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+        for left, right in zip(arrive(alone), arrive(helped), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(left[:3], right[:3], strict=True))
 
 
 def test_the_batch_size_changes_no_image(make_data: Make) -> None:
@@ -105,11 +112,11 @@ def test_the_batch_size_changes_no_image(make_data: Make) -> None:
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_the_number_of_devices_changes_no_image(make_data: Make, world_size: int) -> None:
-    whole = list(make_data().train_dataloader())
+    whole = arrive(make_data().train_dataloader())
     loaders = [make_data().train_dataloader() for _ in range(world_size)]
     for rank, loader in enumerate(loaders):
         loader.tickets.rank, loader.tickets.world_size = rank, world_size
-    for batch, *shares in zip(whole, *loaders, strict=True):
+    for batch, *shares in zip(whole, *map(arrive, loaders), strict=True):
         expected = dict(zip(batch.index.tolist(), batch.images, strict=True))
         assert_same(expected, {int(i): image for share in shares for i, image in zip(share.index, share.images, strict=True)})
 

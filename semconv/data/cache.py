@@ -1,0 +1,209 @@
+"""Small data sets, decoded once.
+
+A cached split is a folder of its own, `<source>-<split>-<what it depends on>`: `pixels.bin` (all images, c h w, one after another),
+`sides.npy`, `labels.npy` and `about.json`. It is built aside and renamed, so that it is whole or not there: of two runs that build
+it at once, one finds the other's. What has changed has another name, and the folder of before is removed.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from semconv.data.errors import BadImage
+from semconv.data.images import Images
+
+VERSION = 1
+CHUNK = 256  # images that a thread decodes at a time
+NUM_TRIED = 32  # images that are decoded to estimate how large all will be
+
+
+class CachedImages(Images):
+    """Images of a folder that `build` has written.
+
+    Args:
+        folder: holds them.
+        images: where they came from.
+    """
+
+    is_fast = True
+
+    def __init__(self, folder: Path, images: Images) -> None:
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        self.source = images
+        self.num_images, self.class_names, self.num_classes = images.num_images, images.class_names, images.num_classes
+        self.sides = np.load(folder / "sides.npy")
+        self.labels = torch.from_numpy(np.load(folder / "labels.npy"))
+        self.bad: dict[int, str] = {int(place): reason for place, reason in about["bad"].items()}
+        self.num_channels: int = about["channels"]
+        self.pixels = np.memmap(folder / "pixels.bin", np.uint8, "r")
+        lengths = self.sides.astype(np.int64).prod(-1) * self.num_channels
+        self.ends = lengths.cumsum()
+        if len(self.labels) != self.num_images or self.ends[-1] != len(self.pixels):
+            raise ValueError("the cache is not whole")
+        shapes = np.unique(self.sides, axis=0)
+        if len(shapes) == 1:  # then one look-up serves a batch
+            self.stacked = self.pixels.reshape(self.num_images, self.num_channels, *shapes[0].tolist())
+
+    def name(self, position: int) -> str:
+        return self.source.name(position)
+
+    def read(self, index: Tensor) -> tuple[Tensor | list[Tensor], Tensor]:
+        positions = index.tolist()
+        for position in positions if self.bad else []:
+            if position in self.bad:
+                raise BadImage(self.bad[position])
+        if hasattr(self, "stacked"):
+            return torch.from_numpy(self.stacked[index.numpy()]), self.labels[index]
+        return [self._image(position) for position in positions], self.labels[index]
+
+    def _image(self, position: int) -> Tensor:
+        height, width = self.sides[position].tolist()
+        end = int(self.ends[position])
+        pixels = np.array(self.pixels[end - height * width * self.num_channels : end])
+        return torch.from_numpy(pixels).view(self.num_channels, height, width)
+
+
+def cached(images: Images, folder: Path, limit: int, source: Mapping[str, Any], skip: bool) -> Images:
+    """Images from the cache, which is built where it is not there; as they were, where they are too many or the cache has no room.
+
+    Args:
+        images: of a split.
+        folder: holds the cached splits.
+        limit: bytes of pixels from which on a split is not cached.
+        source: name, split and whatever else the pixels depend on.
+        skip: whether images that cannot be read are noted and left out; else the first stops the building.
+
+    Raises:
+        BadImage: an image cannot be read.
+    """
+    fingerprint = images.fingerprint
+    if fingerprint is None:
+        return images
+    kind = "".join(letter if letter.isalnum() else "-" for letter in f"{source['name']}-{source['split']}")[-60:].strip("-")
+    stem = f"{kind}-{_digest({'version': VERSION, **source})}"
+    place = folder / f"{stem}-{_digest(fingerprint)}"
+    found = _open(place, images)
+    if found is not None:
+        return found
+    if _estimate(images) > limit:
+        return images
+    try:
+        build(images, place, kind, skip)
+        for other in folder.glob(f"{stem}-*"):
+            if other != place:
+                shutil.rmtree(other, ignore_errors=True)
+    except OSError as error:
+        print(f"{folder} cannot hold the decoded images ({error.strerror}): they are decoded as they are needed", file=sys.stderr)
+        return images
+    return _open(place, images) or images
+
+
+def build(images: Images, place: Path, title: str, skip: bool) -> None:
+    """Decode all images into a folder, which appears when it is whole."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    try:
+        sides, labels, bad = [], [], {}
+        channels = 0
+        with open(aside / "pixels.bin", "wb") as file:
+            for part in track(
+                _parts(images, skip), title, -(-images.num_images // CHUNK), console=Console(file=sys.stderr), transient=True
+            ):
+                for pixels in part.images:
+                    channels = len(pixels) or channels
+                    file.write(pixels.contiguous().numpy().tobytes())
+                sides += [pixels.shape[1:] for pixels in part.images]
+                labels += part.labels
+                bad.update(part.bad)
+            _settle(file)
+        for name, values in (("sides", np.array(sides, np.int32)), ("labels", np.array(labels, np.int64))):
+            with open(aside / f"{name}.npy", "wb") as file:
+                np.save(file, values)
+                _settle(file)
+        with open(aside / "about.json", "w", encoding="utf-8") as text:
+            json.dump({"channels": channels, "bad": bad}, text)
+            _settle(text)
+        if _open(place, images):  # another run was quicker
+            return
+        shutil.rmtree(place, ignore_errors=True)  # what is left of one that was damaged
+        try:
+            aside.rename(place)
+        except OSError:
+            if not _open(place, images):
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+class _Part(NamedTuple):
+    """Some images in their order; of a bad one no pixels."""
+
+    images: list[Tensor]
+    labels: list[int]
+    bad: dict[int, str]
+
+
+def _parts(images: Images, skip: bool) -> Iterator[_Part]:
+    """All images, decoded by as many threads as there are cores; a few parts are held at a time."""
+    chunks = torch.arange(images.num_images).split(CHUNK)
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        for first in range(0, len(chunks), threads):
+            yield from pool.map(lambda chunk: _decode(images, chunk, skip), chunks[first : first + threads])
+
+
+def _decode(images: Images, chunk: Tensor, skip: bool) -> _Part:
+    try:
+        pixels, labels = images.read(chunk)
+        return _Part(list(pixels), labels.tolist(), {})
+    except BadImage:
+        if not skip:
+            raise
+    part = _Part([], [], {})
+    for one in chunk.split(1):
+        try:
+            pixels, labels = images.read(one)
+            part.images.append(pixels[0])
+            part.labels.append(int(labels))
+        except BadImage as error:
+            part.images.append(torch.zeros(0, 0, 0, dtype=torch.uint8))
+            part.labels.append(-1)
+            part.bad[int(one)] = str(error)
+    return part
+
+
+def _estimate(images: Images) -> float:
+    """Bytes of all images decoded, from a few of them."""
+    tried = torch.linspace(0, images.num_images - 1, min(NUM_TRIED, images.num_images)).long()
+    sizes = [pixels.numel() for one in tried.split(1) for pixels in _decode(images, one, skip=True).images]
+    return sum(sizes) / len(sizes) * images.num_images
+
+
+def _open(place: Path, images: Images) -> CachedImages | None:
+    """What is in a cache; None where it is not there, or not whole."""
+    try:
+        return CachedImages(place, images)
+    except (OSError, ValueError, KeyError, IndexError, EOFError):
+        return None
+
+
+def _settle(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

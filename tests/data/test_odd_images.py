@@ -1,0 +1,160 @@
+"""Images of all kinds, and those that are none."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semconv.data import ImageData
+from semconv.data.decoding import decode
+from tests.data.test_cache import write_images
+
+
+def encoded(image: Image.Image, kind: str = "png") -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def sixteen_bits() -> Image.Image:
+    return Image.fromarray(np.full((4, 5), 128 * 257, np.uint16))
+
+
+KINDS = {
+    "1 bit": (Image.new("1", (5, 4), 1), "png", (255, 255, 255)),
+    "grey": (Image.new("L", (5, 4), 70), "png", (70, 70, 70)),
+    "grey, transparent": (Image.new("LA", (5, 4), (70, 9)), "png", (70, 70, 70)),
+    "16 bits": (sixteen_bits(), "png", (128, 128, 128)),
+    "16 bits, tiff": (sixteen_bits(), "tiff", (128, 128, 128)),
+    "floats": (Image.fromarray(np.full((4, 5), 0.5, np.float32)), "tiff", (128, 128, 128)),
+    "colour": (Image.new("RGB", (5, 4), (10, 20, 30)), "png", (10, 20, 30)),
+    "colour, transparent": (Image.new("RGBA", (5, 4), (10, 20, 30, 0)), "png", (10, 20, 30)),
+    "palette": (Image.new("RGB", (5, 4), (10, 20, 30)).convert("P", palette=Image.Palette.ADAPTIVE), "png", (10, 20, 30)),
+    "cmyk": (Image.new("CMYK", (5, 4), (0, 255, 255, 0)), "tiff", (255, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_kind_of_image_becomes_the_channels_asked_for(kind: str, channels: int) -> None:
+    image, suffix, colour = KINDS[kind]
+    pixels = decode(encoded(image, suffix), channels, "it")
+    grey = round(0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2])
+    expected = torch.tensor(colour if channels == 3 else [grey])
+    assert (pixels.dtype, tuple(pixels.shape)) == (torch.uint8, (channels, 4, 5))
+    assert ((pixels.int() - expected[:, None, None]).abs() <= 1).all()  # Pillow rounds grey in whole numbers
+
+
+CONTENTS = {
+    "empty": b"",
+    "text": b"no image",
+    "half a png": encoded(KINDS["colour"][0])[:45],
+    "half a jpeg": encoded(KINDS["colour"][0], "jpeg")[:300],
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+def test_what_is_no_image_is_named(content: bytes) -> None:
+    with pytest.raises(ValueError, match="the image .*: replace or remove it, or set on_bad_image to skip"):
+        decode(content, 3, "the image")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 13])
+@pytest.mark.parametrize("last", [True, False], ids=["nhwc", "nchw"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_arrays_have_any_number_of_channels(channels: int, last: bool, dtype: type, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, channels, 9, 8)).astype(np.uint8)
+    stored: np.ndarray = pixels.astype(dtype) * (257 if dtype is np.uint16 else 1)
+    np.save(tmp_path / "train.npy", stored.transpose(0, 2, 3, 1) if last else stored)
+    np.save(tmp_path / "train_labels.npy", np.arange(30) % 3)
+    data = ImageData(f"npy/{tmp_path}", size=(9, 8), channels=channels, batch_size=5, crop_scale=None, flip=False)
+    batch = next(iter(data.train_dataloader()))
+    assert np.array_equal(batch.images.numpy(), pixels[batch.index.numpy()])
+    assert torch.equal(batch.labels, batch.index % 3)
+    images = data.on_after_batch_transfer(batch).images
+    mean, std = data.moments
+    assert len(mean) == channels
+    if channels not in (1, 3):
+        train = pixels[data.select("train")[1].numpy()] / 255
+        np.testing.assert_allclose(mean, train.mean((0, 2, 3)))
+        np.testing.assert_allclose(std, train.std((0, 2, 3)))
+    assert images.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 8, 8, 3), np.float32), "holds float32: save it as uint8"),
+        (np.zeros((4, 8, 8, 3), np.uint8), "for 4 channels, save it as n h w 4 or n 4 h w"),
+        (np.zeros((4, 8), np.uint8), "for 4 channels"),
+    ],
+)
+def test_other_arrays_are_refused(array: np.ndarray, message: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "train.npy", array)
+    with pytest.raises(ValueError, match=message):
+        ImageData(f"npy/{tmp_path}", channels=4).setup("fit")
+
+
+def test_files_have_one_or_three_channels(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"channels is 4: .* has 1 \(grey\) or 3 \(RGB\); arrays of npy/FOLDER have any number"):
+        ImageData(str(tmp_path), channels=4).setup("fit")
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """40 images, of which two are none."""
+    folder = write_images(tmp_path / "images", [(10, 12)] * 40)
+    for path in ("train/a/04.png", "train/b/07.png"):
+        (folder / path).write_bytes(b"no image")
+    return folder
+
+
+@pytest.mark.parametrize("cache_limit", [0, 2**30], ids=["decoded", "cached"])
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_bad_images_are_left_out_and_all_others_as_they_would_be(damaged: Path, cache_limit: int, num_workers: int) -> None:
+    seen = {}
+    for state in ("damaged", "mended"):
+        if state == "mended":
+            for path in ("train/a/04.png", "train/b/07.png"):
+                Image.new("RGB", (12, 10)).save(damaged / path)
+        data = ImageData(
+            str(damaged),
+            size=(8, 8),
+            batch_size=8,
+            validation_fraction=0.0,
+            num_workers=num_workers,
+            cache_limit=cache_limit,
+            cache_folder=str(damaged.parent / "cache"),
+            on_bad_image="skip",
+        )
+        batches = [data.on_after_batch_transfer(batch) for batch in data.train_dataloader()]
+        seen[state] = {int(i): image for batch in batches for i, image in zip(batch.index, batch.images, strict=True)}
+        order = [batch.index.tolist() for batch in batches]
+        names = data.skipped.get("train", [])
+        if state == "damaged":
+            first = order
+            assert [name[-8:] for name in names] == ["a/04.png", "b/07.png"]
+        else:
+            assert names == []
+            missing = {i for batch in order for i in batch} - {i for batch in first for i in batch}
+            assert len(missing) == 2
+            assert [[i for i in batch if i not in missing] for batch in order] == first
+            assert all(torch.equal(image, seen["mended"][i]) for i, image in seen["damaged"].items())
+
+
+def test_by_default_a_bad_image_stops_and_is_named(damaged: Path) -> None:
+    with pytest.raises(ValueError, match=r"04\.png is no image: replace or remove it, or set on_bad_image to skip"):
+        ImageData(str(damaged), size=(8, 8), cache_folder=str(damaged.parent / "cache")).setup("fit")
+
+
+def test_a_batch_of_bad_images_alone_is_refused(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images", [(10, 12)] * 8)
+    for path in folder.rglob("*.png"):
+        path.write_bytes(b"no image")
+    data = ImageData(str(folder), size=(8, 8), batch_size=4, cache_limit=0, num_workers=0, on_bad_image="skip")
+    with pytest.raises(ValueError, match="no image of a batch of 4 can be read"):
+        next(iter(data.train_dataloader()))
