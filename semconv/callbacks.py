@@ -97,9 +97,11 @@ class Record(Callback):
         self._summarise(trainer, {**dict.fromkeys(absent), **reasons})
 
     def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
+        skipped = _gather_skipped(trainer)
+        if skipped and trainer.is_global_zero:
+            number = sum(len(names) for names in skipped.values())
+            self.folder.summarise({"data/num_skipped_images": number, "data/skipped_images": skipped})
         if trainer.is_global_zero and self._begun:
-            skipped: Mapping[str, Any] = getattr(getattr(trainer, "datamodule", None), "skipped", {})
-            self.folder.summarise({"data/skipped_images": skipped} if skipped else {})
             self._set("finished")
 
     def on_exception(self, trainer: "Trainer", module: "LightningModule", exception: BaseException) -> None:
@@ -260,6 +262,16 @@ class Panels(Callback):
 def count_images(batch: Any) -> int:
     """How many images a batch of any form has: the length of its first tensor."""
     return len(next(leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)))
+
+
+def _gather_skipped(trainer: "Trainer") -> dict[str, list[str]]:
+    """The images that any process has left out, by split; of a data module that says so in `skipped`."""
+    own: dict[str, list[str]] = getattr(getattr(trainer, "datamodule", None), "skipped", {})
+    everyone = [own] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(everyone, own)
+    splits = sorted({split for process in everyone for split in process})
+    return {split: sorted({name for process in everyone for name in process.get(split, [])}) for split in splits}
 
 
 def _machine(trainer: "Trainer") -> dict[str, Any]:

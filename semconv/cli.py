@@ -159,7 +159,7 @@ class SemconvCLI(LightningCLI):
         resume = whole.get("resume")
         folder = RunFolder(resume) if resume else RunFolder.new(whole["runs"], whole["experiment"])
         facts = derived_facts(saved)
-        wandb = WandbRecord(folder, WandbOptions(**whole["wandb"].as_dict()), saved, facts, self.config.get("subcommand") or "fit")
+        wandb = WandbRecord(folder, WandbOptions(**saved["wandb"]), saved, facts, self.config.get("subcommand") or "fit")
         self.record = RunRecord(folder, wandb)
         loggers = [self.record, *(logger for logger in _as_list(config.get("logger")) if isinstance(logger, Logger))]
         callbacks = [*_as_list(config.get("callbacks")), *_callbacks(folder, saved, facts, bool(resume))]

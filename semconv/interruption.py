@@ -59,6 +59,7 @@ class Interruption(Callback):
     def __init__(self, checkpoints: Checkpoints | None) -> None:
         self.checkpoints = checkpoints
         self.received: int | None = None
+        self.ending: int | None = None
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         def wait(signum: int, frame: FrameType | None) -> None:
@@ -73,10 +74,14 @@ class Interruption(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         if not trainer.is_last_batch:
-            self._end_if_asked(trainer)
+            self._save_if_asked(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        self._end_if_saved()  # not before the last step has been logged
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._end_if_asked(trainer)
+        self._save_if_asked(trainer)
+        self._end_if_saved()
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         listen()
@@ -91,12 +96,14 @@ class Interruption(Callback):
     def on_predict_start(self, trainer: Trainer, module: LightningModule) -> None:
         listen()
 
-    def _end_if_asked(self, trainer: Trainer) -> None:
-        number = self._agreed(trainer)
-        if number is not None:
-            if self.checkpoints is not None:
-                self.checkpoints.save(trainer)
-            raise Terminated(number)
+    def _save_if_asked(self, trainer: Trainer) -> None:
+        self.ending = self._agreed(trainer)
+        if self.ending is not None and self.checkpoints is not None:
+            self.checkpoints.save(trainer)
+
+    def _end_if_saved(self) -> None:
+        if self.ending is not None:
+            raise Terminated(self.ending)
 
     def _agreed(self, trainer: Trainer) -> int | None:
         """The signal that any of the processes has received: all stop after the same step."""

@@ -63,7 +63,15 @@ class Objective(nn.Module):
         return self._spread(mean), self._spread((variance + self.eps).sqrt())
 
     def patch_errors(self, prediction: Tensor, images: Tensor) -> Tensor:
-        """Mean error of each patch: `b ph pw`, float32."""
+        """Mean error of each patch: `b ph pw`, float32.
+
+        Raises:
+            ValueError: the prediction is of another shape than the images.
+        """
+        if prediction.shape != images.shape:  # a single channel would be compared with all of them
+            raise ValueError(
+                f"the prediction is {tuple(prediction.shape)} for images of {tuple(images.shape)}: predict every channel"
+            )
         difference = prediction.float() - self.target(images)
         errors = difference.square() if self.loss == "mse" else difference.abs()
         return reduce(errors, "b c (ph p) (pw q) -> b ph pw", "mean", p=self.patch, q=self.patch)
@@ -72,8 +80,10 @@ class Objective(nn.Module):
         """The mask on the grid of target patches: bool `b ph pw`.
 
         Raises:
-            ValueError: a mask cell does not hold a whole number of patches.
+            ValueError: a mask cell does not hold a whole number of patches, or the mask is not bool.
         """
+        if mask.dtype != torch.bool:
+            raise ValueError(f"the mask is {mask.dtype}: give bool, True = masked")
         (height, width), (rows, columns) = images.shape[2:], mask.shape[1:]
         if height % (rows * self.patch) or width % (columns * self.patch):
             raise ValueError(

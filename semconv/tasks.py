@@ -84,7 +84,7 @@ class MaskedReconstruction(lightning.LightningModule):
         self.masker, self.corruption, self.objective = masker, corruption, objective
         self.pixel_error = Objective(cell, normalise=False)
         self.squared = Objective(objective.patch, objective.normalise, "mse", objective.eps)
-        self.objective.masked_patches(torch.zeros(1, *self.geometry.grid), torch.zeros(1, 1, *image_size))
+        self.objective.masked_patches(torch.zeros(1, *self.geometry.grid, dtype=torch.bool), torch.zeros(1, 1, *image_size))
         self.encoder = encoder(self.geometry, size)
         self.decoder = decoder(self.geometry, size, self.encoder)
         initialise(self.encoder, seed)
@@ -122,7 +122,7 @@ class MaskedReconstruction(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         view, mask = self.look(batch, "train")
         loss = self.objective(self(view), batch.images, mask)
-        self.log("train/loss", loss, batch_size=len(batch.images))
+        self.log("train/loss", loss, batch_size=len(batch.images), sync_dist=True)  # devices have equal shares
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -51,11 +51,19 @@ def train(
     return cli
 
 
+def logged(folder: Path) -> list[dict[str, Any]]:
+    """The rows that the one run below a folder has logged, without what depends on the machine."""
+    (path,) = folder.glob("*/*/metrics.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in ("time", "train/images_per_second")} for row in rows]
+
+
 def main(name: str, folder: Path, *overrides: str) -> None:
     recorder = Recorder()
     cli = train(name, folder, *overrides, callbacks=[recorder])
     results: Any = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
-    record = {"steps": recorder.steps, "test": results[0]}
+    weights = [parameter.double().square().sum().item() for parameter in cli.model.parameters()]
+    record = {"steps": recorder.steps, "test": results[0], "weights": weights}
     (folder / f"rank{cli.trainer.global_rank}.json").write_text(json.dumps(record))
 
 

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -173,7 +174,8 @@ class WandbRecord:
     def _finish(self, run: Any, status: Status) -> None:
         if status == "terminated" and not run.settings._offline:
             run.mark_preempting()
-        waiting = threading.Thread(target=run.finish, kwargs={"exit_code": int(status != "finished")}, daemon=True)
+        finish = partial(self._attempt, run.finish, int(status != "finished"))
+        waiting = threading.Thread(target=finish, daemon=True)
         waiting.start()
         waiting.join(END_SECONDS)
         if waiting.is_alive():

@@ -58,7 +58,7 @@ CONTENTS = {
 
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
 def test_what_is_no_image_is_named(content: bytes) -> None:
-    with pytest.raises(ValueError, match="the image .*: replace or remove it, or set on_bad_image to skip"):
+    with pytest.raises(ValueError, match=r"the image .*: replace or remove it, or set on_bad_image to skip"):
         decode(content, 3, "the image")
 
 

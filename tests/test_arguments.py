@@ -1,0 +1,178 @@
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from semconv.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, get, prepare
+from semconv.cli import main
+from semconv.listing import KINDS, list_classes, list_variants
+from tests.experiments import FOLDER, NAMES, arguments
+
+
+def printed(capsys, *options):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *arguments("cnn_channels", *options), "--print_config"])
+    said = capsys.readouterr()
+    assert stop.value.code == 0, said.err
+    return yaml.safe_load(said.out)
+
+
+@pytest.mark.parametrize("null", ["null", "None"])
+@pytest.mark.parametrize("key", ["data.crop_scale", "model.encoder.mlp_ratio", "trainer.gradient_clip_val", "data.init_args.mean"])
+@pytest.mark.parametrize("joined", [True, False])
+def test_none_is_null_at_every_depth(null, key, joined, capsys):
+    config = printed(capsys, *([f"--{key}={null}"] if joined else [f"--{key}", null]))
+    full = {
+        "data.crop_scale": "data.init_args.crop_scale",
+        "model.encoder.mlp_ratio": "model.init_args.encoder.init_args.mlp_ratio",
+    }
+    assert get(config, full.get(key, key)) is None
+
+
+def test_a_class_comes_before_its_arguments_whatever_the_order_given(capsys):
+    config = printed(
+        capsys, "--model.encoder.masked=token", "--model.encoder.drop_path=.1", "--model.encoder=semconv.encoders.MAEViT"
+    )
+    encoder = config["model"]["init_args"]["encoder"]
+    assert encoder["class_path"] == "semconv.encoders.MAEViT"
+    assert (encoder["init_args"]["masked"], encoder["init_args"]["drop_path"]) == ("token", 0.1)
+
+
+def test_order_is_otherwise_kept():
+    given = ["--a.x=1", "-c", "file", "--b", "2", "--flag", "--a.class_path=K", "--a.y=-3"]
+    assert prepare(given) == ["-c", "file", "--b", "2", "--flag", "--a.class_path=K", "--a.x=1", "--a.y=-3"]
+
+
+def test_the_links_are_those_of_the_base_file():
+    base = yaml.safe_load((FOLDER / "base.yaml").read_text())
+    links = {**FOLLOWS, **MAY_FOLLOW}
+    assert {key: get(base, key) for key in links} == links
+    assert (FOLDER / "base.yaml").read_text().count("${") == len(links)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--model.image_size=[16,16]", "model.image_size is [16, 16], but follows data.size, which is [32, 32]"),
+        (
+            "--model.init_args.seed=3",
+            "model.seed is 3, but follows seed_everything, which is 0: leave it out and give seed_everything",
+        ),
+        ("--data.seed=3", "data.seed is 3, but follows seed_everything"),
+        ("--model.batch_size=5", "model.batch_size is 5, but follows data.batch_size, which is 64"),
+    ],
+)
+def test_what_follows_another_value_is_not_set_apart_from_it(option, message, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *arguments("cnn_plain", option, f"--runs={tmp_path / 'runs'}")])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_override_of_a_saved_configuration_propagates_too(capsys, tmp_path):
+    saved = tmp_path / "config.yaml"
+    saved.write_text(yaml.safe_dump(printed(capsys)))
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", str(saved), "--seed_everything=7", "--data.size=[16,32]", "--model.cell=8", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert (config["model"]["init_args"]["seed"], config["data"]["init_args"]["seed"]) == (7, 7)
+    assert config["model"]["init_args"]["image_size"] == [16, 32]
+    assert config["model"]["init_args"]["objective"]["init_args"]["patch"] == 8
+    assert follower_problem(config) is None
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--model.maskr.ratio=.5", "there is no option model.maskr.ratio: did you mean model.masker.ratio?"),
+        ("--trainer.max_epoch=3", "there is no option trainer.max_epoch: did you mean trainer.max_epochs?"),
+        ("--data.sizes=[3,3]", "there is no option data.sizes: did you mean data.size?"),
+        ("--model.encoder.depht=all", "there is no option model.encoder.depht: did you mean model.encoder.depth?"),
+        ("--model.encoder.mechanism=semconv.mechanisms.AppendedValue", "did you mean AppendedValues?"),
+        ("--model.size=teny", "size: Expected one of ['test', 'tiny', 'small', 'base', 'large', 'huge']. Got value: teny"),
+        ("--data.mean=${oc.env:WANDB_API_KEY}", "--data.mean reads WANDB_API_KEY from the environment"),
+    ],
+)
+def test_errors_are_one_line_with_the_nearest_valid_key(option, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *arguments("cnn_channels", option)])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in said
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
+
+
+def test_a_key_in_a_file_is_corrected_too_and_a_file_that_is_no_yaml_is_named(tmp_path, capsys):
+    (tmp_path / "typo.yaml").write_text("model: {init_args: {masker: {init_args: {ration: 0.5}}}}")
+    (tmp_path / "broken.yaml").write_text("trainer: [max_epochs: 3")
+    for name, message in (
+        ("typo", "no option model.masker.ration: did you mean model.masker.ratio?"),
+        ("broken", "is not valid YAML"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["fit", *arguments("cnn_channels"), "-c", str(tmp_path / f"{name}.yaml")])
+        assert message in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(capsys):
+    for option in ("--trainer.max_epoch=3", "--model.cell=5"):
+        with pytest.raises(SystemExit):
+            main(["fit", "--debug", *arguments("cnn_channels", option)])
+        assert "Traceback" in capsys.readouterr().err
+
+
+def command(*words):
+    return subprocess.run([sys.executable, "-m", "semconv", *words], capture_output=True, text=True, cwd=FOLDER.parent)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"], ["compare", "--help"], ["--version"], ["fitt"]], ids=" ".join)
+def test_what_needs_no_network_imports_no_torch_and_takes_less_than_a_second(words, tmp_path):
+    code = (
+        f"import sys, runpy; sys.argv[1:] = {words}\n"
+        "try: runpy.run_module('semconv', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'lightning', 'wandb', 'timm'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=FOLDER.parent)
+    assert done.stdout.endswith("set()\n"), done.stderr
+    took = []
+    for _ in range(3):  # the machine may be busy
+        start = time.perf_counter()
+        command(*words)
+        took.append(time.perf_counter() - start)
+    assert min(took) < 1
+
+
+def test_list_names_every_variant_and_every_part():
+    done = command("list")
+    assert done.returncode == 0
+    for name in [*NAMES, "semconv.mechanisms.AppendedValues", "semconv.indicators.Coordinates", "semconv.masking.BlockMasker"]:
+        (line,) = [line for line in done.stdout.splitlines() if line.split()[:1] == [name]]
+        assert len(line.split()) > 4
+    assert command("list", "mechanisms").stdout.startswith("mechanisms:")
+    assert "there is no kind mechanism: choose among variants, mechanisms" in command("list", "mechanism").stderr
+    assert command("list", "--experiments", "/nowhere").returncode == 2
+
+
+def test_list_misses_no_class():
+    import semconv.convolution
+    import semconv.indicators
+    import semconv.masking
+    import semconv.mechanisms
+
+    listed = dict(list_classes())
+    for kind, parent in (("Mechanism", semconv.convolution.Mechanism), ("Indicator", semconv.indicators.Indicator)):
+        ours = {child.__name__ for child in parent.__subclasses__() if child.__module__.startswith("semconv.")}
+        assert {path.rpartition(".")[2] for path, _ in listed[kind]} == ours
+    assert listed.keys() == set(KINDS.values())
+    assert len(list_variants(FOLDER)) == len(NAMES)
+
+
+def test_a_mistyped_command_is_corrected():
+    done = command("fti")
+    assert done.returncode == 2
+    assert done.stderr == "semconv: error: there is no command fti: did you mean fit?\n"

@@ -1,0 +1,68 @@
+"""semconv's parts in other people's loops."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PARTS = ["callbacks", "convolution", "corruption", "cost", "decoders", "encoders", "hashing", "indicators", "masking", "mechanisms"]
+PARTS += ["objective", "pictures", "evaluation", "tracking.folder", "tracking.facts", "tracking.identity"]
+
+# as on a machine on which they are not installed
+ABSENT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("lightning", "pytorch_lightning", "lightning_fabric", "wandb"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def run(*words, **environment):
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env={**os.environ, **environment}, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def the_run(folder):
+    (path,) = folder.glob("*/*")
+    return path, json.loads((path / "summary.json").read_text())
+
+
+def test_parts_are_imported_without_lightning_and_wandb():
+    imports = "\n".join(f"import semconv.{part}" for part in PARTS)
+    assert run("-c", f"{ABSENT}\n{imports}\nfrom semconv import SemanticConv2d\nprint('imported')") == "imported\n"
+
+
+def test_a_plain_loop_needs_neither(tmp_path):
+    code = f"{ABSENT}\nimport runpy\nsys.argv[1:] = ['--runs', {str(tmp_path)!r}]\n"
+    run("-c", f"{code}runpy.run_path({str(ROOT / 'examples' / 'plain_loop.py')!r}, run_name='__main__')")
+    path, summary = the_run(tmp_path)
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 40
+    assert rows[-1]["train/loss"] < 0.8 * rows[0]["train/loss"]
+    assert summary["cost/train_images_per_second"] > 0
+    assert summary["cost/flops"] == 2 * 16 * 16 * (24 * 3 * 49 * 2 + 3)  # two convolutions, and the token's colour at each pixel
+    assert (path / "media" / "last.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["lightning_module"])
+def test_the_callbacks_serve_another_module(name, tmp_path):
+    run(str(ROOT / "examples" / f"{name}.py"), "--runs", str(tmp_path))
+    path, summary = the_run(tmp_path)
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    trained = [row for row in rows if "train/gradient_norm" in row]
+    assert [row["step"] for row in trained] == [3, 7, 11, 15]
+    assert [row["samples_seen"] for row in trained] == [256, 512, 768, 1024]
+    assert all(row["train/learning_rate"] == pytest.approx(3e-3) and row["train/images_per_second"] > 0 for row in trained)
+    assert summary["status"] == "finished"
+    assert summary["cost/parameters"] == (5 * 5 * 16 + 16 + 3 * 5 * 5 * 16) + (16 * 5 * 5 + 1 + 3 * 5 * 5)
+    assert summary["cost/flops"] > 0
+    assert summary["test/loss"] < 0.2
+    assert (path / "media" / "test.png").is_file()
+    assert {"config.yaml", "environment.json"} <= {child.name for child in path.iterdir()}

@@ -1,0 +1,211 @@
+"""What arrives in W&B, and what its failures cost."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import cast
+
+import pytest
+import torch
+
+from semconv.tracking.folder import RunFolder
+from semconv.tracking.wandb_record import WandbOptions, WandbRecord, answers, choose_mode
+from tests.experiments import FOLDER, arguments
+from tests.wandb_server import Manner, serve
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+SECRETS = {"WANDB_API_KEY": KEY, "HF_TOKEN": "hf_planted_secret", "MY_PASSWORD": "planted password"}
+CONFIG = {"experiment": "name", "model": {"class_path": "x.Model", "init_args": {"lr": 0.1}}}
+FACTS = {"variant": "cnn_channels", "mechanism": "Channels", "dataset": "scenes"}
+
+
+@pytest.fixture
+def make_record(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+
+    def make(**options):
+        folder = RunFolder(tmp_path / "runs" / "name" / "id1")
+        folder.create(CONFIG)
+        return WandbRecord(folder, WandbOptions(**options), CONFIG, FACTS, "fit")
+
+    return make
+
+
+def keep(record, steps=3):
+    """A short run."""
+    record.begin()
+    for step in range(steps):
+        record.log(record.folder.log({"train/loss": 1.0 / (step + 1), "epoch": 0}, step, samples_seen=8 * (step + 1)))
+    pictures = {kind: torch.rand(2, 1, 8, 8) for kind in ("original", "seen")}
+    record.log_panels("panels/test", pictures, torch.rand(2, 8, 8) < 0.5, ["image 3", "image 9"], steps)
+    record.folder.summarise({"val/masked_mse": 0.25, "test/psnr": None, "protocol": {"a": 1}})
+    record.end("finished")
+
+
+def inspect(folder):
+    (run,) = (folder.path / "wandb").glob("*run-*")
+    done = subprocess.run(
+        [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(run)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), run
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_run_arrives_with_its_whole_configuration_its_facts_its_clocks_and_its_pictures(make_record, capfd):
+    record = make_record()
+    keep(record)
+    hint = [line for line in capfd.readouterr().err.splitlines() if line]
+    assert len(hint) == 1
+    assert hint[0].startswith("W&B is offline; to send this run: wandb sync ")
+    found, run = inspect(record.folder)
+    assert str(run) in hint[0]
+    kept = run.joinpath(f"run-{record.folder.path.name}.wandb").read_bytes()
+    assert found["config"]["model"]["init_args"]["lr"] == 0.1
+    assert {key: found["config"][key] for key in FACTS} == FACTS
+    assert found["config"]["environment"]["git_commit"] == record.folder.environment["sessions"][0]["git_commit"]
+    assert found["summary"]["val/masked_mse"] == 0.25
+    assert "protocol" not in found["summary"]
+    for key in ("train/loss", "samples_seen", "trainer/global_step", "epoch", "panels/test"):
+        assert key.encode() in kept
+    pictures = list(run.glob("files/media/images/panels/*.png"))
+    assert len(pictures) == 2
+    assert len(list(run.glob("files/media/images/mask/**/*.png"))) == 2
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("method", ["log", "summary", "finish"])
+def test_a_failure_inside_wandb_is_said_once_and_costs_nothing(method, make_record, capfd, monkeypatch):
+    record = make_record(mode="offline")
+    record.begin()
+    run = record._run
+
+    def fail(*_, **__):
+        raise RuntimeError("the disk is on fire")
+
+    if method == "summary":
+        monkeypatch.setattr(type(run.summary), "update", fail)
+    else:
+        finish = run.finish
+        setattr(run, method, fail)
+    record.begin()
+    keep(record)
+    if method == "finish":
+        finish()
+    said = capfd.readouterr().err
+    assert said.count("W&B has failed (the disk is on fire): the run goes on without it") == 1
+    assert len(list(record.folder.rows())) == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_service_that_is_killed_costs_nothing(tmp_path):
+    code = f"""
+import os, signal, subprocess, sys
+sys.path.insert(0, {str(FOLDER.parent)!r})
+from tests.test_wandb_record import *
+folder = RunFolder({str(tmp_path / "runs" / "a" / "b")!r})
+folder.create(CONFIG)
+record = WandbRecord(folder, WandbOptions(mode="offline"), CONFIG, FACTS, "fit")
+record.begin()
+listed = subprocess.run(["ps", "-o", "pid,args", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
+victims = [int(line.split()[0]) for line in listed.splitlines() if "wandb-core" in line]
+assert victims, listed
+for victim in victims:
+    os.kill(victim, signal.SIGKILL)
+keep(record)
+assert len(list(folder.rows())) == 3
+print("went on")
+"""
+    start = time.monotonic()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}  # no service of another
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "went on" in done.stdout
+    assert time.monotonic() - start < 100
+
+
+def test_without_an_account_it_is_offline_and_with_one_it_depends_on_the_server(monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+    assert choose_mode("auto") == "offline"
+    with pytest.raises(ValueError, match="no account is configured: run `wandb login`, or set WANDB_API_KEY"):
+        choose_mode("online")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    expected: dict[Manner, str] = {"kind": "online", "broken": "offline", "silent": "offline"}
+    for manner, mode in expected.items():
+        with serve(manner) as server:
+            monkeypatch.setenv("WANDB_BASE_URL", server.url)
+            start = time.monotonic()
+            assert choose_mode("auto") == mode
+            assert time.monotonic() - start < 10
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert choose_mode("auto") == "disabled"
+    assert choose_mode("offline") == "offline"
+    assert not answers("http://127.0.0.1:9")
+
+
+def test_what_wandb_login_left_is_an_account(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+    (tmp_path / "netrc").write_text(f"machine 127.0.0.1\n  login user\n  password {KEY}\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with serve() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        assert choose_mode("auto") == "online"
+
+
+SMALL = ["--data.num_images=96", "--data.num_test_images=9", "--data.batch_size=32", "--trainer.log_every_n_steps=1"]
+
+
+def run_with(folder, server, *options, **environment):
+    own = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    given = {**own, **SECRETS, "WANDB_BASE_URL": server.url, **environment}
+    command = [sys.executable, "-m", "semconv", "run", *arguments("cnn_channels", *SMALL, f"--runs={folder}", *options)]
+    return subprocess.run(
+        command, cwd=FOLDER.parent, env=given, capture_output=True, text=True, timeout=150, stdin=subprocess.DEVNULL
+    )
+
+
+def test_an_online_run_arrives_and_no_secret_is_left_anywhere(tmp_path):
+    with serve() as server:
+        done = run_with(tmp_path / "runs", server, "--wandb.tags=[planted password]")
+        assert done.returncode == 0, done.stderr
+        sent = b"".join(body for _, body in server.requests)
+    for needle in (b"test/masked_mse", b"Mask+Coordinates", b"encoder_parameters_m", b"samples_seen", b"panels/test"):
+        assert needle in sent
+    (run,) = (tmp_path / "runs").glob("*/*")
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files)
+    left = b"".join(path.read_bytes() for path in files) + done.stderr.encode() + done.stdout.encode()
+    assert "<redacted:MY_PASSWORD>" in (run / "config.yaml").read_text()
+    for secret in SECRETS.values():
+        assert secret.encode() not in left
+        assert secret.encode() not in sent
+
+
+def test_a_sweep_gets_the_nested_configuration_beside_its_own_keys(tmp_path):
+    parameters = tmp_path / "sampled.yaml"
+    parameters.write_text("wandb_version: 1\nmodel.base_lr:\n  value: 0.004\n")
+    environment = {"WANDB_SWEEP_ID": "s1", "WANDB_SWEEP_PARAM_PATH": str(parameters), "WANDB_RUN_ID": "fromsweep"}
+    with serve() as server:
+        done = run_with(tmp_path / "runs", server, "--model.base_lr=0.004", **environment)
+        assert done.returncode == 0, done.stderr
+        assert "locked" not in done.stderr
+        sent = b"".join(body for _, body in server.requests).replace(b"\\", b"")
+    (run,) = (tmp_path / "runs").glob("*/*")
+    assert run.name == "fromsweep"
+    assert b'"model.base_lr"' in sent
+    assert b'"base_lr":0.004' in sent.replace(b" ", b"")
+
+
+@pytest.mark.parametrize("manner", ["broken", "silent"])
+def test_a_server_that_fails_costs_seconds_and_no_record(manner, tmp_path):
+    start = time.monotonic()
+    with serve(cast(Manner, manner)) as server:
+        done = run_with(tmp_path / "runs", server)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < 70
+    assert done.stderr.count("W&B") == 1
+    assert f"{server.url} does not answer: W&B is offline; to send this run: wandb sync" in done.stderr
+    (run,) = (tmp_path / "runs").glob("*/*")
+    assert json.loads((run / "summary.json").read_text())["status"] == "finished"
