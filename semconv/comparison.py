@@ -44,7 +44,8 @@ def find_runs(folders: list[Path]) -> list[Run]:
             run = _read(path)
             missing = [key for key in REQUIRED if key not in run]
             if missing:
-                _leave_out(path.parent, f"it has no {missing[0]}")
+                status = run.get("status", "finished")
+                _leave_out(path.parent, f"it has no {missing[0]}" if status == "finished" else f"it is {status}, and not tested")
                 continue
             key = json.dumps([run["protocol"], _variant(run), run["seed"]], sort_keys=True)
             if key in runs:
