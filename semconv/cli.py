@@ -134,6 +134,10 @@ class SemconvCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         # Lightning would look for hyperparameters in it; ours are in config.yaml
         config, subcommand = self._whole(), self.config.get("subcommand")
+        if config.get("resume") and subcommand in ("validate", "test", "predict"):
+            raise ValueError(
+                f"fit and run go on with a run: {subcommand} it with -c RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt"
+            )
         if config.get("resume"):
             config["ckpt_path"] = _resumable(RunFolder(config["resume"]))
         elif subcommand in ("validate", "test", "predict") and not config.get("ckpt_path"):

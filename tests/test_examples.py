@@ -47,7 +47,8 @@ def test_a_plain_loop_needs_neither(tmp_path):
     assert len(rows) == 40
     assert rows[-1]["train/loss"] < 0.8 * rows[0]["train/loss"]
     assert summary["cost/train_images_per_second"] > 0
-    assert summary["cost/flops"] == 2 * 16 * 16 * (24 * 3 * 49 * 2 + 3)  # two convolutions, and the token's colour at each pixel
+    convolutions = 2 * 16 * 16 * (24 * 3 * 49 * 2)
+    assert convolutions <= summary["cost/flops"] < 1.01 * convolutions  # and the mask on the grid of the first
     assert (path / "media" / "last.png").is_file()
 
 

@@ -100,6 +100,13 @@ def test_a_finished_run_and_one_without_checkpoints_are_not_resumed(whole, tmp_p
     assert "has no whole checkpoint: start it anew with -c" in capsys.readouterr().err
 
 
+def test_only_training_goes_on(whole, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["test", "--resume", str(whole)])
+    assert stopped.value.code == 2
+    assert "fit and run go on with a run: test it with -c RUN/config.yaml" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("share", [0, 0.3, 0.99])
 def test_a_checkpoint_that_was_cut_off_is_recognised(share, tmp_path):
     WholeCheckpointIO().save_checkpoint({"state_dict": {"w": torch.randn(1000)}}, tmp_path / "a.ckpt")

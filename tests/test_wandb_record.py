@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import cast
 
 import pytest
 import torch
 
+from semconv.cli import main
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.wandb_record import WandbOptions, WandbRecord, answers, choose_mode
 from tests.experiments import FOLDER, arguments
@@ -99,19 +101,22 @@ def test_a_failure_inside_wandb_is_said_once_and_costs_nothing(method, make_reco
     assert len(list(record.folder.rows())) == 3
 
 
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for W&B's process in /proc")
 @pytest.mark.filterwarnings("ignore")
 def test_a_service_that_is_killed_costs_nothing(tmp_path):
     code = f"""
-import os, signal, subprocess, sys
+import os, signal, sys
+from pathlib import Path
 sys.path.insert(0, {str(FOLDER.parent)!r})
 from tests.test_wandb_record import *
 folder = RunFolder({str(tmp_path / "runs" / "a" / "b")!r})
 folder.create(CONFIG)
 record = WandbRecord(folder, WandbOptions(mode="offline"), CONFIG, FACTS, "fit")
 record.begin()
-listed = subprocess.run(["ps", "-o", "pid,args", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
-victims = [int(line.split()[0]) for line in listed.splitlines() if "wandb-core" in line]
-assert victims, listed
+own = str(os.getpid()).encode()
+commands = {{path: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")}}
+victims = [int(path.parent.name) for path, words in commands.items() if b"wandb-core" in words and own in words.split(b"\\0")]
+assert victims
 for victim in victims:
     os.kill(victim, signal.SIGKILL)
 keep(record)
@@ -126,11 +131,17 @@ print("went on")
     assert time.monotonic() - start < 100
 
 
+def test_online_without_an_account_is_refused_at_once(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *arguments("cnn_plain", "--wandb.mode=online", f"--runs={tmp_path / 'runs'}")])
+    assert stop.value.code == 2
+    assert "no account is configured: run `wandb login`, or set WANDB_API_KEY" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_without_an_account_it_is_offline_and_with_one_it_depends_on_the_server(monkeypatch):
     monkeypatch.delenv("WANDB_MODE")
     assert choose_mode("auto") == "offline"
-    with pytest.raises(ValueError, match="no account is configured: run `wandb login`, or set WANDB_API_KEY"):
-        choose_mode("online")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     expected: dict[Manner, str] = {"kind": "online", "broken": "offline", "silent": "offline"}
     for manner, mode in expected.items():

@@ -61,6 +61,9 @@ class WandbRecord:
         config: the whole configuration.
         facts: flat facts to group and filter by.
         job_type: where options name none.
+
+    Raises:
+        ValueError: online is asked for without an account.
     """
 
     def __init__(
@@ -69,6 +72,8 @@ class WandbRecord:
         self.folder, self.options, self.config, self.facts, self.job_type = folder, options, config, facts, job_type
         self._run: Any = None
         self._begun = False
+        if options.mode == "online" and not has_account():
+            raise ValueError("wandb.mode is online, but no account is configured: run `wandb login`, or set WANDB_API_KEY")
 
     def begin(self) -> None:
         """Start the run; a second call does nothing."""
@@ -199,8 +204,6 @@ def choose_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
         if given in ("online", "offline", "disabled"):
             return given  # type: ignore[return-value]
         return "online" if has_account() and answers(server()) else "offline"
-    if mode == "online" and not has_account():
-        raise ValueError("wandb.mode is online, but no account is configured: run `wandb login`, or set WANDB_API_KEY")
     return mode
 
 
