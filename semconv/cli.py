@@ -1,7 +1,6 @@
 """fit, validate, test, predict and run: a LightningCLI whose every run has a folder of its own and whose errors are one line."""
 
 import contextlib
-import importlib
 import io
 import logging
 import re
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -19,8 +17,9 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from semconv.announcement import Announcement
-from semconv.arguments import flatten, follower_problem, nearest, prepare, read, unknown_part, without
+from semconv.arguments import follower_problem, prepare, read
 from semconv.callbacks import Cost, Dynamics, Panels, Record
+from semconv.complaints import causes, correct, own_message
 from semconv.console import fail
 from semconv.interruption import Interruption, Terminated, listen
 from semconv.progress import RunProgress
@@ -197,6 +196,14 @@ def build(arguments: list[str]) -> SemconvCLI:
     return SemconvCLI(arguments, run=False)
 
 
+def print_config(arguments: list[str]) -> str:
+    """The whole configuration that arguments of a subcommand, the first of them, give; empty where they give none."""
+    printed = io.StringIO()
+    with contextlib.suppress(SystemExit, Exception), contextlib.redirect_stdout(printed):
+        SemconvCLI([*arguments, "--print_config"])
+    return printed.getvalue()
+
+
 def main(arguments: list[str]) -> None:
     """Run one subcommand; errors of the user's are one line and exit code 2, with `--debug` a traceback."""
     debug = "--debug" in arguments
@@ -208,7 +215,7 @@ def main(arguments: list[str]) -> None:
     except Refused as error:
         if debug:
             traceback.print_exc()
-        fail(_with_suggestion(error.message, arguments))
+        fail(correct(error.message, arguments, print_config))
     except Terminated as error:
         raise SystemExit(error.exit_code) from None
     except (ValueError, OSError) as error:
@@ -227,28 +234,6 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*does not have many workers", ".*isinstance.treespec, LeafSpec"):
         warnings.filterwarnings("ignore", message)
-
-
-def causes(error: BaseException) -> list[BaseException]:
-    """An error, what it was raised from, what that was raised from, and so on."""
-    chain = [error]
-    while chain[-1].__cause__ is not None:
-        chain.append(chain[-1].__cause__)
-    return chain
-
-
-def own_message(error: BaseException) -> str | None:
-    """What this package, or the operating system, has to say to the user; None for any other error, which keeps its traceback."""
-    text = str(error)
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}: make room, give access, or choose another folder by --runs"
-    if "in DataLoader worker process" in text:  # raised anew from a worker, with its traceback as text
-        frames = re.findall(r'File "([^"]+)", line', text)
-        text = text.strip().splitlines()[-1].partition(": ")[2]
-    else:
-        frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    own = isinstance(error, ValueError) and frames and Path(frames[-1]).is_relative_to(Path(__file__).parent)
-    return text if own else None
 
 
 def _callbacks(folder: RunFolder, config: dict[str, Any], facts: dict[str, Any], resume: bool) -> list[Callback]:
@@ -280,27 +265,6 @@ def _resumable(folder: RunFolder) -> str:
     if checkpoint is None:
         raise ValueError(f"{folder.path} has no whole checkpoint: start it anew with -c {folder.path}/config.yaml")
     return str(checkpoint)
-
-
-def _with_suggestion(message: str, arguments: list[str]) -> str:
-    """What is wrong, and the nearest key or class that there is where there is none of the name given."""
-    found = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message)
-    if found:
-        return _did_you_mean(message, found[2], dir(importlib.import_module(found[1])))
-    part = unknown_part(message)
-    if part is None:
-        return message
-    rest, key = without(arguments[1:], part)
-    printed = io.StringIO()
-    with contextlib.suppress(SystemExit, Exception), contextlib.redirect_stdout(printed):
-        SemconvCLI([arguments[0], *rest, "--print_config"])
-    message = f"there is no option {key}" if key else message
-    return _did_you_mean(message, key or part, list(flatten(yaml.safe_load(printed.getvalue()) or {})))
-
-
-def _did_you_mean(message: str, name: str, names: list[str]) -> str:
-    found = nearest(name, names)
-    return f"{message}: did you mean {found}?" if found else message
 
 
 def _as_list(value: Any) -> list:

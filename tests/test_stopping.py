@@ -38,7 +38,9 @@ def whole(tmp_path_factory):
 def stop(folder, number):
     """Start a run, send it a signal after its first checkpoint, and give its exit code."""
     options = [*OPTIONS, f"--runs={folder}", "--checkpoint_every=4"]
-    running = subprocess.Popen([sys.executable, "-m", "semconv", "run", *arguments("cnn_channels", *options)], cwd=FOLDER.parent)
+    command = [sys.executable, "-m", "semconv", "run", *arguments("cnn_channels", *options)]
+    # the same number of threads as the tests have: others add up in another order
+    running = subprocess.Popen(command, cwd=FOLDER.parent, env={**os.environ, "OMP_NUM_THREADS": "1"})
     for _ in range(1200):
         if list(folder.glob("*/*/checkpoints/step-*4.ckpt")):
             break

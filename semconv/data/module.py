@@ -15,7 +15,7 @@ from torch import Tensor
 
 from semconv.data.augmentation import Augmentation, augment
 from semconv.data.batch import Batch, normalise
-from semconv.data.cache import cached
+from semconv.data.cache import CachedImages, cached
 from semconv.data.images import Images
 from semconv.data.loading import BatchReader, Loader
 from semconv.data.order import Ticket, Tickets, check_shares, evaluation_batches, is_validation, train_batches
@@ -285,7 +285,10 @@ class ImageData(LightningDataModule):
         if not self.cache_limit:
             return images
         depends = {**asdict(source), "split": split, "root": str(Path(source.root).resolve()), "size": None, "download": None}
-        return cached(images, self.cache_folder, self.cache_limit, depends, self.skip)
+        kept = cached(images, self.cache_folder, self.cache_limit, depends, self.skip)
+        if self.skip and isinstance(kept, CachedImages) and kept.bad:  # known before they are met
+            self.skipped[split] = sorted(kept.name(place) for place in kept.bad)
+        return kept
 
     def _note_skipped(self, images: Images, places: set[int]) -> None:
         split = next(name for name, opened in self.opened.items() if opened is images)
