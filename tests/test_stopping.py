@@ -178,6 +178,16 @@ def test_code_that_is_not_trusted_is_not_even_imported(whole, tmp_path, monkeypa
         load_run(folder, trust=["stranger"])
 
 
+def test_code_that_is_trusted_is_built(whole, tmp_path, monkeypatch):
+    (tmp_path / "friend.py").write_text("from semconv.mechanisms import Channels as Told")
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = altered(whole, tmp_path, lambda config: encoder_of(config)["init_args"].update(mechanism="friend.Told"))
+    with pytest.raises(ValueError, match=r"the run names friend\.Told"):
+        load_run(folder)
+    ours, theirs = load_run(folder, trust=["friend"]).task.state_dict(), load_run(whole).task.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
 @pytest.mark.parametrize("name", ["os.system", "subprocess.Popen", "semconv_evil.Encoder", "torch.hub.load"])
 def test_names_of_functions_are_found_wherever_they_stand(name):
     for config in ({"a": [{"class_path": name}]}, {"b": {"class_path": "semconv.X", "init_args": {"f": {"class_path": name}}}}):
