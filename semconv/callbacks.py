@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from semconv.cost import Throughput, count_flops, peak_memory
+from semconv.convolution import Mechanism
+from semconv.cost import Throughput, count_flops, count_training_flops, peak_memory
 from semconv.encoders.encoder import count_parameters
+from semconv.indicators import Indicators
 from semconv.pictures import Reconstruction, contact_sheet, save_picture
 from semconv.tracking.facts import measured_facts
 from semconv.tracking.folder import RunFolder, Status
@@ -94,7 +96,8 @@ class Record(Callback):
         # a key that does not apply is null, with the reason beside it
         absent: Mapping[str, str] = getattr(module, "absent_metrics", {})
         reasons = {f"{key}/reason": reason for key, reason in absent.items()}
-        self._summarise(trainer, {**dict.fromkeys(absent), **reasons})
+        clock = {"trainer/global_step": trainer.global_step, **self.folder.summary}["trainer/global_step"]
+        self._summarise(trainer, {"trainer/global_step": clock, **dict.fromkeys(absent), **reasons})
 
     def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         skipped = _gather_skipped(trainer)
@@ -149,12 +152,16 @@ class Cost(Callback):
 
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         if not self.size:  # before the module is shared out over devices
-            encoder, example = getattr(pl_module, "encoder", None), pl_module.example_input_array
+            encoder, decoder = getattr(pl_module, "encoder", None), getattr(pl_module, "decoder", None)
+            example = pl_module.example_input_array
             inputs = example if isinstance(example, tuple) else (example,)
             self.size = {
                 "cost/parameters": count_parameters(pl_module),
                 "cost/encoder_parameters": count_parameters(encoder) if encoder is not None else None,
+                "cost/decoder_parameters": count_parameters(decoder) if decoder is not None else None,
+                "cost/indicator_parameters": _count_told(pl_module),
                 "cost/flops": count_flops(pl_module, *inputs) if example is not None else None,
+                "cost/train_flops": count_training_flops(pl_module, *inputs) if example is not None else None,
             }
 
     def on_fit_start(self, trainer: "Trainer", module: "LightningModule") -> None:
@@ -225,13 +232,13 @@ class Panels(Callback):
         self.folder, self.num_images = folder, num_images
 
     def on_test_batch_start(self, trainer: "Trainer", module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        if batch_idx == 0 and trainer.is_global_zero:
+        if batch_idx == 0 and trainer.is_global_zero and _reconstructs(module):
             self._show(trainer, self._reconstruct(trainer, module, "test", batch), "test")
 
     def on_validation_batch_start(
         self, trainer: "Trainer", module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if batch_idx == 0 and trainer.is_global_zero and not trainer.sanity_checking:
+        if batch_idx == 0 and trainer.is_global_zero and not trainer.sanity_checking and _reconstructs(module):
             self._show(trainer, self._reconstruct(trainer, module, "validation", batch), "val")
 
     def on_predict_batch_end(
@@ -257,6 +264,19 @@ class Panels(Callback):
         for logger in trainer.loggers:
             if hasattr(logger, "log_panels"):
                 logger.log_panels(f"panels/{stage}", made.columns, made.mask, captions, trainer.global_step)
+
+
+def _reconstructs(module: Any) -> bool:
+    """Whether a module says how it predicts."""
+    from lightning.pytorch import LightningModule
+
+    return type(module).predict_step is not LightningModule.predict_step
+
+
+def _count_told(module: "LightningModule") -> int:
+    """Parameters of mechanisms and of indicators."""
+    parts = [part for part in module.modules() if isinstance(part, Mechanism | Indicators)]
+    return sum(parameter.numel() for parameter in {parameter for part in parts for parameter in part.parameters()})
 
 
 def count_images(batch: Any) -> int:

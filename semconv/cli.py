@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning
+import yaml
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -21,10 +23,11 @@ from semconv.arguments import follower_problem, prepare, read
 from semconv.callbacks import Cost, Dynamics, Panels, Record
 from semconv.complaints import causes, correct, own_message
 from semconv.console import fail
+from semconv.evaluation.examination import Examination, Level
 from semconv.interruption import Interruption, Terminated, listen
 from semconv.progress import RunProgress
 from semconv.saving import Checkpoints, WholeCheckpointIO, newest_checkpoint, read_checkpoint
-from semconv.tracking.facts import derived_facts
+from semconv.tracking.facts import derived_facts, variant_name
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.identity import identity
 from semconv.tracking.record import RunRecord
@@ -41,7 +44,7 @@ class Trainer(lightning.Trainer):
         datamodule: lightning.LightningDataModule | None = None,
         ckpt_path: str | None = None,
     ) -> None:
-        """Fit, then test the weights that fitting ended with.
+        """Fit, then test the weights that fitting ended with. What has no weights is tested alone.
 
         Args:
             model: what is trained and tested.
@@ -50,7 +53,8 @@ class Trainer(lightning.Trainer):
         """
         if datamodule is not None:
             datamodule.setup("test")  # a missing test split is refused before training, not after it
-        self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+        if any(parameter.requires_grad for parameter in model.parameters()):  # a floor has nothing to learn
+            self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
         self.test(model, datamodule=datamodule, verbose=False)
 
     def predict(  # type: ignore[override]
@@ -147,11 +151,28 @@ class SemconvCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", type=str, default="unnamed", help="Name of the variant: the folder of its runs.")
         parser.add_argument("--runs", type=str, default="runs", help="Folder in which each run gets a folder of its own.")
+        parser.add_argument(
+            "--pretrained",
+            type=str | None,
+            help="Folder of a run whose encoder and data a linear probe or fine-tuning starts from.",
+        )
         parser.add_argument("--resume", type=str | None, help="Folder of a run that was stopped, to go on with it there.")
         parser.add_argument(
             "--checkpoint_every",
             type=int | None,
             help="Steps between the checkpoints that are kept. last.ckpt is written then, and at the end of each epoch.",
+        )
+        parser.add_argument(
+            "--examination", type=Level, default="quick", help="How thoroughly what was learned is examined after each test."
+        )
+        parser.add_argument(
+            "--examination_images", type=PositiveInt, default=10_000, help="Images of train, and of test, probed with at most."
+        )
+        parser.add_argument(
+            "--recalibrate_batch_norm",
+            type=bool,
+            default=False,
+            help="Give batch norms the statistics of each kind of view before features are taken.",
         )
         parser.add_class_arguments(WandbOptions, "wandb")
 
@@ -160,12 +181,14 @@ class SemconvCLI(LightningCLI):
         saved = redact({key: value for key, value in self.config_dump.items() if key != "resume"})
         whole, config = self._whole(), self._get(self.config_init, "trainer")
         resume = whole.get("resume")
-        folder = RunFolder(resume) if resume else RunFolder.new(whole["runs"], whole["experiment"])
+        folder = RunFolder(resume) if resume else RunFolder.new(whole["runs"], variant_name(saved))
         facts = derived_facts(saved)
         wandb = WandbRecord(folder, WandbOptions(**saved["wandb"]), saved, facts, self.config.get("subcommand") or "fit")
         self.record = RunRecord(folder, wandb)
         loggers = [self.record, *(logger for logger in _as_list(config.get("logger")) if isinstance(logger, Logger))]
         callbacks = [*_as_list(config.get("callbacks")), *_callbacks(folder, saved, facts, bool(resume))]
+        options = (whole["examination"], whole["examination_images"], whole["recalibrate_batch_norm"])
+        callbacks.append(Examination(folder, *options, whole.get("ckpt_path") if self._tests() else None))
         if config.get("enable_progress_bar") is not False:
             callbacks.append(RunProgress())
         checkpoints = None
@@ -179,6 +202,9 @@ class SemconvCLI(LightningCLI):
         return super().instantiate_trainer(
             **kwargs, logger=loggers, callbacks=callbacks, plugins=plugins, default_root_dir=str(folder.path)
         )
+
+    def _tests(self) -> bool:
+        return self.config.get("subcommand") == "test"
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -211,7 +237,7 @@ def main(arguments: list[str]) -> None:
     quieten()
     listen()
     try:
-        SemconvCLI(arguments)
+        SemconvCLI(_starting_from(arguments))
     except Refused as error:
         if debug:
             traceback.print_exc()
@@ -251,6 +277,24 @@ def _resuming(arguments: list[str]) -> list[str]:
     """`--resume RUN` begins with the run's own configuration; what else is given comes after it."""
     folder = next((option.value for option in read(arguments) if option.name == "--resume"), None)
     return [arguments[0], "-c", f"{folder}/config.yaml", *arguments[1:]] if folder else arguments
+
+
+def _starting_from(arguments: list[str]) -> list[str]:
+    """`--pretrained RUN` begins with the data and the seed of a run, and ends with where it is.
+
+    Raises:
+        ValueError: there is no such run.
+    """
+    options = list(read(arguments[1:]))
+    folder = next((option.value for option in options if option.name == "--pretrained"), None)
+    if folder is None:
+        return arguments
+    if not (Path(folder) / "config.yaml").is_file():
+        raise ValueError(f"--pretrained {folder}: there is no config.yaml: give a run's folder, runs/<experiment>/<run id>")
+    config = RunFolder(folder).config
+    kept = yaml.safe_dump({key: config[key] for key in ("data", "seed_everything")})
+    others = [word for option in options if option.name != "--pretrained" for word in option.words]
+    return [arguments[0], "-c", kept, *others, f"--model.init_args.pretrained_run={folder}"]
 
 
 def _resumable(folder: RunFolder) -> str:

@@ -1,14 +1,17 @@
 """What a network costs: operations, images per second, memory."""
 
+import math
 import resource
+import statistics
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -53,20 +56,73 @@ def count_flops(module: nn.Module, *inputs: Any) -> int:
         module: what is called.
         inputs: its arguments; tensors in them are moved to the module's device.
     """
-    device = next(module.parameters()).device
-    inputs = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), inputs)
+    return _count(module, inputs, backward=False)
+
+
+def count_training_flops(module: nn.Module, *inputs: Any) -> int:
+    """Operations of a forward pass and of a backward pass to the gradients of all parameters; as `count_flops` otherwise."""
+    return _count(module, inputs, backward=True)
+
+
+def _count(module: nn.Module, inputs: tuple[Any, ...], backward: bool) -> int:
+    inputs = tree_map_only(torch.Tensor, lambda tensor: tensor.to(_device(module)), inputs)
     training = module.training
     module.eval()
+    backward = backward and any(parameter.requires_grad for parameter in module.parameters())
     # attention is counted in the plain kernel, whose operations the counter knows on every device; what is compiled, uncompiled
     with (
-        torch.no_grad(),
+        torch.set_grad_enabled(backward),
         torch.compiler.set_stance("force_eager"),
         sdpa_kernel(SDPBackend.MATH),
-        FlopCounterMode(display=False) as counter,
+        FlopCounterMode(display=False, custom_mapping=_MAPPING) as counter,
     ):
-        module(*inputs)
+        answer = module(*inputs)
+        if backward:
+            parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+            total = sum(leaf.float().square().mean() for leaf in tree_leaves(answer) if getattr(leaf, "requires_grad", False))
+            torch.autograd.grad(total, parameters, allow_unused=True)
     module.train(training)
     return counter.get_total_flops()
+
+
+def inference_rate(module: Any, batch: Any, data: Any, rounds: int = 5) -> float:
+    """Images per second that a task predicts, in evaluation mode on its device: the median of some rounds after two of warm-up.
+
+    Args:
+        module: a task with `look`.
+        batch: of images as they are loaded.
+        data: prepares it on the device.
+        rounds: how often it is measured.
+    """
+    device = _device(module)
+    batch = data.on_after_batch_transfer(tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), batch), 0)
+    view, _ = module.look(batch, "test")
+    training, seconds = module.training, []
+    module.eval()
+    with torch.no_grad():
+        for _ in range(rounds + 2):
+            begin = _now(device)
+            module(view)
+            seconds.append(_now(device) - begin)
+    module.train(training)
+    return len(batch.images) / statistics.median(seconds[2:])
+
+
+def _convolution_backward(
+    gradient: Sequence[int], x: Sequence[int], weight: Sequence[int], *others: Any, out_shape: Any = None, **options: Any
+) -> int:
+    """Operations for the gradients of input and weight, each of which takes as many as the convolution: torch's own count takes no
+    notice of groups."""
+    for_input, for_weight, _ = others[-1]
+    return 2 * math.prod(gradient) * math.prod(weight[1:]) * (for_input + for_weight)
+
+
+_MAPPING: dict[Any, Any] = {torch.ops.aten.convolution_backward: _convolution_backward}
+
+
+def _device(module: nn.Module) -> torch.device:
+    parameter = next(module.parameters(), None)
+    return parameter.device if parameter is not None else getattr(module, "device", torch.device("cpu"))
 
 
 def peak_memory(device: torch.device) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from semconv.encoders.cnn import ConvNeXtBlock, init_convolutional, make_norm
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
-from semconv.encoders.vit import init_transformer, make_blocks, position_embedding
+from semconv.encoders.vit import init_transformer, make_blocks, position_embedding, resized_positions
 from semconv.indicators import masked_fraction
 
 
@@ -63,7 +63,7 @@ class TransformerDecoder(Decoder):
         super().__init__()
         width, depth, heads = self.SIZES[size]
         self.stride, self.num_prefix_tokens = encoder.stride, encoder.num_prefix_tokens
-        grid = (geometry.size[0] // encoder.stride, geometry.size[1] // encoder.stride)
+        self.grid = grid = (geometry.size[0] // encoder.stride, geometry.size[1] // encoder.stride)
         self.embed = nn.Linear(encoder.num_features, width)
         self.token = MaskedSites(width, encoder.drops_masked, told)
         self.pos_embed = nn.Parameter(position_embedding(width, grid, encoder.num_prefix_tokens), requires_grad=False)
@@ -79,7 +79,8 @@ class TransformerDecoder(Decoder):
         tokens = rearrange(sites, "b d sh sw -> b (sh sw) d")
         if encoding.prefix is not None:
             tokens = torch.cat([self.embed(encoding.prefix), tokens], dim=1)
-        tokens = self.norm(self.blocks(tokens + self.pos_embed))[:, self.num_prefix_tokens :]
+        positions = resized_positions(self.pos_embed, self.grid, (rows, columns), self.num_prefix_tokens)
+        tokens = self.norm(self.blocks(tokens + positions))[:, self.num_prefix_tokens :]
         return rearrange(
             self.pred(tokens), "b (sh sw) (p q c) -> b c (sh p) (sw q)", sh=rows, sw=columns, p=self.stride, q=self.stride
         )

@@ -5,7 +5,7 @@ of any layer, each once per forward.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -82,12 +82,16 @@ class Coordinates(Indicator):
         return torch.stack([x.expand(len(y), len(x)), y[:, None].expand(len(y), len(x))])[None]
 
 
+Twin = Callable[[Indicator, View, Grid], Tensor]  # what is told in place of an indicator's maps, see semconv.twins
+_MASK = Mask()
+
+
 class Sites(NamedTuple):
     """Maps of all indicators on one grid."""
 
     per_image: Tensor  # b k1 h w: what differs between images, the mask first; k1 may be 0
     shared: Tensor  # 1 k2 h w: what does not; k2 may be 0
-    source: nn.Module | None = None  # what makes `shared` of the grid alone; None where that cannot be relied on: it is learned
+    source: nn.Module | None = None  # what makes `shared` of the grid alone; None where that cannot be relied on
 
 
 class Indicators(nn.Module):
@@ -96,12 +100,16 @@ class Indicators(nn.Module):
     Args:
         parts: the indicators. The mask is put first, and those that differ between images before those that do not.
 
+    Attributes:
+        twin: what is told in place of the truth; None: the truth.
+
     Raises:
         ValueError: an indicator is listed twice.
     """
 
     def __init__(self, parts: Sequence[Indicator] = ()) -> None:
         super().__init__()
+        self.twin: Twin | None = None
         names = [type(part).__name__ for part in parts]
         if len(set(names)) < len(names) and len({repr(part) for part in parts}) < len(parts):
             raise ValueError(f"indicators are {', '.join(names)}: list each one once")
@@ -143,7 +151,8 @@ class Signals:
     """The indicators of one view, on any grid, each grid computed once."""
 
     def __init__(self, indicators: Indicators, view: View) -> None:
-        self._indicators, self._view = indicators, view
+        self._indicators, self._view, self._twin = indicators, view, indicators.twin
+        self._mask = next((part for part in indicators if isinstance(part, Mask)), _MASK)
         self._sites: dict[Grid, Sites] = {}
         self._masked: dict[Grid, Tensor] = {}
 
@@ -151,17 +160,21 @@ class Signals:
         """All maps on a grid."""
         if grid not in self._sites:
             per_image, shared = self._join(grid, per_image=True), self._join(grid, per_image=False)
-            self._sites[grid] = Sites(per_image, shared, None if self._indicators.learn_shared else self._indicators)
+            changes = self._twin is not None or self._indicators.learn_shared
+            self._sites[grid] = Sites(per_image, shared, None if changes else self._indicators)
         return self._sites[grid]
 
     def masked(self, grid: Grid) -> Tensor:
         """How much of each site is masked, whether or not an indicator says so: float32 `b 1 h w`, from 0 to 1."""
         if grid not in self._masked:
-            self._masked[grid] = grid.extend(masked_fraction(self._view.mask, grid.height, grid.width))
+            self._masked[grid] = self._maps(self._mask, grid)
         return self._masked[grid]
 
+    def _maps(self, part: Indicator, grid: Grid) -> Tensor:
+        return part(self._view, grid) if self._twin is None else self._twin(part, self._view, grid)
+
     def _join(self, grid: Grid, per_image: bool) -> Tensor:
-        maps = [part(self._view, grid) for part in self._indicators if part.per_image == per_image]
+        maps = [self._maps(part, grid) for part in self._indicators if part.per_image == per_image]
         if maps:
             return torch.cat(maps, dim=1)
         batch = len(self._view.mask) if per_image else 1

@@ -9,20 +9,24 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from semconv.corruption import Corruption, View
+from semconv.corruption import Corruption, Hide, View, ZeroFill
 from semconv.data import Batch
 from semconv.data.batch import to_unit
 from semconv.decoders import Decoder
 from semconv.encoders import Encoder, Geometry, Size, initialise
-from semconv.evaluation import give_moments, mean_fill, psnr
+from semconv.evaluation.metrics import REGIONS, give_moments, mean_fill, psnr, regions, squared_errors, ssim
 from semconv.hashing import make_keys
 from semconv.indicators import PaddingMode
 from semconv.masking import Masker, spread_mask
 from semconv.objective import Objective
 from semconv.optimisation import parameter_groups, warmup_cosine
 from semconv.pictures import Reconstruction
+from semconv.twins import Twin, make_twin
 
-Stage = Literal["train", "val", "test"]
+Stage = Literal["train", "val", "test", "probe"]
+
+
+REGION_METRICS = tuple(f"test/masked_mse/{name}" for name in REGIONS)
 
 
 class MaskedReconstruction(lightning.LightningModule):
@@ -51,6 +55,7 @@ class MaskedReconstruction(lightning.LightningModule):
         batch_size: images per step over all devices, before accumulation; the data's.
         seed: of weights, masks and corruption.
         evaluation_seed: of evaluation masks.
+        twin: of semconv.twins: what the encoder is told in place of the truth.
         compile: compile encoder and decoder with torch.compile.
     """
 
@@ -75,6 +80,7 @@ class MaskedReconstruction(lightning.LightningModule):
         batch_size: int = 256,
         seed: int = 0,
         evaluation_seed: int = 0,
+        twin: Twin | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -89,16 +95,19 @@ class MaskedReconstruction(lightning.LightningModule):
         self.decoder = decoder(self.geometry, size, self.encoder)
         initialise(self.encoder, seed)
         initialise(self.decoder, seed)
+        make_twin(self.encoder, twin)
         if compile:
             self.encoder.compile()
             self.decoder.compile()
         self.size, self.seed, self.evaluation_seed = size, seed, evaluation_seed
         self.base_lr, self.min_lr, self.warmup, self.betas = base_lr, min_lr, warmup, betas
         self.weight_decay, self.decay_tokens, self.batch_size = weight_decay, decay_tokens, batch_size
-        names = ["val/masked_mse", "test/masked_mse", "test/mean_fill_mse", "test/psnr_given_moments"]
+        names = ["val/masked_mse", "test/masked_mse", "test/masked_mse_under_hide", "test/mean_fill_mse"]
+        names += ["test/psnr_given_moments", "test/ssim", *REGION_METRICS]
         names += [] if objective.normalise else ["test/pixel_mse", "test/psnr"]
         # a NaN is to be seen in the mean, and nobody is to wait for the device to look for one
         self.metrics = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
+        self._empty_regions: list[str] = []
         self.example_input_array = (self._example(),)
 
     def forward(self, view: View) -> Tensor:
@@ -107,14 +116,20 @@ class MaskedReconstruction(lightning.LightningModule):
         view = view._replace(pixels=view.pixels.to(self.dtype))
         return self.decoder(self.encoder(view), view.mask)
 
-    def look(self, batch: Batch, stage: Stage) -> tuple[View, Tensor]:
-        """What is seen of a batch, and which cells are to be predicted: a view and a mask, bool `b gh gw`."""
+    def look(self, batch: Batch, stage: Stage, draw: int = 0) -> tuple[View, Tensor]:
+        """What is seen of a batch, and which cells are to be predicted: a view and a mask, bool `b gh gw`.
+
+        Args:
+            batch: the images.
+            stage: in training masks change from epoch to epoch; every stage has masks of its own.
+            draw: which of several masks of the same images.
+        """
         if stage == "train":
             address: tuple[int | str, ...] = (self.seed, "train", self.current_epoch)
             step_key = make_keys(self.seed, "step", self.global_step)
         else:
             address, step_key = (self.evaluation_seed, stage), None
-        keys = make_keys(*address, batch.index)
+        keys = make_keys(*address, *([draw] if draw else []), batch.index)
         count = self.masker.count(self.num_cells, step_key)
         mask = self.masker(make_keys(keys, "mask"), self.geometry.grid, count)
         return self.corruption(batch.images, mask, count, make_keys(keys, "corruption")), mask
@@ -132,15 +147,30 @@ class MaskedReconstruction(lightning.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         view, mask = self.look(batch, "test")
         prediction = self(view)
+        error = self.squared.per_image(prediction, batch.images, mask)
+        self._measure("test/masked_mse", error)
+        self._measure("test/masked_mse_under_hide", self._error_under_hide(error, batch.images, mask))
         floor = mean_fill(batch.images, mask, self.objective.normalise)
-        given = give_moments(prediction, batch.images, self.objective)
-        self._measure("test/masked_mse", self.squared.per_image(prediction, batch.images, mask))
         self._measure("test/mean_fill_mse", self.squared.per_image(floor, batch.images, mask))
+        self._measure_regions(squared_errors(prediction, batch.images, self.squared), mask)
+        given = give_moments(prediction, batch.images, self.objective)
         self._measure("test/psnr_given_moments", psnr(self._pixel_mse(given, batch.images, mask)))
+        self._measure("test/ssim", self._ssim(prediction, batch.images, mask))
         if not self.objective.normalise:
             error = self._pixel_mse(prediction, batch.images, mask)
             self._measure("test/pixel_mse", error)
             self._measure("test/psnr", psnr(error))
+
+    def on_test_epoch_end(self) -> None:
+        self._empty_regions = []
+        for name in REGION_METRICS:
+            metric: Any = self.metrics[name]
+            value = metric.compute()
+            metric.reset()
+            if value.isnan():
+                self._empty_regions.append(name)
+            else:
+                self.log(name, value)
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Reconstruction:
         view, mask = self.look(batch, "test")
@@ -156,8 +186,11 @@ class MaskedReconstruction(lightning.LightningModule):
     @property
     def absent_metrics(self) -> dict[str, str]:
         """Metrics that do not apply, with the reason."""
-        reason = "targets are normalised per patch: a prediction has no colour or contrast of its own"
-        return dict.fromkeys(("test/pixel_mse", "test/psnr"), reason) if self.objective.normalise else {}
+        absent = dict.fromkeys(self._empty_regions, "no hidden pixel lies there")
+        if self.objective.normalise:
+            reason = "targets are normalised per patch: a prediction has no colour or contrast of its own"
+            absent |= dict.fromkeys(("test/pixel_mse", "test/psnr"), reason)
+        return absent
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # drop path draws from the global generator: seeded by step, so that a resumed run draws the same
@@ -192,6 +225,26 @@ class MaskedReconstruction(lightning.LightningModule):
         pixels = torch.zeros(1, self.geometry.channels, *self.geometry.size)
         count = self.masker.count(self.num_cells)
         return View(pixels, self.masker(torch.zeros(1, dtype=torch.int64), self.geometry.grid, count), count)
+
+    def _error_under_hide(self, error: Tensor, images: Tensor, mask: Tensor) -> Tensor:
+        """`b`: what the error is where nothing of the chosen cells is seen, so that all corruptions have a measure in common."""
+        if isinstance(self.corruption, Hide):
+            return error
+        filled = ZeroFill()(images, mask, 0, mask)
+        return self.squared.per_image(self(View(filled, mask, int(mask[0].sum()))), images, mask)
+
+    def _measure_regions(self, errors: Tensor, mask: Tensor) -> None:
+        """Errors of the hidden pixels by where they lie: their mean over all pixels of the test set that lie there."""
+        for name, region in regions(mask, self.geometry.size).items():
+            metric: Any = self.metrics[f"test/masked_mse/{name}"]
+            number = region.sum((1, 2, 3))
+            metric.update(torch.where(region, errors, 0).sum((1, 2, 3)) / number.clamp(min=1), number)
+
+    def _ssim(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
+        moments = self.trainer.datamodule.moments  # type: ignore[attr-defined]
+        hidden = spread_mask(mask, self.geometry.size)
+        pasted = torch.where(hidden, self.objective.to_pixels(prediction, images), images)
+        return ssim(to_unit(pasted, *moments), to_unit(images, *moments), hidden)
 
     def _pixel_mse(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         moments = self.trainer.datamodule.moments  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ class Images(ABC):
         """What messages call an image."""
         return f"image {position}"
 
+    def label_maps(self, index: Tensor) -> Tensor | None:
+        """The class of every pixel as evaluation sees it, uint8 `b h w`; None where that is not known."""
+        return None
+
     @abstractmethod
     def read(self, index: Tensor) -> tuple[Tensor | Sequence[Tensor], Tensor]:
         """The images (each c h w, uint8; a stacked tensor where sizes agree) and labels (b, int64, -1 unlabelled).
@@ -54,16 +58,27 @@ class MemoryImages(Images):
         images: n c h w, uint8.
         labels: n, int64.
         class_names: in the order of the labels.
+        draw_maps: makes the label maps (b h w, uint8) of images by index.
     """
 
     is_fast = True
 
-    def __init__(self, images: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        class_names: Sequence[str],
+        draw_maps: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.draw_maps = draw_maps
         self.images = images
         self.labels = labels
         self.num_images = len(images)
         self.class_names = tuple(class_names)
         self.num_classes = len(class_names)
+
+    def label_maps(self, index: Tensor) -> Tensor | None:
+        return self.draw_maps(index) if self.draw_maps else None
 
     def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
         return self.images[index], self.labels[index]

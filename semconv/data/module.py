@@ -188,8 +188,12 @@ class ImageData(LightningDataModule):
             partial(self._note_skipped, images),
         )
 
-    def evaluation_dataloader(self, part: Part) -> Loader:
+    def evaluation_dataloader(self, part: Part, count: int | None = None) -> Loader:
         """A part in order, without augmentation.
+
+        Args:
+            part: which.
+            count: of more images than this only as many, spread evenly; of a stream those of the first block.
 
         Raises:
             ValueError: when the part is empty, or a device would get no image of some batch.
@@ -197,6 +201,8 @@ class ImageData(LightningDataModule):
         images, index = self.select(part)
         if not len(index):
             raise ValueError(f"{part} has no images: give a validation_fraction above 0 or a validation_split")
+        if count is not None:
+            index = _spread(index, images, count)
         rank, world_size = self._devices()
         batches = evaluation_batches(index, self.batch_size)
         check_shares(batches, world_size)
@@ -216,9 +222,19 @@ class ImageData(LightningDataModule):
     def sample(self, part: Part, count: int) -> Batch:
         """`count` images spread evenly over a part (over the first block of a stream), the same for every run; uint8, as loaded."""
         images, index = self.select(part)
-        reach = min(len(index), images.block)
-        chosen = torch.linspace(0, reach - 1, min(count, reach)).long()
-        return BatchReader(copy(images), self.size, skip=self.skip)[Ticket(0, index[chosen])]
+        return BatchReader(copy(images), self.size, skip=self.skip)[Ticket(0, _spread(index, images, count))]
+
+    def label_maps(self, part: Part, index: Tensor) -> Tensor:
+        """The class of every pixel: uint8 `b h w`, of images by their places in the data set.
+
+        Raises:
+            ValueError: the source has none.
+        """
+        images, _ = self.select(part)
+        maps = images.label_maps(index)
+        if maps is None:
+            raise ValueError(f"{self._source().name} has no label maps: scenes have")
+        return maps
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
         """Crop, flip and normalise the images, on the device."""
@@ -319,6 +335,12 @@ class ImageData(LightningDataModule):
             "validation_fraction": self.validation_fraction,
             "num_images": num_images,
         }
+
+
+def _spread(index: Tensor, images: Images, count: int) -> Tensor:
+    """Up to `count` places spread evenly over a part, or over the first block of a stream."""
+    reach = min(len(index), images.block)
+    return index[torch.linspace(0, reach - 1, min(count, reach), dtype=torch.float64).long()]
 
 
 def _default_cache() -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +112,11 @@ def open_scenes(world: World, split: str, size: tuple[int, int], channels: int, 
     images, labels, _ = draw_scenes(SCENES_SEED, index, size, world)
     if channels == 1:
         images = transforms.rgb_to_grayscale(images)
-    return MemoryImages(images, labels, CLASS_NAMES)
+    return MemoryImages(images, labels, CLASS_NAMES, partial(_scene_maps, first, size, world))
+
+
+def _scene_maps(first: int, size: tuple[int, int], world: World, index: torch.Tensor) -> torch.Tensor:
+    return draw_scenes(SCENES_SEED, first + index, size, world).class_maps
 
 
 def open_arrays(folder: str, split: str, channels: int) -> ArrayImages:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import View
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, count_parameters
+from semconv.encoders.matching import match_cost
 from semconv.encoders.vit import MAEViT
 from semconv.indicators import Indicator, Indicators, Signals
 
@@ -49,6 +50,8 @@ class SemanticCNN(Encoder):
         kernel_size: side of the depthwise kernels.
         drop_path: share of the residual branches that is dropped in training, rising from 0 to this with depth.
         mlp_ratio: width of the perceptrons over that of their stage; chosen to match parameters where it is not given.
+        as_plain: build plain in place of what the other arguments describe, its perceptrons widened until a training step takes as
+            many operations (`flops`) or as long on this machine (`time`): the plain to beat at equal cost.
 
     Raises:
         ValueError: the cell is not 2, 4, 8, 16 or 32, or a listed stage does not exist.
@@ -67,13 +70,18 @@ class SemanticCNN(Encoder):
         kernel_size: int = 7,
         drop_path: float = 0.0,
         mlp_ratio: float | None = None,
+        as_plain: Literal["flops", "time"] | None = None,
     ) -> None:
         super().__init__()
+        build = partial(SemanticCNN, geometry, size, indicators, depth=depth, norm=norm, kernel_size=kernel_size)
         if mlp_ratio is None:
-            build = partial(SemanticCNN, geometry, size, indicators, depth=depth, norm=norm, kernel_size=kernel_size)
             with torch.device("meta"):
-                target = count_parameters(MAEViT(geometry, size))
-                mlp_ratio = _matched_ratio(build, mechanism, target)
+                mlp_ratio = _matched_ratio(build, mechanism, count_parameters(MAEViT(geometry, size)))
+            if as_plain:
+                mlp_ratio = match_cost(build, mechanism, mlp_ratio, geometry, as_plain)
+        if as_plain:
+            indicators, mechanism = None, Plain
+        self.mlp_ratio = mlp_ratio
         widths, depths = SIZES[size]
         strides = _strides(geometry.cell)
         self.stride, self.num_features = geometry.cell, widths[-1]
@@ -98,12 +106,18 @@ class SemanticCNN(Encoder):
 
     def forward(self, view: View) -> Encoding:
         """Encode a view; the features stand at every mask cell: `b num_features gh gw`."""
+        return self.encode_stages(view)[-1]
+
+    def encode_stages(self, view: View) -> list[Encoding]:
+        """After the stem, and after each of the four stages."""
         signals = self.indicators(view)
-        x = self.stem(view.pixels.contiguous(memory_format=torch.channels_last), signals)
+        maps = [self.stem(view.pixels.contiguous(memory_format=torch.channels_last), signals)]
         for stage in self.stages:
+            x = maps[-1]
             for layer in stage:  # type: ignore[attr-defined]
                 x = layer(x, signals)
-        return Encoding(self.norm(x))
+            maps.append(x)
+        return [Encoding(x) for x in (*maps[:-1], self.norm(maps[-1]))]
 
     def init_weights(self, module: nn.Module) -> None:
         init_convolutional(module)

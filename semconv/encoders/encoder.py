@@ -77,6 +77,10 @@ class Encoder(nn.Module, ABC):
     def forward(self, view: View) -> Encoding:
         """Encode a view of `b c h w` pixels."""
 
+    def encode_stages(self, view: View) -> list[Encoding]:
+        """What stands after each stage of the network, the last being what `forward` gives: by default that alone."""
+        return [self(view)]
+
     @abstractmethod
     def init_weights(self, module: nn.Module) -> None:
         """Draw the weights that `module`, one of this network's own, holds itself."""

@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 from einops import rearrange, repeat
+from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -55,7 +56,7 @@ class MAEViT(Encoder):
         self.num_features, self.masked = width, masked
         self.drops_masked = masked == "drop"
         self.tells = frozenset({"position"} if masked == "see" else {"mask", "position"})
-        grid = (geometry.size[0] // self.stride, geometry.size[1] // self.stride)
+        self.grid = grid = (geometry.size[0] // self.stride, geometry.size[1] // self.stride)
         self.patch_embed = PatchEmbed(geometry.channels, width, self.stride)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width)) if masked == "token" else None
@@ -66,20 +67,30 @@ class MAEViT(Encoder):
 
     def forward(self, view: View) -> Encoding:
         """Encode a view; where masked patches are dropped, the map holds zeros at their sites."""
+        return self._encode(view, [len(self.blocks)])[-1]
+
+    def encode_stages(self, view: View) -> list[Encoding]:
+        """After the patch projection and after each quarter of the blocks."""
+        depth = len(self.blocks)
+        return self._encode(view, [0, *(round(depth * quarter / 4) for quarter in range(1, 5))])
+
+    def _encode(self, view: View, ends: list[int]) -> list[Encoding]:
+        """What stands after the given numbers of blocks, the last of them being all."""
         tokens, grid = self.patch_embed(view.pixels)
         times = grid[0] // view.mask.shape[1]
         mask = repeat(view.mask, "b gh gw -> b (gh p) (gw q)", p=times, q=times)
         masked = rearrange(mask, "b gh gw -> b (gh gw)")
         if self.mask_token is not None:
             tokens = torch.where(masked[..., None], self.mask_token, tokens)
-        tokens = tokens + self.pos_embed[:, 1:]
+        tokens = tokens + resized_positions(self.pos_embed, self.grid, grid, self.num_prefix_tokens)[:, 1:]
         if not self.drops_masked:
-            prefix, tokens = self._transform(tokens)
-            return Encoding(_to_map(tokens, grid), prefix=prefix)
+            return [Encoding(_to_map(seen, grid), prefix=prefix) for prefix, seen in self._transform(tokens, ends)]
         visible = _visible_indices(masked, masked.shape[1] - times * times * view.num_masked)
-        prefix, seen = self._transform(tokens.gather(1, visible.expand(-1, -1, tokens.shape[2])))
-        tokens = torch.zeros_like(tokens, dtype=seen.dtype).scatter(1, visible.expand_as(seen), seen)
-        return Encoding(_to_map(tokens, grid), standing=~mask, prefix=prefix)
+        encodings = []
+        for prefix, seen in self._transform(tokens.gather(1, visible.expand(-1, -1, tokens.shape[2])), ends):
+            whole = torch.zeros_like(tokens, dtype=seen.dtype).scatter(1, visible.expand_as(seen), seen)
+            encodings.append(Encoding(_to_map(whole, grid), standing=~mask, prefix=prefix))
+        return encodings
 
     def init_weights(self, module: nn.Module) -> None:
         init_transformer(module)
@@ -88,11 +99,15 @@ class MAEViT(Encoder):
             if self.mask_token is not None:
                 nn.init.normal_(self.mask_token, std=0.02)
 
-    def _transform(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The class token's and the patches' features."""
+    def _transform(self, tokens: Tensor, ends: list[int]) -> list[tuple[Tensor, Tensor]]:
+        """The class token's and the patches' features after the given numbers of blocks; after the last, normalised."""
         first = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
-        tokens = self.norm(self.blocks(torch.cat([first, tokens], dim=1)))
-        return tokens[:, :1], tokens[:, 1:]
+        x, done, shown = torch.cat([first, tokens], dim=1), 0, []
+        for end in ends:
+            x = self.blocks[done:end](x)
+            done = end
+            shown.append(x)
+        return [(x[:, :1], x[:, 1:]) for x in (*shown[:-1], self.norm(shown[-1]))]
 
 
 class PatchEmbed(nn.Module):
@@ -131,6 +146,13 @@ def position_embedding(width: int, grid: tuple[int, int], num_prefix_tokens: int
     angles = [axis.flatten()[:, None] * frequency for axis in (column, row)]
     table = torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
     return torch.cat([table.new_zeros(num_prefix_tokens, width), table]).float()[None]
+
+
+def resized_positions(table: Tensor, grid: tuple[int, int], wanted: tuple[int, int], num_prefix_tokens: int) -> Tensor:
+    """A table of positions, `1 num_prefix_tokens+n width`, for images of another size: bicubic, as timm resamples it."""
+    if grid == wanted:
+        return table
+    return resample_abs_pos_embed(table, list(wanted), list(grid), num_prefix_tokens=num_prefix_tokens)
 
 
 def init_transformer(module: nn.Module) -> None:

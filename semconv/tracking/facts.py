@@ -13,14 +13,16 @@ def derived_facts(config: Mapping[str, Any]) -> dict[str, Any]:
         config: as in a run's `config.yaml`.
 
     Returns:
-        `variant`, `encoder`, `mechanism`, `indicators`, `depth`, `corruption`, `fill`, `masker`, `dataset`, `seed`. A CNN that is
-        told nothing has the mechanism Plain; of a vision transformer the mechanism is what it does with masked patches.
+        `variant`, `control` (as the function of that name says), `encoder`, `mechanism`, `indicators`, `depth`, `corruption`,
+        `fill`, `masker`, `dataset`, `seed`. A CNN that is told nothing has the mechanism Plain;
+        of a vision transformer the mechanism is what it does with masked patches.
     """
     model = _arguments(config.get("model"))
     encoder, corruption = _arguments(model.get("encoder")), _arguments(model.get("corruption"))
     mechanism = encoder.get("mechanism", encoder.get("masked"))
     return {
-        "variant": config.get("experiment"),
+        "variant": variant_name(config),
+        "control": control(config),
         "encoder": short_name(model.get("encoder")),
         "mechanism": short_name(mechanism),
         "indicators": "+".join(str(short_name(part)) for part in encoder.get("indicators") or []) or "none",
@@ -31,6 +33,19 @@ def derived_facts(config: Mapping[str, Any]) -> dict[str, Any]:
         "dataset": _dataset(_arguments(config.get("data")).get("source")),
         "seed": config.get("seed_everything"),
     }
+
+
+def variant_name(config: Mapping[str, Any]) -> str:
+    """What tables, folders and dashboards call a run's variant: its experiment, and what it is a control of that."""
+    return "-".join(filter(None, (config.get("experiment"), control(config))))
+
+
+def control(config: Mapping[str, Any]) -> str | None:
+    """What a network is in place of the variant that its experiment names: `zero` or another dead twin, or plain of equal cost,
+    `plain_wide` (operations) or `plain_slow` (time); None: the variant itself."""
+    model = _arguments(config.get("model"))
+    twin, as_plain = short_name(model.get("twin")), _arguments(model.get("encoder")).get("as_plain")
+    return twin.lower() if twin else {"flops": "plain_wide", "time": "plain_slow"}.get(as_plain) if as_plain else None
 
 
 def measured_facts(folder: RunFolder) -> dict[str, Any]:

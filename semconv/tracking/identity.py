@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from semconv.tracking.facts import control
+
 DATA_KEYS = ("source", "size", "channels", "batch_size", "num_images", "num_test_images", "crop_scale", "flip")
 MODEL_KEYS = (
     *("cell", "size", "padding_mode", "masker", "corruption", "objective", "evaluation_seed"),
@@ -12,7 +14,8 @@ TRAINER_KEYS = (
     *("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches", "accumulate_grad_batches", "fast_dev_run"),
     *("precision", "gradient_clip_val"),
 )
-VARIANT_KEYS = ("encoder", "decoder")
+VARIANT_KEYS = ("encoder", "decoder", "twin")
+EXAMINATION_KEYS = ("examination_images", "recalibrate_batch_norm")
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,6 +29,15 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
         "data": {key: data.get(key) for key in DATA_KEYS},
         "model": {key: model.get(key) for key in MODEL_KEYS},
         "trainer": {key: trainer[key] for key in TRAINER_KEYS},
+        "examination": {key: config.get(key) for key in EXAMINATION_KEYS},
     }
     variant = {key: model.get(key) for key in VARIANT_KEYS}
-    return {"experiment": config["experiment"], "seed": config["seed_everything"], "variant": variant, "protocol": protocol}
+    pretrained = {"pretrained_run": model["pretrained_run"]} if model.get("pretrained_run") else {}
+    return {
+        **pretrained,
+        "experiment": config["experiment"],
+        "control": control(config),
+        "seed": config["seed_everything"],
+        "variant": variant,
+        "protocol": protocol,
+    }

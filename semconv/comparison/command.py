@@ -1,0 +1,90 @@
+"""The `semconv compare` command."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from semconv.comparison.grouping import group
+from semconv.comparison.result import Comparison, as_data, compare
+from semconv.comparison.runs import find_runs
+from semconv.comparison.tables import sheets, to_csv, to_markdown, to_rich
+from semconv.comparison.verdicts import CO_PRIMARY, endpoint
+from semconv.console import fail
+from semconv.tracking.files import write_text
+
+DESCRIPTION = """Finished runs side by side: grouped by variant, paired by seed, with intervals and verdicts. A variant is
+beneficial if it beats, on the same seeds, plain, each of its dead twins and plain of the same compute (experiments/controls)."""
+
+
+def main(arguments: list[str]) -> None:
+    """Compare runs, print tables, and write them where --output says."""
+    given = _parser().parse_args(arguments)
+    found = find_runs(given.runs)
+    if not found.runs:
+        fail("no tested run in the given folders: semconv run leaves one in runs/<experiment>/<run>")
+    experiments = sorted({run.summary["experiment"] for run in found.runs})
+    for name in given.family:
+        if name not in experiments:
+            fail(f"--family {name}: there are runs of {', '.join(experiments)}")
+    if given.baseline not in experiments and given.baseline != "cnn_plain":
+        fail(f"--baseline {given.baseline}: there are runs of {', '.join(experiments)}")
+    endpoints = [endpoint(key) for key in given.metric] or list(CO_PRIMARY)
+    for each in endpoints:
+        if given.metric and not any(isinstance(run.summary.get(each.key), int | float) for run in found.runs):
+            fail(f"--metric {each.key}: no run has it; summary.json of a run lists what there is")
+    groups = group(found.runs, given.baseline, [*found.factors, *given.factor], given.allow)
+    comparison = compare(groups, endpoints, given.baseline, given.family)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    notes = _notes(comparison)
+    made = sheets(comparison)
+    for note in notes:
+        console.print(note, soft_wrap=True, highlight=False)
+    for sheet in made:
+        console.print(to_rich(sheet))
+        console.print()
+    if given.output:
+        given.output.mkdir(parents=True, exist_ok=True)
+        write_text(given.output / "comparison.md", "\n".join([*notes, "", *map(to_markdown, made)]))
+        write_text(given.output / "comparison.csv", to_csv(comparison))
+        write_text(given.output / "comparison.json", json.dumps(as_data(comparison), indent=2, allow_nan=False) + "\n")
+        console.print(f"written to {given.output}: comparison.md, comparison.csv, comparison.json", soft_wrap=True, highlight=False)
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    groups = comparison.groups
+    notes = [f"factor {key}: {', '.join(map(str, values))}" for key, values in groups.factors.items()]
+    notes += [f"allowed to differ: {key}: {', '.join(map(str, values))}" for key, values in groups.allowed.items()]
+    if not any(variant.kind == "baseline" for variant in groups.variants):
+        notes.append(f"there is no run of {comparison.baseline}, so nothing is judged: give its runs too, or another --baseline")
+    return notes
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="semconv compare", description=DESCRIPTION)
+    parser.add_argument(
+        "runs", nargs="+", help="Run folders, folders or sweep folders that hold some, globs, or wandb:entity/project[/sweep]."
+    )
+    parser.add_argument("--baseline", default="cnn_plain", metavar="NAME", help="Experiment that is told nothing (cnn_plain).")
+    parser.add_argument(
+        "--metric", nargs="+", default=[], metavar="KEY", help="Keys to judge by. Default: test/masked_mse and probe/linear_top1."
+    )
+    parser.add_argument(
+        "--family",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="Experiments over which Holm's correction goes (all that are told).",
+    )
+    parser.add_argument(
+        "--factor",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="Keys that were varied on purpose: compared within each of their values.",
+    )
+    parser.add_argument("--allow", nargs="+", default=[], metavar="KEY", help="Keys that may differ all the same; it is said.")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="Folder for comparison.md, .csv and .json.")
+    return parser

@@ -1,0 +1,171 @@
+"""From runs to variants: what is compared with what, and what may differ."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from semconv.comparison.runs import Run, flatten, leave_out
+from semconv.comparison.verdicts import TWINS
+from semconv.console import fail
+
+Kind = Literal["baseline", "candidate", "control", "reference"]
+Level = tuple[tuple[str, Any], ...]  # factors with their values
+FLOORS = "semconv.evaluation.floors."
+HARMLESS = ("as_plain", "mlp_ratio")  # what a control may change in an encoder and still stand beside its variant
+
+
+class Variant(NamedTuple):
+    """Runs that differ in their seeds alone."""
+
+    label: str
+    experiment: str
+    control: str | None
+    kin: str  # the same for a variant and its controls
+    kind: Kind
+    level: Level
+    runs: dict[int, Run]  # by seed
+
+    def values(self, key: str) -> dict[int, float]:
+        """A metric by seed; of the runs that have it."""
+        found = {seed: run.summary.get(key) for seed, run in self.runs.items()}
+        return {seed: value for seed, value in found.items() if isinstance(value, int | float)}
+
+    def mean(self, key: str) -> float | None:
+        values = self.values(key)
+        return sum(values.values()) / len(values) if values else None
+
+
+class Groups(NamedTuple):
+    """All variants, and what of the protocol differs between them."""
+
+    variants: list[Variant]
+    factors: dict[str, list[Any]]  # with their values
+    allowed: dict[str, list[Any]]
+
+
+def group(runs: Sequence[Run], baseline: str, factors: Sequence[str], allow: Sequence[str]) -> Groups:
+    """Group runs by variant and level, and pair them by seed.
+
+    A floor has no seed: of runs that differ in nothing else the last counts. What differs in the protocol and is neither factor nor
+    allowed is refused by name.
+    """
+    differing = differences(run.protocol for run in runs)
+    varied = {key: values for key, values in differing.items() if _under(key, factors)}
+    allowed = {key: values for key, values in differing.items() if _under(key, allow) and key not in varied}
+    refused = {key: values for key, values in differing.items() if key not in varied and key not in allowed}
+    if refused:
+        told = "; ".join(f"{key}: {', '.join(map(_show, values))}" for key, values in refused.items())
+        first = next(iter(refused))
+        fail(f"runs cannot be compared, as they differ in {told}: give fewer runs, --factor {first} or --allow {first}")
+    classes = {_encoder_class(run) for run in runs if run.summary["experiment"] == baseline}
+    collected: dict[tuple, dict[int, Run]] = defaultdict(dict)
+    for run in runs:
+        level = tuple((key, run.protocol.get(key)) for key in varied)
+        rest = tuple((key, run.protocol.get(key)) for key in allowed)
+        key = (level, run.summary["experiment"], run.summary.get("control"), _kin(run), _decoder(run), rest)
+        seed = run.summary["seed"]
+        if seed in collected[key]:
+            leave_out(collected[key][seed].folder, f"{run.folder} is a later run of its seed")
+        collected[key][seed] = run
+    variants = [
+        Variant(_name(experiment, control), experiment, control, f"{kin}{decoder}", _kind(found, baseline, classes), level, found)
+        for (level, experiment, control, kin, decoder, rest), found in collected.items()
+    ]
+    return Groups(_told_apart(variants, allowed), varied, allowed)
+
+
+def differences(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Keys in which flat configurations differ, with the values there are."""
+    configs = list(configs)
+    keys = dict.fromkeys(key for config in configs for key in config)
+    values = {key: list(dict.fromkeys(config.get(key) for config in configs)) for key in keys}
+    return {key: found for key, found in values.items() if len(found) > 1}
+
+
+def controls_of(variant: Variant, variants: Sequence[Variant]) -> dict[str, Variant]:
+    """The dead twins of a variant and plain of its compute, at its level, by name."""
+    return {
+        other.control: other
+        for other in variants
+        if other.control and other.level == variant.level and other.experiment == variant.experiment and other.kin == variant.kin
+    }
+
+
+def is_twin(name: str) -> bool:
+    """Whether a control is a dead twin that counts in a verdict."""
+    return name in TWINS
+
+
+def show_level(level: Level) -> str:
+    """A level in words; empty where nothing is varied."""
+    return ", ".join(f"{key} {_show(value)}" for key, value in level)
+
+
+def _told_apart(variants: list[Variant], allowed: Mapping[str, Any]) -> list[Variant]:
+    """Variants of one name are given what they differ in."""
+    named: dict[tuple, list[Variant]] = defaultdict(list)
+    for variant in variants:
+        named[(variant.level, variant.label)].append(variant)
+    told = []
+    for same in named.values():
+        flat = [{**flatten(_first(variant).summary["variant"]), **_chosen(variant, allowed)} for variant in same]
+        keys = differences(flat) if len(same) > 1 else {}
+        for variant, config in zip(same, flat, strict=True):
+            marks = ", ".join(f"{_short(key)}={_show(config.get(key))}" for key in keys)
+            told.append(variant._replace(label=f"{variant.label} [{marks}]" if marks else variant.label))
+    return told
+
+
+def _chosen(variant: Variant, allowed: Mapping[str, Any]) -> dict[str, Any]:
+    protocol = _first(variant).protocol
+    return {key: protocol.get(key) for key in allowed}
+
+
+def _first(variant: Variant) -> Run:
+    return next(iter(variant.runs.values()))
+
+
+def _kind(runs: Mapping[int, Run], baseline: str, classes: set[str]) -> Kind:
+    run = next(iter(runs.values()))
+    if run.summary.get("control"):
+        return "control"
+    if run.summary["experiment"] == baseline:
+        return "baseline"
+    return "candidate" if _encoder_class(run) in classes and _is_told(run) else "reference"
+
+
+def _is_told(run: Run) -> bool:
+    """Whether a network is told anything: a plain of another kind is no candidate."""
+    mechanism = (run.summary["variant"]["encoder"].get("init_args") or {}).get("mechanism") or {}
+    return not str(mechanism.get("class_path", "Plain")).endswith("Plain")
+
+
+def _encoder_class(run: Run) -> str:
+    return str(run.summary["variant"]["encoder"].get("class_path"))
+
+
+def _kin(run: Run) -> str:
+    encoder = run.summary["variant"]["encoder"]
+    arguments = {key: value for key, value in (encoder.get("init_args") or {}).items() if key not in HARMLESS}
+    return json.dumps([encoder.get("class_path"), arguments], sort_keys=True)
+
+
+def _decoder(run: Run) -> str:
+    return json.dumps(run.summary["variant"].get("decoder"), sort_keys=True)
+
+
+def _name(experiment: str, control: str | None) -> str:
+    return "-".join(filter(None, (experiment, control)))
+
+
+def _under(key: str, given: Sequence[str]) -> bool:
+    return any(key == other or key.startswith(f"{other}.") for other in given)
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("encoder.").removeprefix("model.")
+
+
+def _show(value: Any) -> str:
+    return "none" if value is None else str(value)

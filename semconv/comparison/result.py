@@ -1,0 +1,187 @@
+"""A comparison: what tables, files and reports are made of."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from semconv.comparison.grouping import Groups, Level, Variant, controls_of, is_twin
+from semconv.comparison.statistics import Paired, interaction, paired
+from semconv.comparison.verdicts import PLAIN, WIDE, Endpoint, Evidence, Verdict, gather, judge
+
+COSTS = {  # whether more is better
+    "cost/encoder_parameters": False,
+    "cost/flops": False,
+    "cost/train_images_per_second": True,
+    "cost/peak_memory_bytes": False,
+}
+
+
+class Judged(NamedTuple):
+    """A candidate by one endpoint."""
+
+    variant: Variant
+    endpoint: Endpoint
+    evidence: Evidence
+    verdict: Verdict | None  # None outside the family
+
+
+class Interaction(NamedTuple):
+    """Whether what a candidate gains over plain depends on the level."""
+
+    label: str
+    endpoint: Endpoint
+    statistic: float  # F
+    p: float
+
+
+class Comparison(NamedTuple):
+    """Everything that runs say about each other."""
+
+    groups: Groups
+    endpoints: list[Endpoint]
+    judged: list[Judged]
+    references: list[tuple[Variant, Endpoint, Paired]]  # other networks against plain
+    interactions: list[Interaction]
+    undominated: dict[tuple[str, str], list[Variant]]  # by endpoint and cost
+    baseline: str
+    family: list[str]
+
+
+def compare(groups: Groups, endpoints: Sequence[Endpoint], baseline: str, family: Sequence[str]) -> Comparison:
+    """Judge every candidate by every endpoint.
+
+    Args:
+        groups: the variants.
+        endpoints: what they are judged by, each with a family of its own.
+        baseline: the experiment that tells nothing.
+        family: experiments over which Holm's correction goes; none: all candidates, at all levels.
+    """
+    candidates = [variant for variant in groups.variants if variant.kind == "candidate"]
+    members = [variant for variant in candidates if not family or variant.experiment in family]
+    judged: list[Judged] = []
+    references: list[tuple[Variant, Endpoint, Paired]] = []
+    for endpoint in endpoints:
+        evidence = {id(variant): _evidence(variant, endpoint, groups.variants) for variant in candidates}
+        shown = [variant for variant in members if variant.values(endpoint.key)]
+        verdicts = dict(zip(map(id, shown), judge([evidence[id(variant)] for variant in shown]), strict=True))
+        judged += [
+            Judged(variant, endpoint, evidence[id(variant)], verdicts.get(id(variant)))
+            for variant in candidates
+            if variant.values(endpoint.key)
+        ]
+        for variant in groups.variants:
+            differences = _against_plain(variant, endpoint, groups.variants) if variant.kind == "reference" else {}
+            if differences:
+                references.append((variant, endpoint, paired(list(differences.values()))))
+    return Comparison(
+        groups,
+        list(endpoints),
+        judged,
+        references,
+        [found for endpoint in endpoints for found in _interactions(candidates, endpoint, groups)],
+        {
+            (endpoint.key, cost): _pareto(groups.variants, endpoint, cost, more)
+            for endpoint in endpoints
+            for cost, more in COSTS.items()
+        },
+        baseline,
+        [variant.label for variant in members],
+    )
+
+
+def plain_at(level: Level, variants: Sequence[Variant]) -> Variant | None:
+    """The baseline at a level."""
+    return next((variant for variant in variants if variant.kind == "baseline" and variant.level == level), None)
+
+
+def _evidence(variant: Variant, endpoint: Endpoint, variants: Sequence[Variant]) -> Evidence:
+    plain, controls = plain_at(variant.level, variants), controls_of(variant, variants)
+    twins = {name: control.values(endpoint.key) for name, control in controls.items() if is_twin(name)}
+    wide = controls[WIDE].values(endpoint.key) if WIDE in controls else None
+    return gather(endpoint, variant.values(endpoint.key), plain.values(endpoint.key) if plain else {}, twins, wide)
+
+
+def _against_plain(variant: Variant, endpoint: Endpoint, variants: Sequence[Variant]) -> dict[int, float]:
+    plain = plain_at(variant.level, variants)
+    theirs = plain.values(endpoint.key) if plain else {}
+    return {seed: endpoint.sign * (value - theirs[seed]) for seed, value in variant.values(endpoint.key).items() if seed in theirs}
+
+
+def _interactions(candidates: Sequence[Variant], endpoint: Endpoint, groups: Groups) -> list[Interaction]:
+    found = []
+    if groups.factors:
+        for label in dict.fromkeys(variant.label for variant in candidates):
+            levels = {
+                str(each.level): _against_plain(each, endpoint, groups.variants) for each in candidates if each.label == label
+            }
+            tested = interaction({level: values for level, values in levels.items() if values})
+            if tested:
+                found.append(Interaction(label, endpoint, *tested))
+    return found
+
+
+def _pareto(variants: Sequence[Variant], endpoint: Endpoint, cost: str, more: bool) -> list[Variant]:
+    """The variants than which none at their level is better by the endpoint and no costlier, or cheaper and no worse."""
+    points = []
+    for variant in variants:
+        quality, price = variant.mean(endpoint.key), variant.mean(cost)
+        if quality is not None and price is not None:
+            points.append((variant, endpoint.sign * quality, price if more else -price))
+    return [
+        variant
+        for variant, quality, price in points
+        if not any(
+            other.level == variant.level and q >= quality and c >= price and (q > quality or c > price) for other, q, c in points
+        )
+    ]
+
+
+def as_data(comparison: Comparison) -> dict[str, Any]:
+    """The whole comparison as plain values, for JSON."""
+    return {
+        "baseline": comparison.baseline,
+        "family": comparison.family,
+        "factors": comparison.groups.factors,
+        "allowed": comparison.groups.allowed,
+        "endpoints": [endpoint._asdict() for endpoint in comparison.endpoints],
+        "variants": [_variant_data(variant, comparison) for variant in comparison.groups.variants],
+        "verdicts": [
+            {
+                **_place(judged.variant),
+                "endpoint": judged.endpoint.key,
+                "against": {name: _finite(found._asdict()) for name, found in judged.evidence.against.items()},
+                "p_equivalent": judged.evidence.p_equivalent,
+                "margin": judged.evidence.margin,
+                "verdict": judged.verdict._asdict() if judged.verdict else None,
+            }
+            for judged in comparison.judged
+        ],
+        "references": [
+            {**_place(variant), "endpoint": endpoint.key, "against": {PLAIN: _finite(found._asdict())}}
+            for variant, endpoint, found in comparison.references
+        ],
+        "interactions": [{**found._asdict(), "endpoint": found.endpoint.key} for found in comparison.interactions],
+        "undominated": [
+            {"endpoint": endpoint, "cost": cost, "variants": [_place(variant) for variant in variants]}
+            for (endpoint, cost), variants in comparison.undominated.items()
+        ],
+    }
+
+
+def _variant_data(variant: Variant, comparison: Comparison) -> dict[str, Any]:
+    keys = [*(endpoint.key for endpoint in comparison.endpoints), *COSTS]
+    return {
+        **_place(variant),
+        "kind": variant.kind,
+        "seeds": sorted(variant.runs),
+        "runs": [run.folder for _, run in sorted(variant.runs.items())],
+        "values": {key: {str(seed): value for seed, value in variant.values(key).items()} for key in keys},
+    }
+
+
+def _place(variant: Variant) -> dict[str, Any]:
+    return {"variant": variant.label, "level": dict(variant.level)}
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no infinity: an effect without spread is text."""
+    return {key: str(value) if isinstance(value, float) and abs(value) == float("inf") else value for key, value in values.items()}

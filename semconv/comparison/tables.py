@@ -1,0 +1,196 @@
+"""A comparison as tables: for the terminal, Markdown and CSV."""
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.table import Table
+
+from semconv.comparison.grouping import Variant, show_level
+from semconv.comparison.result import COSTS, Comparison
+from semconv.comparison.statistics import Paired
+from semconv.comparison.verdicts import PLAIN, Endpoint, Verdict
+
+FLOOR, FLOOR_OF = "test/mean_fill_mse", "test/masked_mse"
+
+
+class Sheet(NamedTuple):
+    """A table before it has a form."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def sheets(comparison: Comparison) -> list[Sheet]:
+    """Results, verdicts, what they rest on, interactions, and quality against cost; empty ones are left out."""
+    made = [_results(comparison), *(_verdicts(comparison, endpoint) for endpoint in comparison.endpoints)]
+    made += [_details(comparison, endpoint) for endpoint in comparison.endpoints]
+    made += [_interactions(comparison), _pareto(comparison)]
+    return [sheet for sheet in made if sheet.rows]
+
+
+def to_rich(sheet: Sheet) -> Table:
+    """For the terminal; text on the left, numbers on the right."""
+    table = Table(title=sheet.title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    for number, column in enumerate(sheet.columns):
+        right = all(not row[number] or row[number][0] in "+-0123456789.<∞" for row in sheet.rows)
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for row in sheet.rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    return table
+
+
+def to_markdown(sheet: Sheet) -> str:
+    """As a Markdown table below a heading."""
+    lines = [sheet.columns, ["---"] * len(sheet.columns), *sheet.rows]
+    body = ("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+    return "\n".join([f"## {sheet.title}", "", *body, ""])
+
+
+def to_csv(comparison: Comparison) -> str:
+    """One row per variant and level: n, mean and deviation of each endpoint, verdicts, costs."""
+    factors = list(comparison.groups.factors)
+    columns = ["variant", "kind", *factors, "n"]
+    for endpoint in comparison.endpoints:
+        columns += [f"{endpoint.key} {what}" for what in ("mean", "sd", "n", "difference", "low", "high", "p", "verdict")]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*columns, *COSTS])
+    for variant in comparison.groups.variants:
+        row: list[object] = [variant.label, variant.kind, *(dict(variant.level)[key] for key in factors), len(variant.runs)]
+        for endpoint in comparison.endpoints:
+            values = list(variant.values(endpoint.key).values())
+            sd = statistics.stdev(values) if len(values) > 1 else None
+            against, verdict = _found(comparison, variant, endpoint)
+            row += [variant.mean(endpoint.key), sd, len(values)]
+            row += [against.difference, against.low, against.high] if against else [None] * 3
+            row += [verdict.p, verdict.word] if verdict else [None] * 2
+        writer.writerow([*row, *(variant.mean(key) for key in COSTS)])
+    return text.getvalue()
+
+
+def _found(comparison: Comparison, variant: Variant, endpoint: Endpoint) -> tuple[Paired | None, Verdict | None]:
+    """A variant against plain, and the verdict on it."""
+    for judged in comparison.judged:
+        if judged.variant is variant and judged.endpoint == endpoint:
+            return judged.evidence.against.get(PLAIN), judged.verdict
+    for other, of, found in comparison.references:
+        if other is variant and of == endpoint:
+            return found, None
+    return None, None
+
+
+def _results(comparison: Comparison) -> Sheet:
+    endpoints = comparison.endpoints
+    columns = ["variant", *comparison.groups.factors, "n", *(endpoint.key for endpoint in endpoints)]
+    columns += ["encoder parameters", "GFLOPs", "train images/s"]
+    rows = []
+    levels = list(dict.fromkeys(variant.level for variant in comparison.groups.variants))
+    for level in levels:
+        here = [variant for variant in comparison.groups.variants if variant.level == level]
+        floor = statistics.fmean(value for variant in here for value in variant.values(FLOOR).values() or [float("nan")])
+        for variant in sorted(here, key=lambda variant: _rank(variant, endpoints[0])):
+            rows.append([_marked(variant), *_level(variant), str(len(variant.runs)), *_numbers(variant, endpoints)])
+        if floor == floor and any(endpoint.key == FLOOR_OF for endpoint in endpoints):
+            cells = [f"{floor:.4f}" if endpoint.key == FLOOR_OF else "" for endpoint in endpoints]
+            rows.append(["mean fill", *(str(value) for _, value in level), "", *cells, "0", "0", ""])
+    return Sheet("Results: mean ± standard deviation over seeds", columns, rows)
+
+
+def _numbers(variant: Variant, endpoints: Sequence[Endpoint]) -> list[str]:
+    flops, rate = variant.mean("cost/flops"), variant.mean("cost/train_images_per_second")
+    parameters = variant.mean("cost/encoder_parameters")
+    return [
+        *(_spread(list(variant.values(endpoint.key).values())) for endpoint in endpoints),
+        f"{parameters:,.0f}" if parameters is not None else "",
+        f"{flops / 1e9:.4f}" if flops is not None else "",
+        f"{rate:,.0f}" if rate is not None else "",
+    ]
+
+
+def _verdicts(comparison: Comparison, endpoint: Endpoint) -> Sheet:
+    columns = ["variant", *comparison.groups.factors, "n", "verdict", "better than plain by", "95 % interval", "p (Holm)", "why"]
+    rows = []
+    for judged in comparison.judged:
+        plain = judged.evidence.against.get(PLAIN)
+        if judged.endpoint != endpoint or judged.verdict is None:
+            continue
+        verdict = judged.verdict
+        word = f"{verdict.word} for {endpoint.name}" if verdict.word == "beneficial" else verdict.word
+        n = str(plain.n) if plain else "0"
+        cells = [_signed(plain.difference) if plain else "", _interval(plain), _p(verdict.p), verdict.reason]
+        rows.append([judged.variant.label, *_level(judged.variant), n, word, *cells])
+    return Sheet(f"Verdicts on {endpoint.key}: {endpoint.name}, family of {len(comparison.family)}", columns, rows)
+
+
+def _details(comparison: Comparison, endpoint: Endpoint) -> Sheet:
+    columns = ["variant", *comparison.groups.factors, "against", "n", "better by", "95 % interval", "p (one-sided)", "d_z"]
+    rows = []
+    for judged in comparison.judged:
+        if judged.endpoint == endpoint:
+            for name, found in judged.evidence.against.items():
+                rows.append([judged.variant.label, *_level(judged.variant), name, *_paired(found)])
+    for variant, of, found in comparison.references:
+        if of == endpoint:
+            rows.append([variant.label, *_level(variant), PLAIN, *_paired(found)])
+    return Sheet(f"Comparisons on {endpoint.key}, paired by seed; positive is better", columns, rows)
+
+
+def _interactions(comparison: Comparison) -> Sheet:
+    factors = ", ".join(comparison.groups.factors)
+    rows = [[found.label, found.endpoint.key, f"{found.statistic:.3g}", _p(found.p)] for found in comparison.interactions]
+    return Sheet(f"Does the gain over plain depend on {factors}?", ["variant", "endpoint", "F", "p"], rows)
+
+
+def _pareto(comparison: Comparison) -> Sheet:
+    rows = []
+    for (endpoint, cost), variants in comparison.undominated.items():
+        if variants:
+            rows.append([endpoint, cost.removeprefix("cost/"), ", ".join(f"{variant.label}{_at(variant)}" for variant in variants)])
+    return Sheet("Not dominated: none is better at the same cost, or as good at a lower one", ["quality", "cost", "variants"], rows)
+
+
+def _marked(variant: Variant) -> str:
+    error, floor = variant.mean(FLOOR_OF), variant.mean(FLOOR)
+    beaten = error is None or floor is None or error < floor
+    return variant.label if beaten else f"{variant.label} (does not beat mean fill)"
+
+
+def _rank(variant: Variant, endpoint: Endpoint) -> float:
+    mean = variant.mean(endpoint.key)
+    return float("inf") if mean is None else -endpoint.sign * mean
+
+
+def _level(variant: Variant) -> list[str]:
+    return ["none" if value is None else str(value) for _, value in variant.level]
+
+
+def _at(variant: Variant) -> str:
+    return f" at {show_level(variant.level)}" if variant.level else ""
+
+
+def _paired(found: Paired) -> list[str]:
+    effect = "" if found.effect is None else f"{found.effect:.2f}" if abs(found.effect) != float("inf") else "∞"
+    return [str(found.n), _signed(found.difference), _interval(found), _p(found.p), effect]
+
+
+def _interval(found: Paired | None) -> str:
+    return "" if found is None or found.low is None or found.high is None else f"{_signed(found.low)} to {_signed(found.high)}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}"
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else "<.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):.4f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.4f}"

@@ -1,0 +1,154 @@
+"""What makes an answer: a variant against plain, against its dead twins, and against plain of equal compute."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from semconv.comparison.statistics import (
+    ALPHA,
+    Paired,
+    equivalence,
+    holm,
+    paired,
+    seeds_for_equivalence,
+    seeds_needed,
+)
+
+Word = Literal["beneficial", "equivalent", "inconclusive"]
+PLAIN, WIDE = "plain", "plain_wide"
+TWINS = ("zero", "constant", "fixed", "shuffled")
+HIGHER_IS_BETTER = ("probe/", "top1", "top5", "psnr", "ssim", "r2", "auc", "miou", "per_second")
+
+
+class Endpoint(NamedTuple):
+    """What is judged."""
+
+    key: str
+    name: str  # as a verdict says it: beneficial for ...
+    sign: int  # 1 if higher is better, else -1
+    margin: float  # within which two variants are equivalent
+    relative: bool  # whether the margin is a share of the baseline's mean
+
+
+RECONSTRUCTION = Endpoint("test/masked_mse", "reconstruction", -1, 0.01, True)
+REPRESENTATION = Endpoint("probe/linear_top1", "representation", 1, 0.005, False)
+CO_PRIMARY = (RECONSTRUCTION, REPRESENTATION)
+
+
+class Evidence(NamedTuple):
+    """All that is known of one candidate by one endpoint."""
+
+    against: Mapping[str, Paired]  # plain, dead twins by name, plain_wide; as far as there are runs
+    p_equivalent: float | None  # to plain
+    margin: float  # in the endpoint's units
+    sd: float  # of the differences to plain
+
+
+class Verdict(NamedTuple):
+    """What follows."""
+
+    word: Word
+    p: float | None  # adjusted over the family; None where it could not be tested
+    hardest: str | None  # the comparison of the largest p
+    reason: str
+    seeds: int | None  # that would settle it
+
+
+def endpoint(key: str) -> Endpoint:
+    """How a key is judged: of those that are not co-primary the margin is .5 points for accuracies, 1 % of plain's mean else."""
+    known = {each.key: each for each in CO_PRIMARY}
+    if key in known:
+        return known[key]
+    sign = 1 if any(word in key for word in HIGHER_IS_BETTER) else -1
+    return Endpoint(key, key, sign, *((0.005, False) if "top" in key else (0.01, True)))
+
+
+def gather(
+    what: Endpoint,
+    candidate: Mapping[int, float],
+    plain: Mapping[int, float],
+    twins: Mapping[str, Mapping[int, float]],
+    wide: Mapping[int, float] | None,
+) -> Evidence:
+    """Compare a candidate with everything that it has to beat, seed by seed.
+
+    Args:
+        what: the endpoint.
+        candidate: its values by seed.
+        plain: the baseline's.
+        twins: those of its dead twins, by name.
+        wide: those of plain of equal compute.
+    """
+    others = {PLAIN: plain, **twins, **({WIDE: wide} if wide is not None else {})}
+    differences = {name: _differences(what.sign, candidate, values) for name, values in others.items()}
+    against = {name: paired(values) for name, values in differences.items() if values}
+    margin = what.margin
+    own = differences.get(PLAIN, [])
+    if what.relative and own:
+        margin *= abs(sum(plain[seed] for seed in candidate if seed in plain) / len(own))
+    sd = 0.0
+    if len(own) > 1:
+        mean = sum(own) / len(own)
+        sd = math.sqrt(sum((value - mean) ** 2 for value in own) / (len(own) - 1))
+    return Evidence(against, equivalence(own, margin) if own else None, margin, sd)
+
+
+def judge(family: Sequence[Evidence]) -> list[Verdict]:
+    """Verdicts on a family of candidates.
+
+    The p value of a candidate is the largest of its comparisons' (intersection-union; Berger, 1982), as it has to win all of them;
+    to beat the best of the twins is to beat each. Holm's step-down over the family. A candidate that lacks a kind of comparison is
+    not tested, but counts in the family.
+    """
+    tested = [_largest(evidence) if not _missing(evidence) else None for evidence in family]
+    p_values = [p if p is not None else 1.0 for p in tested]
+    return [
+        _verdict(evidence, None if p is None else adjusted, len(family))
+        for evidence, p, adjusted in zip(family, tested, holm(p_values), strict=True)
+    ]
+
+
+def _verdict(evidence: Evidence, p: float | None, family: int) -> Verdict:
+    hardest = max(evidence.against, key=lambda name: _p(evidence.against[name]), default=None)
+    missing = _missing(evidence)
+    if p is not None and p < ALPHA:
+        return Verdict("beneficial", p, hardest, f"beats all; hardest: {hardest}", None)
+    if evidence.p_equivalent is not None and evidence.p_equivalent < ALPHA:
+        return Verdict("equivalent", p, hardest, f"to plain, within {evidence.margin:.2g} (p = {evidence.p_equivalent:.2g})", None)
+    plain = evidence.against.get(PLAIN)
+    if plain is None:
+        return Verdict("inconclusive", p, hardest, "no seed in common with plain", None)
+    if plain.p is None:
+        return Verdict("inconclusive", p, hardest, "one seed: no interval", None)
+    effects = [found.effect for found in evidence.against.values() if found.effect is not None]
+    seeds = seeds_needed(min(effects), ALPHA / family)
+    settled = f"{seeds} seeds would settle it" if seeds else "more than 1,000 seeds"
+    if plain.high is not None and plain.high < 0:
+        return Verdict("inconclusive", p, hardest, f"worse than plain (p = {1 - plain.p:.2g})", None)
+    if min(effects) <= 0:
+        seeds = seeds_for_equivalence(evidence.sd, evidence.margin)
+        settled = (
+            f"does not beat {hardest}; equivalence to plain would take {f'{seeds} seeds' if seeds else 'more than 1,000 seeds'}"
+        )
+    if missing:
+        return Verdict("inconclusive", p, hardest, f"not compared with {' and '.join(missing)}", seeds)
+    return Verdict("inconclusive", p, hardest, settled, seeds)
+
+
+def _missing(evidence: Evidence) -> list[str]:
+    """The kinds of comparison that cannot be made."""
+    tested = {name for name, found in evidence.against.items() if found.p is not None}
+    kinds = {"plain": {PLAIN}, "a dead twin": set(TWINS), WIDE: {WIDE}}
+    return [kind for kind, names in kinds.items() if not tested & names]
+
+
+def _largest(evidence: Evidence) -> float:
+    return max(_p(found) for found in evidence.against.values())
+
+
+def _p(found: Paired) -> float:
+    return 1.0 if found.p is None else found.p
+
+
+def _differences(sign: int, ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
+    return [sign * (ours[seed] - theirs[seed]) for seed in sorted(ours) if seed in theirs]

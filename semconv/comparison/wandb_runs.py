@@ -1,0 +1,42 @@
+"""Runs that are on a W&B server."""
+
+from typing import Any
+
+import yaml
+
+from semconv.comparison.runs import Found, Run, factors_of
+from semconv.console import fail
+from semconv.tracking.identity import identity
+
+STATUS = {"running": "running", "finished": "finished", "failed": "failed", "crashed": "failed", "killed": "terminated"}
+
+
+def fetch(path: str) -> Found:
+    """The runs of `entity/project` or of `entity/project/sweep`, with what their configurations say of them."""
+    import wandb
+
+    entity, _, rest = path.partition("/")
+    project, _, sweep = rest.partition("/")
+    if not entity or not project:
+        fail(f"wandb:{path} names no project: give wandb:entity/project or wandb:entity/project/sweep")
+    factors: list[str] = []
+    try:
+        api = wandb.Api()
+        if sweep:
+            declared: Any = api.sweep(path).config
+            factors = factors_of(yaml.safe_load(declared) if isinstance(declared, str) else declared)
+        filters = {"sweep": sweep} if sweep else None
+        runs = [_run(run) for run in api.runs(f"{entity}/{project}", filters=filters)]
+    except (wandb.Error, OSError, ValueError) as error:
+        fail(f"wandb:{path} cannot be read: {' '.join(str(error).split())}")
+    return Found(runs, factors)
+
+
+def _run(run: Any) -> Run:
+    summary = dict(run.summary.items()) if hasattr(run.summary, "items") else {}
+    try:
+        known = identity(run.config)
+    except (KeyError, TypeError):
+        known = {}  # somebody else's run: it is named and left out
+    status = STATUS.get(run.state, run.state)
+    return Run(f"wandb:{'/'.join(run.path)}", {**summary, **known, "status": status})

@@ -1,0 +1,101 @@
+"""Plain networks of the same cost as told ones."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from semconv.convolution import MechanismFactory, Plain
+from semconv.corruption import View
+from semconv.cost import count_training_flops
+from semconv.encoders.encoder import Geometry
+
+LARGEST = 64.0  # times the width
+BATCH, ROUNDS = 32, 5
+
+
+def match_cost(
+    build: Callable[..., nn.Module],
+    mechanism: MechanismFactory,
+    mlp_ratio: float,
+    geometry: Geometry,
+    cost: Literal["flops", "time"],
+) -> float:
+    """The mlp_ratio at which plain costs as much in training as a told network does.
+
+    Args:
+        build: makes an encoder, given mechanism and mlp_ratio.
+        mechanism: of the told network.
+        mlp_ratio: of the told network.
+        geometry: the images.
+        cost: operations of a training step, counted, or its time, measured on the device there is, alternately.
+
+    Raises:
+        ValueError: time is to be matched in one of several processes, each of which would measure another.
+    """
+    if cost == "flops":
+        with torch.device("meta"):
+            target = training_flops(build(mechanism=mechanism, mlp_ratio=mlp_ratio), geometry)
+            return _solve(lambda ratio: training_flops(build(mechanism=Plain, mlp_ratio=ratio), geometry) / target, mlp_ratio)
+    if "LOCAL_RANK" in os.environ:
+        raise ValueError(
+            "plain of the same step time is measured in one process: give encoder.mlp_ratio as a run on one device found it"
+        )
+    told = build(mechanism=mechanism, mlp_ratio=mlp_ratio)
+    return _solve(lambda ratio: _time_ratio(build(mechanism=Plain, mlp_ratio=ratio), told, geometry), mlp_ratio, steps=6)
+
+
+def training_flops(encoder: nn.Module, geometry: Geometry) -> int:
+    """Operations of one training step on one image; see `count_training_flops`."""
+    return count_training_flops(encoder, _view(geometry, 1, torch.get_default_device()))
+
+
+def _solve(relative: Callable[[float], float], low: float, steps: int = 24) -> float:
+    """Where an increasing function of the ratio reaches 1, by bisection; its smallest argument where it is there from the start."""
+    high = low
+    while relative(high) < 1 and high < LARGEST:
+        low, high = high, high * 1.5
+    for _ in range(steps if high > low else 0):
+        middle = (low + high) / 2
+        low, high = (middle, high) if relative(middle) < 1 else (low, middle)
+    return min((low, high), key=lambda ratio: abs(relative(ratio) - 1))  # widths are whole numbers: one of the two is nearer
+
+
+def _time_ratio(plain: nn.Module, told: nn.Module, geometry: Geometry) -> float:
+    """Median step time of one network over another's, measured alternately after two rounds of warm-up."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    view = _view(geometry, BATCH, device)
+    plain.to(device), told.to(device)
+    times: list[float] = []
+    for number in range(ROUNDS + 2):
+        pair = [_timed(encoder, view) for encoder in (plain, told)]
+        if number >= 2:
+            times.append(pair[0] / pair[1])
+    return statistics.median(times)
+
+
+def _timed(encoder: nn.Module, view: View) -> float:
+    begin = _now(view.pixels)
+    _step(encoder, view)
+    return _now(view.pixels) - begin
+
+
+def _step(encoder: nn.Module, view: View) -> None:
+    encoding: Any = encoder(view)
+    encoding.features.square().mean().backward()
+    encoder.zero_grad()
+
+
+def _view(geometry: Geometry, batch: int, device: torch.device) -> View:
+    mask = torch.zeros(batch, *geometry.grid, dtype=torch.bool, device=device)
+    return View(torch.zeros(batch, geometry.channels, *geometry.size, device=device), mask, 0)
+
+
+def _now(tensor: Tensor) -> float:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+    return time.perf_counter()

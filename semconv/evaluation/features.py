@@ -1,0 +1,159 @@
+"""Frozen features of many images, without a trace in the network."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from semconv.corruption import View
+from semconv.data import Batch
+from semconv.encoders import Encoding
+from semconv.tracking.files import write_whole
+
+Look = Callable[[Batch], View]  # what is shown of a batch
+
+
+class Features(NamedTuple):
+    """One vector per image."""
+
+    vectors: Tensor  # n d, float32, on the CPU
+    labels: Tensor  # n, int64, -1 where unlabelled
+
+
+class Examined(NamedTuple):
+    """A network to be examined, where it stands, and the images for it."""
+
+    task: Any  # a MaskedReconstruction
+    data: Any  # an ImageData
+    precision: Callable[[], Any]  # context in which the network is called
+    world_size: int = 1
+
+    def batches(self, part: str, count: int | None) -> Iterator[Batch]:
+        """This process's share of up to `count` images spread evenly over a part, as the network gets them."""
+        for batch in self.data.evaluation_dataloader(part, count):
+            batch = tree_map_only(Tensor, lambda tensor: tensor.to(self.task.device), batch)
+            yield self.data.on_after_batch_transfer(batch, 0)
+
+    def gathered(self, value: Any) -> list[Any]:
+        """The values of all processes."""
+        everyone = [value] * self.world_size
+        if self.world_size > 1:
+            torch.distributed.all_gather_object(everyone, value)
+        return everyone
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Nothing of the network changes within: evaluation mode, no gradients, and the modes it had before afterwards."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def everything(images: Tensor, cell: int) -> View:
+    """A view of images, `b c h w`, of which nothing is masked; `cell` is the side of a mask cell in pixels."""
+    grid = (images.shape[2] // cell, images.shape[3] // cell)
+    return View(images, torch.zeros(len(images), *grid, dtype=torch.bool, device=images.device), 0)
+
+
+def pool(encoding: Encoding) -> Tensor:
+    """The mean over all sites where a feature stands: float32 `b d`."""
+    features = encoding.features.float()
+    if encoding.standing is None:
+        return features.mean((2, 3))
+    standing = encoding.standing[:, None]
+    return torch.where(standing, features, 0).sum((2, 3)) / standing.sum((2, 3))
+
+
+def extract(examined: Examined, encoder: nn.Module, part: str, count: int | None, look: Look) -> Features:
+    """Pooled features of up to `count` images spread evenly over a part, in the order of the images.
+
+    Args:
+        examined: whose data are read.
+        encoder: from a view to an encoding.
+        part: train, validation or test.
+        count: how many images; None: all.
+        look: what is shown of them.
+    """
+    vectors, labels, index = [], [], []
+    with frozen(encoder):
+        for batch in examined.batches(part, count):
+            with examined.precision():
+                encoding = encoder(_in_precision(look(batch), examined.task.dtype))
+            vectors.append(pool(encoding).cpu())
+            labels.append(batch.labels.cpu())
+            index.append(batch.index.cpu())
+    own = tuple(torch.cat(parts) for parts in (vectors, labels, index))
+    joined = [torch.cat(parts) for parts in zip(*examined.gathered(own), strict=True)]
+    order = joined[2].argsort(stable=True)
+    return Features(joined[0][order], joined[1][order])
+
+
+def recalibrated(examined: Examined, look: Look, count: int = 1024) -> nn.Module:
+    """A copy of the encoder whose batch norms have the statistics of views of another kind; the encoder itself without any.
+
+    Args:
+        examined: the network and its training images.
+        look: what is shown of them.
+        count: how many training images are looked at.
+    """
+    encoder = deepcopy(examined.task.encoder)
+    norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over batches
+        norm.train()
+    if norms:
+        with torch.no_grad():
+            for batch in examined.batches("train", count):
+                encoder(_in_precision(look(batch), examined.task.dtype))
+    return encoder.eval()
+
+
+def fingerprint(network: nn.Module, **settings: Any) -> str:
+    """What changes when a weight, a buffer or a setting does."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def kept(folder: Path | None, name: str, make: Callable[[], Features]) -> Features:
+    """Features from `folder`, made and put there if they are not: beside the checkpoint that they are of.
+
+    Args:
+        folder: None keeps nothing.
+        name: of the file, without extension: of features of one network, its settings and its images.
+        make: makes them.
+    """
+    path = folder / f"{name}.safetensors" if folder else None
+    if path is not None and path.is_file():
+        try:
+            with safe_open(path, framework="pt") as file:
+                return Features(file.get_tensor("vectors"), file.get_tensor("labels"))
+        except (SafetensorError, OSError):
+            pass  # cut off, or of another version: made anew
+    features = make()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = save({"vectors": features.vectors.contiguous(), "labels": features.labels.contiguous()})
+        write_whole(path, lambda file: file.write(content))
+    return features
+
+
+def _in_precision(view: View, dtype: torch.dtype) -> View:
+    return view._replace(pixels=view.pixels.to(dtype))

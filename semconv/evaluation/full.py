@@ -1,0 +1,182 @@
+"""The full examination: how far what was learned carries.
+
+Other mask ratios and kinds, a mask grid out of phase, shifted, flipped and resized images, the rank of the features, fewer labels.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from einops import EinopsError, repeat
+from torch import Tensor
+from torch.nn import functional as F
+
+from semconv.corruption import View
+from semconv.data import Batch
+from semconv.evaluation.features import Examined, Features, everything, extract, frozen
+from semconv.evaluation.metrics import squared_errors
+from semconv.evaluation.probes import LinearClassifier, check_labels, choose_linear, top1
+from semconv.evaluation.quick import Probed
+from semconv.hashing import make_keys, permutation
+from semconv.masking import BlockMasker, CentreMasker, GridMasker, HalfMasker, Masker, RandomMasker, RasterMasker, spread_mask
+
+RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+MASKERS: tuple[Callable[[float], Masker], ...] = (RandomMasker, BlockMasker, GridMasker, RasterMasker, CentreMasker, HalfMasker)
+SCALES = (0.75, 1.5, 2.0)
+LABELS = (0.01, 0.1, 1.0)
+ERROR_IMAGES, TOP1_IMAGES = 1024, 2500
+
+Change = Callable[[Tensor], Tensor]  # of images, b c h w
+
+
+def examine(examined: Examined, quick: Probed) -> dict[str, Any]:
+    """All keys of the full examination, `full/<metric>/<condition>`.
+
+    Errors are means over all hidden pixels of up to 1,024 test images; accuracies are those of the quick examination's linear probe
+    on up to 2,500 changed test images, with nothing masked. A shift is circular, to the right.
+    """
+    task = examined.task
+    ratio, results = task.masker.count(task.num_cells) / task.num_cells, {}
+    for other in RATIOS:
+        results.update(_error(examined, f"ratio_{other:.2f}", ratio=other))
+    for masker in MASKERS:
+        if not isinstance(task.masker, masker):  # type: ignore[arg-type]
+            made = masker(ratio)
+            results.update(_error(examined, type(made).__name__, masker=made))
+    results.update(_error(examined, "half_cell", half_cell=True))
+    for name, change in _changes(task.geometry.cell).items():
+        results.update(_error(examined, name, change))
+        results.update(_top1(examined, name, change, quick.classifier))
+    results["full/linear_top1/unchanged"] = _top1(examined, "unchanged", lambda images: images, quick.classifier)[
+        "full/linear_top1/unchanged"
+    ]
+    for pixels in range(1, task.geometry.cell + 1):
+        results[f"full/equivariance_error/shift_{pixels}"] = equivariance_error(examined, pixels)
+    results.update(_labels(examined))
+    return results
+
+
+def rankme(vectors: Tensor) -> float:
+    """The effective rank of features `n d`: exp of the entropy of their singular values (Garrido et al., 2023)."""
+    values = torch.linalg.svdvals(vectors.double())
+    shares = values / values.sum() + 1e-7
+    return torch.exp(-(shares * shares.log()).sum()).item()
+
+
+def equivariance_error(examined: Examined, pixels: int) -> float:
+    """How far features are from shifting as images do, relative to their length: 0 is exact.
+
+    Features are shifted by parts of a site by linear interpolation.
+
+    Args:
+        examined: the network and its images.
+        pixels: by how many pixels images are shifted.
+    """
+    encoder, cell = examined.task.encoder, examined.task.geometry.cell
+    apart, length = 0.0, 0.0
+    with frozen(encoder):
+        for batch in examined.batches("test", ERROR_IMAGES // 4):
+            images = batch.images.to(examined.task.dtype)
+            with examined.precision():
+                still = encoder(everything(images, cell)).features.float()
+                moved = encoder(everything(images.roll(pixels, 3), cell)).features.float()
+            sites = pixels * still.shape[3] / images.shape[3]
+            whole, part = int(sites), sites - int(sites)
+            shifted = (1 - part) * still.roll(whole, 3) + part * still.roll(whole + 1, 3)
+            apart += (moved - shifted).double().square().sum().item()
+            length += still.double().square().sum().item()
+    everyone = examined.gathered((apart, length))
+    return math.sqrt(sum(first for first, _ in everyone) / sum(second for _, second in everyone))
+
+
+def _changes(cell: int) -> dict[str, Change]:
+    shifts = {f"shift_{pixels}": partial(torch.roll, shifts=pixels, dims=3) for pixels in range(1, cell + 1)}
+    sizes = {f"resolution_{scale:g}": partial(_resize, scale=scale, cell=cell) for scale in SCALES}
+    return {**shifts, **sizes, "flip": partial(torch.flip, dims=(3,))}
+
+
+def _resize(images: Tensor, scale: float, cell: int) -> Tensor:
+    """Bicubic, antialiased, to whole numbers of cells."""
+    size = [max(2, round(scale * side / cell)) * cell for side in images.shape[2:]]
+    return F.interpolate(images.float(), size=size, mode="bicubic", antialias=True)
+
+
+def _error(
+    examined: Examined,
+    name: str,
+    change: Change = lambda images: images,
+    masker: Masker | None = None,
+    ratio: float | None = None,
+    half_cell: bool = False,
+) -> dict[str, Any]:
+    """`test/masked_mse` under another condition; null where the network cannot be asked."""
+    key = f"full/masked_mse/{name}"
+    task, total, number = examined.task, 0.0, 0
+    masker = masker or task.masker
+    try:
+        with frozen(task):
+            for batch in examined.batches("test", ERROR_IMAGES):
+                images = change(batch.images)
+                view, mask = _look(task, images, batch.index, masker, ratio, half_cell)
+                with examined.precision():
+                    prediction = task(view)
+                hidden = spread_mask(mask, (images.shape[2], images.shape[3]))
+                errors = squared_errors(prediction, images, task.squared)
+                total += torch.where(hidden, errors, 0).double().sum().item()
+                number += int(hidden.sum())
+    except (ValueError, RuntimeError, ZeroDivisionError, EinopsError) as error:
+        return {key: None, f"{key}/reason": f"the network cannot be asked: {' '.join(str(error).split())[:200]}"}
+    everyone = examined.gathered((total, number))
+    return {key: sum(first for first, _ in everyone) / sum(second for _, second in everyone)}
+
+
+def _look(task: Any, images: Tensor, index: Tensor, masker: Masker, ratio: float | None, half_cell: bool) -> tuple[View, Tensor]:
+    """A view of images, and its mask, which may be finer than a cell."""
+    cell = task.geometry.cell
+    grid = (images.shape[2] // cell, images.shape[3] // cell)
+    cells = grid[0] * grid[1]
+    count = masker.count(cells) if ratio is None else round(ratio * cells)
+    if not 0 < count < cells:
+        raise ValueError(f"ratio {ratio} hides {count} of {cells} cells")
+    keys = make_keys(task.evaluation_seed, "full", index)
+    mask = masker(make_keys(keys, "mask"), grid, count)
+    if half_cell:
+        mask, count = repeat(mask, "b gh gw -> b (gh 2) (gw 2)").roll((1, 1), (1, 2)), 4 * count
+    return task.corruption(images, mask, count, make_keys(keys, "corruption")), mask
+
+
+def _top1(examined: Examined, name: str, change: Change, classifier: LinearClassifier | None) -> dict[str, Any]:
+    """Accuracy of the linear probe on changed images; null without one."""
+    key = f"full/linear_top1/{name}"
+    if classifier is None:
+        return {key: None, f"{key}/reason": "there is no linear probe"}
+
+    def look(batch: Batch) -> View:
+        return everything(change(batch.images), examined.task.geometry.cell)
+
+    found = extract(examined, examined.task.encoder, "test", TOP1_IMAGES, look)
+    return {key: top1(classifier.scores(found.vectors), found.labels)}
+
+
+def _labels(examined: Examined) -> Mapping[str, Any]:
+    """Rank of the features, and linear probes on fractions of all training images."""
+    task = examined.task
+    look = partial(_whole, cell=task.geometry.cell)
+    train, test = (extract(examined, task.encoder, part, None, look) for part in ("train", "test"))
+    results: dict[str, Any] = {"full/rankme": rankme(train.vectors)}
+    for share in LABELS:
+        key = f"full/linear_top1/labels_{100 * share:g}"
+        chosen = permutation(make_keys("labels"), len(train.labels))[: math.ceil(share * len(train.labels))]
+        some = Features(train.vectors[chosen], train.labels[chosen])
+        try:
+            classes = check_labels(some, test)
+            results[key] = top1(choose_linear(some, classes).scores(test.vectors), test.labels)
+        except ValueError as error:
+            results |= {key: None, f"{key}/reason": str(error)}
+    return results
+
+
+def _whole(batch: Batch, cell: int) -> View:
+    return everything(batch.images, cell)

@@ -1,0 +1,285 @@
+"""What a pre-trained encoder is worth to a classifier: a linear probe by MAE's protocol, and fine-tuning."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, cast
+
+import lightning
+import numpy as np
+import torch
+from timm.data import Mixup
+from timm.layers import DropPath
+from timm.loss import SoftTargetCrossEntropy
+from timm.optim import Lars
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from semconv.data import Batch
+from semconv.encoders import Encoder
+from semconv.evaluation.features import everything, pool
+from semconv.hashing import make_keys
+from semconv.optimisation import parameter_groups, warmup_cosine
+from semconv.runs import load_run
+from semconv.tasks import MaskedReconstruction
+
+
+class Classification(lightning.LightningModule, ABC):
+    """A head on the mean over all sites of a pre-trained encoder's last stage, nothing being masked.
+
+    Args:
+        pretrained_run: folder of the run whose encoder it starts from.
+        name: of the metrics.
+        num_classes: None: as many as the run's data have.
+        base_lr: learning rate per 256 images of a step.
+        warmup: share of the steps in which the rate rises from 0.
+        batch_size: images per step over all devices; the data's.
+        seed: of the head, and of all that is drawn.
+
+    Raises:
+        ValueError: there is no such run, or its data have no labels, or one class.
+    """
+
+    def __init__(
+        self, pretrained_run: str, name: str, num_classes: int | None, base_lr: float, warmup: float, batch_size: int, seed: int
+    ) -> None:
+        super().__init__()
+        run = load_run(pretrained_run)
+        if not isinstance(run.task, MaskedReconstruction):
+            raise ValueError(f"{pretrained_run} is a run of {type(run.task).__name__}: give one of MaskedReconstruction")
+        data: Any = run.data
+        self.num_classes = num_classes or data.num_classes
+        if self.num_classes is None or self.num_classes < 2:
+            found = "no labels" if self.num_classes is None else "one class"
+            raise ValueError(f"the data of {pretrained_run} have {found}: give data of two or more classes")
+        self.pretrained_run, self.name = Path(pretrained_run).name, name
+        self.encoder: Encoder = run.task.encoder
+        self.cell, self.base_lr, self.warmup, self.batch_size, self.seed = run.task.geometry.cell, base_lr, warmup, batch_size, seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(make_keys(seed, "weights", "head")))
+            self.head = self.make_head(self.encoder.num_features, self.num_classes)
+        accuracies = {"val/top1": 1, f"{name}/top1": 1, **({f"{name}/top5": 5} if self.num_classes > 5 else {})}
+        self.accuracies = nn.ModuleDict(
+            {key: MulticlassAccuracy(self.num_classes, top_k=k, average="micro") for key, k in accuracies.items()}
+        )
+        self.val_loss = MeanMetric()
+        self.example_input_array = (torch.zeros(1, run.task.geometry.channels, *run.task.geometry.size),)
+
+    @abstractmethod
+    def make_head(self, num_features: int, num_classes: int) -> nn.Module:
+        """From pooled features `b d` to logits `b classes`."""
+
+    @abstractmethod
+    def make_optimizer(self, rate: float) -> torch.optim.Optimizer:
+        """What trains, at a peak learning rate."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, `b classes`, of images `b c h w`."""
+        return self.head(pool(self.encoder(everything(images.to(self.dtype), self.cell))).to(self.dtype))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self(batch.images)
+        self.val_loss.update(F.cross_entropy(logits.float(), batch.labels, reduction="none"))
+        self.log("val/loss", self.val_loss)
+        self._measure("val/top1", logits, batch.labels)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self(batch.images)
+        for key in self.accuracies:
+            if key.startswith(self.name):
+                self._measure(key, logits, batch.labels)
+
+    @property
+    def absent_metrics(self) -> dict[str, str]:
+        """Metrics that do not apply, with the reason."""
+        return {} if self.num_classes > 5 else {f"{self.name}/top5": f"there are {self.num_classes} classes"}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # drop path draws from the global generator: seeded by step, so that a resumed run draws the same
+        torch.manual_seed(int(make_keys(self.seed, "drop", self.global_step, batch_idx, self.global_rank)))
+
+    def configure_optimizers(self) -> Any:
+        trainer = self.trainer
+        optimizer = self.make_optimizer(self.base_lr * self.batch_size * trainer.accumulate_grad_batches / 256)
+        steps = trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ValueError("the schedule needs a number of steps: give trainer.max_epochs or trainer.max_steps")
+        factor = partial(warmup_cosine, total=int(steps), warmup=self.warmup, floor=0.0)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _measure(self, key: str, logits: Tensor, labels: Tensor) -> None:
+        metric = cast(MulticlassAccuracy, self.accuracies[key])
+        metric.update(logits, labels)
+        self.log(key, metric)
+
+
+class LinearProbe(Classification):
+    """A linear classifier on frozen features: MAE's protocol (He et al., 2022, appendix A.1), on pooled features for all encoders.
+
+    Batch norm without affine, then a linear layer; LARS without weight decay. The encoder stays as it is, to the bit.
+
+    Args:
+        pretrained_run: folder of the run whose encoder is probed.
+        num_classes: None: as many as the run's data have.
+        base_lr: learning rate per 256 images of a step.
+        warmup: share of the steps in which the rate rises from 0: 10 of 90 epochs.
+        momentum: of LARS.
+        batch_size: images per step over all devices; the data's.
+        seed: of the head.
+
+    Raises:
+        ValueError: there is no such run, or its data have no labels, or one class.
+    """
+
+    def __init__(
+        self,
+        pretrained_run: str,
+        num_classes: int | None = None,
+        base_lr: float = 0.1,
+        warmup: float = 10 / 90,
+        momentum: float = 0.9,
+        batch_size: int = 256,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(pretrained_run, "linear_probe", num_classes, base_lr, warmup, batch_size, seed)
+        self.momentum = momentum
+        self.encoder.requires_grad_(False).eval()
+
+    def make_head(self, num_features: int, num_classes: int) -> nn.Module:
+        linear = nn.Linear(num_features, num_classes)
+        nn.init.trunc_normal_(linear.weight, std=0.01)
+        nn.init.zeros_(linear.bias)
+        return nn.Sequential(nn.BatchNorm1d(num_features, affine=False, eps=1e-6), linear)
+
+    def make_optimizer(self, rate: float) -> torch.optim.Optimizer:
+        return Lars(self.head.parameters(), lr=rate, momentum=self.momentum, weight_decay=0.0)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.encoder.eval()  # its batch norms, if any, keep their statistics
+        return self
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        with torch.no_grad():
+            features = pool(self.encoder(everything(batch.images.to(self.dtype), self.cell))).to(self.dtype)
+        loss = F.cross_entropy(self.head(features).float(), batch.labels)
+        self.log("train/loss", loss, batch_size=len(batch.images), sync_dist=True)
+        return loss
+
+
+class FineTune(Classification):
+    """All of the encoder trained on labels, earlier layers more slowly (He et al., 2022, appendix A.1; Clark et al., 2020).
+
+    AdamW, mixup and cutmix, smoothed labels, drop path. Layers are the stem, and each block (of a transformer) or stage (of a CNN);
+    an encoder that names neither `blocks` nor `stages` is trained at one rate.
+
+    Args:
+        pretrained_run: folder of the run whose encoder is tuned.
+        num_classes: None: as many as the run's data have.
+        base_lr: learning rate of the head per 256 images of a step.
+        warmup: share of the steps in which the rate rises from 0: 5 of 100 epochs.
+        betas: AdamW's decay rates of the moments.
+        weight_decay: of all weights but norms, biases and tokens.
+        layer_decay: factor of the rate from each layer to the one before.
+        drop_path: share of the residual branches that is dropped in training, rising from 0 to this with depth.
+        mixup: alpha of mixup; 0 for none.
+        cutmix: alpha of cutmix; 0 for none.
+        smoothing: of labels.
+        batch_size: images per step over all devices; the data's; even, as images are mixed in pairs.
+        seed: of the head, of mixing and of drop path.
+
+    Raises:
+        ValueError: there is no such run, its data have no labels or one class, or the batch is odd.
+    """
+
+    def __init__(
+        self,
+        pretrained_run: str,
+        num_classes: int | None = None,
+        base_lr: float = 5e-4,
+        warmup: float = 0.05,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.05,
+        layer_decay: float = 0.75,
+        drop_path: float = 0.1,
+        mixup: float = 0.8,
+        cutmix: float = 1.0,
+        smoothing: float = 0.1,
+        batch_size: int = 256,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(pretrained_run, "finetune", num_classes, base_lr, warmup, batch_size, seed)
+        if batch_size % 2:
+            raise ValueError(f"batch_size is {batch_size}: images are mixed in pairs, give an even number")
+        self.betas, self.weight_decay, self.layer_decay = betas, weight_decay, layer_decay
+        self.mix = Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=smoothing, num_classes=self.num_classes)
+        self.criterion = SoftTargetCrossEntropy()
+        set_drop_path(self.encoder, drop_path)
+
+    def make_head(self, num_features: int, num_classes: int) -> nn.Module:
+        linear = nn.Linear(num_features, num_classes)
+        nn.init.trunc_normal_(linear.weight, std=2e-5)
+        nn.init.zeros_(linear.bias)
+        return nn.Sequential(nn.LayerNorm(num_features, eps=1e-6), linear)
+
+    def make_optimizer(self, rate: float) -> torch.optim.Optimizer:
+        scales = layer_scales(self.encoder, self.layer_decay)
+        names = {id(parameter): name for name, parameter in self.encoder.named_parameters()}
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for group in parameter_groups(self, self.weight_decay, decay_tokens=False):
+            for parameter in group["params"]:
+                scale = scales.get(names.get(id(parameter), ""), 1.0)
+                groups.setdefault((group["weight_decay"], scale), []).append(parameter)
+        given = [{"params": own, "weight_decay": decay, "lr": rate * scale} for (decay, scale), own in groups.items()]
+        return torch.optim.AdamW(given, lr=rate, betas=self.betas)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        with _numpy_seed(int(make_keys(self.seed, "mix", self.global_step, batch_idx, self.global_rank))):
+            images, targets = self.mix(batch.images.clone(), batch.labels)  # it mixes in place
+        loss = self.criterion(self(images).float(), targets)
+        self.log("train/loss", loss, batch_size=len(images), sync_dist=True)
+        return loss
+
+
+def layer_scales(encoder: nn.Module, decay: float) -> dict[str, float]:
+    """The share of the head's learning rate that each parameter of an encoder gets, by name."""
+    layers = {name: _layer(name) for name, _ in encoder.named_parameters()}
+    known = [layer for layer in layers.values() if layer is not None]
+    depth = max(known, default=0) + 1  # the head, and what stands after the last layer, such as a norm
+    if depth == 1:
+        return dict.fromkeys(layers, 1.0)
+    return {name: decay ** (depth - (depth if layer is None else layer)) for name, layer in layers.items()}
+
+
+def set_drop_path(encoder: nn.Module, rate: float) -> None:
+    """Drop residual branches, the share rising from 0 at the first block to `rate` at the last."""
+    names = ("drop_path", "drop_path1", "drop_path2")  # of ConvNeXtBlock; of timm's Block
+    blocks = [module for module in encoder.modules() if any(isinstance(getattr(module, name, None), nn.Module) for name in names)]
+    for block, share in zip(blocks, np.linspace(0, rate, len(blocks)), strict=True):
+        for name in names:
+            if isinstance(getattr(block, name, None), nn.Module):
+                setattr(block, name, DropPath(float(share)))
+
+
+def _layer(name: str) -> int | None:
+    """0 for what stands before the first block or stage, from 1 on for these, None for what follows them."""
+    first, _, rest = name.partition(".")
+    if first in ("blocks", "stages"):
+        return 1 + int(rest.partition(".")[0])
+    return None if first == "norm" else 0
+
+
+@contextmanager
+def _numpy_seed(seed: int) -> Iterator[None]:
+    """NumPy's global generator, which timm's mixup draws from, seeded within and untouched afterwards."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002

@@ -1,0 +1,272 @@
+import csv
+import json
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+import wandb
+from semconv.comparison import main
+from semconv.tracking.identity import TRAINER_KEYS, identity
+
+
+def config(source="scenes", base_lr=0.008, depth="all", mechanism="Channels", twin=None, **encoder):
+    """As much of a run's configuration as says what it is."""
+    part = {"class_path": "semconv.masking.RandomMasker", "init_args": {"ratio": 0.75}}
+    model = {"cell": 4, "size": "test", "masker": part, "corruption": {"class_path": "Hide"}, "objective": part, "base_lr": base_lr}
+    told = {"class_path": f"semconv.mechanisms.{mechanism}"}
+    model |= {
+        "encoder": {"class_path": "semconv.encoders.SemanticCNN", "init_args": {"mechanism": told, "depth": depth, **encoder}}
+    }
+    model |= {"twin": {"class_path": f"semconv.twins.{twin}"} if twin else None}
+    data = {"source": source, "size": [32, 32], "batch_size": 64}
+    trainer = dict.fromkeys(TRAINER_KEYS) | {"max_epochs": 1, "max_steps": -1}
+    return {"model": {"init_args": model}, "data": {"init_args": data}, "trainer": trainer}
+
+
+def write_run(folder, experiment, error, seed=0, more=None, **settings):
+    folder.mkdir(parents=True)
+    values = {
+        **identity({**config(**settings), "experiment": experiment, "seed_everything": seed}),
+        "status": "finished",
+        "trainer/global_step": 10,
+        "test/masked_mse": error,
+        "test/mean_fill_mse": 0.97,
+        "probe/linear_top1": 0.5,
+        "cost/encoder_parameters": 1000,
+        "cost/flops": 2e9,
+        "cost/train_images_per_second": 10.0,
+        "cost/peak_memory_bytes": 1e9,
+    }
+    (folder / "summary.json").write_text(json.dumps({**values, **(more or {})}))
+
+
+def write_family(folder, gain=0.1, **settings):
+    """plain, a variant that is better by `gain`, two twins and wide plain, five seeds each; names of folders are their labels."""
+    for seed in range(5):
+        noise = 0.001 * ((seed * 7) % 5)
+        write_run(folder / "cnn_plain" / f"{seed}", "cnn_plain", 0.8 + noise, seed, mechanism="Plain", **settings)
+        write_run(folder / "told" / f"{seed}", "told", 0.8 - gain + (0.9 - gain) * noise, seed, **settings)
+        for twin in ("Zero", "Shuffled"):
+            write_run(folder / f"told-{twin}" / f"{seed}", "told", 0.801 + noise * 1.1, seed, twin=twin, **settings)
+        write_run(folder / "wide" / f"{seed}", "told", 0.799 + noise * 1.2, seed, as_plain="flops", **settings)
+
+
+def run(capsys, *arguments):
+    """What the command prints and says of errors; and its exit code, 0 if it has none."""
+    code = 0
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        code = end.code
+    output = capsys.readouterr()
+    return output.out, output.err, code
+
+
+def words(text, first):
+    """The words of the lines that begin with one."""
+    return [line.split() for line in text.splitlines() if line.split()[:1] == [first]]
+
+
+def test_a_variant_that_beats_all_is_beneficial(tmp_path, capsys):
+    write_family(tmp_path)
+    out, err, code = run(capsys, tmp_path, "--output", tmp_path / "out")
+    assert (err, code) == ("", 0)
+    assert "beneficial for reconstruction" in out
+    assert [line[0] for line in map(str.split, out.splitlines()) if line[:1] and line[0].startswith("told-")][:3] == [
+        "told-plain_wide",
+        "told-shuffled",
+        "told-zero",
+    ]
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    (verdict,) = [each for each in found["verdicts"] if each["endpoint"] == "test/masked_mse"]
+    assert verdict["verdict"]["word"] == "beneficial"
+    assert set(verdict["against"]) == {"plain", "zero", "shuffled", "plain_wide"}
+    assert verdict["against"]["plain"]["difference"] == pytest.approx(0.1 + 0.2 * 0.002)
+    rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines()))
+    assert {row["variant"]: row["test/masked_mse verdict"] for row in rows}["told"] == "beneficial"
+    assert "| told | 5 | beneficial for reconstruction |" in (tmp_path / "out" / "comparison.md").read_text()
+    # equal by the other endpoint: all differences are 0
+    (other,) = [each for each in found["verdicts"] if each["endpoint"] == "probe/linear_top1"]
+    assert other["verdict"]["word"] == "equivalent"
+
+
+def test_a_variant_without_controls_is_not_judged_beneficial(tmp_path, capsys):
+    write_family(tmp_path)
+    out, _, _ = run(capsys, tmp_path / "told", tmp_path / "cnn_plain", "--metric", "test/masked_mse")
+    assert "beneficial for" not in out
+    assert "not compared with a dead twin and plain_wide" in " ".join(out.split())
+
+
+def test_the_table_stands_best_first_with_mean_and_deviation(tmp_path, capsys):
+    write_run(tmp_path / "plain" / "1", "cnn_plain", 0.8, 1, mechanism="Plain")
+    write_run(tmp_path / "told" / "1", "told", 0.5, 1)
+    write_run(tmp_path / "told" / "2", "told", 0.7, 2)
+    write_run(tmp_path / "bad" / "1", "bad", 0.99, 1)
+    out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    # the mean of .5 and .7, and their standard deviation, .1 times the root of 2
+    assert words(out, "told")[0] == ["told", "2", "0.6000", "±", "0.1414", "1,000", "2.0000", "10"]
+    order = [out.index(name) for name in ("told ", "cnn_plain ", "bad (does not beat mean fill)", "mean fill  ")]
+    assert order == sorted(order)
+
+
+def test_what_differs_is_refused_by_name_unless_it_is_a_factor_or_allowed(tmp_path, capsys):
+    write_family(tmp_path / "a")
+    write_family(tmp_path / "b", base_lr=0.1, gain=0.0)
+    _, err, code = run(capsys, tmp_path)
+    assert code == 2
+    assert "model.base_lr: 0.008, 0.1" in err
+    assert len(err.splitlines()) == 1
+    out, err, code = run(capsys, tmp_path, "--factor", "model.base_lr", "--metric", "test/masked_mse")
+    assert (code, err) == (0, "")
+    assert "factor model.base_lr: 0.008, 0.1" in out
+    verdicts = [line for line in words(out, "told") if line[3] in ("beneficial", "equivalent", "inconclusive")]
+    assert [(line[1], line[3]) for line in verdicts] == [("0.008", "beneficial"), ("0.1", "equivalent")]
+    assert "Does the gain over plain depend on model.base_lr?" in out
+    out, _, code = run(capsys, tmp_path, "--allow", "model.base_lr", "--metric", "test/masked_mse")
+    assert code == 0
+    assert "allowed to differ: model.base_lr: 0.008, 0.1" in out
+    assert "told [model.base_lr=0.1]" in out.replace("\n", " ") or "base_lr=0.1]" in out
+
+
+def test_a_sweeps_own_parameters_are_factors(tmp_path, capsys):
+    write_family(tmp_path / "a")
+    write_family(tmp_path / "b", base_lr=0.1)
+    (tmp_path / "sweep.yaml").write_text(
+        "parameters:\n  config: {values: [a, b]}\n  seed_everything: {values: [1, 2]}\n"
+        "  model.init_args.base_lr: {values: [0.008, 0.1]}\n  model.init_args.cell: {value: 4}\n"
+    )
+    out, _, code = run(capsys, tmp_path)
+    assert code == 0
+    assert "factor model.base_lr: 0.008, 0.1" in out
+
+
+def test_variants_of_one_name_are_told_apart(tmp_path, capsys):
+    write_run(tmp_path / "a", "told", 0.5)
+    write_run(tmp_path / "b", "told", 0.6, depth="stem")
+    out, err, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert err == ""
+    assert "told [depth=all]" in out
+    assert "told [depth=stem]" in out
+
+
+def test_of_two_runs_of_one_seed_the_later_counts(tmp_path, capsys):
+    write_run(tmp_path / "a" / "1", "told", 0.5)
+    write_run(tmp_path / "b" / "1", "told", 0.7)
+    out, err, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert "0.7000" in out
+    assert "0.5000" not in out
+    assert f"left out: {tmp_path / 'a' / '1'}" in err
+
+
+def test_runs_that_are_not_whole_are_named_and_left_out(tmp_path, capsys):
+    write_run(tmp_path / "told" / "1", "told", 0.5)
+    write_run(tmp_path / "told" / "4", "told", 0.4, more={"status": "running"})
+    for number, content in ((2, '{"experiment": "told"}'), (3, '{"exper'), (5, "[1]")):
+        (tmp_path / "told" / f"{number}").mkdir()
+        (tmp_path / "told" / f"{number}" / "summary.json").write_text(content)
+    out, err, code = run(capsys, tmp_path)
+    assert code == 0
+    assert [f"left out: {tmp_path / 'told' / str(number)}: " in err for number in (2, 3, 4, 5)] == [True] * 4
+    assert words(out, "told")[0][1] == "1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "there is no folder"),
+        (["."], "no tested run"),
+        (["*.none"], "there is no folder"),
+        (["runs", "--metric", "no/such"], "no run has it"),
+        (["runs", "--family", "nobody"], "there are runs of told"),
+        (["runs", "--baseline", "nobody"], "there are runs of told"),
+        (["wandb:nothing"], "names no project"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] == "runs":
+        write_run(tmp_path / "runs" / "a" / "1", "told", 0.5)
+    _, err, code = run(capsys, *arguments)
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_linear_probes_are_joined_to_their_runs(tmp_path, capsys):
+    write_run(tmp_path / "told" / "first", "told", 0.5)
+    for folder, origin in (("a", "elsewhere/first"), ("b", "missing")):
+        (tmp_path / "linear_probe" / folder).mkdir(parents=True)
+        summary = {"status": "finished", "pretrained_run": origin, "linear_probe/top1": 0.42, "protocol": {}, "experiment": "x"}
+        (tmp_path / "linear_probe" / folder / "summary.json").write_text(json.dumps(summary))
+    out, err, _ = run(capsys, tmp_path, "--metric", "linear_probe/top1")
+    assert words(out, "told")[0][:3] == ["told", "1", "0.4200"]
+    assert f"left out: {tmp_path / 'linear_probe' / 'b'}" in err
+
+
+def test_a_network_of_another_kind_is_a_reference(tmp_path, capsys):
+    write_family(tmp_path)
+    for seed in range(3):
+        other = {"encoder": {"class_path": "semconv.encoders.MAEViT"}, "decoder": None, "twin": None}
+        write_run(tmp_path / "vit" / f"{seed}", "mae_vit", 0.9, seed, more={"variant": other})
+    out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [each["variant"] for each in found["verdicts"]] == ["told"]
+    (reference,) = found["references"]
+    assert reference["variant"] == "mae_vit"
+    assert reference["against"]["plain"]["n"] == 3
+    assert "mae_vit" in out
+
+
+def test_runs_are_read_from_wandb(capsys, monkeypatch):
+    runs = [
+        SimpleNamespace(
+            config={**config(mechanism=mechanism), "experiment": name, "seed_everything": seed},
+            summary={"test/masked_mse": error, "test/mean_fill_mse": 0.97, "trainer/global_step": 3},
+            state=state,
+            path=["me", "project", f"{name}{seed}"],
+        )
+        for name, mechanism, error in (("cnn_plain", "Plain", 0.8), ("told", "Channels", 0.7))
+        for seed, state in ((0, "finished"), (1, "crashed"))
+    ]
+    asked = []
+
+    class Api:
+        def runs(self, path, filters):
+            asked.append((path, filters))
+            return runs
+
+        def sweep(self, path):
+            return SimpleNamespace(config="parameters: {model.init_args.base_lr: {values: [1, 2]}}")
+
+    monkeypatch.setattr(wandb, "Api", Api)
+    out, err, code = run(capsys, "wandb:me/project/abc", "--metric", "test/masked_mse")
+    assert code == 0
+    assert asked == [("me/project", {"sweep": "abc"})]
+    assert words(out, "told")[0][:3] == ["told", "1", "0.7000"]
+    assert "left out: wandb:me/project/told1: it is failed" in err
+
+
+def test_a_server_that_cannot_be_read_is_one_line(capsys, monkeypatch):
+    class Api:
+        def __init__(self):
+            raise wandb.errors.CommError("no such host")
+
+    monkeypatch.setattr(wandb, "Api", Api)
+    _, err, code = run(capsys, "wandb:me/project")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "no such host" in err
+
+
+def test_a_thousand_runs_take_seconds_and_no_torch(tmp_path):
+    for number in range(1000):
+        write_run(tmp_path / f"v{number // 20}" / f"{number}", f"v{number // 20}", 0.5 + number / 1e4, number % 20)
+    code = f"import sys; sys.argv = ['semconv', 'compare', {str(tmp_path)!r}]; from semconv.__main__ import main; main()"
+    code += "; assert 'torch' not in sys.modules"
+    begin = time.perf_counter()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert "v49" in result.stdout
+    assert time.perf_counter() - begin < 10
