@@ -43,6 +43,7 @@ def main(arguments: list[str]) -> None:
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False)
     for sheet in made:
+        console.print(sheet.title, style="bold", soft_wrap=True, highlight=False)
         console.print(to_rich(sheet))
         console.print()
     if given.output:

@@ -33,8 +33,8 @@ def sheets(comparison: Comparison) -> list[Sheet]:
 
 
 def to_rich(sheet: Sheet) -> Table:
-    """For the terminal; text on the left, numbers on the right."""
-    table = Table(title=sheet.title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    """For the terminal, without its title; text on the left, numbers on the right."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for number, column in enumerate(sheet.columns):
         right = all(not row[number] or row[number][0] in "+-0123456789.<∞" for row in sheet.rows)
         table.add_column(column, justify="right" if right else "left", overflow="fold")

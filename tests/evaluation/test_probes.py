@@ -1,0 +1,272 @@
+import math
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+from semconv.data import ImageData
+from semconv.encoders import Encoding
+from semconv.evaluation.features import Examined, Features, everything, extract, fingerprint, frozen, kept, pool, recalibrated
+from semconv.evaluation.full import equivariance_error, rankme
+from semconv.evaluation.importance import importance
+from semconv.evaluation.probes import check_labels, choose_linear, fit_linear, knn_scores, top1
+from semconv.evaluation.quick import examine
+from semconv.evaluation.sites import LeastSquares, dense_miou, know_place_and_mask, mask_auc, position_r2
+from tests.experiments import make_task, stir
+
+CLASSES = 4
+
+
+def features(count=300, width=6, noise=1.5, seed=0) -> Features:
+    """Classes as clouds of points, of features whose units differ."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, CLASSES, count)
+    centres = np.random.default_rng(99).normal(0, 1, (CLASSES, width))
+    vectors = (centres[labels] + generator.normal(0, noise, (count, width))) * np.arange(1, width + 1) + 3
+    return Features(torch.from_numpy(vectors).float(), torch.from_numpy(labels))
+
+
+@pytest.mark.parametrize("penalty", [0.1, 1e-3])
+def test_the_linear_probe_is_scikit_learns(penalty):
+    train, test = features(), features(seed=1)
+    own = fit_linear(train.vectors, train.labels, CLASSES, penalty)
+    scaler = StandardScaler().fit(train.vectors.numpy().astype(float))
+    oracle = LogisticRegression(C=1 / (penalty * 300), tol=1e-10, max_iter=10000)
+    oracle.fit(scaler.transform(train.vectors.numpy().astype(float)), train.labels.numpy())
+    expected = oracle.predict_proba(scaler.transform(test.vectors.numpy().astype(float)))
+    # both stop at a gradient of about 1e-6
+    assert np.abs(softmax(own.scores(test.vectors).numpy(), axis=1) - expected).max() < 1e-4
+
+
+def test_neighbours_are_scikit_learns():
+    train, test = features(), features(seed=1)
+    oracle = KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / 0.07))
+    oracle.fit(train.vectors.numpy(), train.labels.numpy())
+    own = knn_scores(train, test.vectors, CLASSES)
+    assert np.abs((own / own.sum(1, keepdim=True)).numpy() - oracle.predict_proba(test.vectors.numpy())).max() < 1e-4
+
+
+def test_the_penalty_is_the_best_on_what_was_held_out():
+    train = features(60, width=40, noise=4)
+    held = torch.arange(60) % 10 == 9
+    accuracies = [
+        top1(
+            fit_linear(train.vectors[~held], train.labels[~held], CLASSES, penalty).scores(train.vectors[held]), train.labels[held]
+        )
+        for penalty in (1.0, 1e-1, 1e-6)
+    ]
+    chosen = choose_linear(train, CLASSES, (1.0, 1e-1, 1e-6)).penalty
+    assert chosen == (1.0, 1e-1, 1e-6)[accuracies.index(max(accuracies))]
+
+
+def test_a_feature_that_never_changes_does_no_harm():
+    train = features()
+    vectors = torch.cat([train.vectors, torch.ones(300, 1)], dim=1)
+    assert fit_linear(vectors, train.labels, CLASSES, 1e-3).scores(vectors).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "neighbours", "message"),
+    [([-1, 0, 1], 1, "1 of 6 images have no label"), ([2, 2, 2], 1, "of one class"), ([0, 1, 0], 20, "3 images for 20 neighbours")],
+)
+def test_labels_that_cannot_be_probed_are_refused(labels, neighbours, message):
+    train = Features(torch.zeros(3, 2), torch.tensor(labels))
+    test = Features(torch.zeros(3, 2), torch.tensor(labels).clamp(min=0))
+    with pytest.raises(ValueError, match=message):
+        check_labels(train, test, neighbours)
+
+
+def test_fewer_images_than_neighbours_are_refused():
+    with pytest.raises(ValueError, match="10 images for 20 neighbours"):
+        knn_scores(features(10), features(5).vectors, CLASSES)
+
+
+def test_least_squares_are_scikit_learns():
+    generator = np.random.default_rng(0)
+    rows, targets = generator.normal(2, 3, (500, 5)), generator.normal(0, 1, (500, 3))
+    own = LeastSquares()
+    for part in np.array_split(np.arange(500), 7):
+        own.add(torch.from_numpy(rows[part]), torch.from_numpy(targets[part]))
+    oracle = LinearRegression().fit(rows, targets)
+    assert np.abs(own.solve()[:-1].numpy().T - oracle.coef_).max() < 1e-5
+    assert np.abs(own.solve()[-1].numpy() - oracle.intercept_).max() < 1e-5
+
+
+def test_the_area_under_the_curve_is_scikit_learns_with_ties():
+    generator = np.random.default_rng(0)
+    scores, masked = generator.integers(0, 6, 200).astype(float), generator.random(200) < 0.4
+    assert mask_auc(torch.from_numpy(scores), torch.from_numpy(masked).float()) == pytest.approx(roc_auc_score(masked, scores))
+    assert mask_auc(torch.zeros(3), torch.ones(3)) is None
+
+
+def test_explained_variance_by_hand():
+    places = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
+    assert position_r2(places, places) == 1
+    assert position_r2(torch.zeros(2, 2), places) == 0
+    assert position_r2(places, torch.zeros(2, 2)) is None
+
+
+def test_pooling_counts_the_sites_that_stand():
+    encoding = Encoding(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[True, False]]]))
+    assert pool(encoding).item() == 1
+    assert pool(encoding._replace(standing=None)).item() == 2
+
+
+def test_effective_rank_by_hand():
+    assert rankme(torch.eye(5).repeat(3, 1)) == pytest.approx(5, rel=1e-4)
+    assert rankme(torch.ones(9, 4)) == pytest.approx(1, rel=1e-4)
+
+
+def examined(name="cnn_channels", *overrides, **settings) -> Examined:
+    data = ImageData("scenes", num_images=160, num_test_images=64, batch_size=32, **settings)
+    data.setup("fit")
+    data.setup("test")
+    task = make_task(name, *overrides)
+    task.trainer = None
+    return Examined(task, data, nullcontext)
+
+
+def state(module) -> list:
+    return [tensor.clone() for tensor in module.state_dict().values()] + [part.training for part in module.modules()]
+
+
+@pytest.mark.parametrize("name", ["cnn_channels", "mae_vit"])
+def test_an_examination_leaves_no_trace(name, tmp_path):
+    those = examined(name, *(["--model.encoder.norm=batch"] if name.startswith("cnn") else []))
+    those.task.train()
+    before = state(those.task)
+    torch.manual_seed(0)
+    drawn = torch.random.get_rng_state()
+    results = examine(those, 100, True, tmp_path)
+    after = state(those.task)
+    assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(before, after, strict=True))
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    assert results["probe/num_train_images"] == 100
+    assert results["probe/num_features"] == 64
+    wanted = {"probe/linear_top1", "probe/knn_top1", "probe/dense_miou", "probe/position_r2", "probe/mask_auc"}
+    wanted |= {"probe/linear_top1_masked", "probe/linear_top1_gap", "probe/position_r2/stage_4", "probe/mask_auc/stage_0"}
+    assert wanted <= set(results)
+    assert all(f"{key}/reason" in results for key, value in results.items() if value is None)
+    files = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("features-*.safetensors")}
+    again = examine(those, 100, True, tmp_path)
+    assert files == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("features-*.safetensors")}
+    assert again["probe/linear_top1"] == results["probe/linear_top1"]
+
+
+def test_features_of_a_cut_off_file_are_made_anew(tmp_path):
+    wanted = features()
+    (tmp_path / "x.safetensors").write_bytes(b"half")
+    for _ in range(2):
+        found = kept(tmp_path, "x", lambda: wanted)
+        assert torch.equal(found.vectors, wanted.vectors)
+    assert torch.equal(kept(tmp_path, "x", lambda: features(seed=5)).labels, wanted.labels)
+
+
+def test_a_changed_weight_has_another_fingerprint():
+    task = make_task("cnn_plain")
+    before = fingerprint(task.encoder, images=3)
+    assert fingerprint(task.encoder, images=4) != before
+    with torch.no_grad():
+        task.encoder.norm.weight[3] += 1e-6
+    assert fingerprint(task.encoder, images=3) != before
+
+
+def test_batch_norms_are_recalibrated_in_a_copy():
+    those = examined("cnn_plain", "--model.encoder.norm=batch")
+
+    def look(batch):
+        return everything(batch.images, 4)
+
+    copy = recalibrated(those, look)
+    first, second = those.task.encoder.stem.after, copy.stem.after
+    assert not first.running_mean.any()
+    batches = list(those.batches("train", 1024))
+    with frozen(copy), torch.no_grad():
+        maps = [copy.stem.convolution(batch.images, None) for batch in batches]
+    means = torch.stack([each.mean((0, 2, 3)) for each in maps]).mean(0)
+    assert torch.allclose(second.running_mean, means, atol=1e-5)
+
+
+def test_images_are_probed_in_their_own_order():
+    those = examined("cnn_plain")
+    found = extract(those, those.task.encoder, "test", 40, lambda batch: everything(batch.images, 4))
+    batch = next(iter(those.batches("test", 40)))
+    assert torch.equal(found.labels[:32], batch.labels)
+    with torch.no_grad():
+        expected = those.task.encoder(everything(batch.images, 4)).features.mean((2, 3))
+    assert torch.allclose(found.vectors[:32], expected, atol=1e-6)
+
+
+def test_importance_is_what_the_error_grows_by():
+    those = examined()
+    stir(those.task.encoder)
+    found = importance(those, 64)
+    assert set(found) == {f"importance/Mask/{how}" for how in ("zeroed", "shuffled", "another_mask")} | {
+        f"importance/Coordinates/{how}" for how in ("zeroed", "shuffled")
+    }
+    assert all(abs(value) > 1e-5 for value in found.values())
+    errors = []
+    for zeroed in (False, True):
+        total = 0.0
+        for batch in those.batches("test", 64):
+            view, mask = those.task.look(batch, "test")
+            part = those.task.encoder.indicators.parts[0]
+            original = part.forward
+            if zeroed:
+                part.forward = lambda *given, original=original: original(*given) * 0
+            with torch.no_grad():
+                total += those.task.squared.per_image(those.task(view), batch.images, mask).sum().item()
+            part.forward = original
+        errors.append(total / 64)
+    assert found["importance/Mask/zeroed"] == pytest.approx(errors[1] - errors[0], rel=1e-3)
+
+
+def test_an_indicator_without_weights_is_of_no_importance():
+    found = importance(examined(), 32)  # indicator weights start at zero
+    assert all(value == 0 for value in found.values())
+    assert importance(examined("cnn_plain"), 32)["importance/reason"] == "the network is told nothing"
+
+
+def test_a_network_that_is_told_knows_where_and_what():
+    """Channels that carry mask and place to the features are read off them exactly."""
+    told, plain = examined(), examined("cnn_plain", "--model.padding_mode=circular")
+    stir(told.task.encoder)
+    known, unknown = know_place_and_mask(told, 64), know_place_and_mask(plain, 64)
+    assert known["probe/position_r2"] > unknown["probe/position_r2"] + 0.3
+    assert known["probe/position_r2/stage_0"] > 0.8
+    assert unknown["probe/position_r2"] < 0.2
+    assert known["probe/position_r2"] == known["probe/position_r2/stage_4"]
+
+
+def test_dense_labels_are_those_of_the_scenes():
+    those = examined("cnn_plain")
+    batch = next(iter(those.batches("test", 64)))
+    maps = those.data.label_maps("test", batch.index)
+    assert maps.shape == (32, 32, 32)
+    # the subject, drawn last, is seen wherever it is
+    assert all((each == label + 1).any() for each, label in zip(maps, batch.labels, strict=True))
+    assert 0 < dense_miou(those, 64) < 1
+
+
+def test_circular_networks_shift_as_images_do_by_whole_strides():
+    exact = examined("cnn_plain", "--model.padding_mode=circular")
+    assert equivariance_error(exact, 4) < 1e-5
+    assert equivariance_error(exact, 1) > 1e-3
+    assert equivariance_error(examined("cnn_plain"), 4) > 1e-3
+    assert math.isfinite(equivariance_error(examined("mae_vit"), 2))
+
+
+def test_data_without_labels_leave_nulls_with_reasons(tmp_path):
+    those = examined("cnn_plain")
+    for images in those.data.opened.values():
+        images.labels.fill_(-1)
+    results = examine(those, 100, False, None)
+    assert results["probe/linear_top1"] is None
+    assert "have no label" in results["probe/linear_top1/reason"]
+    assert results["probe/position_r2"] is not None
