@@ -14,7 +14,7 @@ TRAINING = {
     "predict": "write pictures of reconstructed test images",
 }
 LOOKING = {
-    "compare": "finished runs side by side, one row per variant",
+    "compare": "finished runs: intervals, verdicts, quality against cost",
     "list": "variants, mechanisms, indicators, maskers and other parts that there are",
 }
 

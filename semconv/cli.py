@@ -179,6 +179,7 @@ class SemconvCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         self._dump_config()
         saved = redact({key: value for key, value in self.config_dump.items() if key != "resume"})
+        _keep_measured(saved, self._get(self.config_init, "model"))
         whole, config = self._whole(), self._get(self.config_init, "trainer")
         resume = whole.get("resume")
         folder = RunFolder(resume) if resume else RunFolder.new(whole["runs"], variant_name(saved))
@@ -271,6 +272,13 @@ def _callbacks(folder: RunFolder, config: dict[str, Any], facts: dict[str, Any],
         Panels(folder),
         Announcement(folder, facts, cost),
     ]
+
+
+def _keep_measured(config: dict[str, Any], model: Any) -> None:
+    """Keep the width that was measured when the model was built: built again, it would be measured again."""
+    encoder = (config["model"]["init_args"].get("encoder") or {}).get("init_args") or {}
+    if encoder.get("as_plain") and encoder.get("mlp_ratio") is None:
+        encoder["mlp_ratio"] = model.encoder.mlp_ratio
 
 
 def _resuming(arguments: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import lightning
 import numpy as np
@@ -21,7 +21,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from semconv.data import Batch
 from semconv.encoders import Encoder
-from semconv.evaluation.features import everything, pool
+from semconv.evaluation.features import everything, frozen, pool
 from semconv.hashing import make_keys
 from semconv.optimisation import parameter_groups, warmup_cosine
 from semconv.runs import load_run
@@ -148,7 +148,7 @@ class LinearProbe(Classification):
     ) -> None:
         super().__init__(pretrained_run, "linear_probe", num_classes, base_lr, warmup, batch_size, seed)
         self.momentum = momentum
-        self.encoder.requires_grad_(False).eval()
+        self.encoder.requires_grad_(False)
 
     def make_head(self, num_features: int, num_classes: int) -> nn.Module:
         linear = nn.Linear(num_features, num_classes)
@@ -159,13 +159,8 @@ class LinearProbe(Classification):
     def make_optimizer(self, rate: float) -> torch.optim.Optimizer:
         return Lars(self.head.parameters(), lr=rate, momentum=self.momentum, weight_decay=0.0)
 
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        self.encoder.eval()  # its batch norms, if any, keep their statistics
-        return self
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        with torch.no_grad():
+        with frozen(self.encoder):  # its batch norms, if any, keep their statistics
             features = pool(self.encoder(everything(batch.images.to(self.dtype), self.cell))).to(self.dtype)
         loss = F.cross_entropy(self.head(features).float(), batch.labels)
         self.log("train/loss", loss, batch_size=len(batch.images), sync_dist=True)

@@ -19,6 +19,8 @@ KINDS = {
     "fills": "Fill",
     "encoders": "Encoder",
     "decoders": "Decoder",
+    "twins": "Twin",
+    "floors": "Floor",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import lightning
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, SumMetric
 
 from semconv.corruption import Corruption, Hide, View, ZeroFill
 from semconv.data import Batch
@@ -103,10 +103,13 @@ class MaskedReconstruction(lightning.LightningModule):
         self.base_lr, self.min_lr, self.warmup, self.betas = base_lr, min_lr, warmup, betas
         self.weight_decay, self.decay_tokens, self.batch_size = weight_decay, decay_tokens, batch_size
         names = ["val/masked_mse", "test/masked_mse", "test/masked_mse_under_hide", "test/mean_fill_mse"]
-        names += ["test/psnr_given_moments", "test/ssim", *REGION_METRICS]
+        names += ["test/psnr_given_moments", "test/ssim"]
         names += [] if objective.normalise else ["test/pixel_mse", "test/psnr"]
         # a NaN is to be seen in the mean, and nobody is to wait for the device to look for one
         self.metrics = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
+        # errors and pixels; a MeanMetric takes no notice of weights where it does not look for NaN
+        sums = {name: nn.ModuleList(SumMetric(nan_strategy="disable") for _ in range(2)) for name in REGION_METRICS}
+        self.region_sums = nn.ModuleDict(sums)
         self._empty_regions: list[str] = []
         self.example_input_array = (self._example(),)
 
@@ -164,13 +167,14 @@ class MaskedReconstruction(lightning.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._empty_regions = []
         for name in REGION_METRICS:
-            metric: Any = self.metrics[name]
-            value = metric.compute()
-            metric.reset()
-            if value.isnan():
-                self._empty_regions.append(name)
+            sums: Any = self.region_sums[name]
+            total, number = sums[0].compute(), sums[1].compute()
+            sums[0].reset()
+            sums[1].reset()
+            if number:
+                self.log(name, total / number)
             else:
-                self.log(name, value)
+                self._empty_regions.append(name)
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Reconstruction:
         view, mask = self.look(batch, "test")
@@ -236,9 +240,9 @@ class MaskedReconstruction(lightning.LightningModule):
     def _measure_regions(self, errors: Tensor, mask: Tensor) -> None:
         """Errors of the hidden pixels by where they lie: their mean over all pixels of the test set that lie there."""
         for name, region in regions(mask, self.geometry.size).items():
-            metric: Any = self.metrics[f"test/masked_mse/{name}"]
-            number = region.sum((1, 2, 3))
-            metric.update(torch.where(region, errors, 0).sum((1, 2, 3)) / number.clamp(min=1), number)
+            sums: Any = self.region_sums[f"test/masked_mse/{name}"]
+            sums[0].update(torch.where(region, errors, 0).double().sum())
+            sums[1].update(region.sum())
 
     def _ssim(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
         moments = self.trainer.datamodule.moments  # type: ignore[attr-defined]

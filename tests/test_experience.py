@@ -76,6 +76,26 @@ def test_two_processes_meet_together_what_one_does_and_learn_the_same(tmp_path):
     assert records[0]["weights"] == pytest.approx(weights, rel=1e-3, abs=1e-3)
 
 
+def test_two_processes_examine_as_one_does(tmp_path):
+    """With a learning rate of 0 the networks are the same; what each process has seen is gathered."""
+    options = ["--model.base_lr=1e-12", "--trainer.max_steps=1", "--examination=quick", "--examination_images=64"]
+    command = [sys.executable, "-m", "tests.recording", "cnn_channels", str(tmp_path / "double"), *options]
+    (tmp_path / "double").mkdir()
+    spread = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    done = subprocess.run([*command, *spread], cwd=FOLDER.parent, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    single = train("cnn_channels", tmp_path / "single", *options)
+    single.trainer.test(single.model, datamodule=single.datamodule, verbose=False)
+    ours, theirs = (json.loads(next((tmp_path / kind).glob("*/*/summary.json")).read_text()) for kind in ("double", "single"))
+    probes = [key for key in theirs if key.startswith("probe/") and not key.endswith("/reason")]
+    assert len(probes) > 20
+    for key in probes:
+        # float32 sums of another batch layout
+        assert ours[key] == (theirs[key] if theirs[key] is None else pytest.approx(theirs[key], abs=2e-3)), key
+    shuffled = [key for key in theirs if key.startswith("importance/")]  # who stands beside whom depends on the batch
+    assert all(key in ours for key in shuffled)
+
+
 class Crash(Callback):
     """Ends a run in the middle of it, after the step's checkpoint has been written."""
 

@@ -53,15 +53,21 @@ def desk(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_every_command_runs(desk, monkeypatch, capsys):
     ours = [shlex.split(command)[1:] for command in COMMANDS if command.startswith("semconv ")]
-    assert len(ours) == 7
-    # compare reads what the others have left
-    for command in sorted(ours, key=lambda command: command[0] == "compare"):
+    assert len(ours) == 11
+    # compare reads what the others have left, and a linear probe starts from it
+    later = {"compare": 2, "--pretrained": 1}
+    for command in sorted(ours, key=lambda command: max(later.get(word, 0) for word in command)):
         small = SMALL if command[0] in ("run", "fit") else []
+        if "RUN" in command:
+            (run, *_) = sorted((desk / "runs" / "cnn_channels").glob("*/summary.json"))[-1:]
+            command = [str(run.parent) if word == "RUN" else word for word in command]
+            small = [*SMALL, "--trainer.max_epochs=1"]
         monkeypatch.setattr("sys.argv", ["semconv", *command, *small])
         main()
     table = capsys.readouterr().out
-    assert {"cnn_channels", "cnn_dimmed"} <= set(table.split())
-    assert len(list((desk / "runs").glob("*/*/config.yaml"))) == 5
+    assert {"cnn_channels", "cnn_channels-zero", "cnn_channels-plain_wide", "cnn_plain"} <= set(table.split())
+    assert len(list(desk.glob("*/*/*/config.yaml"))) == 9
+    assert (desk / "comparison" / "comparison.json").is_file()
 
 
 def test_make_knows_every_target():

@@ -15,7 +15,7 @@ MECHANISMS = [AppendedValues, Channels, MaskToken, OverlayAdd, OverlayReplace]
 GEOMETRY = Geometry(3, (32, 48), 4)
 
 
-def network(mechanism, twin: Twin | None) -> SemanticCNN:
+def network(mechanism: type, twin: Twin | None) -> SemanticCNN:
     encoder = SemanticCNN(GEOMETRY, "test", [Mask(), Coordinates()], mechanism, mlp_ratio=2)
     initialise(encoder, 0)
     stir(encoder)

@@ -22,7 +22,7 @@ class Paired(NamedTuple):
     effect: float | None  # d_z: mean over standard deviation of the differences; infinite where these are all the same
 
 
-def paired(differences: Sequence[float]) -> Paired:
+def paired(differences: Sequence[float] | np.ndarray) -> Paired:
     """Compare by a paired t test.
 
     Args:
@@ -44,7 +44,7 @@ def paired(differences: Sequence[float]) -> Paired:
     return Paired(n, mean, mean - reach, mean + reach, float(stats.t.sf(mean / error, n - 1)), mean / sd)
 
 
-def equivalence(differences: Sequence[float], margin: float) -> float | None:
+def equivalence(differences: Sequence[float] | np.ndarray, margin: float) -> float | None:
     """p of two one-sided tests (Schuirmann, 1987): that the true difference lies outside +-margin; None for one seed."""
     mean, sd = _moments(differences)
     n = len(differences)
@@ -107,7 +107,7 @@ def interaction(differences: Mapping[str, Mapping[int, float]]) -> tuple[float, 
     return float(row["F Value"]), float(row["Pr > F"])
 
 
-def _moments(differences: Sequence[float]) -> tuple[float, float]:
+def _moments(differences: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation; a deviation that is rounding is 0."""
     values = np.asarray(differences, dtype=float)
     mean = float(values.mean())

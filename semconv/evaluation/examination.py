@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,9 +66,15 @@ class Examination(Callback):
             return Path(self.checkpoint).parent
         return self.folder.checkpoints if trainer.checkpoint_callbacks else None
 
-    def _tell(self, results: dict[str, Any]) -> None:
-        """Say once what is left out, and why."""
-        reasons = {key.removesuffix("/reason"): reason for key, reason in results.items() if key.endswith("/reason")}
-        asked = {key: reason for key, reason in reasons.items() if key in ("probe/linear_top1",)}
-        for key, reason in asked.items():
-            print(f"semconv: {key} is left out: {reason}", file=sys.stderr)
+    def _tell(self, results: Mapping[str, Any]) -> None:
+        """Say what was found in a line, or why there is nothing to say."""
+        if results["probe/linear_top1"] is None:
+            said = f"probe/linear_top1 is left out: {results['probe/linear_top1/reason']}"
+        else:
+            pairs = {"linear probe": "linear", "nearest neighbours": "knn"}
+            found = (
+                f"{name} {results[f'probe/{key}_top1']:.3f} (masked {results[f'probe/{key}_top1_masked']:.3f})"
+                for name, key in pairs.items()
+            )
+            said = f"{results['probe/num_features']} features of the last stage: {', '.join(found)}"
+        print(f"semconv: {said}", file=sys.stderr)

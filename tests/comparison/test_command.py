@@ -56,7 +56,7 @@ def write_family(folder, gain=0.1, **settings):
 
 def run(capsys, *arguments):
     """What the command prints and says of errors; and its exit code, 0 if it has none."""
-    code = 0
+    code: str | int | None = 0
     try:
         main([str(argument) for argument in arguments])
     except SystemExit as end:

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="operator,misc"
 import gc
 import math
 

@@ -1,0 +1,197 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback
+from timm.optim import Lars
+from torch import nn
+from torch.nn import functional as F
+
+from semconv.cli import _starting_from, build, main
+from semconv.corruption import View
+from semconv.data import Batch
+from semconv.finetuning import Classification, FineTune, LinearProbe, layer_scales, set_drop_path
+from tests.experiments import FOLDER, make_task
+from tests.recording import SHORT, train
+
+EVALUATION = FOLDER / "evaluation"
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """The folder of a short run, whose encoder has batch norms."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    train("cnn_channels", folder, "--model.encoder.norm=batch", "--trainer.max_steps=2")
+    (run,) = folder.glob("*/*")
+    return run
+
+
+def fit(
+    kind: str, pretrained: Path, folder: Path, *overrides: str, callbacks: Sequence[Callback] = (), ckpt_path: Any = None
+) -> Any:
+    data = yaml.safe_dump({"data": yaml.safe_load((pretrained / "config.yaml").read_text())["data"]})
+    words = ["-c", data, "-c", str(EVALUATION / f"{kind}.yaml"), *SHORT, f"--model.pretrained_run={pretrained}", *overrides]
+    cli: Any = build([*words, f"--runs={folder}"])
+    cli.trainer.callbacks.extend(callbacks)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path)
+    return cli
+
+
+def encoder_state(module: Classification) -> list[torch.Tensor]:
+    return [tensor.clone() for tensor in module.encoder.state_dict().values()]
+
+
+def test_a_linear_probe_leaves_the_encoder_as_it_is(pretrained, tmp_path):
+    fresh: Any = LinearProbe(str(pretrained))
+    before, before_head = encoder_state(fresh), fresh.head[1].weight.std()
+    cli = fit("linear_probe", pretrained, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(before, encoder_state(cli.model), strict=True))
+    assert cli.model.head[1].weight.std() != before_head
+    (results,) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+    right = total = 0
+    for batch in cli.datamodule.test_dataloader():
+        batch = cli.datamodule.on_after_batch_transfer(batch)
+        with torch.no_grad():
+            right += int((cli.model.eval()(batch.images).argmax(1) == batch.labels).sum())
+        total += len(batch.labels)
+    assert results["linear_probe/top1"] == pytest.approx(right / total)
+    assert results["linear_probe/top5"] >= results["linear_probe/top1"]
+    (folder,) = tmp_path.glob("*/*")
+    assert f'"pretrained_run": "{pretrained}"' in (folder / "summary.json").read_text()
+
+
+def test_features_are_the_mean_over_sites_with_nothing_masked(pretrained):
+    probe: Any = LinearProbe(str(pretrained)).eval()
+    images = torch.randn(3, 3, 32, 32)
+    features = probe.encoder(View(images, torch.zeros(3, 8, 8, dtype=torch.bool), 0)).features.mean((2, 3))
+    assert torch.allclose(probe(images), probe.head(features), atol=1e-6)
+
+
+def test_the_probe_is_trained_by_lars(pretrained):
+    probe: Any = LinearProbe(str(pretrained), momentum=0.8)
+    optimizer = probe.make_optimizer(0.5)
+    assert isinstance(optimizer, Lars)
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.5, 0.8, 0.0)
+    assert {id(each) for each in group["params"]} == {id(probe.head[1].weight), id(probe.head[1].bias)}
+    assert probe.head[0].affine is False
+
+
+def test_a_probe_learns_classes_that_features_tell(pretrained):
+    probe: Any = LinearProbe(str(pretrained))
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % 10
+    images = torch.randn(10, 3, 32, 32, generator=generator)[labels] + 0.01 * torch.randn(40, 3, 32, 32, generator=generator)
+    optimizer, losses = probe.make_optimizer(20.0), []
+    probe.log = lambda *given, **options: None
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = probe.training_step(Batch(images, labels, torch.arange(40)), 0)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "first", "last"),
+    [("mae_vit", 5, "blocks.0.norm1.weight", "norm.weight"), ("cnn_plain", 5, "stages.0", "norm.weight")],
+)
+def test_earlier_layers_are_trained_more_slowly(name, depth, first, last):
+    encoder = make_task(name).encoder
+    scales = layer_scales(encoder, 0.5)
+    assert set(scales) == {key for key, _ in encoder.named_parameters()}
+    found = {key: scale for key, scale in scales.items() if key.startswith(first)}
+    # four blocks, or stages, between what comes before them, and the head at scale 1
+    assert set(found.values()) == {0.5 ** (depth - 1)}
+    assert scales[last] == 1
+    assert min(scales.values()) == 0.5**depth
+    assert layer_scales(nn.Linear(2, 2), 0.5) == {"weight": 1.0, "bias": 1.0}
+
+
+def test_rates_and_decay_reach_the_optimizer(pretrained):
+    tuned: Any = FineTune(str(pretrained), layer_decay=0.5, weight_decay=0.1)
+    optimizer = tuned.make_optimizer(1.0)
+    rate = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    assert len(rate) == len([p for p in tuned.parameters() if p.requires_grad])
+    assert rate[id(tuned.head[1].weight)] == (1.0, 0.1)
+    assert rate[id(tuned.head[1].bias)] == (1.0, 0.0)
+    assert rate[id(tuned.encoder.stem.convolution.convolution.weight)] == (0.5**5, 0.1)
+
+
+@pytest.mark.parametrize("name", ["mae_vit", "cnn_plain"])
+def test_drop_path_rises_with_depth(name):
+    encoder = make_task(name).encoder
+    set_drop_path(encoder, 0.3)
+    rates: list[Any] = [module.drop_prob for module in encoder.modules() if type(module).__name__ == "DropPath"]
+    assert rates[0] == 0
+    assert rates[-1] == pytest.approx(0.3)
+    assert rates == sorted(rates)
+
+
+class Losses(Callback):
+    def __init__(self):
+        self.losses = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.losses.append(outputs["loss"].item())
+
+
+def test_fine_tuning_resumes_as_if_it_had_not_stopped(pretrained, tmp_path):
+    whole, first, second = Losses(), Losses(), Losses()
+    options = ["--model.drop_path=0.5", "--model.warmup=0", "--trainer.max_steps=4", "--trainer.max_epochs=-1"]
+    fit("finetune", pretrained, tmp_path / "whole", *options, callbacks=[whole])
+    cli = fit("finetune", pretrained, tmp_path / "first", *options, "--checkpoint_every=2", callbacks=[first])
+    checkpoint = next(path for path in (tmp_path / "first").rglob("*.ckpt") if "2" in path.stem)
+    fit("finetune", pretrained, tmp_path / "second", *options, callbacks=[second], ckpt_path=checkpoint)
+    assert cli.trainer.global_step == 4
+    assert whole.losses == first.losses
+    assert second.losses == whole.losses[2:]
+
+
+def numpy_state() -> np.ndarray:
+    state: Any = np.random.get_state()  # noqa: NPY002
+    return state[1]
+
+
+def test_mixing_leaves_the_data_and_numpys_generator_alone(pretrained):
+    tuned: Any = FineTune(str(pretrained))
+    tuned.log = lambda *given, **options: None
+    images = torch.randn(4, 3, 32, 32)
+    kept, state = images.clone(), numpy_state().copy()
+    type(tuned).global_step, type(tuned).global_rank = property(lambda self: 0), property(lambda self: 0)
+    try:
+        losses = [tuned.eval().training_step(Batch(images, torch.arange(4), torch.arange(4)), 0).item() for _ in range(2)]
+    finally:
+        del type(tuned).global_step, type(tuned).global_rank
+    assert torch.equal(images, kept)
+    assert (numpy_state() == state).all()
+    assert losses[0] == losses[1]
+    # all logits are almost equal at first
+    assert losses[0] == pytest.approx(F.cross_entropy(torch.zeros(1, 10), torch.tensor([0])).item(), abs=0.01)
+
+
+def test_what_cannot_be_tuned_is_refused(pretrained, tmp_path):
+    with pytest.raises(ValueError, match=r"config\.yaml"):
+        LinearProbe(str(tmp_path))
+    with pytest.raises(ValueError, match="even number"):
+        FineTune(str(pretrained), batch_size=33)
+    with pytest.raises(ValueError, match="one class"):
+        LinearProbe(str(pretrained), num_classes=1)
+    few = LinearProbe(str(pretrained), num_classes=3)
+    assert few.absent_metrics == {"linear_probe/top5": "there are 3 classes"}
+
+
+def test_the_command_starts_from_a_runs_data(pretrained, tmp_path, capsys):
+    words = _starting_from(["run", "--pretrained", str(pretrained), "-c", "x.yaml"])
+    assert words[0] == "run"
+    assert "num_images: 128" in words[2]
+    assert words[-1] == f"--model.init_args.pretrained_run={pretrained}"
+    with pytest.raises(SystemExit) as error:
+        main(["run", "--pretrained", str(tmp_path), "-c", "x.yaml"])
+    assert error.value.code == 2
+    assert "there is no config.yaml" in capsys.readouterr().err
