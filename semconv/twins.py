@@ -96,7 +96,7 @@ class Noise(Twin):
         return indicator.low + (indicator.high - indicator.low) * draws
 
 
-class Only(Twin):
+class Only:
     """A twin of one indicator; the others tell the truth.
 
     Args:

@@ -85,7 +85,7 @@ def test_a_killed_run_whose_last_checkpoint_is_cut_off_goes_on_from_the_one_befo
 
 
 def test_checkpoints_are_kept_every_so_many_steps(whole):
-    names = sorted(path.name for path in (whole / "checkpoints").iterdir())
+    names = sorted(path.name for path in (whole / "checkpoints").glob("*.ckpt"))
     assert names == ["last.ckpt", *(f"step-{step:08d}.ckpt" for step in (10, 20, 30, 40))]
     for name in names[1:]:
         assert read_checkpoint(whole / "checkpoints" / name)["global_step"] == int(name[5:13])

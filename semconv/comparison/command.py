@@ -4,16 +4,16 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from semconv.comparison.grouping import group
-from semconv.comparison.result import Comparison, as_data, compare
 from semconv.comparison.runs import find_runs
-from semconv.comparison.tables import sheets, to_csv, to_markdown, to_rich
-from semconv.comparison.verdicts import CO_PRIMARY, endpoint
 from semconv.console import fail
 from semconv.tracking.files import write_text
+
+if TYPE_CHECKING:
+    from semconv.comparison.result import Comparison
 
 DESCRIPTION = """Finished runs side by side: grouped by variant, paired by seed, with intervals and verdicts. A variant is
 beneficial if it beats, on the same seeds, plain, each of its dead twins and plain of the same compute (experiments/controls)."""
@@ -22,6 +22,12 @@ beneficial if it beats, on the same seeds, plain, each of its dead twins and pla
 def main(arguments: list[str]) -> None:
     """Compare runs, print tables, and write them where --output says."""
     given = _parser().parse_args(arguments)
+    # scipy takes a second, which --help need not wait for
+    from semconv.comparison.grouping import group
+    from semconv.comparison.result import as_data, compare
+    from semconv.comparison.tables import sheets, to_csv, to_markdown, to_rich
+    from semconv.comparison.verdicts import CO_PRIMARY, endpoint
+
     found = find_runs(given.runs)
     if not found.runs:
         fail("no tested run in the given folders: semconv run leaves one in runs/<experiment>/<run>")
@@ -54,7 +60,7 @@ def main(arguments: list[str]) -> None:
         console.print(f"written to {given.output}: comparison.md, comparison.csv, comparison.json", soft_wrap=True, highlight=False)
 
 
-def _notes(comparison: Comparison) -> list[str]:
+def _notes(comparison: "Comparison") -> list[str]:
     groups = comparison.groups
     notes = [f"factor {key}: {', '.join(map(str, values))}" for key, values in groups.factors.items()]
     notes += [f"allowed to differ: {key}: {', '.join(map(str, values))}" for key, values in groups.allowed.items()]

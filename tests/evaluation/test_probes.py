@@ -271,3 +271,32 @@ def test_data_without_labels_leave_nulls_with_reasons(tmp_path):
     assert results["probe/linear_top1"] is None
     assert "have no label" in results["probe/linear_top1/reason"]
     assert results["probe/position_r2"] is not None
+
+
+def test_features_that_were_trained_on_classes_score_clearly_above_random_ones():
+    """An encoder trained on the labels for a few steps: what a probe has to find if it finds anything."""
+    those = examined("cnn_plain", "--data.size=[16, 16]")
+    data = ImageData("scenes/dark", size=(16, 16), num_images=1280, num_test_images=512, batch_size=64, crop_scale=None)
+    data.setup("fit")
+    data.setup("test")
+    those = those._replace(data=data)
+
+    def look(batch):
+        return everything(batch.images, 4)
+
+    def accuracies() -> tuple[float, float]:
+        train, test = (extract(those, those.task.encoder, part, None, look) for part in ("train", "test"))
+        scores = choose_linear(train, 10).scores(test.vectors), knn_scores(train, test.vectors, 10)
+        return top1(scores[0], test.labels), top1(scores[1], test.labels)
+
+    random = accuracies()
+    encoder, head = those.task.encoder.train(), torch.nn.Linear(64, 10)
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=2e-3)
+    for _ in range(12):
+        for batch in those.batches("train", None):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(head(pool(encoder(look(batch)))), batch.labels).backward()
+            optimizer.step()
+    trained = accuracies()
+    assert trained[0] > random[0] + 0.1
+    assert trained[1] > random[1] + 0.1
