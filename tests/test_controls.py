@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.controls import CONTROLS, TOLD, arguments
+from semconv.cli import build
 from semconv.comparison.grouping import differences
 from semconv.comparison.runs import flatten
 from semconv.tracking.facts import variant_name
 from semconv.tracking.identity import identity
-from tests.experiments import build
 
 
 @pytest.mark.parametrize("world", TOLD)

@@ -53,7 +53,7 @@ def desk(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_every_command_runs(desk, monkeypatch, capsys):
     ours = [shlex.split(command)[1:] for command in COMMANDS if command.startswith("semconv ")]
-    assert len(ours) == 11
+    assert len(ours) == 12
     # compare reads what the others have left, and a linear probe starts from it
     later = {"compare": 2, "--pretrained": 1}
     for command in sorted(ours, key=lambda command: max(later.get(word, 0) for word in command)):

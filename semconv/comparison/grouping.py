@@ -51,9 +51,10 @@ def group(runs: Sequence[Run], baseline: str, factors: Sequence[str], allow: Seq
     allowed is refused by name.
     """
     differing = differences(run.protocol for run in runs)
-    varied = {key: values for key, values in differing.items() if _under(key, factors)}
-    allowed = {key: values for key, values in differing.items() if _under(key, allow) and key not in varied}
-    refused = {key: values for key, values in differing.items() if key not in varied and key not in allowed}
+    given = {key: values for key, values in differing.items() if _under(key, factors)}
+    allowed = {key: values for key, values in differing.items() if _under(key, allow) and key not in given}
+    refused = {key: values for key, values in differing.items() if key not in given and key not in allowed}
+    varied = {key: values for key, values in given.items() if not _follows(key, given, runs)}
     if refused:
         told = "; ".join(f"{key}: {', '.join(map(_show, values))}" for key, values in refused.items())
         first = next(iter(refused))
@@ -100,6 +101,15 @@ def is_twin(name: str) -> bool:
 def show_level(level: Level) -> str:
     """A level in words; empty where nothing is varied."""
     return ", ".join(f"{key} {_show(value)}" for key, value in level)
+
+
+def _follows(key: str, factors: Mapping[str, Any], runs: Sequence[Run]) -> bool:
+    """Whether an argument of a class that is varied says nothing more than the class does."""
+    for other in factors:
+        if key.startswith(f"{other}."):
+            pairs = {(run.protocol.get(other), run.protocol.get(key)) for run in runs}
+            return len(pairs) == len(factors[other])
+    return False
 
 
 def _told_apart(variants: list[Variant], allowed: Mapping[str, Any]) -> list[Variant]:

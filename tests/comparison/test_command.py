@@ -12,10 +12,17 @@ from semconv.comparison import main
 from semconv.tracking.identity import TRAINER_KEYS, identity
 
 
-def config(source="scenes", base_lr=0.008, depth="all", mechanism="Channels", twin=None, **encoder):
+def config(source="scenes", base_lr=0.008, depth="all", mechanism="Channels", twin=None, corruption=None, **encoder):
     """As much of a run's configuration as says what it is."""
     part = {"class_path": "semconv.masking.RandomMasker", "init_args": {"ratio": 0.75}}
-    model = {"cell": 4, "size": "test", "masker": part, "corruption": {"class_path": "Hide"}, "objective": part, "base_lr": base_lr}
+    model = {
+        "cell": 4,
+        "size": "test",
+        "masker": part,
+        "corruption": corruption or {"class_path": "Hide"},
+        "objective": part,
+        "base_lr": base_lr,
+    }
     told = {"class_path": f"semconv.mechanisms.{mechanism}"}
     model |= {
         "encoder": {"class_path": "semconv.encoders.SemanticCNN", "init_args": {"mechanism": told, "depth": depth, **encoder}}
@@ -129,6 +136,15 @@ def test_what_differs_is_refused_by_name_unless_it_is_a_factor_or_allowed(tmp_pa
     assert code == 0
     assert "allowed to differ: model.base_lr: 0.008, 0.1" in out
     assert "told [model.base_lr=0.1]" in out.replace("\n", " ") or "base_lr=0.1]" in out
+
+
+def test_arguments_that_come_with_a_class_are_no_factors_of_their_own(tmp_path, capsys):
+    for number, corruption in enumerate(({"class_path": "Hide", "init_args": {"fill": "x"}}, {"class_path": "Noise"})):
+        write_family(tmp_path / f"{number}", corruption=corruption)
+    out, _, code = run(capsys, tmp_path, "--factor", "model.corruption", "--metric", "test/masked_mse")
+    assert code == 0
+    assert "factor model.corruption: Hide, Noise" in out
+    assert "model.corruption.fill" not in out
 
 
 def test_a_sweeps_own_parameters_are_factors(tmp_path, capsys):
