@@ -176,3 +176,14 @@ def test_parameters_match_at_every_depth_of_telling(name, depth):
         baseline = count_parameters(MAEViT(Geometry(3, (32, 32), 4), "test"))
         own = count_parameters(SemanticCNN(Geometry(3, (32, 32), 4), "test", **arguments))
     assert abs(own / baseline - 1) <= 0.03
+
+
+@every_experiment
+def test_the_last_stage_is_what_an_encoder_gives(name):
+    task = make_task(name)
+    view, _ = look(task, random_images(task), RandomMasker(), Hide())
+    with torch.no_grad():
+        stages, whole = task.encoder.encode_stages(view), task.encoder(view)
+    assert len(stages) == 5
+    assert torch.equal(stages[-1].features, whole.features)
+    assert all(len(stage.features) == 2 for stage in stages)

@@ -102,11 +102,12 @@ class MAEViT(Encoder):
     def _transform(self, tokens: Tensor, ends: list[int]) -> list[tuple[Tensor, Tensor]]:
         """The class token's and the patches' features after the given numbers of blocks; after the last, normalised."""
         first = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
-        x, done, shown = torch.cat([first, tokens], dim=1), 0, []
-        for end in ends:
-            x = self.blocks[done:end](x)
-            done = end
-            shown.append(x)
+        x = torch.cat([first, tokens], dim=1)
+        shown = [x] if 0 in ends else []
+        for number, block in enumerate(self.blocks, 1):
+            x = block(x)
+            if number in ends:
+                shown.append(x)
         return [(x[:, :1], x[:, 1:]) for x in (*shown[:-1], self.norm(shown[-1]))]
 
 
