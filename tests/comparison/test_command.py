@@ -6,8 +6,8 @@ import time
 from types import SimpleNamespace
 
 import pytest
-
 import wandb
+
 from semconv.comparison import main
 from semconv.tracking.identity import TRAINER_KEYS, identity
 
