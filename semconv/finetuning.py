@@ -157,7 +157,10 @@ class LinearProbe(Classification):
         return nn.Sequential(nn.BatchNorm1d(num_features, affine=False, eps=1e-6), linear)
 
     def make_optimizer(self, rate: float) -> torch.optim.Optimizer:
-        return Lars(self.head.parameters(), lr=rate, momentum=self.momentum, weight_decay=0.0)
+        linear = cast(nn.Linear, self.head[1])  # type: ignore[index]
+        # the rate adapts to the weight's norm, not to the bias's; without weight decay timm's adapts only where it is told to
+        groups = [{"params": [linear.weight], "always_adapt": True}, {"params": [linear.bias]}]
+        return Lars(groups, lr=rate, momentum=self.momentum, weight_decay=0.0)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         with frozen(self.encoder):  # its batch norms, if any, keep their statistics

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from typing import cast
+from uuid import uuid4
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def make_record(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE")
 
     def make(**options):
-        folder = RunFolder(tmp_path / "runs" / "name" / "id1")
+        folder = RunFolder(tmp_path / "runs" / "name" / uuid4().hex)  # the service knows runs by their ids
         folder.create(CONFIG)
         return WandbRecord(folder, WandbOptions(**options), CONFIG, FACTS, "fit")
 
@@ -48,6 +49,9 @@ def keep(record, steps=3):
 
 def inspect(folder):
     (run,) = (folder.path / "wandb").glob("*run-*")
+    limit = time.monotonic() + 30  # the service is a process of its own: a loaded machine may see its file late
+    while not any(run.glob("run-*.wandb")) and time.monotonic() < limit:
+        time.sleep(0.1)
     done = subprocess.run(
         [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(run)], capture_output=True, text=True
     )
