@@ -61,8 +61,11 @@ def main(arguments: list[str]) -> None:
 
 
 def _notes(comparison: "Comparison") -> list[str]:
+    from semconv.comparison.grouping import shared_protocol
+
     groups = comparison.groups
-    notes = [f"factor {key}: {', '.join(map(str, values))}" for key, values in groups.factors.items()]
+    notes = [f"protocol: {shared}"] if (shared := shared_protocol(groups.variants)) else []
+    notes += [f"factor {key}: {', '.join(map(str, values))}" for key, values in groups.factors.items()]
     notes += [f"allowed to differ: {key}: {', '.join(map(str, values))}" for key, values in groups.allowed.items()]
     if not any(variant.kind == "baseline" for variant in groups.variants):
         notes.append(f"there is no run of {comparison.baseline}, so nothing is judged: give its runs too, or another --baseline")

@@ -12,6 +12,12 @@ from semconv.console import fail
 Kind = Literal["baseline", "candidate", "control", "reference"]
 Level = tuple[tuple[str, Any], ...]  # factors with their values
 FLOORS = "semconv.evaluation.floors."
+# what a reader needs to know of a protocol; all of it is in the runs' config.yaml
+TOLD_PROTOCOL = (
+    *("data.source", "data.size", "data.batch_size", "trainer.max_epochs", "trainer.max_steps"),
+    *("model.cell", "model.masker", "model.masker.ratio", "model.corruption", "model.corruption.fill"),
+    *("model.objective.normalise", "model.padding_mode", "model.size", "model.base_lr"),
+)
 HARMLESS = ("as_plain", "mlp_ratio")  # what a control may change in an encoder and still stand beside its variant
 
 
@@ -96,6 +102,23 @@ def controls_of(variant: Variant, variants: Sequence[Variant]) -> dict[str, Vari
 def is_twin(name: str) -> bool:
     """Whether a control is a dead twin that counts in a verdict."""
     return name in TWINS
+
+
+def setting(variant: Variant) -> str:
+    """Under what a verdict was found, in words: the fill of what is hidden, or what else is done to the chosen cells."""
+    protocol = _first(variant).protocol
+    corruption, fill = (str(protocol.get(key, "")) for key in ("model.corruption", "model.corruption.fill"))
+    shown = f"{fill.removesuffix('Fill').lower()} fill" if fill else ""
+    return shown if corruption == "Hide" else " and ".join(filter(None, (corruption.lower(), shown)))
+
+
+def shared_protocol(variants: Sequence[Variant]) -> str:
+    """What all variants have in common, in a line: data, masks, corruption, target, budget."""
+    protocols = [run.protocol for variant in variants for run in variant.runs.values()]
+    differing = differences(protocols)
+    return ", ".join(
+        f"{_short(key)} {_show(protocols[0][key])}" for key in TOLD_PROTOCOL if key in protocols[0] and key not in differing
+    )
 
 
 def show_level(level: Level) -> str:

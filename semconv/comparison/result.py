@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from semconv.comparison.grouping import Groups, Level, Variant, controls_of, is_twin
+from semconv.comparison.grouping import Groups, Level, Variant, controls_of, is_twin, setting, shared_protocol
 from semconv.comparison.statistics import Paired, interaction, paired
 from semconv.comparison.verdicts import PLAIN, WIDE, Endpoint, Evidence, Verdict, gather, judge
 
@@ -139,6 +139,7 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
     """The whole comparison as plain values, for JSON."""
     return {
         "baseline": comparison.baseline,
+        "protocol": shared_protocol(comparison.groups.variants),
         "family": comparison.family,
         "factors": comparison.groups.factors,
         "allowed": comparison.groups.allowed,
@@ -148,6 +149,7 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
             {
                 **_place(judged.variant),
                 "endpoint": judged.endpoint.key,
+                "under": setting(judged.variant),
                 "against": {name: _finite(found._asdict()) for name, found in judged.evidence.against.items()},
                 "p_equivalent": judged.evidence.p_equivalent,
                 "margin": judged.evidence.margin,

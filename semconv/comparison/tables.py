@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from semconv.comparison.grouping import Variant, show_level
+from semconv.comparison.grouping import Variant, setting, show_level
 from semconv.comparison.result import COSTS, Comparison
 from semconv.comparison.statistics import Paired
 from semconv.comparison.verdicts import PLAIN, Endpoint, Verdict
@@ -119,7 +119,9 @@ def _verdicts(comparison: Comparison, endpoint: Endpoint) -> Sheet:
         if judged.endpoint != endpoint or judged.verdict is None:
             continue
         verdict = judged.verdict
-        word = f"{verdict.word} for {endpoint.name}" if verdict.word == "beneficial" else verdict.word
+        word = verdict.word
+        if word == "beneficial":
+            word = " under ".join(filter(None, (f"beneficial for {endpoint.name}", setting(judged.variant))))
         n = str(plain.n) if plain else "0"
         cells = [_signed(plain.difference) if plain else "", _interval(plain), _p(verdict.p), verdict.reason]
         rows.append([judged.variant.label, *_level(judged.variant), n, word, *cells])
