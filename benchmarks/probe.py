@@ -4,8 +4,8 @@
 
 Both are given the same frozen features of a run, of all images of train and test, with nothing masked. MAE's protocol (He et al.,
 2022, appendix A.1) is `LinearProbe`'s head, optimizer and schedule, with images as they are: no crops, no flips. Its accuracy is
-given for several learning rates with how much of its last epochs' loss still falls, since a probe that has not converged says little
-about the features.
+given for several learning rates, with how much its loss still falls in the last epochs, since a probe that has not converged says
+little about the features.
 """
 
 import argparse
