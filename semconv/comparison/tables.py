@@ -119,7 +119,7 @@ def _verdicts(comparison: Comparison, endpoint: Endpoint) -> Sheet:
         if judged.endpoint != endpoint or judged.verdict is None:
             continue
         verdict = judged.verdict
-        word = verdict.word
+        word: str = verdict.word
         if word == "beneficial":
             word = " under ".join(filter(None, (f"beneficial for {endpoint.name}", setting(judged.variant))))
         n = str(plain.n) if plain else "0"

@@ -153,6 +153,7 @@ class WandbRecord:
             job_type=options.job_type or self.job_type,
             tags=[tag[:64] for tag in (*facts, *options.tags)],
             mode=mode,
+            reinit="finish_previous",  # else a run that was left open in this process would get what this one says
             settings=_settings(wandb),
         )
 
