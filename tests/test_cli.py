@@ -1,3 +1,4 @@
+import itertools
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import yaml
 from PIL import Image
 
 from semconv.cli import build, main
+from semconv.tracking.identity import identity
 from tests.experiments import FOLDER, arguments, built, every_experiment
 
 SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--data.num_images=160", "--data.num_test_images=20"]
@@ -159,6 +161,23 @@ def test_a_tier_fits_every_network(path, monkeypatch):
         assert cli.model.batch_size == cli.datamodule.batch_size
         assert cli.model.objective.patch == cli.model.geometry.cell
         assert all(source.name.startswith((".", "hfds/.", "torch/")) for source in cli.datamodule.candidates)
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_is_the_same_for_every_network(path):
+    command, files = path.read_text(), []
+    (line,) = [line for line in command.splitlines() if line.startswith("# semconv run ")]
+    words = line.split()
+    files = [FOLDER.parent / word for before, word in itertools.pairwise(words) if before == "-c"]
+    assert path in files
+    recipes = []
+    for name in ("mae_vit", "cnn_channels"):
+        chosen = [word for file in (*files[:-1], FOLDER / f"{name}.yaml") for word in ("-c", str(file))]
+        here = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto", "--model.size=test"]
+        cli = build([*chosen, *here])
+        assert cli.model.objective.patch == cli.model.geometry.cell
+        recipes.append(identity(cli.config.as_dict())["protocol"])
+    assert recipes[0] == recipes[1]
 
 
 def saved_checkpoint(folder: Path) -> str:
