@@ -1,15 +1,16 @@
 """What an indicator is, and the sites that it speaks of."""
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semconv.corruption import View
+from semconv.indicators.areas import area_mean
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
-Told = Literal["mask", "position"]
+Told = Literal["mask", "position", "content", "oracle"]
 
 
 class Grid(NamedTuple):
@@ -31,11 +32,17 @@ class Grid(NamedTuple):
 class Indicator(nn.Module, ABC):
     """One thing that can be told.
 
+    A subclass overrides `forward`; or `observe`, where what it says is a mean of maps that are the same for every grid, so that
+    they are made once per forward; or `observe` and `lay`.
+
     Attributes:
-        channels: how many maps it makes.
-        per_image: whether its maps differ between images; maps of position do not, and are made for a batch of one.
-        tells: what it tells of.
-        low: smallest value on an image. The value 0 of a mask-derived indicator means that nothing is masked.
+        channels: how many maps it makes. per_image: whether its maps differ between images; maps of position do not, and are made
+        for a batch of one. tells: what it tells of: the mask; position; content, what is seen in visible cells; or oracle, what no
+        network could know of
+            a hidden cell.
+        low: smallest value on an image. The value 0 of a mask-derived indicator means that nothing is masked; that of one of
+        content
+            or of an oracle that there is nothing to say.
         high: largest value on an image.
     """
 
@@ -45,10 +52,21 @@ class Indicator(nn.Module, ABC):
     low: float
     high: float
 
-    @abstractmethod
     def forward(self, view: View, grid: Grid) -> Tensor:
         """The maps on a grid: float32, `b channels h w` or, where they are the same for all images, `1 channels h w`.
 
-        h and w count the grid's padding. A map of position goes on beyond the border as position does; a map of the mask is
-        continued in the way that the features are.
+        h and w count the grid's padding. A map of position goes on beyond the border as position does; any other map is continued
+        in the way that the features are.
         """
+        observed = self.observe(view)
+        if observed is None:
+            raise NotImplementedError(f"{type(self).__name__} says nothing: override forward or observe")
+        return self.lay(observed, grid)
+
+    def observe(self, view: View) -> Tensor | None:
+        """What is the same for every grid: maps `b channels rows columns` of cells or pixels; None: nothing is."""
+        return None
+
+    def lay(self, observed: Tensor, grid: Grid) -> Tensor:
+        """From what was observed to the maps on a grid: the mean over the area of each site."""
+        return grid.extend(area_mean(observed, grid.height, grid.width))

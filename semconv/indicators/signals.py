@@ -83,6 +83,7 @@ class Signals:
         self._mask = next((part for part in indicators if isinstance(part, Mask)), _MASK)
         self._sites: dict[Grid, Sites] = {}
         self._masked: dict[Grid, Tensor] = {}
+        self._observed: dict[Indicator, Tensor | None] = {}
 
     def at(self, grid: Grid) -> Sites:
         """All maps on a grid."""
@@ -99,7 +100,12 @@ class Signals:
         return self._masked[grid]
 
     def _maps(self, part: Indicator, grid: Grid) -> Tensor:
-        return part(self._view, grid) if self._twin is None else self._twin(part, self._view, grid)
+        if self._twin is not None:
+            return self._twin(part, self._view, grid)
+        if part not in self._observed:
+            self._observed[part] = part.observe(self._view)
+        observed = self._observed[part]
+        return part(self._view, grid) if observed is None else part.lay(observed, grid)
 
     def _join(self, grid: Grid, per_image: bool) -> Tensor:
         maps = [self._maps(part, grid) for part in self._indicators if part.per_image == per_image]
