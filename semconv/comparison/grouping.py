@@ -9,7 +9,7 @@ from semconv.comparison.runs import Run, flatten, leave_out
 from semconv.comparison.verdicts import TWINS
 from semconv.console import fail
 
-Kind = Literal["baseline", "candidate", "control", "reference"]
+Kind = Literal["baseline", "candidate", "control", "reference", "oracle"]
 Level = tuple[tuple[str, Any], ...]  # factors with their values
 FLOORS = "semconv.evaluation.floors."
 HARMLESS = ("as_plain", "mlp_ratio")  # what a control may change in an encoder and still stand beside its variant
@@ -142,6 +142,8 @@ def _kind(runs: Mapping[int, Run], baseline: str, classes: set[str]) -> Kind:
         return "control"
     if run.summary["experiment"] == baseline:
         return "baseline"
+    if "oracle" in (run.summary.get("tells") or ()):  # it knows what is hidden: an upper bound, no competitor
+        return "oracle"
     return "candidate" if _encoder_class(run) in classes and _is_told(run) else "reference"
 
 

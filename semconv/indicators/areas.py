@@ -32,8 +32,12 @@ def area_mean(maps: Tensor, height: int, width: int) -> Tensor:
         width: columns of sites.
     """
     rows, columns = maps.shape[2:]
-    if all(large % small == 0 for large, small in (sorted((rows, height))[::-1], sorted((columns, width))[::-1])):
-        return F.adaptive_avg_pool2d(maps.float(), (height, width))  # whole cells to a site, or whole sites to a cell
+    if (rows, columns) == (height, width):
+        return maps.float()
+    if rows % height == 0 and columns % width == 0:
+        return F.avg_pool2d(maps.float(), (rows // height, columns // width))
+    if height % rows == 0 and width % columns == 0:
+        return F.interpolate(maps.float(), (height, width), mode="nearest-exact")
     down, right = overlap(height, rows, maps.device), overlap(width, columns, maps.device)
     return (torch.einsum("ij,bkjl,ml->bkim", down, maps.double(), right) / (rows * columns)).float()
 

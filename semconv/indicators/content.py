@@ -50,9 +50,9 @@ class VisibleColour(Indicator):
             raise ValueError(
                 f"VisibleColour is made for {self.colours} colours, images have {view.pixels.shape[1]}: set its colours"
             )
-        pixels = _cells(view).double()
+        pixels = _cells(view)
         moments = [pixels.mean((4, 5)), pixels.square().mean((4, 5))]
-        return torch.cat([(~view.mask).double()[:, None], *moments], dim=1)
+        return torch.cat([(~view.mask)[:, None], *moments], dim=1).double()
 
     def lay(self, observed: Tensor, grid: Grid) -> Tensor:
         maps = []

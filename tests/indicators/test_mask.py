@@ -20,15 +20,10 @@ def test_a_window_is_masked_as_far_as_its_area_inside_the_image_is(sites):
         for i in range(sites[0]):
             for j in range(sites[1]):
                 y, x = (i + 0.5) / sites[0] * CELLS[0], (j + 0.5) / sites[1] * CELLS[1]
-                masked, whole = torch.zeros(3, dtype=torch.float64), 0.0
-                for row in range(CELLS[0]):
-                    for column in range(CELLS[1]):
-                        tall = min(row + 1, y + window / 2) - max(row, y - window / 2)
-                        wide = min(column + 1, x + window / 2) - max(column, x - window / 2)
-                        area = max(tall, 0) * max(wide, 0)
-                        masked += area * view.mask[:, row, column].double()
-                        whole += area
-                oracle[:, number, i, j] = masked / whole
+                tall = [max(0.0, min(row + 1, y + window / 2) - max(row, y - window / 2)) for row in range(CELLS[0])]
+                wide = [max(0.0, min(column + 1, x + window / 2) - max(column, x - window / 2)) for column in range(CELLS[1])]
+                area = torch.tensor([[high * across for across in wide] for high in tall], dtype=torch.float64)
+                oracle[:, number, i, j] = (area * view.mask).sum((1, 2)) / area.sum()
     assert_close(ours, oracle)
 
 
@@ -82,7 +77,7 @@ def test_where_nothing_is_visible_it_is_far_and_nowhere():
 def test_distance_does_not_depend_on_the_size_of_the_image():
     small, large = (torch.ones(1, side, side, dtype=torch.bool) for side in (6, 12))
     small[0, 0, 0] = large[0, 0, 0] = False
-    told = [on(VisibleDistance(), draw_seen(1)._replace(mask=mask), mask.shape[1:]) for mask in (small, large)]
+    told = [on(VisibleDistance(), draw_seen(1)._replace(mask=mask), (len(mask[0]),) * 2) for mask in (small, large)]
     assert torch.equal(told[0], told[1][:, :, :6, :6])
 
 

@@ -38,6 +38,12 @@ def draw_seen(batch: int = 3, seed: int = 0, count: int = COUNT, cells: tuple[in
     return View(pixels, draw_mask(batch, cells, count, seed), count, frame, external)
 
 
+def only(view: View, images: slice | list[int]) -> View:
+    """Some images of a view."""
+    frame, external = (each if each is None else each[images] for each in (view.frame, view.external))
+    return view._replace(pixels=view.pixels[images], mask=view.mask[images], frame=frame, external=external)
+
+
 def spread(mask: Tensor) -> Tensor:
     """From cells to the pixels of `SIZE`: bool `b 1 h w`."""
     rows, columns = (side // cells for side, cells in zip(SIZE, mask.shape[1:], strict=True))
