@@ -239,3 +239,13 @@ def test_each_has_its_place_in_the_document(make):
 
 def test_the_count_of_the_views_is_that_of_their_masks():
     assert draw_seen().mask.flatten(1).sum(1).tolist() == [COUNT] * 3
+
+
+def test_the_document_s_own_indicator_works():
+    text = (Path(__file__).parents[2] / "docs" / "indicators.md").read_text()
+    names: dict[str, Any] = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], names)
+    view = draw_seen()
+    told = Indicators([names["Checkers"]()])(view).at(Grid(8, 12)).per_image[:, 0, ::2, ::2]
+    odd = torch.tensor([[(i + j) % 2 == 1 for j in range(6)] for i in range(4)])
+    assert torch.equal(told > 0, odd & ~view.mask)
