@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="Images in a measured batch.")
     parser.add_argument("--rounds", type=int, default=30, help="How often everything is measured.")
     given = parser.parse_args()
+    torch.manual_seed(0)
     if given.picture:
         draw(look(given.source, (96, 128), 8, given.image + 1), given.image).save(given.picture, optimize=True)
     else:
