@@ -51,7 +51,7 @@ class Record(Callback):
             return
         if not self._begun and not self.resume:
             self.folder.create(self.config, **_machine(trainer))
-            self.folder.summarise(self.summary)
+            self.folder.summarise({**self.summary, "tells": sorted(getattr(getattr(pl_module, "encoder", None), "tells", ()))})
             self._begun = True
         self._set("running")
 

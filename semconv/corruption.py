@@ -21,6 +21,11 @@ class View(NamedTuple):
     pixels: Tensor  # b c h w: the image with its corrupted cells replaced
     mask: Tensor  # bool b gh gw, True = masked: the cells that a network can be told of
     num_masked: int  # how many cells are masked, the same in every image: an int, so that no device has to be asked
+    # b 5: what was cut out of the original image, over which x and y go from -1 to 1: the centre, half the width and half
+    # the height (negative where flipped), and the log of how much more the width was squeezed than the height; None: all of it
+    frame: Tensor | None = None
+    # b 1 h w: a map that comes with each image: classes (uint8), or values from 0 to 1 (float32)
+    external: Tensor | None = None
 
 
 class Fill(ABC):

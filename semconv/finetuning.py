@@ -67,7 +67,8 @@ class Classification(lightning.LightningModule, ABC):
             {key: MulticlassAccuracy(self.num_classes, top_k=k, average="micro") for key, k in accuracies.items()}
         )
         self.val_loss = MeanMetric()
-        self.example_input_array = (torch.zeros(1, run.task.geometry.channels, *run.task.geometry.size),)
+        images, external = (torch.zeros(1, channels, *run.task.geometry.size) for channels in (run.task.geometry.channels, 1))
+        self.example_input_array = (images, None, external)
 
     @abstractmethod
     def make_head(self, num_features: int, num_classes: int) -> nn.Module:
@@ -77,18 +78,18 @@ class Classification(lightning.LightningModule, ABC):
     def make_optimizer(self, rate: float) -> torch.optim.Optimizer:
         """What trains, at a peak learning rate."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, `b classes`, of images `b c h w`."""
-        return self.head(pool(self.encoder(everything(images.to(self.dtype), self.cell))).to(self.dtype))
+    def forward(self, images: Tensor, frame: Tensor | None = None, external: Tensor | None = None) -> Tensor:
+        """Logits, `b classes`, of images `b c h w`; where they were cut out and what comes with them, as `View` has it."""
+        return self.head(pool(self.encoder(everything(images.to(self.dtype), self.cell, frame, external))).to(self.dtype))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self(batch.images)
+        logits = self(batch.images, batch.frame, batch.external)
         self.val_loss.update(F.cross_entropy(logits.float(), batch.labels, reduction="none"))
         self.log("val/loss", self.val_loss)
         self._measure("val/top1", logits, batch.labels)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self(batch.images)
+        logits = self(batch.images, batch.frame, batch.external)
         for key in self.accuracies:
             if key.startswith(self.name):
                 self._measure(key, logits, batch.labels)
@@ -164,7 +165,8 @@ class LinearProbe(Classification):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         with frozen(self.encoder):  # its batch norms, if any, keep their statistics
-            features = pool(self.encoder(everything(batch.images.to(self.dtype), self.cell))).to(self.dtype)
+            view = everything(batch.images.to(self.dtype), self.cell, batch.frame, batch.external)
+            features = pool(self.encoder(view)).to(self.dtype)
         loss = F.cross_entropy(self.head(features).float(), batch.labels)
         self.log("train/loss", loss, batch_size=len(batch.images), sync_dist=True)
         return loss
@@ -239,7 +241,8 @@ class FineTune(Classification):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         with _numpy_seed(int(make_keys(self.seed, "mix", self.global_step, batch_idx, self.global_rank))):
             images, targets = self.mix(batch.images.clone(), batch.labels)  # it mixes in place
-        loss = self.criterion(self(images).float(), targets)
+        # of two images that are mixed, frame and map are the first's
+        loss = self.criterion(self(images, batch.frame, batch.external).float(), targets)
         self.log("train/loss", loss, batch_size=len(images), sync_dist=True)
         return loss
 

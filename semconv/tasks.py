@@ -135,7 +135,8 @@ class MaskedReconstruction(lightning.LightningModule):
         keys = make_keys(*address, *([draw] if draw else []), batch.index)
         count = self.masker.count(self.num_cells, step_key)
         mask = self.masker(make_keys(keys, "mask"), self.geometry.grid, count)
-        return self.corruption(batch.images, mask, count, make_keys(keys, "corruption")), mask
+        view = self.corruption(batch.images, mask, count, make_keys(keys, "corruption"))
+        return view._replace(frame=batch.frame, external=batch.external), mask
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         view, mask = self.look(batch, "train")
@@ -152,7 +153,7 @@ class MaskedReconstruction(lightning.LightningModule):
         prediction = self(view)
         error = self.squared.per_image(prediction, batch.images, mask)
         self._measure("test/masked_mse", error)
-        self._measure("test/masked_mse_under_hide", self._error_under_hide(error, batch.images, mask))
+        self._measure("test/masked_mse_under_hide", self._error_under_hide(error, batch, view, mask))
         floor = mean_fill(batch.images, mask, self.objective.normalise)
         self._measure("test/mean_fill_mse", self.squared.per_image(floor, batch.images, mask))
         self._measure_regions(squared_errors(prediction, batch.images, self.squared), mask)
@@ -228,14 +229,16 @@ class MaskedReconstruction(lightning.LightningModule):
         """A view of one image, masked as in training: what FLOPs are counted on."""
         pixels = torch.zeros(1, self.geometry.channels, *self.geometry.size)
         count = self.masker.count(self.num_cells)
-        return View(pixels, self.masker(torch.zeros(1, dtype=torch.int64), self.geometry.grid, count), count)
+        mask = self.masker(torch.zeros(1, dtype=torch.int64), self.geometry.grid, count)
+        return View(pixels, mask, count, external=torch.zeros(1, 1, *self.geometry.size))
 
-    def _error_under_hide(self, error: Tensor, images: Tensor, mask: Tensor) -> Tensor:
+    def _error_under_hide(self, error: Tensor, batch: Batch, view: View, mask: Tensor) -> Tensor:
         """`b`: what the error is where nothing of the chosen cells is seen, so that all corruptions have a measure in common."""
         if isinstance(self.corruption, Hide):
             return error
-        filled = ZeroFill()(images, mask, 0, mask)
-        return self.squared.per_image(self(View(filled, mask, int(mask[0].sum()))), images, mask)
+        filled = ZeroFill()(batch.images, mask, 0, mask)
+        hidden = view._replace(pixels=filled, mask=mask, num_masked=int(mask[0].sum()))
+        return self.squared.per_image(self(hidden), batch.images, mask)
 
     def _measure_regions(self, errors: Tensor, mask: Tensor) -> None:
         """Errors of the hidden pixels by where they lie: their mean over all pixels of the test set that lie there."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from semconv.corruption import View
 from semconv.hashing import hash_words, make_keys, uniform
 from semconv.indicators import Grid, Indicator, Indicators
+from semconv.indicators.frame import turn_frame, whole_frame
 from semconv.masking import Masker, RandomMasker
 
 
@@ -43,7 +44,7 @@ class Constant(Twin):
 
 
 class Fixed(Twin):
-    """The mask of one other image, the same for all; signals of position are 0.
+    """The mask of one other image, the same for all; signals of anything else, which no mask says, are 0.
 
     A fixed map is a code of position: a variant that beats this twin gains from the mask itself, and not from being able to tell
     places apart.
@@ -56,7 +57,7 @@ class Fixed(Twin):
         self.masker = masker or RandomMasker()
 
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
-        if indicator.tells == "position":
+        if indicator.tells != "mask":
             return torch.zeros_like(indicator(view, grid))
         rows, columns = view.mask.shape[1:]
         mask = self.masker(make_keys("fixed twin", device=view.mask.device)[None], (rows, columns), view.num_masked)
@@ -65,7 +66,8 @@ class Fixed(Twin):
     def problem(self, indicators: Indicators) -> str | None:
         if "mask" in indicators.tells:
             return None
-        return "Fixed tells another image's mask, and this network is told of position alone: take Zero or Shuffled"
+        told = " and ".join(sorted(indicators.tells))
+        return f"Fixed tells another image's mask, and this network is told of {told} alone: take Zero or Shuffled"
 
 
 class Shuffled(Twin):
@@ -132,9 +134,20 @@ def make_twin(network: nn.Module, twin: Twin | None) -> None:
 
 
 def _another(view: View) -> View:
+    frame, external = view.frame, view.external
     if len(view.mask) == 1:
-        return view._replace(pixels=view.pixels.flip((2, 3)), mask=view.mask.flip((1, 2)))
-    return view._replace(pixels=view.pixels.roll(1, 0), mask=view.mask.roll(1, 0))
+        return view._replace(
+            pixels=view.pixels.flip((2, 3)),
+            mask=view.mask.flip((1, 2)),
+            frame=turn_frame(whole_frame(view.mask) if frame is None else frame, down=True),
+            external=external if external is None else external.flip((2, 3)),
+        )
+    return view._replace(
+        pixels=view.pixels.roll(1, 0),
+        mask=view.mask.roll(1, 0),
+        frame=frame if frame is None else frame.roll(1, 0),
+        external=external if external is None else external.roll(1, 0),
+    )
 
 
 def _batch_key(mask: Tensor) -> Tensor:

@@ -181,7 +181,7 @@ def test_an_embedding_or_token_that_alone_is_changed_is_heard(mechanism):
         assert torch.equal(after, recompute(module, indicators))
 
 
-@pytest.mark.parametrize("mechanism", [Channels, AppendedValues, ALL["overlay add"], ALL["one-hot window"]])
+@pytest.mark.parametrize("mechanism", [Channels, AppendedValues, ALL["overlay add"]])
 def test_a_learned_indicator_that_is_changed_is_heard(mechanism):
     table = Table()
     module, indicators = build(mechanism, [table])

@@ -4,7 +4,7 @@ import torch
 from semconv.corruption import Hide, View
 from semconv.encoders import Geometry, SemanticCNN
 from semconv.encoders.encoder import initialise
-from semconv.indicators import Coordinates, Grid, Indicators, Mask
+from semconv.indicators import Coordinates, Grid, Indicators, Mask, VisibleColour
 from semconv.masking import RandomMasker
 from semconv.mechanisms import AppendedValues, Channels, MaskToken, OverlayAdd, OverlayReplace
 from semconv.twins import Constant, Fixed, Noise, Only, Shuffled, Twin, Zero, make_twin
@@ -141,6 +141,8 @@ def test_twins_of_what_is_not_told_are_refused():
         make_twin(SemanticCNN(GEOMETRY, "test", mlp_ratio=2), Zero())
     with pytest.raises(ValueError, match="position alone"):
         make_twin(SemanticCNN(GEOMETRY, "test", [Coordinates()], Channels, mlp_ratio=2), Fixed())
+    with pytest.raises(ValueError, match="content and position alone"):
+        make_twin(SemanticCNN(GEOMETRY, "test", [Coordinates(), VisibleColour()], Channels, mlp_ratio=2), Fixed())
     assert Fixed().problem(Indicators([Mask()])) is None
 
 

@@ -9,7 +9,7 @@ from semconv.comparison.runs import Run, flatten, leave_out
 from semconv.comparison.verdicts import TWINS
 from semconv.console import fail
 
-Kind = Literal["baseline", "candidate", "control", "reference"]
+Kind = Literal["baseline", "candidate", "control", "reference", "oracle"]
 Level = tuple[tuple[str, Any], ...]  # factors with their values
 FLOORS = "semconv.evaluation.floors."
 # what a reader needs to know of a protocol; all of it is in the runs' config.yaml
@@ -165,6 +165,8 @@ def _kind(runs: Mapping[int, Run], baseline: str, classes: set[str]) -> Kind:
         return "control"
     if run.summary["experiment"] == baseline:
         return "baseline"
+    if "oracle" in (run.summary.get("tells") or ()):  # it knows what is hidden: an upper bound, no competitor
+        return "oracle"
     return "candidate" if _encoder_class(run) in classes and _is_told(run) else "reference"
 
 

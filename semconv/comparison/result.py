@@ -69,7 +69,7 @@ def compare(groups: Groups, endpoints: Sequence[Endpoint], baseline: str, family
             if variant.values(endpoint.key)
         ]
         for variant in groups.variants:
-            differences = _against_plain(variant, endpoint, groups.variants) if variant.kind == "reference" else {}
+            differences = _against_plain(variant, endpoint, groups.variants) if variant.kind in ("reference", "oracle") else {}
             if differences:
                 references.append((variant, endpoint, paired(list(differences.values()))))
     return Comparison(
@@ -120,11 +120,11 @@ def _interactions(candidates: Sequence[Variant], endpoint: Endpoint, groups: Gro
 
 
 def _pareto(variants: Sequence[Variant], endpoint: Endpoint, cost: str, more: bool) -> list[Variant]:
-    """The variants than which none at their level is better by the endpoint and no costlier, or cheaper and no worse."""
+    """The variants than which none at their level is better by the endpoint and no costlier, or cheaper and no worse. No oracle."""
     points = []
     for variant in variants:
         quality, price = variant.mean(endpoint.key), variant.mean(cost)
-        if quality is not None and price is not None:
+        if variant.kind != "oracle" and quality is not None and price is not None:
             points.append((variant, endpoint.sign * quality, price if more else -price))
     return [
         variant

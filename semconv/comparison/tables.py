@@ -137,7 +137,7 @@ def _details(comparison: Comparison, endpoint: Endpoint) -> Sheet:
                 rows.append([judged.variant.label, *_level(judged.variant), name, *_paired(found)])
     for variant, of, found in comparison.references:
         if of == endpoint:
-            rows.append([variant.label, *_level(variant), PLAIN, *_paired(found)])
+            rows.append([_named(variant), *_level(variant), PLAIN, *_paired(found)])
     return Sheet(f"Comparisons on {endpoint.key}, paired by seed; positive is better", columns, rows)
 
 
@@ -158,12 +158,17 @@ def _pareto(comparison: Comparison) -> Sheet:
 def _marked(variant: Variant) -> str:
     error, floor = variant.mean(FLOOR_OF), variant.mean(FLOOR)
     beaten = error is None or floor is None or error < floor
-    return variant.label if beaten else f"{variant.label} (does not beat mean fill)"
+    return _named(variant) if beaten else f"{_named(variant)} (does not beat mean fill)"
 
 
-def _rank(variant: Variant, endpoint: Endpoint) -> float:
+def _named(variant: Variant) -> str:
+    return f"{variant.label} (oracle: not ranked)" if variant.kind == "oracle" else variant.label
+
+
+def _rank(variant: Variant, endpoint: Endpoint) -> tuple[bool, float]:
+    """Best first; oracles stand below the others."""
     mean = variant.mean(endpoint.key)
-    return float("inf") if mean is None else -endpoint.sign * mean
+    return variant.kind == "oracle", float("inf") if mean is None else -endpoint.sign * mean
 
 
 def _level(variant: Variant) -> list[str]:

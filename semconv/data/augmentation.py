@@ -132,6 +132,40 @@ def centre_crops(images: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Te
     return torch.stack([_centre_crop(image[None], size)[0] for image in images])
 
 
+def crop_nearest(maps: Tensor | Sequence[Tensor], boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut a box (n 4, also between pixels) out of each map (c h w, any size) and resize it by the nearest pixel: n c and `size`."""
+    cut = []
+    for one, (top, left, height, width) in zip(maps, boxes.tolist(), strict=True):
+        rows = (top + (torch.arange(size[0]).double() + 0.5) * height / size[0]).long().clamp(max=one.shape[1] - 1)
+        columns = (left + (torch.arange(size[1]).double() + 0.5) * width / size[1]).long().clamp(max=one.shape[2] - 1)
+        cut.append(one[:, rows][:, :, columns])
+    return torch.stack(cut)
+
+
+def centre_boxes(sides: Tensor, size: tuple[int, int]) -> Tensor:
+    """What `centre_crops` keeps of images of given height and width (n 2): top, left, height, width in pixels, float64 n 4."""
+    sides, out = sides.double(), torch.tensor(size, dtype=torch.float64)
+    covering = torch.maximum(out, (sides * (out / sides).amax(1, keepdim=True)).round())
+    corner = ((covering - out) / 2).floor()
+    return torch.cat([corner, out.expand_as(covering)], dim=1) * (sides / covering).repeat(1, 2)
+
+
+def crop_frames(sides: Tensor, boxes: Tensor, flipped: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """Where in its original each view is, as `View` has it: float32 n 5.
+
+    Args:
+        sides: height and width of the originals in pixels: n 2.
+        boxes: top, left, height and width of what is cut out of them: n 4.
+        flipped: which views are flipped: n, bool; None: none.
+        size: height and width of the views.
+    """
+    (height, width), (top, left, tall, wide) = sides.double().unbind(1), boxes.double().unbind(1)
+    centre = [(2 * left + wide) / width - 1, (2 * top + tall) / height - 1]
+    right = wide / width if flipped is None else torch.where(flipped, -wide, wide) / width
+    stretch = (wide / tall * (size[0] / size[1])).log()
+    return torch.stack([*centre, right, tall / height, stretch], dim=1).float()
+
+
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize a uint8 image (c h w) to `size`, bicubic and antialiased."""
     return _resize(image[None], size)[0]

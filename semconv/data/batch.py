@@ -20,6 +20,8 @@ class Batch(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # b, int64
     boxes: Tensor | None = None  # b 4, int64: top, left, height and width of what is still to be cut out
     flipped: Tensor | None = None  # b, bool: what is still to be flipped
+    frame: Tensor | None = None  # b 5, float32: where in the original image this is, see `View`; crop and flip are counted already
+    external: Tensor | None = None  # b 1 h w: a map that comes with each image, see `View`; cropped and flipped already
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from semconv.data.augmentation import Augmentation, centre_crops, crop_each
+from semconv.data.augmentation import Augmentation, centre_boxes, centre_crops, crop_each, crop_frames
 from semconv.data.batch import Batch
 from semconv.data.errors import BadImage
 from semconv.data.images import Images
+from semconv.data.maps import Maps
 from semconv.data.order import Ticket, Tickets
 
 
@@ -22,25 +23,36 @@ class BatchReader(Dataset[Batch]):
         size: height and width of the batch in pixels.
         augmentation: of training; None for the fixed crop of evaluation.
         skip: leave images out that cannot be read, and so make their batch smaller; else the first of them is an error.
+        maps: that come with the images; None: nobody asks for any.
     """
 
-    def __init__(self, images: Images, size: tuple[int, int], augmentation: Augmentation | None = None, skip: bool = False) -> None:
+    def __init__(
+        self,
+        images: Images,
+        size: tuple[int, int],
+        augmentation: Augmentation | None = None,
+        skip: bool = False,
+        maps: Maps | None = None,
+    ) -> None:
         self.images = images
+        self.maps = maps
         self.size = size
         self.augmentation = augmentation
         self.skip = skip
 
     def __getitem__(self, ticket: Ticket) -> Batch:
         members, images, labels = self._read(ticket.members)
-        if self.augmentation is None:
-            return Batch(centre_crops(images, self.size), labels, members)
         sides = torch.tensor([image.shape[-2:] for image in images])
-        boxes, flipped = self.augmentation.boxes(sides, ticket.epoch, members), self.augmentation.flips(ticket.epoch, members)
+        boxes, flipped = None, None
+        if self.augmentation is not None:
+            boxes, flipped = self.augmentation.boxes(sides, ticket.epoch, members), self.augmentation.flips(ticket.epoch, members)
+        frame = crop_frames(sides, centre_boxes(sides, self.size) if boxes is None else boxes, flipped, self.size)
+        external = self.maps.cut(members, sides, boxes, flipped, self.size) if self.maps else None
         if boxes is None:
             images = centre_crops(images, self.size)
         elif not isinstance(images, Tensor):
             images, boxes = crop_each(images, boxes, self.size), None
-        return Batch(images, labels, members, boxes, flipped)
+        return Batch(images, labels, members, boxes, flipped, frame, external)
 
     def _read(self, members: Tensor) -> tuple[Tensor, Tensor | Sequence[Tensor], Tensor]:
         """Which images could be read, these, and their labels."""

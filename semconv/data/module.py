@@ -18,6 +18,7 @@ from semconv.data.batch import Batch, normalise
 from semconv.data.cache import CachedImages, cached
 from semconv.data.images import Images
 from semconv.data.loading import BatchReader, Loader
+from semconv.data.maps import MapKind, Maps, open_maps
 from semconv.data.order import Ticket, Tickets, check_shares, evaluation_batches, is_validation, train_batches
 from semconv.data.sources import Moments, Source, open_first
 from semconv.data.streams import StreamImages
@@ -54,6 +55,10 @@ class ImageData(LightningDataModule):
         validation_split: name of a split to validate with, in place of validation_fraction.
         image_column: of hfds and hfids. Default: the first that holds images.
         label_column: of hfds and hfids. Default: the first of classes, else label or labels, if any; labels are -1 without.
+        maps: a map of each image, for `ExternalMap` alone: `source`, the classes that scenes know of every pixel; or a folder that
+            mirrors that of the images, a map having its image's name (the suffix may differ) and size. Cropped and flipped as the
+            images are. null: none.
+        map_kind: what a folder's maps hold: classes, 0 to 255 (8-bit grey or palette), or values (grey), on the scale of 0 to 1.
         root: folder of torch/ data.
         download: download torch/ data that are not there.
         num_images: length of the train split of scenes (default 4096), and of streams that do not know their own.
@@ -88,6 +93,8 @@ class ImageData(LightningDataModule):
         validation_split: str | None = None,
         image_column: str | None = None,
         label_column: str | None = None,
+        maps: str | None = None,
+        map_kind: MapKind = "classes",
         root: str = "data",
         download: bool = False,
         num_images: int | None = None,
@@ -129,6 +136,8 @@ class ImageData(LightningDataModule):
         self.seed = seed
         self.skipped: dict[str, list[str]] = {}  # names by split, of what this process has left out
         self.opened: dict[str, Images] = {}
+        self.maps, self.map_kind = maps, map_kind
+        self.opened_maps: dict[str, Maps] = {}
         self.chosen: Source | None = None
 
     def prepare_data(self) -> None:
@@ -146,10 +155,12 @@ class ImageData(LightningDataModule):
         if stage in ("fit", "validate"):
             self.select("train")
             _, validation = self.select("validation")
+            for part in ("train", "validation"):
+                self._maps_of(self.select(part)[0])
             if self.trainer is not None and stage == "fit" and not len(validation):
                 self.trainer.limit_val_batches = 0  # Lightning warns of an empty loader
         else:
-            self.select("test")
+            self._maps_of(self.select("test")[0])
 
     def select(self, part: Part) -> tuple[Images, Tensor]:
         """The images that a part is taken from, and which of them it has: n, int64, ascending."""
@@ -179,7 +190,7 @@ class ImageData(LightningDataModule):
             raise ValueError(f"batch_size is {self.batch_size} for {len(index)} training images: give {len(index)} or less")
         batches = partial(train_batches, index, self.seed, batch_size=self.batch_size, block=images.block)
         return Loader(
-            BatchReader(copy(images), self.size, self.augmentation, self.skip),
+            BatchReader(copy(images), self.size, self.augmentation, self.skip, self._maps_of(images)),
             Tickets(batches, rank, world_size),
             len(index) // self.batch_size,
             self._num_workers(images),
@@ -207,7 +218,7 @@ class ImageData(LightningDataModule):
         batches = evaluation_batches(index, self.batch_size)
         check_shares(batches, world_size)
         tickets = Tickets(lambda epoch: batches, rank, world_size)
-        reader = BatchReader(copy(images), self.size, skip=self.skip)
+        reader = BatchReader(copy(images), self.size, skip=self.skip, maps=self._maps_of(images))
         return Loader(reader, tickets, len(batches), self._num_workers(images), note=partial(self._note_skipped, images))
 
     def val_dataloader(self) -> Loader:
@@ -222,7 +233,8 @@ class ImageData(LightningDataModule):
     def sample(self, part: Part, count: int) -> Batch:
         """`count` images spread evenly over a part (over the first block of a stream), the same for every run; uint8, as loaded."""
         images, index = self.select(part)
-        return BatchReader(copy(images), self.size, skip=self.skip)[Ticket(0, _spread(index, images, count))]
+        reader = BatchReader(copy(images), self.size, skip=self.skip, maps=self._maps_of(images))
+        return reader[Ticket(0, _spread(index, images, count))]
 
     def label_maps(self, part: Part, index: Tensor) -> Tensor:
         """The class of every pixel: uint8 `b h w`, of images by their places in the data set.
@@ -306,8 +318,19 @@ class ImageData(LightningDataModule):
             self.skipped[split] = sorted(kept.name(place) for place in kept.bad)
         return kept
 
+    def _maps_of(self, images: Images) -> Maps | None:
+        if self.maps is None:
+            return None
+        split = self._split(images)
+        if split not in self.opened_maps:
+            self.opened_maps[split] = open_maps(self.maps, self.map_kind, self._source().name, images)
+        return self.opened_maps[split]
+
+    def _split(self, images: Images) -> str:
+        return next(name for name, opened in self.opened.items() if opened is images)
+
     def _note_skipped(self, images: Images, places: set[int]) -> None:
-        split = next(name for name, opened in self.opened.items() if opened is images)
+        split = self._split(images)
         names = {images.name(place) for place in places}
         self.skipped[split] = sorted(names.union(self.skipped.get(split, [])))
 

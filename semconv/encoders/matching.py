@@ -92,7 +92,8 @@ def _step(encoder: nn.Module, view: View) -> None:
 
 def _view(geometry: Geometry, batch: int, device: torch.device) -> View:
     mask = torch.zeros(batch, *geometry.grid, dtype=torch.bool, device=device)
-    return View(torch.zeros(batch, geometry.channels, *geometry.size, device=device), mask, 0)
+    pixels, external = (torch.zeros(batch, channels, *geometry.size, device=device) for channels in (geometry.channels, 1))
+    return View(pixels, mask, 0, external=external)
 
 
 def _now(tensor: Tensor) -> float:

@@ -64,10 +64,17 @@ def frozen(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def everything(images: Tensor, cell: int) -> View:
-    """A view of images, `b c h w`, of which nothing is masked; `cell` is the side of a mask cell in pixels."""
+def everything(images: Tensor, cell: int, frame: Tensor | None = None, external: Tensor | None = None) -> View:
+    """A view of images, `b c h w`, of which nothing is masked.
+
+    Args:
+        images: what is seen.
+        cell: side of a mask cell in pixels.
+        frame: where they were cut out; see `View`.
+        external: maps that come with them; see `View`.
+    """
     grid = (images.shape[2] // cell, images.shape[3] // cell)
-    return View(images, torch.zeros(len(images), *grid, dtype=torch.bool, device=images.device), 0)
+    return View(images, torch.zeros(len(images), *grid, dtype=torch.bool, device=images.device), 0, frame, external)
 
 
 def pool(encoding: Encoding) -> Tensor:

@@ -20,6 +20,7 @@ from semconv.evaluation.metrics import squared_errors
 from semconv.evaluation.probes import LinearClassifier, check_labels, choose_linear, top1
 from semconv.evaluation.quick import Probed
 from semconv.hashing import make_keys, permutation
+from semconv.indicators.frame import turn_frame
 from semconv.masking import BlockMasker, CentreMasker, GridMasker, HalfMasker, Masker, RandomMasker, RasterMasker, spread_mask
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -28,7 +29,7 @@ SCALES = (0.75, 1.5, 2.0)
 LABELS = (0.01, 0.1, 1.0)
 ERROR_IMAGES, TOP1_IMAGES = 1024, 2500
 
-Change = Callable[[Tensor], Tensor]  # of images, b c h w
+Change = Callable[[Batch], Batch]  # of images, and of their frames and maps with them
 
 
 def examine(examined: Examined, quick: Probed) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def examine(examined: Examined, quick: Probed) -> dict[str, Any]:
     for name, change in _changes(task.geometry.cell).items():
         results.update(_error(examined, name, change))
         results.update(_top1(examined, name, change, quick.classifier))
-    results["full/linear_top1/unchanged"] = _top1(examined, "unchanged", lambda images: images, quick.classifier)[
+    results["full/linear_top1/unchanged"] = _top1(examined, "unchanged", lambda batch: batch, quick.classifier)[
         "full/linear_top1/unchanged"
     ]
     for pixels in range(1, task.geometry.cell + 1):
@@ -78,11 +79,10 @@ def equivariance_error(examined: Examined, pixels: int) -> float:
     apart, length = 0.0, 0.0
     with frozen(encoder):
         for batch in examined.batches("test", ERROR_IMAGES // 4):
-            images = batch.images.to(examined.task.dtype)
+            batch = batch._replace(images=batch.images.to(examined.task.dtype))
             with examined.precision():
-                still = encoder(everything(images, cell)).features.float()
-                moved = encoder(everything(images.roll(pixels, 3), cell)).features.float()
-            sites = pixels * still.shape[3] / images.shape[3]
+                still, moved = (encoder(_everything(each, cell)).features.float() for each in (batch, _shift(batch, pixels)))
+            sites = pixels * still.shape[3] / batch.images.shape[3]
             whole, part = int(sites), sites - int(sites)
             shifted = (1 - part) * still.roll(whole, 3) + part * still.roll(whole + 1, 3)
             apart += (moved - shifted).double().square().sum().item()
@@ -92,21 +92,40 @@ def equivariance_error(examined: Examined, pixels: int) -> float:
 
 
 def _changes(cell: int) -> dict[str, Change]:
-    shifts = {f"shift_{pixels}": partial(torch.roll, shifts=pixels, dims=3) for pixels in range(1, cell + 1)}
+    shifts = {f"shift_{pixels}": partial(_shift, pixels=pixels) for pixels in range(1, cell + 1)}
     sizes = {f"resolution_{scale:g}": partial(_resize, scale=scale, cell=cell) for scale in SCALES}
-    return {**shifts, **sizes, "flip": partial(torch.flip, dims=(3,))}
+    return {**shifts, **sizes, "flip": _flip}
 
 
-def _resize(images: Tensor, scale: float, cell: int) -> Tensor:
-    """Bicubic, antialiased, to whole numbers of cells."""
-    size = [max(2, round(scale * side / cell)) * cell for side in images.shape[2:]]
-    return F.interpolate(images.float(), size=size, mode="bicubic", antialias=True)
+def _shift(batch: Batch, pixels: int) -> Batch:
+    """Circular, to the right. The frame stays: there is none that says that a view goes round."""
+    external = batch.external if batch.external is None else batch.external.roll(pixels, 3)
+    return batch._replace(images=batch.images.roll(pixels, 3), external=external)
+
+
+def _flip(batch: Batch) -> Batch:
+    frame = batch.frame if batch.frame is None else turn_frame(batch.frame)
+    external = batch.external if batch.external is None else batch.external.flip(3)
+    return batch._replace(images=batch.images.flip(3), frame=frame, external=external)
+
+
+def _resize(batch: Batch, scale: float, cell: int) -> Batch:
+    """Bicubic, antialiased, to whole numbers of cells; maps by the nearest pixel."""
+    size = [max(2, round(scale * side / cell)) * cell for side in batch.images.shape[2:]]
+    images, external = F.interpolate(batch.images.float(), size=size, mode="bicubic", antialias=True), batch.external
+    if external is not None:
+        external = F.interpolate(external, size=size, mode="nearest-exact")
+    return batch._replace(images=images, external=external)
+
+
+def _everything(batch: Batch, cell: int) -> View:
+    return everything(batch.images, cell, batch.frame, batch.external)
 
 
 def _error(
     examined: Examined,
     name: str,
-    change: Change = lambda images: images,
+    change: Change = lambda batch: batch,
     masker: Masker | None = None,
     ratio: float | None = None,
     half_cell: bool = False,
@@ -118,8 +137,9 @@ def _error(
     try:
         with frozen(task):
             for batch in examined.batches("test", ERROR_IMAGES):
-                images = change(batch.images)
-                view, mask = _look(task, images, batch.index, masker, ratio, half_cell)
+                changed = change(batch)
+                images = changed.images
+                view, mask = _look(task, changed, masker, ratio, half_cell)
                 with examined.precision():
                     prediction = task(view)
                 hidden = spread_mask(mask, (images.shape[2], images.shape[3]))
@@ -132,8 +152,9 @@ def _error(
     return {key: sum(first for first, _ in everyone) / sum(second for _, second in everyone)}
 
 
-def _look(task: Any, images: Tensor, index: Tensor, masker: Masker, ratio: float | None, half_cell: bool) -> tuple[View, Tensor]:
+def _look(task: Any, batch: Batch, masker: Masker, ratio: float | None, half_cell: bool) -> tuple[View, Tensor]:
     """A view of images, and its mask, which may be finer than a cell."""
+    images, index = batch.images, batch.index
     cell = task.geometry.cell
     grid = (images.shape[2] // cell, images.shape[3] // cell)
     cells = grid[0] * grid[1]
@@ -144,7 +165,8 @@ def _look(task: Any, images: Tensor, index: Tensor, masker: Masker, ratio: float
     mask = masker(make_keys(keys, "mask"), grid, count)
     if half_cell:
         mask, count = repeat(mask, "b gh gw -> b (gh 2) (gw 2)").roll((1, 1), (1, 2)), 4 * count
-    return task.corruption(images, mask, count, make_keys(keys, "corruption")), mask
+    view = task.corruption(images, mask, count, make_keys(keys, "corruption"))
+    return view._replace(frame=batch.frame, external=batch.external), mask
 
 
 def _top1(examined: Examined, name: str, change: Change, classifier: LinearClassifier | None) -> dict[str, Any]:
@@ -154,7 +176,7 @@ def _top1(examined: Examined, name: str, change: Change, classifier: LinearClass
         return {key: None, f"{key}/reason": "there is no linear probe"}
 
     def look(batch: Batch) -> View:
-        return everything(change(batch.images), examined.task.geometry.cell)
+        return _everything(change(batch), examined.task.geometry.cell)
 
     found = extract(examined, examined.task.encoder, "test", TOP1_IMAGES, look)
     return {key: top1(classifier.scores(found.vectors), found.labels)}
@@ -163,7 +185,7 @@ def _top1(examined: Examined, name: str, change: Change, classifier: LinearClass
 def _labels(examined: Examined) -> Mapping[str, Any]:
     """Rank of the features, and linear probes on fractions of all training images."""
     task = examined.task
-    look = partial(_whole, cell=task.geometry.cell)
+    look = partial(_everything, cell=task.geometry.cell)
     train, test = (extract(examined, task.encoder, part, None, look) for part in ("train", "test"))
     results: dict[str, Any] = {"full/rankme": rankme(train.vectors)}
     for share in LABELS:
@@ -176,7 +198,3 @@ def _labels(examined: Examined) -> Mapping[str, Any]:
         except ValueError as error:
             results |= {key: None, f"{key}/reason": str(error)}
     return results
-
-
-def _whole(batch: Batch, cell: int) -> View:
-    return everything(batch.images, cell)

@@ -55,7 +55,7 @@ def views(examined: Examined) -> dict[str, Look]:
     """The two kinds of view that features are taken of: nothing masked, and masked as in training."""
     task = examined.task
     return {
-        "whole": lambda batch: features.everything(batch.images, task.geometry.cell),
+        "whole": lambda batch: features.everything(batch.images, task.geometry.cell, batch.frame, batch.external),
         "masked": lambda batch: task.look(batch, "probe")[0],
     }
 

@@ -154,7 +154,7 @@ def _maps(examined: Examined, part: str, count: int) -> tuple[Tensor, Tensor]:
     features, maps = [], []
     with frozen(examined.task.encoder):
         for batch in examined.batches(part, count):
-            view = everything(batch.images.to(examined.task.dtype), examined.task.geometry.cell)
+            view = everything(batch.images.to(examined.task.dtype), examined.task.geometry.cell, batch.frame, batch.external)
             with examined.precision():
                 encoding = examined.task.encoder(view)
             features.append(encoding.features.float().cpu())

@@ -32,13 +32,14 @@ class AppendedValues(Mechanism):
         convolution: the convolution that is told.
         indicators: what it is told.
         encoding: each signal becomes one normalised number; or one of `levels` entries that is 1 where the signal falls into its
-            range; or a learned vector of `width` numbers per range. A mask signal of 0, nothing masked, is all zeros in each.
+            range; or a learned vector of `width` numbers per range. A signal of 0 that is not of position, nothing
+            masked or nothing to say, is all zeros in each.
         place: in every window, or at the edge of the map.
         levels: ranges of one-hot and embedding.
         width: length of an embedding.
 
     Raises:
-        ValueError: `edge` for a convolution without padding.
+        ValueError: `edge` for a convolution without padding; one-hot or embedding of what is learned.
     """
 
     def __init__(
@@ -52,6 +53,10 @@ class AppendedValues(Mechanism):
     ) -> None:
         super().__init__()
         require_signals(self, indicators)
+        if encoding != "scalar" and indicators.learn_shared:
+            raise ValueError(
+                f"encoding {encoding!r} sorts signals into ranges, which a learned table cannot be trained through: use 'scalar'"
+            )
         if place == "edge" and not any(convolution.padding):
             raise ValueError("place 'edge' writes into the padding of a convolution, and this one has none: use 'window'")
         self.place = place
@@ -82,7 +87,7 @@ class _SiteEncoding(nn.Module):
         channels = [part for part in indicators for _ in range(part.channels)]
         self.low = nn.Buffer(torch.tensor([part.low for part in channels]), persistent=False)
         self.high = nn.Buffer(torch.tensor([part.high for part in channels]), persistent=False)
-        self.silent = nn.Buffer(torch.tensor([part.tells == "mask" for part in channels]), persistent=False)
+        self.silent = nn.Buffer(torch.tensor([part.tells != "position" for part in channels]), persistent=False)
         if encoding == "embedding":
             self.table = nn.Parameter(torch.empty(len(channels), levels, width))
             self.reset_parameters()

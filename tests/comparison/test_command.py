@@ -81,6 +81,21 @@ def words(text, first):
     return [line.split() for line in text.splitlines() if line.split()[:1] == [first]]
 
 
+def test_an_oracle_is_shown_and_not_ranked(tmp_path, capsys):
+    write_family(tmp_path)
+    for seed in range(5):
+        write_run(tmp_path / "oracle" / f"{seed}", "knows_all", 0.1 + 0.001 * seed, seed, {"tells": ["mask", "oracle"]})
+    out, _, code = run(capsys, tmp_path, "--output", tmp_path / "out")
+    assert code == 0
+    results = out[out.index("Results") : out.index("Verdicts")]
+    rows = [line for line in results.splitlines() if "0." in line and "mean fill" not in line]
+    assert rows[-1].startswith("knows_all (oracle: not ranked)")  # though no error is lower
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert "knows_all" not in {verdict["variant"] for verdict in found["verdicts"]} | set(found["family"])
+    assert all(variant["variant"] != "knows_all" for each in found["undominated"] for variant in each["variants"])
+    assert {"knows_all"} == {reference["variant"] for reference in found["references"]}
+
+
 def test_a_variant_that_beats_all_is_beneficial(tmp_path, capsys):
     write_family(tmp_path)
     out, err, code = run(capsys, tmp_path, "--output", tmp_path / "out")

@@ -1,0 +1,161 @@
+"""What each indicator costs, and what it looks like.
+
+    python benchmarks/indicators.py                                  the table of times in docs/indicators.md
+    python benchmarks/indicators.py --picture docs/indicators.png    its picture, drawn of an embedded scene
+
+A time is that of all maps which one forward of a network needs (each spatial convolution's grid, padding included), relative to
+forward and backward of the encoder of `cnn_plain` of size `test`, both measured alternately; the median of some rounds, in
+processor time, of which other work on the machine takes none.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from semconv.corruption import Hide, View
+from semconv.data import ImageData
+from semconv.encoders import Geometry, SemanticCNN
+from semconv.hashing import make_keys
+from semconv.indicators import (
+    BorderDistance,
+    CellOffset,
+    Coordinates,
+    CropFrame,
+    ExternalMap,
+    Fourier,
+    Grid,
+    Indicator,
+    Indicators,
+    LearnedTable,
+    Mask,
+    MaskRatio,
+    Radius,
+    SelfSimilarity,
+    VisibleClusters,
+    VisibleColour,
+    VisibleDirection,
+    VisibleDistance,
+    VisibleEdges,
+    WindowFraction,
+)
+from semconv.masking import RandomMasker
+
+CLASSES = 11  # of scenes: ground and ten shapes
+PARTS: tuple[Callable[[], Indicator], ...] = (
+    *(Mask, WindowFraction, VisibleDistance, VisibleDirection, MaskRatio),
+    *(Coordinates, Radius, Fourier, LearnedTable, CellOffset, BorderDistance, CropFrame),
+    *(VisibleColour, VisibleEdges, VisibleClusters, SelfSimilarity, lambda: ExternalMap(CLASSES)),
+)
+TILE, CAPTION, GAP, COLUMNS, SHOWN = 104, 15, 4, 8, 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--picture", type=Path, help="Draw the maps of one image into this file, and measure nothing.")
+    parser.add_argument("--source", default="scenes", help="Images to draw: as data.source.")
+    parser.add_argument("--image", type=int, default=5, help="Which image of the first training batch is drawn.")
+    parser.add_argument("--batch", type=int, default=64, help="Images in a measured batch.")
+    parser.add_argument("--rounds", type=int, default=30, help="How often everything is measured.")
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    if given.picture:
+        draw(look(given.source, (96, 128), 8, given.image + 1), given.image).save(given.picture, optimize=True)
+    else:
+        measure(look(given.source, (32, 32), 4, given.batch), given.rounds)
+
+
+def look(source: str, size: tuple[int, int], cell: int, count: int) -> View:
+    """A training batch, cropped and flipped, three quarters of it hidden."""
+    options = {"maps": "source", "num_images": 2 * count} if source.startswith("scenes") else {}
+    data = ImageData(source, size=size, batch_size=count, **options)  # type: ignore[arg-type]
+    data.setup("fit")
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())))
+    grid, keys = (size[0] // cell, size[1] // cell), make_keys("indicators", batch.index)
+    count = round(0.75 * grid[0] * grid[1])
+    view = Hide()(batch.images, RandomMasker()(keys, grid, count), count, keys)
+    return view._replace(frame=batch.frame, external=batch.external)
+
+
+def measure(view: View, rounds: int) -> None:
+    """Print a row of the table for each indicator."""
+    network = SemanticCNN(Geometry(3, (32, 32), 4), "test")
+    grids = [Grid(32, 32, (3, 3)), Grid(16, 16, (3, 3)), Grid(16, 16, (1, 1)), Grid(8, 8, (3, 3)), Grid(8, 8, (1, 1))]
+    told = [Indicators([make()]) for make in PARTS]
+    times: list[list[float]] = [[] for _ in told]
+    for _ in range(rounds):
+        step = _timed(lambda: _train(network, view))
+        for indicators, found in zip(told, times, strict=True):
+            found.append(_timed(partial(_tell, indicators, view, grids)) / step)
+    for indicators, found in zip(told, times, strict=True):
+        part = next(iter(indicators))
+        print(f"{type(part).__name__:<18} {part.channels:>3} channels  {100 * statistics.median(found):6.2f} % of a step")
+
+
+def draw(view: View, image: int) -> Image.Image:
+    """The maps of one image, blue below 0 and red above, on the grid of a stem of stride 2; of some channels the first alone."""
+    height, width = view.pixels.shape[2] // 2, view.pixels.shape[3] // 2
+    tiles: list[tuple[str, Tensor]] = [("seen", _colours(view.pixels[image]))]
+    for make in PARTS:
+        if isinstance(part := make(), ExternalMap) and view.external is None:
+            continue
+        maps = part(view, Grid(height, width))[image if part.per_image else 0].detach()
+        name = type(part).__name__
+        if isinstance(part, VisibleColour):
+            tiles.append((f"{name}, mean", _colours(maps[:3])))
+            maps, name = maps[3:], f"{name}, variance"
+        if isinstance(part, ExternalMap):
+            maps = maps[maps.flatten(1).amax(1).argsort(descending=True, stable=True)]
+        top = maps.abs().max() if isinstance(part, LearnedTable) else max(abs(part.low), abs(part.high))
+        for number, one in enumerate(maps[:SHOWN]):
+            tiles.append((name if number == 0 else "", _signed(one / top)))
+    rows = -(-len(tiles) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * (TILE + GAP) + GAP, rows * (TILE * height // width + CAPTION + GAP) + GAP), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
+    for number, (name, tile) in enumerate(tiles):
+        left = GAP + number % COLUMNS * (TILE + GAP)
+        top = GAP + number // COLUMNS * (TILE * height // width + CAPTION + GAP)
+        picture = Image.fromarray((tile.movedim(0, 2) * 255).round().to(torch.uint8).numpy())
+        sheet.paste(picture.resize((TILE, TILE * height // width), Image.Resampling.NEAREST), (left, top + CAPTION))
+        pen.text((left, top), name, fill="black", font=font)
+    return sheet.quantize(128)
+
+
+def _colours(pixels: Tensor) -> Tensor:
+    """Normalised colours `3 h w` as colours from 0 to 1."""
+    return (pixels / 4 + 0.5).clamp(0, 1)
+
+
+def _signed(values: Tensor) -> Tensor:
+    """`h w` from -1 to 1 as colours: blue, white, red."""
+    values = values.clamp(-1, 1)
+    fades = 1 - values.abs()
+    return torch.stack([torch.where(values < 0, fades, 1), fades, torch.where(values > 0, fades, 1)])
+
+
+def _tell(indicators: Indicators, view: View, grids: list[Grid]) -> None:
+    signals = indicators(view)
+    for grid in grids:
+        signals.at(grid)
+
+
+def _train(network: SemanticCNN, view: View) -> Tensor:
+    loss = network(view).features.square().mean()
+    loss.backward()
+    return loss
+
+
+def _timed(function: Callable[[], object]) -> float:
+    begin = time.process_time()
+    function()
+    return time.process_time() - begin
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Maps that come with images, such as segmentations and depth maps."""
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from semconv.data.augmentation import centre_boxes, centre_crops, crop_each, crop_nearest
+from semconv.data.cache import CachedImages
+from semconv.data.decoding import decode
+from semconv.data.errors import BadImage
+from semconv.data.images import FileImages, Images, read_file
+
+MapKind = Literal["classes", "values"]
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+
+
+class Maps(ABC):
+    """A map of each image, by the image's place in its split.
+
+    Args:
+        kind: of classes, 0 to 255, or of values, 0 to 1.
+    """
+
+    def __init__(self, kind: MapKind) -> None:
+        self.kind = kind
+
+    @abstractmethod
+    def read(self, index: Tensor) -> Sequence[Tensor]:
+        """The maps as they are stored: each 1 h w, uint8."""
+
+    def cut(self, index: Tensor, sides: Tensor, boxes: Tensor | None, flipped: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """The maps cut out, resized and flipped as their images are: classes by the nearest pixel, values as colours.
+
+        Args:
+            index: of the images.
+            sides: their heights and widths: n 2.
+            boxes: what is cut out of them, n 4; None: the crop of evaluation.
+            flipped: which are flipped: n, bool; None: none.
+            size: height and width afterwards.
+
+        Returns:
+            `n 1` and `size`: uint8 classes, or float32 values.
+
+        Raises:
+            ValueError: a map has not the size of its image, or cannot be read.
+        """
+        maps = self.read(index)
+        for position, one, side in zip(index.tolist(), maps, sides.tolist(), strict=True):
+            if list(one.shape[-2:]) != side:
+                said = " x ".join(map(str, one.shape[-2:])), " x ".join(map(str, side))
+                raise ValueError(
+                    f"the map of image {position} is {said[0]} pixels, the image {said[1]}: give maps of the images' size"
+                )
+        if self.kind == "classes":
+            cut = crop_nearest(maps, centre_boxes(sides, size) if boxes is None else boxes, size)
+        else:
+            cut = (centre_crops(maps, size) if boxes is None else crop_each(maps, boxes, size)).float() / 255
+        return cut if flipped is None else torch.where(flipped[:, None, None, None], cut.flip(-1), cut)
+
+
+class StackedMaps(Maps):
+    """Maps of classes in memory.
+
+    Args:
+        maps: n h w, uint8.
+    """
+
+    def __init__(self, maps: Tensor) -> None:
+        super().__init__("classes")
+        self.maps = maps
+
+    def read(self, index: Tensor) -> Sequence[Tensor]:
+        return list(self.maps[index][:, None])
+
+
+class MapFiles(Maps):
+    """Map files on disk.
+
+    Args:
+        paths: one per image.
+        kind: classes (8-bit grey, or the numbers of a palette), or values (grey, of 8 or 16 bits, kept as 8).
+    """
+
+    def __init__(self, paths: Sequence[str], kind: MapKind) -> None:
+        super().__init__(kind)
+        self.paths = paths
+
+    def read(self, index: Tensor) -> Sequence[Tensor]:
+        return [self._read(self.paths[position]) for position in index.tolist()]
+
+    def _read(self, path: str) -> Tensor:
+        try:
+            if self.kind == "values":
+                return decode(read_file(path), 1, path)
+            image = Image.open(io.BytesIO(read_file(path)))
+            if image.mode not in ("1", "L", "P"):
+                raise ValueError(f"{path} is {image.mode}: save a map of classes as 8-bit grey or palette")
+            return torch.from_numpy(np.array(image, dtype=np.uint8))[None]
+        except (BadImage, OSError) as error:
+            raise ValueError(f"the map {path} cannot be read: replace it") from error
+
+
+def open_maps(maps: str, kind: MapKind, folder: str, images: Images) -> Maps:
+    """The maps of a split.
+
+    Args:
+        maps: `source`, what the images' own source knows (classes), or a folder.
+        kind: of a folder's maps.
+        folder: the images', which that of the maps mirrors: a map has its image's path there, whatever its suffix.
+        images: of the split.
+
+    Raises:
+        ValueError: the source has none, the images are no files, or one of them has no map.
+    """
+    if maps == "source":
+        known = images.label_maps(torch.arange(images.num_images))
+        if known is None:
+            raise ValueError(f"data.maps is source, and {folder} has no maps of its own (scenes have): give a folder of maps")
+        return StackedMaps(known)
+    files = images.source if isinstance(images, CachedImages) else images
+    root = Path(maps).expanduser()
+    if not isinstance(files, FileImages):
+        raise ValueError(f"maps in a folder go by the names of image files, and {folder} is no folder of images: give one")
+    if not root.is_dir():
+        raise ValueError(f"data.maps: there is no folder {maps}: correct the path")
+    found = {
+        path.relative_to(root).with_suffix(""): str(path) for path in sorted(root.rglob("*")) if path.suffix.lower() in SUFFIXES
+    }
+    names = [Path(path).relative_to(Path(folder).expanduser()) for path, _ in files.samples]
+    for name in names:
+        if name.with_suffix("") not in found:
+            raise ValueError(f"{maps} has no map of {name}: save it there as {name.with_suffix('.png')}")
+    return MapFiles([found[name.with_suffix("")] for name in names], kind)

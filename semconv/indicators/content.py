@@ -1,0 +1,216 @@
+"""What can be told of what is seen: of visible pixels alone, whatever stands in hidden ones.
+
+Unlike what is told of the mask, these are not 0 where nothing is masked: they cost something downstream, too.
+"""
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+from semconv.corruption import View
+from semconv.indicators.areas import window_sums
+from semconv.indicators.indicator import Grid, Indicator, Told
+from semconv.indicators.mask import check_windows
+from semconv.masking import spread_mask
+
+
+class VisibleColour(Indicator):
+    """Mean and variance of the colours that are visible in a window round each site: a first guess of what is hidden there.
+
+    Windows are counted in mask cells, round the site's centre; one that is as wide as the image sees the whole of it, several make
+    a pyramid. 0 where the window has no visible cell. In the data's deviations, means from -3 to 3 and variances from 0 to 3, what
+    is beyond being cut off. Channels: of each window a mean and then a variance per colour. Not closed under shifts; a window is
+    cut off where the image ends. Sums over cells are made once per forward, two small matrix products per window and grid.
+
+    Also known as: normalised convolution (Knutsson & Westin, 1993), push-pull (with windows that double).
+
+    Args:
+        windows: sides of the windows in mask cells.
+        colours: colour channels of an image.
+
+    Raises:
+        ValueError: a side is below 1 or listed twice, or there is none; in use: images have another number of colours.
+    """
+
+    per_image, low, high = True, -3.0, 3.0
+    tells: Told = "content"
+
+    def __init__(self, windows: tuple[int, ...] = (3,), colours: int = 3) -> None:
+        super().__init__()
+        self.windows, self.colours = check_windows(windows), colours
+        self.channels = 2 * colours * len(windows)
+
+    def extra_repr(self) -> str:
+        return f"windows={self.windows}, colours={self.colours}"
+
+    def observe(self, view: View) -> Tensor:
+        """Visible cells, the mean and the mean square of their colours: float64 `b 1+2c gh gw`."""
+        if view.pixels.shape[1] != self.colours:
+            raise ValueError(
+                f"VisibleColour is made for {self.colours} colours, images have {view.pixels.shape[1]}: set its colours"
+            )
+        pixels = _cells(view)
+        moments = [pixels.mean((4, 5)), pixels.square().mean((4, 5))]
+        return torch.cat([(~view.mask)[:, None], *moments], dim=1).double()
+
+    def lay(self, observed: Tensor, grid: Grid) -> Tensor:
+        maps = []
+        for window in self.windows:
+            sums, _ = window_sums(observed, grid.height, grid.width, window)
+            visible, first, second = sums.split([1, self.colours, self.colours], dim=1)
+            mean, square = (torch.where(visible > 0, part / visible.clamp(min=1), 0) for part in (first, second))
+            maps += [mean.clamp(self.low, self.high), (square - mean.square()).clamp(0, self.high)]
+        return grid.extend(torch.cat(maps, dim=1).float())
+
+
+class VisibleEdges(Indicator):
+    """How strong edges are and which way brightness rises: Sobel's filter wherever its 3 x 3 pixels are all visible, else 0.
+
+    The filter never looks at a hidden pixel, so that the border of a masked cell is no edge; nor beyond the image. Strength (0 to
+    1), rise to the right and rise downwards (-1 to 1), in the data's deviations per pixel, of the mean over colours, what is beyond
+    being cut off; each site says the mean over its pixels. Not closed under shifts. Made once per forward at every pixel, one mean
+    per grid.
+    """
+
+    channels, per_image, low, high = 3, True, -1.0, 1.0
+    tells: Told = "content"
+
+    def observe(self, view: View) -> Tensor:
+        hidden = spread_mask(view.mask, (view.pixels.shape[2], view.pixels.shape[3]))
+        brightness = torch.where(hidden, 0, view.pixels.float()).mean(1, keepdim=True)
+        right, down = _smooth(_rise(brightness, 3), 2), _smooth(_rise(brightness, 2), 3)
+        strength = (right.square() + down.square()).sqrt()
+        seen = F.max_pool2d(hidden.float(), 3, stride=1) == 0
+        maps = torch.cat([strength, right, down], dim=1).clamp(self.low, self.high)
+        return F.pad(torch.where(seen, maps, 0), (1, 1, 1, 1))
+
+
+class VisibleClusters(Indicator):
+    """To which of a few clusters of the image's visible cells each site belongs: a map of its regions, 0 or 1 per cluster.
+
+    k-means of the cells' mean colour and mean gradient (absolute differences of neighbouring pixels within the cell, to the right
+    and downwards), per image: begun at quantiles of brightness, a fixed number of Lloyd's steps, and numbered from dark to bright,
+    so that it is the same whenever it is done and a channel means alike in all images. Hidden cells belong to none; a site of
+    several cells says the share of each cluster. Not closed under shifts. Made once per forward on the grid of cells.
+
+    Args:
+        clusters: how many, one channel each.
+        steps: of Lloyd's algorithm.
+
+    Raises:
+        ValueError: there are fewer than two clusters, or steps are negative.
+    """
+
+    per_image, low, high = True, 0.0, 1.0
+    tells: Told = "content"
+
+    def __init__(self, clusters: int = 4, steps: int = 5) -> None:
+        super().__init__()
+        if clusters < 2 or steps < 0:
+            raise ValueError(f"clusters is {clusters} and steps {steps}: give at least 2 clusters, and steps of 0 or more")
+        self.channels, self.steps = clusters, steps
+
+    def extra_repr(self) -> str:
+        return f"clusters={self.channels}, steps={self.steps}"
+
+    @torch.no_grad()
+    def observe(self, view: View) -> Tensor:
+        cells = rearrange(_describe(view), "b d gh gw -> b (gh gw) d")
+        visible, colours = ~view.mask.flatten(1), view.pixels.shape[1]
+        brightness = cells[..., :colours].mean(2)
+        order = torch.where(visible, brightness, torch.inf).argsort(dim=1, stable=True)
+        # the middle of each of as many equal parts of the visible cells as there are clusters
+        middles = 2 * torch.arange(self.channels, device=cells.device) + 1
+        ranks = visible.sum(1, keepdim=True) * middles // (2 * self.channels)
+        centres = _take(cells, order.gather(1, ranks))
+        for _ in range(self.steps):
+            members = _members(cells, centres, visible)[..., None]
+            number, total = members.sum(1), (members * cells[:, :, None]).sum(1)
+            centres = torch.where(number > 0, total / number.clamp(min=1), centres)
+        centres = _take(centres, centres[..., :colours].mean(2).argsort(dim=1, stable=True))
+        gh, gw = view.mask.shape[1:]
+        return rearrange(_members(cells, centres, visible).float(), "b (gh gw) k -> b k gh gw", gh=gh, gw=gw)
+
+
+class SelfSimilarity(Indicator):
+    """How much each visible cell is like each of its visible neighbours: local attention as an indicator, 0 to 1.
+
+    exp(-|p - q|^2) of what describes two cells, their mean colour and gradient as in `VisibleClusters`: the weights of attention
+    before they are normalised, one channel per neighbour, in reading order. 0 where either cell is hidden, or lies beyond the
+    image; a site of several cells says their mean. Not closed under shifts. Made once per forward on the grid of cells.
+
+    Also known as: local self-similarity (Shechtman & Irani, 2007), affinity map.
+
+    Args:
+        window: side of the neighbourhood in mask cells.
+
+    Raises:
+        ValueError: the window is not odd, or below 3.
+    """
+
+    per_image, low, high = True, 0.0, 1.0
+    tells: Told = "content"
+
+    def __init__(self, window: int = 3) -> None:
+        super().__init__()
+        if window < 3 or window % 2 == 0:
+            raise ValueError(f"window is {window}: give an odd number of mask cells, 3 or more")
+        self.window, self.channels = window, window**2 - 1
+
+    def extra_repr(self) -> str:
+        return f"window={self.window}"
+
+    def observe(self, view: View) -> Tensor:
+        reach, (rows, columns) = self.window // 2, view.mask.shape[1:]
+        cells, visible = _describe(view), ~view.mask
+        beside, seen = (F.pad(part, (reach,) * 4) for part in (cells, visible))
+        maps = []
+        for i in range(self.window):
+            for j in range(self.window):
+                if (i, j) != (reach, reach):
+                    other = beside[:, :, i : i + rows, j : j + columns]
+                    both = visible & seen[:, i : i + rows, j : j + columns]
+                    maps.append(torch.where(both, (-(cells - other).square().sum(1)).exp(), 0))
+        return torch.stack(maps, dim=1)
+
+
+def _cells(view: View) -> Tensor:
+    """The pixels of every cell, 0 in hidden ones: float32 `b c gh gw p q`."""
+    rows, columns = view.mask.shape[1:]
+    cells = rearrange(view.pixels.float(), "b c (gh p) (gw q) -> b c gh gw p q", gh=rows, gw=columns)
+    return torch.where(view.mask[:, None, :, :, None, None], 0, cells)
+
+
+def _describe(view: View) -> Tensor:
+    """Of every cell the mean colour and the mean absolute difference of neighbours to the right and downwards; 0 of hidden ones:
+    float32 `b c+2 gh gw`."""
+    cells = _cells(view)
+    brightness = cells.mean(1)
+    slopes = [brightness.diff(dim=dim).abs() for dim in (4, 3)]
+    gradient = [slope.sum((3, 4)) / max(1, slope.shape[3] * slope.shape[4]) for slope in slopes]
+    return torch.cat([cells.mean((4, 5)), torch.stack(gradient, dim=1)], dim=1)
+
+
+def _members(cells: Tensor, centres: Tensor, visible: Tensor) -> Tensor:
+    """The nearest centre of each visible cell, the first of equal ones: bool `b n k`."""
+    distance = (cells[:, :, None] - centres[:, None]).square().sum(3)
+    nearest = distance == distance.amin(2, keepdim=True)
+    return nearest & (nearest.cumsum(2) == 1) & visible[..., None]
+
+
+def _take(rows: Tensor, number: Tensor) -> Tensor:
+    """Rows by their numbers: `b n d` and int64 `b k` to `b k d`."""
+    return rows.gather(1, number[..., None].expand(-1, -1, rows.shape[2]))
+
+
+def _rise(x: Tensor, dim: int) -> Tensor:
+    """Half the difference of the two neighbours along a side: one row or column less at either end."""
+    length = x.shape[dim] - 2
+    return (x.narrow(dim, 2, length) - x.narrow(dim, 0, length)) / 2
+
+
+def _smooth(x: Tensor, dim: int) -> Tensor:
+    """Weights 1 2 1 along a side: one row or column less at either end."""
+    length = x.shape[dim] - 2
+    return (x.narrow(dim, 0, length) + 2 * x.narrow(dim, 1, length) + x.narrow(dim, 2, length)) / 4

@@ -1,0 +1,115 @@
+"""Several indicators as one, evaluated on the grid of any layer, each grid once per forward."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from semconv.corruption import View
+from semconv.indicators.indicator import Grid, Indicator, Told
+from semconv.indicators.mask import Mask
+
+Twin = Callable[[Indicator, View, Grid], Tensor]  # what is told in place of an indicator's maps, see semconv.twins
+_MASK = Mask()
+
+
+class Sites(NamedTuple):
+    """Maps of all indicators on one grid."""
+
+    per_image: Tensor  # b k1 h w: what differs between images, the mask first; k1 may be 0
+    shared: Tensor  # 1 k2 h w: what does not; k2 may be 0
+    source: nn.Module | None = None  # what makes `shared` of the grid alone; None where that cannot be relied on
+
+
+class Indicators(nn.Module):
+    """Several indicators as one; called with a view it gives `Signals`.
+
+    Args:
+        parts: the indicators. The mask is put first, and those that differ between images before those that do not.
+
+    Attributes:
+        twin: what is told in place of the truth; None: the truth.
+
+    Raises:
+        ValueError: an indicator is listed twice.
+    """
+
+    def __init__(self, parts: Sequence[Indicator] = ()) -> None:
+        super().__init__()
+        self.twin: Twin | None = None
+        names = [type(part).__name__ for part in parts]
+        if len(set(names)) < len(names) and len({repr(part) for part in parts}) < len(parts):
+            raise ValueError(f"indicators are {', '.join(names)}: list each one once")
+        self.parts = nn.ModuleList(sorted(parts, key=lambda part: (not isinstance(part, Mask), not part.per_image)))
+
+    @property
+    def tells(self) -> frozenset[Told]:
+        return frozenset(part.tells for part in self)
+
+    @property
+    def tell_mask(self) -> bool:
+        """Whether the mask itself is among them."""
+        return any(isinstance(part, Mask) for part in self)
+
+    @property
+    def num_per_image(self) -> int:
+        return sum(part.channels for part in self if part.per_image)
+
+    @property
+    def num_shared(self) -> int:
+        return sum(part.channels for part in self if not part.per_image)
+
+    @property
+    def learn_shared(self) -> bool:
+        """Whether what does not differ between images is learned."""
+        return any(not part.per_image and any(True for _ in part.parameters()) for part in self)
+
+    def __iter__(self):
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def forward(self, view: View) -> "Signals":
+        return Signals(self, view)
+
+
+class Signals:
+    """The indicators of one view, on any grid, each grid computed once."""
+
+    def __init__(self, indicators: Indicators, view: View) -> None:
+        self._indicators, self._view, self._twin = indicators, view, indicators.twin
+        self._mask = next((part for part in indicators if isinstance(part, Mask)), _MASK)
+        self._sites: dict[Grid, Sites] = {}
+        self._masked: dict[Grid, Tensor] = {}
+        self._observed: dict[Indicator, Tensor | None] = {}
+
+    def at(self, grid: Grid) -> Sites:
+        """All maps on a grid."""
+        if grid not in self._sites:
+            per_image, shared = self._join(grid, per_image=True), self._join(grid, per_image=False)
+            changes = self._twin is not None or self._indicators.learn_shared
+            self._sites[grid] = Sites(per_image, shared, None if changes else self._indicators)
+        return self._sites[grid]
+
+    def masked(self, grid: Grid) -> Tensor:
+        """How much of each site is masked, whether or not an indicator says so: float32 `b 1 h w`, from 0 to 1."""
+        if grid not in self._masked:
+            self._masked[grid] = self._maps(self._mask, grid)
+        return self._masked[grid]
+
+    def _maps(self, part: Indicator, grid: Grid) -> Tensor:
+        if self._twin is not None:
+            return self._twin(part, self._view, grid)
+        if part not in self._observed:
+            self._observed[part] = part.observe(self._view)
+        observed = self._observed[part]
+        return part(self._view, grid) if observed is None else part.lay(observed, grid)
+
+    def _join(self, grid: Grid, per_image: bool) -> Tensor:
+        maps = [self._maps(part, grid) for part in self._indicators if part.per_image == per_image]
+        if maps:
+            return torch.cat(maps, dim=1)
+        batch = len(self._view.mask) if per_image else 1
+        return self._view.mask.new_zeros(batch, 0, grid.height + 2 * grid.pad[0], grid.width + 2 * grid.pad[1], dtype=torch.float32)

@@ -1,0 +1,38 @@
+"""Maps that come with images."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from semconv.indicators import ExternalMap
+from tests.indicators.views import ODD, SIZE, STAGES, assert_close, draw_seen, mean_over_sites, on
+
+
+@pytest.mark.parametrize("sites", STAGES + ODD)
+def test_a_site_says_the_share_of_each_class(sites):
+    classes = torch.randint(0, 6, (3, 1, *SIZE), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    view = draw_seen()._replace(external=classes)
+    shares = F.one_hot(classes[:, 0].long(), 6).movedim(3, 1)
+    assert_close(on(ExternalMap(6), view, sites), mean_over_sites(shares, *sites))
+    assert_close(on(ExternalMap(4), view, sites), mean_over_sites(shares[:, :4], *sites))  # classes 4 and 5 do not count
+
+
+@pytest.mark.parametrize("sites", STAGES + ODD)
+def test_a_site_says_its_mean_value(sites):
+    view = draw_seen()
+    assert view.external is not None
+    assert_close(on(ExternalMap(), view, sites), mean_over_sites(view.external, *sites))
+
+
+@pytest.mark.parametrize(
+    ("external", "remedy"), [(None, r"give data\.init_args\.maps"), (torch.zeros(3, 1, *SIZE, dtype=torch.uint8), "num_classes")]
+)
+def test_what_is_not_there_is_said_in_one_line(external, remedy):
+    with pytest.raises(ValueError, match=remedy) as caught:
+        on(ExternalMap(), draw_seen()._replace(external=external), (4, 6))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_class_is_refused():
+    with pytest.raises(ValueError, match="give at least 1"):
+        ExternalMap(0)
