@@ -195,6 +195,14 @@ def convolve_extended(convolution: nn.Conv2d, extended: Tensor) -> Tensor:
     )
 
 
+def convolve_with(convolution: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve as a convolution does, with another kernel."""
+    padding = convolution.padding
+    if convolution.padding_mode != "zeros":
+        x, padding = input_grid(convolution, x).extend(x), (0, 0)
+    return F.conv2d(x, weight, bias, convolution.stride, padding, convolution.dilation, convolution.groups)
+
+
 def require_signals(mechanism: Mechanism, indicators: Indicators, mask: bool = False) -> None:
     """Refuse a mechanism that has nothing to tell.
 

@@ -5,8 +5,8 @@ of any layer, each once per forward.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -148,13 +148,18 @@ class Indicators(nn.Module):
 
 
 class Signals:
-    """The indicators of one view, on any grid, each grid computed once."""
+    """The indicators of one view, on any grid, each grid computed once.
+
+    Attributes:
+        carried: what mechanisms pass on to later layers of this forward, under keys of their own. No module keeps it.
+    """
 
     def __init__(self, indicators: Indicators, view: View) -> None:
         self._indicators, self._view, self._twin = indicators, view, indicators.twin
         self._mask = next((part for part in indicators if isinstance(part, Mask)), _MASK)
         self._sites: dict[Grid, Sites] = {}
         self._masked: dict[Grid, Tensor] = {}
+        self.carried: dict[Hashable, Any] = {}
 
     def at(self, grid: Grid) -> Sites:
         """All maps on a grid."""
@@ -169,6 +174,11 @@ class Signals:
         if grid not in self._masked:
             self._masked[grid] = self._maps(self._mask, grid)
         return self._masked[grid]
+
+    def masks_whole(self, grid: Grid) -> bool:
+        """Whether it is certain, by its sides alone, that each site of a grid is masked wholly or not at all."""
+        rows, columns = self._view.mask.shape[1:]
+        return self._twin is None and grid.height % rows == 0 and grid.width % columns == 0
 
     def _maps(self, part: Indicator, grid: Grid) -> Tensor:
         return part(self._view, grid) if self._twin is None else self._twin(part, self._view, grid)
