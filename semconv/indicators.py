@@ -175,10 +175,15 @@ class Signals:
             self._masked[grid] = self._maps(self._mask, grid)
         return self._masked[grid]
 
+    @property
+    def truthful(self) -> bool:
+        """Whether it is the truth that is told, and no twin's signals."""
+        return self._twin is None
+
     def masks_whole(self, grid: Grid) -> bool:
         """Whether it is certain, by its sides alone, that each site of a grid is masked wholly or not at all."""
         rows, columns = self._view.mask.shape[1:]
-        return self._twin is None and grid.height % rows == 0 and grid.width % columns == 0
+        return self.truthful and grid.height % rows == 0 and grid.width % columns == 0
 
     def _maps(self, part: Indicator, grid: Grid) -> Tensor:
         return part(self._view, grid) if self._twin is None else self._twin(part, self._view, grid)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from semconv.convolution import Mechanism, SignalConv2d, input_grid, output_grid, require_signals
+from semconv.convolution import Mechanism, SignalConv2d, input_grid, output_grid, require_signals, spread
 from semconv.indicators import Grid, Indicators, Signals
 
 Border = Literal["valid", "invalid"]
@@ -79,7 +79,10 @@ class Partial(Mechanism):
         if self.power:
             y = y * windows.weight.to(y.dtype)
         # where a window is empty y is 0 already, and what is added must be
-        return y if added is None else torch.addcmul(y, added.to(y.dtype), windows.full.to(y.dtype))
+        if added is None:
+            return y
+        added = spread(added.to(y.dtype), y) if len(added) == 1 else added.to(y.dtype)
+        return torch.addcmul(y, added, windows.full.to(y.dtype))
 
     def _convolve(self, convolution: nn.Conv2d, x: Tensor, grid: Grid) -> Tensor:
         mode = "zeros" if self.border == "invalid" else grid.mode

@@ -10,7 +10,7 @@ from semconv.encoders import Geometry, SemanticCNN
 from semconv.encoders.encoder import count_parameters
 from semconv.indicators import Coordinates, Mask
 from semconv.mechanisms import Channels, Gated, Plain
-from tests.oracles import CHANNELS, SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
+from tests.oracles import CHANNELS, MODES, SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
 
 
 def sigmoid(x: Tensor) -> Tensor:
@@ -19,23 +19,26 @@ def sigmoid(x: Tensor) -> Tensor:
 
 @every_geometry
 def test_an_answer_of_pixels_and_signals_is_weighed_by_a_gate_of_both(kernel, stride, groups, mode):
-    view, amount = draw_view(), kernel // 2
+    view = draw_view((8, 16))
     module, indicators = build(Gated, None, kernel, stride, groups, mode)
     plain, told = module.convolution, learned(module, "told.weight")
-    x, m = pad(view.pixels, amount, mode), signal_map(view.mask, *SIZE, amount, mode)
+    x = pad(view.pixels, kernel // 2, mode)
+    m = signal_map(view.mask, 8 // stride, 16 // stride, 1, mode)
+    answer = convolve(x, plain.weight, plain.bias, stride, groups) + convolve(m, told[:CHANNELS])
+    gate = convolve(x, learned(module, "gate.weight"), learned(module, "gate.bias"), stride, groups)
+    gate = gate + convolve(m, told[CHANNELS:])
+    assert_same(module(view.pixels, indicators(view)), (answer * 2 * sigmoid(gate)).detach())
 
-    def both(weight: Tensor, told: Tensor, bias: Tensor | None) -> Tensor:
-        if groups == 1:
-            return convolve(torch.cat([x, m], 1), torch.cat([weight, told], 1), bias, stride)
-        parts = [
-            convolve(torch.cat([x[:, c : c + 1], m], 1), torch.cat([weight[c : c + 1], told[c : c + 1]], 1), None, stride)
-            for c in range(groups)
-        ]
-        assert bias is not None
-        return torch.cat(parts, 1) + bias.view(1, -1, 1, 1)
 
-    answer = both(plain.weight.detach(), told[:CHANNELS], plain.bias)
-    gate = both(learned(module, "gate.weight"), told[CHANNELS:], learned(module, "gate.bias"))
+@pytest.mark.parametrize("mode", MODES)
+def test_at_a_kernel_of_3_both_read_the_concatenation(mode):
+    view = draw_view()
+    module, indicators = build(Gated, mode=mode)
+    plain, told = module.convolution, learned(module, "told.weight")
+    both = torch.cat([pad(view.pixels, 1, mode), signal_map(view.mask, *SIZE, 1, mode)], 1)
+    answer = convolve(both, torch.cat([plain.weight, told[:CHANNELS]], 1), plain.bias)
+    weight = torch.cat([learned(module, "gate.weight"), told[CHANNELS:]], 1)
+    gate = convolve(both, weight, learned(module, "gate.bias"))
     assert_same(module(view.pixels, indicators(view)), (answer * 2 * sigmoid(gate)).detach())
 
 
