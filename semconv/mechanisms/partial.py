@@ -141,7 +141,7 @@ class _Visible(NamedTuple):
 
     def keep(self, x: Tensor) -> Tensor:
         """The visible share of each site of x; what is not visible leaves no trace, NaN included."""
-        x = x.masked_fill(self.share == 0, 0)
+        x = torch.where(self.share == 0, 0, x)  # masked_fill would leave the channels-last layout
         return x if self.whole else x * self.share.to(x.dtype)
 
 
