@@ -136,7 +136,8 @@ class SignalConv2d(nn.Module):
         if sites.per_image.shape[1]:
             total = self._convolve(sites.per_image, self.weight[:, : self.num_per_image])
         if sites.shared.shape[1]:
-            total = total + self._shared(sites, grid)
+            shared = self._shared(sites, grid)
+            total = total + spread(shared, total) if isinstance(total, Tensor) else shared
         return total
 
     def train(self, mode: bool = True) -> Self:
@@ -161,6 +162,13 @@ class SignalConv2d(nn.Module):
         return kept.result
 
     def _convolve(self, signals: Tensor, weight: Tensor) -> Tensor:
+        if signals.shape[1] == 1:
+            # one channel has both layouts; said to be channels-last, as features are, the answer is so too, several times as fast
+            batch, _, height, width = signals.shape
+            signals = signals.contiguous()
+            signals = signals.as_strided((batch, 1, height, width), (height * width, 1, width, 1))
+        else:
+            signals = signals.contiguous(memory_format=torch.channels_last)
         return F.conv2d(signals.to(weight.dtype), weight, stride=self.stride, dilation=self.dilation)
 
 
@@ -173,6 +181,13 @@ class _Kept(NamedTuple):
     result: Tensor
 
 
+def spread(shared: Tensor, x: Tensor) -> Tensor:
+    """A map `1 c h w` for each image of x, `b c h w`: without a copy, and so that its gradient is summed in the layout of x."""
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return shared.expand(len(x), -1, -1, -1)
+    return shared.permute(0, 2, 3, 1).expand(len(x), -1, -1, -1).permute(0, 3, 1, 2)
+
+
 def input_grid(convolution: nn.Conv2d, x: Tensor) -> Grid:
     """The grid that a convolution reads, its padding included."""
     return Grid(x.shape[2], x.shape[3], convolution.padding, convolution.padding_mode)  # type: ignore[arg-type]
@@ -183,16 +198,24 @@ def output_grid(y: Tensor) -> Grid:
     return Grid(y.shape[2], y.shape[3])
 
 
-def convolve_extended(convolution: nn.Conv2d, extended: Tensor) -> Tensor:
+def convolve_extended(convolution: nn.Conv2d, extended: Tensor, bias: bool = True) -> Tensor:
     """Convolve an input whose padding has been added already."""
     return F.conv2d(
         extended,
         convolution.weight,
-        convolution.bias,
+        convolution.bias if bias else None,
         convolution.stride,
         dilation=convolution.dilation,
         groups=convolution.groups,
     )
+
+
+def convolve_with(convolution: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve as a convolution does, with another kernel."""
+    padding = convolution.padding
+    if convolution.padding_mode != "zeros":
+        x, padding = input_grid(convolution, x).extend(x), (0, 0)
+    return F.conv2d(x, weight, bias, convolution.stride, padding, convolution.dilation, convolution.groups)
 
 
 def require_signals(mechanism: Mechanism, indicators: Indicators, mask: bool = False) -> None:

@@ -213,12 +213,11 @@ def test_a_functional_call_with_other_weights_uses_them(mechanism):
     module, indicators = build(mechanism)
     module.eval()
     before, view = look(module, indicators), draw_view()
-    arguments = view.pixels, indicators(view)
     told = {name: parameter for name, parameter in module.named_parameters() if name.startswith("mechanism")}
     weights: dict[str, Tensor] = {name: double(parameter) for name, parameter in told.items()}
     with torch.no_grad():
-        after = torch.func.functional_call(module, weights, arguments)
-    assert torch.equal(after, torch.func.functional_call(module, weights, arguments).detach())
+        after = torch.func.functional_call(module, weights, (view.pixels, indicators(view)))
+    assert torch.equal(after, torch.func.functional_call(module, weights, (view.pixels, indicators(view))).detach())
     assert torch.equal(look(module, indicators), before)
 
 

@@ -1,7 +1,7 @@
 """Several indicators as one, evaluated on the grid of any layer, each grid once per forward."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,11 @@ class Indicators(nn.Module):
 
 
 class Signals:
-    """The indicators of one view, on any grid, each grid computed once."""
+    """The indicators of one view, on any grid, each grid computed once.
+
+    Attributes:
+        carried: what mechanisms pass on to later layers of this forward, under keys of their own. No module keeps it.
+    """
 
     def __init__(self, indicators: Indicators, view: View) -> None:
         self._indicators, self._view, self._twin = indicators, view, indicators.twin
@@ -84,6 +88,7 @@ class Signals:
         self._sites: dict[Grid, Sites] = {}
         self._masked: dict[Grid, Tensor] = {}
         self._observed: dict[Indicator, Tensor | None] = {}
+        self.carried: dict[Hashable, Any] = {}
 
     def at(self, grid: Grid) -> Sites:
         """All maps on a grid."""
@@ -98,6 +103,16 @@ class Signals:
         if grid not in self._masked:
             self._masked[grid] = self._maps(self._mask, grid)
         return self._masked[grid]
+
+    @property
+    def truthful(self) -> bool:
+        """Whether it is the truth that is told, and no twin's signals."""
+        return self._twin is None
+
+    def masks_whole(self, grid: Grid) -> bool:
+        """Whether it is certain, by its sides alone, that each site of a grid is masked wholly or not at all."""
+        rows, columns = self._view.mask.shape[1:]
+        return self.truthful and grid.height % rows == 0 and grid.width % columns == 0
 
     def _maps(self, part: Indicator, grid: Grid) -> Tensor:
         if self._twin is not None:

@@ -3,7 +3,21 @@
 from semconv.convolution import Mechanism, Plain
 from semconv.mechanisms.appended import AppendedValues
 from semconv.mechanisms.channels import Channels
+from semconv.mechanisms.film import FiLM
+from semconv.mechanisms.gated import Gated
 from semconv.mechanisms.mask_token import MaskToken
 from semconv.mechanisms.overlay import OverlayAdd, OverlayReplace
+from semconv.mechanisms.partial import Partial
 
-__all__ = ["AppendedValues", "Channels", "MaskToken", "Mechanism", "OverlayAdd", "OverlayReplace", "Plain"]
+__all__ = [
+    "AppendedValues",
+    "Channels",
+    "FiLM",
+    "Gated",
+    "MaskToken",
+    "Mechanism",
+    "OverlayAdd",
+    "OverlayReplace",
+    "Partial",
+    "Plain",
+]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from semconv.convolution import Mechanism, SignalConv2d, convolve_extended, input_grid, require_signals
+from semconv.convolution import Mechanism, SignalConv2d, convolve_extended, input_grid, require_signals, spread
 from semconv.indicators import Grid, Indicators, Signals
 
 
@@ -19,11 +19,27 @@ class OverlayAdd(Mechanism):
         super().__init__()
         require_signals(self, indicators)
         self.told = SignalConv2d(indicators.num_per_image, indicators.num_shared, convolution.in_channels)
+        self.follows = all(part.tells == "mask" for part in indicators if part.per_image)
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         grid = input_grid(convolution, x)
+        if self.follows and signals.truthful:
+            return self._convolve_apart(convolution, x, signals, grid)
         overlay = self.told(signals.at(grid), grid)
         return convolve_extended(convolution, grid.extend(x) + _like(overlay, x))
+
+    def _convolve_apart(self, convolution: nn.Conv2d, x: Tensor, signals: Signals, grid: Grid) -> Tensor:
+        """The same, where padding continues what differs between images as the indicators do: what does not is convolved once."""
+        bare = Grid(grid.height, grid.width)
+        sites = signals.at(bare)
+        if sites.per_image.shape[1]:
+            x = x + _like(self.told(sites._replace(shared=sites.shared[:, :0]), bare), x)
+        y = convolution(x)
+        sites = signals.at(grid)
+        if sites.shared.shape[1]:
+            overlay = self.told(sites._replace(per_image=sites.per_image[:, :0]), grid)
+            y = y + spread(convolve_extended(convolution, overlay, bias=False), y)
+        return y
 
 
 class OverlayReplace(Mechanism):
@@ -42,6 +58,9 @@ class OverlayReplace(Mechanism):
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         grid = input_grid(convolution, x)
+        if signals.truthful and (grid.mode == "zeros" or not self.token.told):
+            # padding leaves the same beyond the border
+            return convolution(self.token(x, signals, Grid(grid.height, grid.width)))
         return convolve_extended(convolution, self.token(grid.extend(x), signals, grid))
 
 
@@ -65,7 +84,8 @@ class Token(nn.Module):
         sites = signals.at(grid)
         # the mask stands first among the signals, and says nothing more where it is 1
         told = self.told(sites._replace(per_image=sites.per_image[:, 1:]), grid) if self.told else 0.0
-        return x * (1 - masked) + _like(self.vector + told, x) * masked
+        token = _like(self.vector + told, x)
+        return torch.lerp(x, spread(token, x) if len(token) == 1 else token, masked)
 
 
 def _like(values: Tensor, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from semconv.convolution import MechanismFactory, SemanticConv2d
 from semconv.corruption import View
 from semconv.indicators import Coordinates, Indicators, Mask
 from semconv.masking import spread_mask
-from semconv.mechanisms import AppendedValues, Channels, MaskToken, OverlayAdd, OverlayReplace
+from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
 from tests.oracles import CHANNELS, MODES, assert_same, build, draw_view, every_geometry, learned, randomise
 
 PLAIN_AT_FIRST: dict[str, MechanismFactory] = {
@@ -23,8 +23,17 @@ PLAIN_AT_FIRST: dict[str, MechanismFactory] = {
     "scalar edge": functools.partial(AppendedValues, place="edge"),
     "one-hot edge": functools.partial(AppendedValues, encoding="one-hot", place="edge"),
     "embedding edge": functools.partial(AppendedValues, encoding="embedding", place="edge"),
+    "film": FiLM,
+    "gated": Gated,
 }
-ALL: dict[str, MechanismFactory] = {**PLAIN_AT_FIRST, "overlay replace": OverlayReplace, "mask token": MaskToken}
+ALL: dict[str, MechanismFactory] = {
+    **PLAIN_AT_FIRST,
+    "overlay replace": OverlayReplace,
+    "mask token": MaskToken,
+    "partial": Partial,
+}
+# a gate sees the pixels, too; and a partial convolution adds its bias apart, which rounds in another way (see their own tests)
+SILENT = [name for name in ALL if name not in ("gated", "partial")]
 
 
 def zero_filled(view: View) -> Tensor:
@@ -138,10 +147,10 @@ def test_a_replacing_overlay_is_zero_fill_and_a_mask_channel_with_a_tied_kernel(
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("mechanism", ALL.values(), ids=ALL.keys())
-def test_a_mask_that_masks_nothing_costs_nothing(mechanism, mode):
+@pytest.mark.parametrize("name", SILENT)
+def test_a_mask_that_masks_nothing_costs_nothing(name, mode):
     view = draw_view((8, 16), count=0)
-    module, indicators = build(mechanism, [Mask()], mode=mode)
+    module, indicators = build(ALL[name], [Mask()], mode=mode)
     assert torch.equal(module(view.pixels, indicators(view)), module.convolution(view.pixels))
 
 

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from semconv.convolution import SemanticConv2d
 from semconv.corruption import View
-from semconv.indicators import Coordinates, Grid, Indicator, Mask
+from semconv.indicators import Coordinates, Grid, Indicator, Mask, Signals
 from semconv.mechanisms import OverlayAdd, OverlayReplace
-from tests.oracles import SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
+from semconv.twins import Constant
+from tests.oracles import MODES, SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
 
 
 class Flipped(Indicator):
@@ -97,4 +98,29 @@ def test_a_token_carries_what_else_is_told_of_the_image():
     signals = signal_map(view.mask, *SIZE, 1)
     flipped = signal_map(view.mask.flip(1), *SIZE, 1)[:, :1]
     x = lay(module, pad(view.pixels, 1, "zeros"), torch.cat([signals[:, :1], flipped, signals[:, 1:]], 1))
+    assert_same(module(view.pixels, indicators(view)), convolve(x, module.convolution.weight, module.convolution.bias))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mechanism", [OverlayAdd, OverlayReplace])
+def test_what_is_left_to_padding_is_what_would_be_laid_there(mechanism, mode, monkeypatch):
+    """An overlay is computed without its padding where that makes no difference."""
+    view = draw_view((8, 16))
+    module, indicators = build(mechanism, None, 5, mode=mode)
+    short = module(view.pixels, indicators(view))
+    monkeypatch.setattr(Signals, "truthful", False)
+    assert_same(module(view.pixels, indicators(view)), short)
+
+
+@pytest.mark.parametrize("mechanism", [OverlayAdd, OverlayReplace])
+def test_a_twin_is_laid_on_the_padding_too(mechanism):
+    """Constant says 1 beyond the border, where the mask itself is 0."""
+    view = draw_view()
+    module, indicators = build(mechanism, [Mask()])
+    indicators.twin = Constant()
+    x = pad(view.pixels, 1, "zeros")
+    vector = (learned(module, "told.weight")[:, 0] if mechanism is OverlayAdd else learned(module, "token.vector")[0]).view(
+        1, -1, 1, 1
+    )
+    x = x + vector if mechanism is OverlayAdd else vector.expand_as(x)
     assert_same(module(view.pixels, indicators(view)), convolve(x, module.convolution.weight, module.convolution.bias))

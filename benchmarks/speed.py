@@ -1,0 +1,155 @@
+"""What telling costs: the time of a training step of each mechanism against plain's of the same parameters, as a Markdown table.
+
+    python benchmarks/speed.py                                   # all mechanisms at stem, stages, all
+    python benchmarks/speed.py FiLM Partial --depths all --rounds 9
+
+Plain and told take turns in one process, step by step; a ratio is the median over pairs. A step is the encoder's alone, forward,
+backward and AdamW, on zero-filled images, told mask and coordinates: decoder, objective and data, which all share, would dilute it.
+Parameters and operations of a training step stand beside, over plain's. A mechanism that refuses a depth says why.
+"""
+
+import argparse
+import inspect
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semconv import mechanisms
+from semconv.convolution import Mechanism, MechanismFactory, Plain
+from semconv.corruption import View, ZeroFill
+from semconv.cost import count_training_flops
+from semconv.encoders import Geometry, SemanticCNN, initialise
+from semconv.encoders.encoder import count_parameters
+from semconv.hashing import make_keys
+from semconv.indicators import Coordinates, Mask
+from semconv.masking import RandomMasker
+
+DEPTHS = ("stem", "stages", "all")
+TOLD: dict[str, MechanismFactory] = {
+    name: member
+    for name in mechanisms.__all__
+    if inspect.isclass(member := getattr(mechanisms, name)) and issubclass(member, Mechanism) and not inspect.isabstract(member)
+    if member is not Plain
+}
+
+
+class Steps:
+    """Training steps of an encoder on one view.
+
+    Args:
+        encoder: is trained to say nothing.
+        view: what it sees.
+    """
+
+    def __init__(self, encoder: SemanticCNN, view: View) -> None:
+        self.encoder, self.view = encoder.to(view.pixels.device).train(), view
+        self.optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-4, fused=True)
+
+    def __call__(self, number: int) -> float:
+        """Seconds that some steps take."""
+        begin = _now(self.view.pixels)
+        for _ in range(number):
+            self.optimizer.zero_grad()
+            self.encoder(self.view).features.square().mean().backward()
+            self.optimizer.step()
+        return _now(self.view.pixels) - begin
+
+
+def make_view(geometry: Geometry, batch: int, ratio: float, device: str) -> View:
+    """Random images, of which a share is hidden."""
+    masker = RandomMasker(ratio)
+    keys = make_keys(0, torch.arange(batch))
+    count = masker.count(geometry.grid[0] * geometry.grid[1])
+    images = torch.randn(batch, geometry.channels, *geometry.size, generator=torch.Generator().manual_seed(0))
+    mask = masker(keys, geometry.grid, count)
+    return View(ZeroFill()(images, mask, count, keys).to(device), mask.to(device), count)
+
+
+def compare(plain: Steps, told: Steps, steps: int, rounds: int) -> float:
+    """Seconds of told over plain's: the median over pairs, the order turned round in every other, after one to warm up."""
+    ratios = []
+    for number in range(rounds + 1):
+        pair = (plain, told) if number % 2 else (told, plain)
+        seconds = {each: each(steps) for each in pair}
+        ratios.append(seconds[told] / seconds[plain])
+    return statistics.median(ratios[1:])
+
+
+def measure(given: argparse.Namespace) -> list[list[str]]:
+    """A row for each mechanism: its name, then a cell for each depth."""
+    geometry = Geometry(3, (given.side, given.side), given.cell)
+    view = make_view(geometry, given.batch, given.ratio, given.device)
+    plain = make_steps(Plain, "all", given.size, geometry, view)
+    costs = _costs(plain)
+    rows = []
+    for name in given.mechanisms or TOLD:
+        row = [name]
+        for depth in given.depths:
+            try:
+                told = make_steps(TOLD[name], depth, given.size, geometry, view)
+            except ValueError as refused:
+                row.append(str(refused))
+                continue
+            parameters, flops = (own / theirs for own, theirs in zip(_costs(told), costs, strict=True))
+            row.append(f"{compare(plain, told, given.steps, given.rounds):.2f} ({parameters:.3f}, {flops:.2f})")
+        rows.append(row)
+    return rows
+
+
+def make_steps(mechanism: MechanismFactory, depth: Any, size: Any, geometry: Geometry, view: View) -> Steps:
+    encoder = SemanticCNN(geometry, size, [Mask(), Coordinates()], mechanism, depth)
+    initialise(encoder, 0)
+    return Steps(encoder, view)
+
+
+def table(rows: list[list[str]], depths: list[str]) -> str:
+    """Markdown: times, with parameters and operations in brackets."""
+    head = ["mechanism", *(f"{depth}: time (parameters, FLOPs)" for depth in depths)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def _costs(steps: Steps) -> tuple[int, int]:
+    return count_parameters(steps.encoder), count_training_flops(steps.encoder, steps.view)
+
+
+def _now(tensor: Tensor) -> float:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+    return time.perf_counter()
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mechanisms", nargs="*", metavar="MECHANISM", help=f"{', '.join(TOLD)}; default: all")
+    parser.add_argument("--depths", nargs="+", choices=DEPTHS, default=list(DEPTHS), help="where the network is told")
+    parser.add_argument("--size", default="tiny", help="of the encoder")
+    parser.add_argument("--side", type=int, default=32, help="of the images, in pixels")
+    parser.add_argument("--cell", type=int, default=4, help="side of a mask cell, in pixels")
+    parser.add_argument("--ratio", type=float, default=0.75, help="share of the cells that is hidden")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=1, help="at a turn")
+    parser.add_argument("--rounds", type=int, default=7, help="of turns, of which the median is taken")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    given = parser.parse_args(words)
+    if unknown := [name for name in given.mechanisms if name not in TOLD]:
+        parser.error(f"there is no mechanism {unknown[0]}: choose among {', '.join(TOLD)}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(given.threads)
+    try:
+        rows = measure(given)
+    finally:
+        torch.set_num_threads(threads)
+    device = torch.cuda.get_device_name() if given.device.startswith("cuda") else f"CPU, {given.threads} threads"
+    print(
+        f"Size {given.size}, {given.side} x {given.side} pixels, cells of {given.cell}, ratio {given.ratio}, batch {given.batch}, "
+        f"{device}, torch {torch.__version__}, medians of {given.rounds} rounds of {given.steps}; plain is 1.\n"
+    )
+    print(table(rows, given.depths))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,343 @@
+"""Partial convolutions against loops over every tap of every window."""
+
+import functools
+import itertools
+import math
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from semconv.convolution import MechanismFactory, SemanticConv2d
+from semconv.corruption import View
+from semconv.encoders import Geometry, SemanticCNN
+from semconv.indicators import Coordinates, Indicators, Mask
+from semconv.mechanisms import Partial
+from semconv.mechanisms.partial import Border, Update
+from semconv.twins import Constant, make_twin
+from tests.oracles import (
+    BATCH,
+    CHANNELS,
+    MODES,
+    SIZE,
+    assert_same,
+    build,
+    coordinate_map,
+    draw,
+    draw_mask,
+    draw_view,
+    every_geometry,
+    learned,
+    mask_map,
+    randomise,
+    source,
+)
+
+POWERS = (0, 0.5, 1)
+
+every_border = pytest.mark.parametrize("border", get_args(Border))
+every_power = pytest.mark.parametrize("power", POWERS)
+every_update = pytest.mark.parametrize("update", get_args(Update))
+
+
+def partial(power: float = 1.0, border: Border = "valid", update: Update = "none") -> MechanismFactory:
+    return functools.partial(Partial, power=power, border=border, update=update)
+
+
+def read(i: int, j: int, size: tuple[int, int], mode: Any, border: str) -> tuple[int, int] | bool:
+    """Which site a tap reads; where it reads none, whether what it finds counts as visible."""
+    if border == "invalid" and not (0 <= i < size[0] and 0 <= j < size[1]):
+        return False
+    row, column = source(i, size[0], mode), source(j, size[1], mode)
+    return True if row is None or column is None else (row, column)
+
+
+def slow(
+    convolution: nn.Conv2d, x: Tensor, visible: Tensor, power: float = 1.0, border: str = "valid", told: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The answer and how many sites each window sees, one number at a time.
+
+    `told` is what is added to the bias at each output site, `1 c h w`.
+    """
+    (kh, kw), (sh, sw), (dh, dw) = convolution.kernel_size, convolution.stride, convolution.dilation
+    assert isinstance(convolution.padding, tuple)
+    ph, pw = convolution.padding
+    weight, groups = convolution.weight.detach(), convolution.groups
+    height = (x.shape[2] + 2 * ph - (kh - 1) * dh - 1) // sh + 1
+    width = (x.shape[3] + 2 * pw - (kw - 1) * dw - 1) // sw + 1
+    out = torch.zeros(len(x), len(weight), height, width, dtype=torch.float64)
+    count = torch.zeros(len(x), 1, height, width, dtype=torch.float64)
+    inputs, outputs = x.shape[1] // groups, len(weight) // groups
+    for b, i, j in itertools.product(range(len(x)), range(height), range(width)):
+        for di, dj in itertools.product(range(kh), range(kw)):
+            place = read(i * sh + di * dh - ph, j * sw + dj * dw - pw, (x.shape[2], x.shape[3]), convolution.padding_mode, border)
+            if isinstance(place, bool):
+                count[b, 0, i, j] += place
+                continue
+            share = visible[b, 0, place[0], place[1]]
+            if share == 0:
+                continue
+            count[b, 0, i, j] += share
+            for group in range(groups):
+                o, c = slice(group * outputs, (group + 1) * outputs), slice(group * inputs, (group + 1) * inputs)
+                out[b, o, i, j] += weight[o, :, di, dj] @ (share * x[b, c, place[0], place[1]])
+        n = count[b, 0, i, j].item()
+        if n == 0:
+            out[b, :, i, j] = 0
+            continue
+        out[b, :, i, j] *= (kh * kw / n) ** power
+        if convolution.bias is not None:
+            out[b, :, i, j] += convolution.bias.detach()
+        if told is not None:
+            out[b, :, i, j] += told[0, :, i, j]
+    return out, count
+
+
+def visible_map(view: View, height: int, width: int) -> Tensor:
+    return 1 - mask_map(view.mask, height, width)
+
+
+@every_geometry
+def test_visible_sites_alone_are_read_and_made_up_for(kernel, stride, groups, mode):
+    view = draw_view(count=13)
+    borders: dict[Border, float] = {"valid": 1, "invalid": 0.5}
+    for border, power in borders.items():
+        module, indicators = build(partial(power, border), [Mask()], kernel, stride, groups, mode)
+        expected, _ = slow(module.convolution, view.pixels, visible_map(view, *SIZE), power, border)
+        assert_same(module(view.pixels, indicators(view)), expected)
+
+
+@every_border
+@every_power
+@pytest.mark.parametrize("mode", MODES)
+def test_powers_and_borders(mode, power, border):
+    view = draw_view(count=14)
+    module, indicators = build(partial(power, border), [Mask()], mode=mode)
+    expected, count = slow(module.convolution, view.pixels, visible_map(view, *SIZE), power, border)
+    assert (count == 0).any()
+    assert_same(module(view.pixels, indicators(view)), expected)
+
+
+@every_border
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": (3, 5), "padding": (1, 2)},
+        {"kernel_size": 3, "padding": 2, "dilation": 2},
+        {"kernel_size": (1, 3), "padding": (0, 3), "dilation": (1, 3), "stride": (2, 1)},
+        {"kernel_size": 4, "padding": 1, "stride": 3},
+        {"kernel_size": 3, "padding": 1, "groups": 2, "bias": False},
+        {"kernel_size": 2, "padding": 0, "stride": 2},
+    ],
+    ids=str,
+)
+def test_any_convolution_can_be_partial(options, mode, border):
+    view, indicators = draw_view((8, 8), count=13), Indicators([Mask()])
+    convolution = nn.Conv2d(CHANNELS, 6, padding_mode=mode, **options).double()
+    mechanism = partial(1, border)(convolution, indicators)
+    expected, _ = slow(convolution, view.pixels, visible_map(view, 8, 8), 1, border)
+    assert_same(mechanism(convolution, view.pixels, indicators(view)), expected)
+
+
+@every_border
+@every_power
+def test_a_site_that_is_masked_in_part_counts_in_part(power, border):
+    view = View(draw(BATCH, CHANNELS, 4, 8), draw_mask(BATCH, (16, 16), 200), 200)
+    module, indicators = build(partial(power, border), [Mask()])
+    visible = visible_map(view, 4, 8)
+    assert ((visible > 0) & (visible < 1)).any()
+    expected, _ = slow(module.convolution, view.pixels, visible, power, border)
+    assert_same(module(view.pixels, indicators(view)), expected)
+
+
+@every_border
+def test_position_is_told_beside_the_bias_where_something_is_visible(border):
+    view = draw_view(count=14)
+    module, indicators = build(partial(1, border), None)
+    told = torch.einsum("bkhw,ok->bohw", coordinate_map(*SIZE), learned(module, "told.weight")[:, :, 0, 0])
+    expected, _ = slow(module.convolution, view.pixels, visible_map(view, *SIZE), 1, border, told)
+    assert_same(module(view.pixels, indicators(view)), expected)
+
+
+class Several(nn.Module):
+    """Told convolutions, the last two at half resolution, with activations and skips between them."""
+
+    def __init__(self, mechanism: MechanismFactory) -> None:
+        super().__init__()
+        self.indicators = Indicators([Mask()])
+        make = functools.partial(SemanticConv2d, indicators=self.indicators, mechanism=mechanism)
+        first = [make(CHANNELS, CHANNELS, 3), make(CHANNELS, CHANNELS, 3)]
+        self.layers = nn.ModuleList([*first, make(CHANNELS, 2, 3, stride=2), make(2, 2, 3)])
+        self.double()
+        randomise(self)
+
+    def forward(self, view: View) -> Tensor:
+        signals, x = self.indicators(view), view.pixels
+        for layer in self.layers:
+            y = layer(x, signals).tanh()
+            x = x + y if x.shape == y.shape else y
+        return x
+
+
+@every_border
+@every_update
+def test_what_a_layer_leaves_is_what_the_next_one_sees(update, border):
+    view = draw_view((8, 16), (4, 8), count=30)
+    module = Several(partial(1, border, update))
+    x, visible = view.pixels, visible_map(view, 8, 16)
+    for layer in module.layers:
+        y, count = slow(layer.convolution, x, visible, 1, border)  # type: ignore[arg-type]
+        x = x + y.tanh() if x.shape == y.shape else y.tanh()
+        if update == "none":
+            visible = visible_map(view, y.shape[2], y.shape[3])
+        else:
+            visible = (count > 0).double() if update == "hard" else count / 9
+    assert_same(module(view), x)
+
+
+def test_where_no_told_layer_has_been_the_mask_is_seen_as_it_is():
+    """At another resolution than that at which something was left."""
+    view = draw_view((8, 16))
+    module, indicators = build(partial(update="hard"), [Mask()])
+    signals = indicators(view)
+    for _ in range(2):  # at 8 x 16, until more is visible there
+        module(view.pixels, signals)
+    coarse = view.pixels[:, :, ::2, ::2]
+    assert_same(module(coarse, signals), slow(module.convolution, coarse, visible_map(view, 4, 8))[0])
+
+
+def test_a_module_keeps_nothing_between_forwards():
+    view = draw_view((8, 16), count=13)
+    module, indicators = build(partial(update="hard"), [Mask()])
+    first, second = (module(view.pixels, indicators(view)) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not any(isinstance(value, Tensor) for value in vars(module.mechanism).values())
+
+
+@pytest.mark.parametrize(("update", "times"), [("none", 2), ("hard", 3), ("soft", 3)])
+def test_layers_of_one_geometry_and_state_share_their_windows(update, times, monkeypatch):
+    counted: list[Any] = []
+    original = Partial._count
+
+    def count(self: Partial, *rest: Any) -> Any:
+        counted.append(rest)
+        return original(self, *rest)
+
+    monkeypatch.setattr(Partial, "_count", count)
+    view = draw_view((8, 16))
+    indicators = Indicators([Mask()])
+    layers = [SemanticConv2d(CHANNELS, CHANNELS, k, indicators=indicators, mechanism=partial(update=update)) for k in (3, 3, 5)]
+    signals, x = indicators(view), view.pixels.float()
+    for layer in layers:
+        x = layer(x, signals)
+    assert len(counted) == times
+
+
+@every_power
+@pytest.mark.parametrize("mode", MODES)
+def test_where_a_window_is_visible_it_is_plain(mode, power):
+    view = draw_view((8, 16), count=0)
+    module, indicators = build(partial(power), [Mask()], 5, mode=mode)
+    assert_same(module(view.pixels, indicators(view)), module.convolution(view.pixels))
+
+
+def test_an_invalid_border_is_made_up_for_though_nothing_is_masked():
+    view = draw_view((8, 16), count=0)
+    module, indicators = build(partial(border="invalid"), [Mask()])
+    y, plain = module(view.pixels, indicators(view)), module.convolution(view.pixels)
+    assert module.convolution.bias is not None
+    bias = module.convolution.bias.detach()
+    assert_same(y[:, :, 1:-1, 1:-1], plain[:, :, 1:-1, 1:-1])
+    assert_same(y[:, :, 0, 0] - bias, (plain[:, :, 0, 0] - bias) * 9 / 4)
+
+
+@every_update
+@every_border
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_masked_cannot_reach_the_answer_not_even_as_nan(mode, border, update):
+    view = draw_view((8, 16), (4, 8), count=24)
+    hidden = mask_map(view.mask, 8, 16) == 1
+    module, indicators = build(partial(1, border, update), [Mask()], mode=mode)
+    answers: list[Tensor] = []
+    gradients: list[Tensor] = []
+    for content in (0.0, 5.0, math.nan):
+        pixels = torch.where(hidden, content, view.pixels).requires_grad_()
+        answers.append(module(pixels, indicators(view)))
+        gradients += torch.autograd.grad(answers[-1].square().sum(), pixels)
+    for y, gradient in zip(answers, gradients, strict=True):
+        assert torch.equal(y, answers[0])
+        assert torch.equal(gradient, gradients[0])
+    assert (gradients[0][hidden.expand_as(view.pixels)] == 0).all()
+    assert (gradients[0][~hidden.expand_as(view.pixels)] != 0).all()
+
+
+@pytest.mark.parametrize("power", [0, 0.5, 1])
+def test_deviations_are_as_the_docstring_says(power):
+    """Of inputs of mean zero a share f of which is visible: f ** .5 ** (1 - 2 p)."""
+    torch.manual_seed(0)
+    indicators = Indicators([Mask()])
+    convolution = nn.Conv2d(8, 8, 7, bias=False)
+    mask = torch.rand(4, 64, 64) < 0.75
+    pixels = torch.randn(4, 8, 64, 64)
+    mechanism = Partial(convolution, indicators, power)
+    ratio = mechanism(convolution, pixels, indicators(View(pixels, mask, 0))).std() / convolution(pixels).std()
+    # n varies between windows of 49 sites, and the mean of 1/n is above 1/mean
+    assert ratio.item() == pytest.approx(0.25 ** (0.5 - power), rel=0.07)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@every_update
+def test_half_precision_stays_finite_when_next_to_nothing_is_visible(update, dtype):
+    mask = torch.ones(1, 16, 16, dtype=torch.bool)
+    mask[0, 3, 4] = False
+    view = View(torch.randn(1, CHANNELS, 16, 16), mask, 255)
+    indicators = Indicators([Mask()])
+    layers = nn.ModuleList(
+        SemanticConv2d(CHANNELS, CHANNELS, 7, indicators=indicators, mechanism=partial(1, "invalid", update)) for _ in range(6)
+    ).to(dtype)
+    signals, x = indicators(view), view.pixels.to(dtype)
+    for layer in layers:
+        x = layer(x, signals)
+        assert x.isfinite().all()
+        assert x.dtype == dtype
+
+
+@pytest.mark.parametrize("border", get_args(Border))
+def test_the_constant_twin_reads_nothing(border):
+    """All is masked: what is left is bias where a window reaches a border that counts as valid."""
+    view = draw_view((8, 16))
+    module, indicators = build(partial(1, border, "none"), [Mask()])
+    indicators.twin = Constant()
+    y = module(view.pixels, indicators(view))
+    assert module.convolution.bias is not None
+    assert (y[:, :, 1:-1, 1:-1] == 0).all()
+    edge = module.convolution.bias.detach() if border == "valid" else torch.zeros(CHANNELS, dtype=torch.float64)
+    assert torch.equal(y[:, :, 0, 0], edge.expand(BATCH, -1))
+
+
+@every_update
+@every_border
+def test_a_network_of_constant_twins_stays_finite(border, update):
+    encoder = SemanticCNN(Geometry(3, (32, 32), 4), "test", [Mask(), Coordinates()], partial(1, border, update), "all", mlp_ratio=2)
+    make_twin(encoder, Constant())
+    view = View(torch.randn(2, 3, 32, 32), draw_mask(2, (8, 8), 48), 48)
+    features = encoder(view).features
+    features.square().sum().backward()
+    assert features.isfinite().all()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
+    other = encoder(view._replace(pixels=torch.randn(2, 3, 32, 32))).features
+    assert torch.equal(features, other)
+
+
+@pytest.mark.parametrize("power", [2, -1, 0.25])
+def test_another_power_is_refused_in_one_line(power):
+    with pytest.raises(ValueError, match=r"it must be 0, 0\.5 or 1") as caught:
+        build(partial(power))
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_mask_there_is_nothing_to_leave_out():
+    with pytest.raises(ValueError, match=r"Partial tells the mask: list semconv\.indicators\.Mask"):
+        build(partial(), [Coordinates()])
