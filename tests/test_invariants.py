@@ -22,7 +22,7 @@ from semconv.masking import (
     RasterMasker,
     spread_mask,
 )
-from semconv.mechanisms import AppendedValues, Channels, MaskToken, OverlayAdd, OverlayReplace
+from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
 from semconv.tasks import MaskedReconstruction
 from semconv.twins import told_things
 from tests.experiments import CNNS, built, encoder_factory, every_cnn, every_experiment, look, make_task, random_images, stir
@@ -131,7 +131,7 @@ def test_every_trainable_weight_is_trained(name):
     assert idle == []
 
 
-@pytest.mark.parametrize("mechanism", [AppendedValues, Channels, MaskToken, OverlayAdd, OverlayReplace])
+@pytest.mark.parametrize("mechanism", [AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial])
 @pytest.mark.parametrize("indicators", [[Mask], [Mask, Coordinates]], ids=str)
 def test_no_mechanism_holds_a_weight_that_nothing_trains(mechanism, indicators):
     geometry = Geometry(3, (32, 32), 4)

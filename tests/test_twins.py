@@ -6,12 +6,12 @@ from semconv.encoders import Geometry, SemanticCNN
 from semconv.encoders.encoder import initialise
 from semconv.indicators import Coordinates, Grid, Indicators, Mask, VisibleColour
 from semconv.masking import RandomMasker
-from semconv.mechanisms import AppendedValues, Channels, MaskToken, OverlayAdd, OverlayReplace
+from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
 from semconv.twins import Constant, Fixed, Noise, Only, Shuffled, Twin, Zero, make_twin
 from tests.experiments import arguments, built, encoder_factory, look, make_task, random_images, stir
 
 DEAD = [Zero(), Constant(), Fixed(), Shuffled()]  # noise is a function of all masks: it is new in every step
-MECHANISMS = [AppendedValues, Channels, MaskToken, OverlayAdd, OverlayReplace]
+MECHANISMS = [AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial]
 GEOMETRY = Geometry(3, (32, 48), 4)
 
 
