@@ -11,9 +11,10 @@ TRAINING = {
     "run": "train, then test, as one run: what sweeps call",
     "test": "examine trained weights on the test images",
     "validate": "examine trained weights on the validation images",
-    "predict": "write pictures of reconstructed test images",
+    "predict": "write pictures of reconstructed test images; of your own with predict RUN --images FOLDER --output DIR",
 }
 LOOKING = {
+    "check": "what must hold for any experiment, your own classes included: leakage, visibility",
     "compare": "finished runs: intervals, verdicts, quality against cost",
     "list": "variants, mechanisms, indicators, maskers and other parts that there are",
 }
@@ -37,6 +38,10 @@ def main() -> None:
             from semconv.listing import main as show
 
             show(arguments)
+        case "check":
+            from semconv.commands.check import main as check
+
+            check(arguments)
         case _ if command in TRAINING:
             from semconv.cli import main as train
 
