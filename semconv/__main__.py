@@ -16,6 +16,7 @@ TRAINING = {
 LOOKING = {
     "check": "what must hold for any experiment, your own classes included: leakage, visibility",
     "compare": "finished runs: intervals, verdicts, quality against cost",
+    "export": "a run's encoder for use elsewhere: weights for timm, or a wrapper",
     "list": "variants, mechanisms, indicators, maskers and other parts that there are",
 }
 
@@ -42,6 +43,14 @@ def main() -> None:
             from semconv.commands.check import main as check
 
             check(arguments)
+        case "export":
+            from semconv.commands.export import main as export
+
+            export(arguments)
+        case "predict" if arguments and (not arguments[0].startswith("-") or arguments[0] in ("-h", "--help")):
+            from semconv.commands.predict import main as predict
+
+            predict(arguments)
         case _ if command in TRAINING:
             from semconv.cli import main as train
 
