@@ -24,7 +24,20 @@ class Mechanism(nn.Module, ABC):
 
     A subclass is built as `subclass(convolution, indicators, **its own arguments)`, where `convolution` is the plain
     convolution that it tells and `indicators` what it is to tell; it registers neither.
+
+    Attributes:
+        needs_kernel: whether it uses the convolution's weights. Of one that does not, weight and bias are deleted (None); what the
+            convolution says of its geometry stays.
     """
+
+    needs_kernel: bool = True
+
+    def stand_at(self, depth: float) -> None:
+        """Learn one's place in the network: called once by the network that builds the mechanism, before weights are drawn.
+
+        Args:
+            depth: place among the network's spatial convolutions, from 0, the first, to 1, the last.
+        """
 
     @abstractmethod
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
@@ -90,6 +103,8 @@ class SemanticConv2d(nn.Module):
             padding_mode=padding_mode,
         )
         self.mechanism = mechanism(self.convolution, indicators)
+        if not self.mechanism.needs_kernel:
+            self.convolution.weight = self.convolution.bias = None  # type: ignore[assignment]
 
     def forward(self, x: Tensor, signals: Signals) -> Tensor:
         """Convolve `b c h w` under the signals of the batch."""

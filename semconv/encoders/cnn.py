@@ -37,7 +37,7 @@ class SemanticCNN(Encoder):
     site covers one mask cell, and kept from there on.
 
     Parameters match those of `MAEViT` of the same size and geometry: the perceptrons' width is chosen so, the same for every
-    mechanism that adds less than `TOLERANCE`, and less for one that adds more.
+    mechanism that adds less than `TOLERANCE`, less for one that adds more, and more for one that saves more.
 
     Args:
         geometry: the images to build for.
@@ -101,6 +101,7 @@ class SemanticCNN(Encoder):
                 stage.append(ConvNeXtBlock(convolution, width, norm, mlp_ratio, rate))
             self.stages.append(nn.ModuleList(stage))
         self.norm = make_norm(norm, widths[-1])
+        spatial.place()
         self.tells = self.indicators.tells if spatial.any_told else frozenset()
         self.apply(self.init_weights)
 
@@ -130,6 +131,7 @@ class _SpatialConvolutions:
         self.padding_mode, self.indicators, self.mechanism = geometry.padding_mode, indicators, mechanism
         self.places, self.everywhere = _places(depth), depth == "all"
         self.any_told = False
+        self._made: list[SemanticConv2d] = []
 
     def make(
         self, place: int, first: bool, channels: tuple[int, int], kernel_size: int, stride: int = 1, groups: int = 1
@@ -146,7 +148,13 @@ class _SpatialConvolutions:
             mechanism=self.mechanism if told else Plain,
         )
         self.any_told |= not isinstance(made.mechanism, Plain)
+        self._made.append(made)
         return made
+
+    def place(self) -> None:
+        """Tell every mechanism where it stands among all that have been made, from 0 to 1."""
+        for number, made in enumerate(self._made):
+            made.mechanism.stand_at(number / (len(self._made) - 1))
 
 
 class ConvNeXtBlock(nn.Module):
@@ -201,7 +209,8 @@ def init_convolutional(module: nn.Module) -> None:
     Any other module that draws weights of its own says how by `reset_parameters`, as PyTorch's do.
     """
     if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.weight is not None:  # else a mechanism stands in its place
+            nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif callable(reset := getattr(module, "reset_parameters", None)):
@@ -225,9 +234,9 @@ def _places(depth: Depth | list[int]) -> set[int]:
 
 
 def _matched_ratio(build: Callable[..., SemanticCNN], mechanism: MechanismFactory, target: int) -> float:
-    """The mlp_ratio with which plain has `target` parameters, and less where a mechanism adds more than is tolerated."""
+    """The mlp_ratio with which plain has `target` parameters, or a mechanism that adds or saves more than is tolerated."""
     plain = count_parameters(build(mechanism=Plain, mlp_ratio=4))
     slope = count_parameters(build(mechanism=Plain, mlp_ratio=5)) - plain
     extra = count_parameters(build(mechanism=mechanism, mlp_ratio=4)) - plain
-    spare = target - plain - (extra if extra > SemanticCNN.TOLERANCE * target else 0)
+    spare = target - plain - (extra if abs(extra) > SemanticCNN.TOLERANCE * target else 0)
     return 4 + spare / slope
