@@ -149,7 +149,7 @@ def _choose(traced: Traced, depth: str | list[int], name: str) -> list[str]:
     if depth == "all":
         return [place.path for place in traced.places]
     if depth != "stem" and not traced.ends:
-        raise ValueError(f"{name} has no feature_info, by which timm says where stages end: give depth stem or all")
+        raise ValueError(f"{name} has no feature_info that says after which modules its stages end: give depth stem or all")
     first: dict[int, Place] = {}
     for place in traced.places:
         first.setdefault(place.stage, place)

@@ -114,9 +114,9 @@ def _locate(graph: fx.Graph, convolutions: dict[str, nn.Conv2d], stages: dict[st
     order = dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "call_module" and node.target in convolutions)
     called = {path: min(position[node] for node in graph.find_nodes(op="call_module", target=path)) for path in order}
     passed = {path: sum(position[end] < number for end in ends) for path, number in called.items()}
-    first = f"{next(iter(stages), '')}."
+    first = next(iter(stages), "").partition(".")[0]
     before = {path for path in passed if passed[path] == 0}
-    within = {path for path in before if f"{path}.".startswith(first)}
+    within = {path for path in before if path.partition(".")[0] == first}
     if stages and before > within > set():  # timm's first stage holds convolutions, and the stem comes before it
         ends = [next(iter(stages.values()))[0], *ends]
         passed = {path: number + (path not in before - within) for path, number in passed.items()}
