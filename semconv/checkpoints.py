@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from semconv.decoders import TransformerDecoder

@@ -144,7 +144,7 @@ def semanticize(
     return SemanticNetwork(network, things, model_name, padded_as_timm).train(training)
 
 
-def _choose(traced: Traced, depth: str | list[int], name: str) -> list[str]:
+def _choose(traced: Traced, depth: Literal["stem", "stages", "all"] | list[int], name: str) -> list[str]:
     """Paths of the convolutions that are told."""
     if depth == "all":
         return [place.path for place in traced.places]
@@ -153,17 +153,17 @@ def _choose(traced: Traced, depth: str | list[int], name: str) -> list[str]:
     first: dict[int, Place] = {}
     for place in traced.places:
         first.setdefault(place.stage, place)
-    wanted = [0] if depth == "stem" else list(first) if depth == "stages" else depth
-    if not wanted or not set(wanted) <= first.keys():  # type: ignore[arg-type]
+    wanted: list[int] = [0] if depth == "stem" else list(first) if depth == "stages" else depth
+    if not wanted or not set(wanted) <= first.keys():
         raise ValueError(f"depth is {depth}: stages of {name} are numbered 1 to {max(first)}, and the stem is 0")
-    return [first[stage].path for stage in sorted(set(wanted))]  # type: ignore[arg-type]
+    return [first[stage].path for stage in sorted(set(wanted))]
 
 
 def _require_plain(path: str, convolution: nn.Conv2d) -> None:
     if type(convolution).forward is not nn.Conv2d.forward or isinstance(convolution.padding, str):
         raise ValueError(
-            f"{path} makes its padding or kernel anew at every call ({type(convolution).__name__}), and cannot be told: "
-            "give a model that does not, such as efficientnet_b0 for tf_efficientnet_b0, or tell other stages"
+            f"{path} makes its padding or kernel anew at every call ({type(convolution).__name__}), and cannot be told: tell "
+            "other stages by depth, or give a model that does not, as efficientnet_b0 for tf_efficientnet_b0, at its own stride"
         )
 
 

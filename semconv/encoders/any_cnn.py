@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -74,7 +74,8 @@ class TimmEncoder(Encoder):
         self.model = semanticize(plain, mechanism, indicators or [], depth, padding_mode)
         told = any(not isinstance(convolution.mechanism, Plain) for convolution in self.model.told.values())
         self.tells = self.model.indicators.tells if told else frozenset()
-        self.num_features, self.stride = self._measure(geometry, name)
+        self.stride = cast(Any, plain).feature_info[-1]["reduction"]
+        self.num_features = self._measure(geometry, name)
 
     def forward(self, view: View) -> Encoding:
         """Encode a view; features stand at every `stride` pixels: `b num_features sh sw`."""
@@ -86,31 +87,38 @@ class TimmEncoder(Encoder):
         return [Encoding(x) for x in self.model.forward_stages(pixels, self.model.indicators(view))]
 
     def init_weights(self, module: nn.Module) -> None:
-        """Draw what `module` holds; timm's network is drawn as a whole, in timm's way, and left as it is where weights were given."""
+        """Draw what `module` holds; timm's network is drawn as a whole, in timm's way, unless weights were given."""
         if module is self.model and not self.weights_given:
             self.model.load_timm_state_dict(self._create().state_dict())
         elif any(module is part for part in self.model.told_modules()):
             init_convolutional(module)
 
-    def _measure(self, geometry: Geometry, name: str) -> tuple[int, int]:
-        """Features and stride, as a call with a blank image shows them."""
-        strides: dict[str, int] = {}
+    def _measure(self, geometry: Geometry, name: str) -> int:
+        """Features of a site, as a call with a blank image shows them; that call tries whether all sites are whole."""
+        heights: dict[str, int] = {}
 
         def note(path: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-            strides[path] = _stride(geometry, output, name)
+            heights[path] = output.shape[2]
 
-        told = self.model.told
+        told, (height, width) = self.model.told, geometry.size
         hooks = [module.register_forward_hook(partial(note, path)) for path, module in told.items()]
-        pixels = torch.zeros(1, geometry.channels, *geometry.size)
-        with torch.no_grad():
-            mask = torch.zeros(1, *geometry.grid, dtype=torch.bool)
-            features = self.eval()(View(pixels, mask, 0)).features
+        view = View(torch.zeros(1, geometry.channels, height, width), torch.zeros(1, *geometry.grid, dtype=torch.bool), 0)
+        try:
+            with torch.no_grad():
+                shape = self.eval()(view).features.shape
+        except RuntimeError as error:
+            raise ValueError(f"images of {height} x {width} pixels are too small for {name}: {error}") from error
         self.train()
         for hook in hooks:
             hook.remove()
-        for path, stride in strides.items():
-            _require_whole_sites(told[path], path, stride, geometry.cell)
-        return features.shape[1], _stride(geometry, features, name)
+        if (shape[2] * self.stride, shape[3] * self.stride) != (height, width):
+            raise ValueError(
+                f"images of {height} x {width} pixels are no multiple of the stride of {name}, {self.stride}: change data.size, or "
+                "model.encoder.output_stride"
+            )
+        for path, rows in heights.items():
+            _require_whole_sites(told[path], path, height // rows, geometry.cell)
+        return shape[1]
 
 
 def _create(name: str, channels: int, options: dict[str, Any], pretrained: bool = False) -> nn.Module:
@@ -121,7 +129,11 @@ def _create(name: str, channels: int, options: dict[str, Any], pretrained: bool 
         return timm.create_model(name, pretrained, in_chans=channels, num_classes=0, global_pool="", **options)
     except (TypeError, AssertionError) as error:  # what timm says of arguments that a model has not
         given = ", ".join(f"{key}={value}" for key, value in options.items())
-        raise ValueError(f"timm's {name} cannot be built with {given or 'these images'}: {error}") from error
+        raise ValueError(f"timm's {name} cannot be built with {given}: {str(error) or 'it has no such choice'}") from error
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        raise ValueError(f"there are no weights of timm's {name} to be had: {error}; give checkpoint_path a file") from error
 
 
 def _load(model: nn.Module, path: Path) -> None:
@@ -134,26 +146,10 @@ def _load(model: nn.Module, path: Path) -> None:
         there, here = (tuple(tensors[name].shape) if name in tensors else None for tensors in (state, own))
         if there != here:
             raise ValueError(
-                f"{path} is of another model: {name} is {there or 'absent'} there and {here or 'absent'} here; give the name that timm "
-                "calls the file's model, and images of as many channels"
+                f"{path} is of another model: {name} is {there or 'absent'} there and {here or 'absent'} here; give the "
+                "name that timm calls the file's model, and images of as many channels"
             )
     model.load_state_dict(state)
-
-
-def _stride(geometry: Geometry, x: Tensor, name: str) -> int:
-    """Pixels per site of a map.
-
-    Raises:
-        ValueError: it does not cover the image in whole sites.
-    """
-    height, width = geometry.size
-    stride = height // x.shape[2]
-    if (x.shape[2] * stride, x.shape[3] * stride) != (height, width):
-        raise ValueError(
-            f"images of {height} x {width} pixels make {x.shape[2]} x {x.shape[3]} sites in {name}, and are no multiple of its stride: "
-            "change data.size, or model.encoder.output_stride"
-        )
-    return stride
 
 
 def _require_whole_sites(told: SemanticConv2d, path: str, stride: int, cell: int) -> None:
