@@ -10,6 +10,7 @@ In a network that keeps whole maps, `at_visible` runs any of the former on a map
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ class VisibleSites:
         self.everywhere = cells.index is None
         self.num_visible = (rows * columns if cells.index is None else cells.index.shape[1]) * math.prod(self.scale)
         self._rows: _Rows | None = None
-        self._windows: dict[Any, tuple[Tensor, Tensor]] = {}
+        self._indices: dict[Any, Tensor] = {}
 
     def at(self, height: int, width: int) -> "VisibleSites":
         """The visible sites of maps of another size."""
@@ -81,6 +82,12 @@ class VisibleSites:
         cells = index.new_ones(len(index), math.prod(self.cells.grid), dtype=torch.bool).scatter(1, index, False)
         (rows, _), (p, q) = self.cells.grid, self.scale
         return repeat(cells, "b (gh gw) -> b (gh p) (gw q)", gh=rows, p=p, q=q)
+
+    @property
+    def standing(self) -> Tensor | None:
+        """Where they are; None: everywhere."""
+        hidden = self.hidden
+        return None if hidden is None else ~hidden
 
     def only(self, x: Tensor, value: float = 0.0) -> Tensor:
         """A map `b c h w` with what stands at hidden sites replaced."""
@@ -101,17 +108,28 @@ class VisibleSites:
         rows = pick(rearrange(x, "b c n 1 -> (b n) c"), self._placed.of_site, self._placed.sites)
         return rearrange(rows, "(b h w) c -> b c h w", h=self.height, w=self.width)
 
-    def windows(self, convolution: nn.Conv2d, after: "VisibleSites") -> tuple[Tensor, Tensor]:
-        """What a zero-padded convolution to the sites `after` reads, as `pick` takes it: `(b n') k` and its inverse `(b n) k`.
+    def reads(self, convolution: nn.Conv2d, after: "VisibleSites", of_map: bool = False) -> Tensor:
+        """The row that each tap of a zero-padded convolution reads at each of the sites `after`; the one after the last for none.
 
         Args:
             convolution: its kernel, stride, padding and dilation count.
             after: the sites that it writes.
+            of_map: rows are those of the whole map, `(b h w) c`, not of the gathered one.
+
+        Returns:
+            int64 `(b n') k`.
         """
-        geometry = (convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation)
-        if geometry not in self._windows:
-            self._windows[geometry] = _windows(self._placed, after._placed, convolution)
-        return self._windows[geometry]
+        return self._once(("reads", of_map), convolution, lambda: _reads(self._placed, after._placed, convolution, of_map))
+
+    def readers(self, convolution: nn.Conv2d, after: "VisibleSites") -> Tensor:
+        """The other way round: the entries of `reads` that name each row of the gathered map, as `pick` takes them: `(b n) k`."""
+        return self._once("readers", convolution, lambda: _readers(self._placed, after._placed, convolution))
+
+    def _once(self, kind: Any, convolution: nn.Conv2d, make: Callable[[], Tensor]) -> Tensor:
+        key = (kind, convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation)
+        if key not in self._indices:
+            self._indices[key] = make()
+        return self._indices[key]
 
     @property
     def _placed(self) -> "_Rows":
@@ -149,18 +167,33 @@ class _Rows:
         return torch.where(inside, self.of_site[torch.where(inside, site, 0)], len(self.sites))
 
 
-def _windows(before: _Rows, after: _Rows, convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    (down, right), (above, left) = convolution.stride, convolution.padding  # type: ignore[misc]
-    sides = zip(convolution.kernel_size, convolution.dilation, strict=True)
-    tap_row, tap_column = (torch.arange(side, device=before.row.device) * step for side, step in sides)
-    tap_row, tap_column = repeat(tap_row, "i -> (i j)", j=len(tap_column)), repeat(tap_column, "j -> (i j)", i=len(tap_row))
-    read = before.at((after.row * down - above)[..., None] + tap_row, (after.column * right - left)[..., None] + tap_column)
-    # the other way round: the site that reads this one with this tap
+def _reads(before: _Rows, after: _Rows, convolution: nn.Conv2d, of_map: bool) -> Tensor:
+    (down, right), (above, left) = convolution.stride, _padding(convolution)
+    tap_row, tap_column = _taps(convolution, before.row.device)
+    nowhere = len(before.of_site) if of_map else len(before.sites)
+    number = before.of_site
+    if of_map:
+        number = torch.where(number < len(before.sites), torch.arange(len(number), device=number.device), nowhere)
+    padded = F.pad(number.view(len(before.image), before.height, before.width), (left, left, above, above), value=nowhere)
+    corner = (before.image * padded.shape[1] + after.row * down) * padded.shape[2] + after.column * right
+    return padded.flatten()[corner.flatten()[:, None] + tap_row * padded.shape[2] + tap_column]
+
+
+def _readers(before: _Rows, after: _Rows, convolution: nn.Conv2d) -> Tensor:
+    (down, right), (above, left) = convolution.stride, _padding(convolution)
+    tap_row, tap_column = _taps(convolution, before.row.device)
     row, column = (before.row + above)[..., None] - tap_row, (before.column + left)[..., None] - tap_column
     reader = after.at(row // down, column // right)
     is_read = (row % down == 0) & (column % right == 0) & (reader < len(after.sites))
     entry = reader * len(tap_row) + torch.arange(len(tap_row), device=reader.device)
-    return read.flatten(0, 1), torch.where(is_read, entry, read.numel()).flatten(0, 1)
+    return torch.where(is_read, entry, len(after.sites) * len(tap_row)).flatten(0, 1)
+
+
+def _taps(convolution: nn.Conv2d, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows and columns of a kernel's taps, from its first: int64 `k` each."""
+    sides = zip(convolution.kernel_size, convolution.dilation, strict=True)
+    row, column = (torch.arange(side, device=device) * step for side, step in sides)
+    return repeat(row, "i -> (i j)", j=len(column)), repeat(column, "j -> (i j)", i=len(row))
 
 
 def convolve(convolution: nn.Conv2d, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
@@ -179,12 +212,14 @@ def convolve(convolution: nn.Conv2d, x: Tensor, sites: VisibleSites) -> tuple[Te
     Raises:
         ValueError: an output site is masked in part.
     """
-    if sites.everywhere or not _is_product(convolution):
+    if sites.everywhere or not _is_simple(convolution):
         return through_map(convolution, sites.scatter(x), sites)
     after = sites.at(*_output_size(convolution, sites))
+    if convolution.groups > 1:
+        return after.gather(_depthwise(convolution, sites.scatter(x), sites, after)), after
     rows = rearrange(x, "b c n 1 -> (b n) c")
     if after is not sites or convolution.kernel_size != (1, 1):
-        rows = rearrange(pick(rows, *sites.windows(convolution, after)), "m k c -> m (k c)")
+        rows = rearrange(pick(rows, sites.reads(convolution, after), sites.readers(convolution, after)), "m k c -> m (k c)")
     y = F.linear(rows, rearrange(convolution.weight, "o c i j -> o (i j c)"), convolution.bias)
     return rearrange(y, "(b n) c -> b c n 1", b=len(x)), after
 
@@ -258,19 +293,65 @@ def _with_zero(rows: Tensor) -> Tensor:
     return torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
 
 
-def _is_product(convolution: nn.Conv2d) -> bool:
-    """Whether a convolution is cheaper as one product with what its windows hold than on the whole map."""
-    # padding by zeros is what no row stands for; windows of few channels are slow to pick, and groups slow to multiply
-    zeros = convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
-    return type(convolution) is nn.Conv2d and zeros and convolution.groups == 1 and convolution.in_channels >= 8
+def _is_simple(convolution: nn.Conv2d) -> bool:
+    """Whether a convolution can be had without the whole map, or its gradient can."""
+    # padding by zeros is what no row stands for, and windows of few channels are slow to pick
+    if type(convolution) is not nn.Conv2d or convolution.padding_mode != "zeros" or isinstance(convolution.padding, str):
+        return False
+    channels = convolution.in_channels
+    # elsewhere than on a CPU the gradient of a depthwise kernel is not slow
+    depthwise = convolution.groups == channels == convolution.out_channels and convolution.weight.device.type == "cpu"
+    return channels >= 8 and (convolution.groups == 1 or depthwise)
+
+
+def _depthwise(convolution: nn.Conv2d, x: Tensor, before: VisibleSites, after: VisibleSites) -> Tensor:
+    weight, bias = convolution.weight, convolution.bias
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    reads = before.reads(convolution, after, of_map=True)
+    settings = (convolution.stride, _padding(convolution), convolution.dilation)
+    return _Depthwise.apply(x, weight, bias, reads, after._placed.sites, settings)
+
+
+class _Depthwise(torch.autograd.Function):
+    """A depthwise convolution of a map, of whose answers those at some sites alone are used.
+
+    Its kernel's gradient is summed over these sites: the whole map's takes a CPU forty times as long as the convolution.
+    """
+
+    CHUNK = 2**19  # numbers that are held at once, so that they stay in the cache
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, reads: Tensor, sites: Tensor, settings: Any) -> Tensor:
+        ctx.save_for_backward(x, weight, reads, sites)
+        ctx.settings, ctx.has_bias = settings, bias is not None
+        stride, padding, dilation = settings
+        return F.conv2d(x, weight, bias, stride, padding, dilation, len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, reads, sites = ctx.saved_tensors
+        by_input, _, _ = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, *ctx.settings, False, [0, 0], len(weight), [True, False, False]
+        )
+        rows = _with_zero(rearrange(x, "b c h w -> (b h w) c"))
+        gradients = rearrange(gradient, "b c h w -> (b h w) c").index_select(0, sites)
+        by_weight = weight.new_zeros(reads.shape[1], len(weight), dtype=torch.float32)
+        size = max(1, _Depthwise.CHUNK // by_weight.numel())
+        for index, part in zip(reads.split(size), gradients.split(size), strict=True):
+            window = rows.index_select(0, index.flatten()).view(*index.shape, -1)
+            by_weight = by_weight + (window * part[:, None]).sum(0, dtype=torch.float32)
+        by_bias = gradients.sum(0) if ctx.has_bias else None
+        return by_input, by_weight.T.reshape(weight.shape).to(weight.dtype), by_bias, None, None, None
 
 
 def _output_size(convolution: nn.Conv2d, sites: VisibleSites) -> tuple[int, int]:
     height, width = (
-        (side + 2 * int(pad) - step * (kernel - 1) - 1) // stride + 1
+        (side + 2 * pad - step * (kernel - 1) - 1) // stride + 1
         for side, pad, step, kernel, stride in zip(
             (sites.height, sites.width),
-            convolution.padding,
+            _padding(convolution),
             convolution.dilation,
             convolution.kernel_size,
             convolution.stride,
@@ -278,3 +359,8 @@ def _output_size(convolution: nn.Conv2d, sites: VisibleSites) -> tuple[int, int]
         )
     )
     return height, width
+
+
+def _padding(convolution: nn.Conv2d) -> tuple[int, ...]:
+    assert isinstance(convolution.padding, tuple)
+    return convolution.padding
