@@ -1,7 +1,7 @@
 """Encoders for use elsewhere: weights in timm's naming, or a folder that `semconv.load_exported` reads.
 
-Nothing is masked where features are used. An encoder that is told of the mask alone, and has a twin among timm's models, is then that
-model; all others go into a wrapper.
+Nothing is masked where features are used. An encoder that is told of the mask alone, and is a model of timm's but for that, is then
+this very model; all others go into a wrapper.
 """
 
 import json
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from semconv import __version__
-from semconv.encoders import Encoder, Geometry, MAEViT, Size
+from semconv.encoders import Encoder, Geometry, MAEViT, Size, TimmEncoder
 from semconv.evaluation.features import everything, pool
 from semconv.runs import TRUSTED, Run, check_classes, load_run
 from semconv.tasks import MaskedReconstruction
@@ -130,7 +130,7 @@ def export(folder: str | Path, output: str | Path, overwrite: bool = False, trus
         "std": _listed(std),
         "version": __version__,
     }
-    found = _as_timm(task)
+    found = _as_timm(task, run.config)
     if isinstance(found, str):
         _write_wrapper(run, task, output, texts, found)
         return Exported(output, None, found)
@@ -170,7 +170,7 @@ def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEnco
     return ExportedEncoder(encoder, geometry, config["mean"], config["std"]).eval()
 
 
-def _as_timm(task: MaskedReconstruction) -> str | tuple[str, dict[str, Any], Mapping[str, Tensor], str]:
+def _as_timm(task: MaskedReconstruction, config: Mapping[str, Any]) -> str | tuple[str, dict[str, Any], Mapping[str, Tensor], str]:
     """timm's name for an encoder, the arguments to build it with, its weights, and why; or why it has none."""
     encoder = task.encoder
     if isinstance(encoder, MAEViT):
@@ -179,7 +179,19 @@ def _as_timm(task: MaskedReconstruction) -> str | tuple[str, dict[str, Any], Map
         arguments |= {"num_heads": heads, "global_pool": "token"}
         state = {name: tensor for name, tensor in encoder.state_dict().items() if name != "mask_token"}
         return ARCHITECTURES[task.size], arguments, state, "The first token is the class token, one per patch follows."
-    return f"{type(encoder).__name__} is none of its architectures"
+    if not isinstance(encoder, TimmEncoder):
+        return f"{type(encoder).__name__} is none of its architectures"
+    model, name = encoder.model, encoder.model.model_name
+    if model.indicators.twin is not None:
+        return f"its {name} is told a dead twin's signals even where nothing is masked"
+    if not model.exports_as_timm:
+        mechanisms = sorted({type(told.mechanism).__name__ for told in model.told.values()})
+        told = ", ".join(type(part).__name__ for part in model.indicators)
+        return f"its {name} is told of {told} by {', '.join(mechanisms)}, which changes features where nothing is masked"
+    stride = config["model"]["init_args"]["encoder"]["init_args"].get("output_stride")
+    arguments = {} if stride is None else {"output_stride": stride}
+    why = 'For the map of features, one vector per site, give `global_pool=""` and call `model(pixels)`.'
+    return name, arguments, model.timm_state_dict(), why
 
 
 def _timm_config(

@@ -5,14 +5,15 @@ of any layer, each once per forward.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semconv.corruption import View
+from semconv.sparse import VisibleCells, VisibleSites
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 Told = Literal["mask", "position"]
@@ -82,7 +83,14 @@ class Coordinates(Indicator):
         return torch.stack([x.expand(len(y), len(x)), y[:, None].expand(len(y), len(x))])[None]
 
 
-Twin = Callable[[Indicator, View, Grid], Tensor]  # what is told in place of an indicator's maps, see semconv.twins
+class Twin(Protocol):
+    """What is told in place of an indicator's maps, see `semconv.twins`."""
+
+    def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor: ...
+
+    def num_masked(self, view: View) -> int: ...
+
+
 _MASK = Mask()
 
 
@@ -155,6 +163,7 @@ class Signals:
         self._mask = next((part for part in indicators if isinstance(part, Mask)), _MASK)
         self._sites: dict[Grid, Sites] = {}
         self._masked: dict[Grid, Tensor] = {}
+        self._cells: VisibleCells | None = None
 
     def at(self, grid: Grid) -> Sites:
         """All maps on a grid."""
@@ -169,6 +178,25 @@ class Signals:
         if grid not in self._masked:
             self._masked[grid] = self._maps(self._mask, grid)
         return self._masked[grid]
+
+    def visible(self, grid: Grid) -> VisibleSites:
+        """The sites of a grid, its padding left out, that are told to be visible.
+
+        Raises:
+            ValueError: a site lies in several cells, and so may be masked in part.
+        """
+        if self._cells is None:
+            self._cells = self._visible_cells()
+        return self._cells.sites(grid.height, grid.width)
+
+    def _visible_cells(self) -> VisibleCells:
+        rows, columns = self._view.mask.shape[1:]
+        count = self._view.num_masked if self._twin is None else self._twin.num_masked(self._view)
+        if count == 0:
+            return VisibleCells(None, (rows, columns))
+        # those that are masked least, as noise leaves none wholly visible
+        order = self.masked(Grid(rows, columns)).flatten(1).argsort(dim=1, stable=True)
+        return VisibleCells(order[:, : rows * columns - count], (rows, columns))
 
     def _maps(self, part: Indicator, grid: Grid) -> Tensor:
         return part(self._view, grid) if self._twin is None else self._twin(part, self._view, grid)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from semconv.complaints import in_one_line
 
-DESCRIPTION = """Writes a run's encoder into a folder, with the mean, deviation and size of its images. Where it is a model of timm's as
-soon as nothing is masked (mae_vit; timm's CNNs that are told of the mask alone), as weights that timm loads strictly; all others as a
-wrapper that semconv.load_exported reads: it says which, and README.md in the folder how to load it."""
+DESCRIPTION = """Writes a run's encoder into a folder, with the mean, deviation and size of its images. Where it is a model of
+timm's as soon as nothing is masked (mae_vit; timm's CNNs that are told of the mask alone), as weights that timm loads strictly; all
+others as a wrapper that semconv.load_exported reads. It says which, and README.md in the folder how to load it."""
 
 
 def main(arguments: list[str]) -> None:

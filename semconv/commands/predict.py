@@ -10,8 +10,8 @@ from semconv.console import fail
 
 DESCRIPTION = """Masks the images of a folder and lets a run's network predict them: one PNG each, seen | predicted | pasted |
 original, and a contact sheet. Images are resized until they just cover the run's size, and the centre is cut out."""
-EPILOG = """`semconv predict -c RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt` predicts the run's own test images; to list its
-options, ask for `semconv predict -c RUN/config.yaml --help`."""
+EPILOG = """`semconv predict -c RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt` predicts the run's own test images; its
+options are listed by `semconv fit --help`."""
 
 
 def main(arguments: list[str]) -> None:

@@ -41,6 +41,8 @@ class AppendedValues(Mechanism):
         ValueError: `edge` for a convolution without padding.
     """
 
+    silent_when_visible = True
+
     def __init__(
         self,
         convolution: nn.Conv2d,

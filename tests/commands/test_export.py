@@ -12,10 +12,10 @@ from semconv.evaluation.features import everything, pool
 PIXELS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def told(run):
+def told(run, pixels=PIXELS, cell=4):
     """What the run's own encoder says of images of which nothing is masked."""
     with torch.no_grad():
-        return load_run(run).task.encoder(everything(PIXELS, 4))
+        return load_run(run).task.encoder(everything(pixels, cell))
 
 
 @pytest.mark.parametrize("name", ["mae_vit", "simmim_vit"])
@@ -35,6 +35,52 @@ def test_timm_loads_a_vit_strictly_with_the_same_features(name, make_run, semcon
     assert (model.pretrained_cfg["mean"], model.pretrained_cfg["std"]) == tuple(map(list, data.moments))
     assert tuple(model.pretrained_cfg["input_size"]) == (3, 32, 32)
     assert model.num_classes == 0
+
+
+def any_cnn(*options):
+    words = ["class_path: semconv.encoders.TimmEncoder", "init_args: {name: %s, depth: all, %s}" % options]  # noqa: UP031
+    return ["-c", "model: {init_args: {encoder: {%s}}}" % ", ".join(words)]  # noqa: UP031
+
+
+MASK = "indicators: [{class_path: semconv.indicators.Mask}]"
+PLACE = "indicators: [{class_path: semconv.indicators.Mask}, {class_path: semconv.indicators.Coordinates}]"
+
+
+def by(mechanism):
+    return "mechanism: {class_path: semconv.mechanisms.%s}" % mechanism  # noqa: UP031
+
+
+EXPORTS = [
+    pytest.param("resnet18", "Channels", id="resnet18"),
+    pytest.param("convnext_tiny", "OverlayAdd", id="convnext_tiny", marks=pytest.mark.slow),
+    pytest.param("convnextv2_nano", "MaskToken", id="convnextv2_nano", marks=pytest.mark.slow),
+    pytest.param("efficientnet_b0", "AppendedValues", id="efficientnet_b0", marks=pytest.mark.slow),
+    pytest.param("mobilenetv3_large_100", "Channels", id="mobilenetv3_large_100", marks=pytest.mark.slow),
+    pytest.param("regnety_008", "OverlayReplace", id="regnety_008", marks=pytest.mark.slow),
+    pytest.param("densenet121", "Channels", id="densenet121", marks=pytest.mark.slow),
+    pytest.param("resnet50", "AppendedValues", id="resnet50", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("name", "mechanism"), EXPORTS)
+def test_timm_loads_a_cnn_told_of_the_mask_strictly_with_the_same_features(name, mechanism, make_run, semconv, tmp_path):
+    run = make_run("cnn_plain", *any_cnn(name, f"{by(mechanism)}, {MASK}"), "--model.cell=32", "--data.size=[64,64]")
+    code, out, _ = semconv("export", run, "--output", tmp_path / "out")
+    assert code == 0
+    assert f"as timm's {name}:" in out
+    model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True, global_pool="").eval()
+    pixels = PIXELS.repeat(1, 1, 2, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pixels), told(run, pixels, 32).features, rtol=1e-5, atol=1e-5)
+
+
+def test_a_cnn_of_timm_told_of_places_is_a_wrapper(make_run, semconv, tmp_path):
+    run = make_run("cnn_plain", *any_cnn("resnet18", f"output_stride: 8, {by('Channels')}, {PLACE}"))
+    code, out, _ = semconv("export", run, "--output", tmp_path / "out")
+    assert code == 0
+    assert "not for timm: its resnet18 is told of Mask, Coordinates by Channels" in out
+    with torch.no_grad():
+        torch.testing.assert_close(load_exported(tmp_path / "out")(PIXELS), told(run).features, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [[], ["--model.twin=semconv.twins.Constant"]], ids=["told", "twin"])
