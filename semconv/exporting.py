@@ -174,14 +174,19 @@ def _as_timm(task: MaskedReconstruction, config: Mapping[str, Any]) -> str | tup
     """timm's name for an encoder, the arguments to build it with, its weights, and why; or why it has none."""
     encoder = task.encoder
     if isinstance(encoder, MAEViT):
-        width, depth, heads = encoder.num_features, len(encoder.blocks), encoder.blocks[0].attn.num_heads
-        arguments = {"img_size": list(task.geometry.size), "patch_size": encoder.stride, "embed_dim": width, "depth": depth}
-        arguments |= {"num_heads": heads, "global_pool": "token"}
+        arguments: dict[str, Any] = {
+            "img_size": list(task.geometry.size),
+            "patch_size": encoder.stride,
+            "embed_dim": encoder.num_features,
+            "depth": len(encoder.blocks),
+            "num_heads": encoder.blocks[0].attn.num_heads,  # type: ignore[union-attr]
+            "global_pool": "token",
+        }
         state = {name: tensor for name, tensor in encoder.state_dict().items() if name != "mask_token"}
         return ARCHITECTURES[task.size], arguments, state, "The first token is the class token, one per patch follows."
     if not isinstance(encoder, TimmEncoder):
         return f"{type(encoder).__name__} is none of its architectures"
-    model, name = encoder.model, encoder.model.model_name
+    model, name = encoder.model, str(encoder.model.model_name)
     if model.indicators.twin is not None:
         return f"its {name} is told a dead twin's signals even where nothing is masked"
     if not model.exports_as_timm:

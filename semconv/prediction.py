@@ -27,19 +27,21 @@ SHEET = 64  # images on the contact sheet at most
 FURTHER = {".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
 
 
-class Given(Masker):
-    """One mask for all images.
+class GivenMask:
+    """One mask for all images, in the place of a `Masker`.
 
     Args:
         mask: bool `gh gw`, True = masked.
     """
 
     def __init__(self, mask: Tensor) -> None:
-        super().__init__(mask.float().mean().item())
         self.mask = mask
 
-    def order(self, keys: Tensor, grid: tuple[int, int]) -> Tensor:
-        return (~self.mask).flatten().to(keys.device).expand(len(keys), -1).int()
+    def count(self, num_cells: int, key: Tensor | None = None) -> int:
+        return int(self.mask.sum())
+
+    def __call__(self, keys: Tensor, grid: tuple[int, int], count: int) -> Tensor:
+        return self.mask.to(keys.device).expand(len(keys), *grid)
 
 
 class Read(NamedTuple):
@@ -120,7 +122,7 @@ def read_mask(path: Path, size: tuple[int, int], cell: int) -> tuple[Tensor, int
 
 
 def predict(
-    run: Run, read: Read, output: Path, masker: Masker | None = None, seed: int = 0, batch_size: int = 32
+    run: Run, read: Read, output: Path, masker: Masker | GivenMask | None = None, seed: int = 0, batch_size: int = 32
 ) -> Iterator[Path]:
     """Write a picture seen | predicted | pasted | original of each image, and of the first ones together `contact_sheet.png`.
 
@@ -139,8 +141,7 @@ def predict(
     assert isinstance(task, MaskedReconstruction)
     task.evaluation_seed = seed
     if masker is not None:
-        masker.check(task.num_cells)
-        task.masker = masker
+        task.masker = masker  # type: ignore[assignment]
     sheet: list[dict[str, Tensor]] = []
     note = ""
     for first in range(0, len(read.images), batch_size):

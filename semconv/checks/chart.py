@@ -22,19 +22,17 @@ def line_chart(points: Sequence[tuple[str, float | None]], title: str) -> str:
         f'<text x="{LEFT}" y="22" font-size="14">{escape(title)}</text>',
     ]
     for percent in range(0, 101, 25):
-        y = TOP + tall * (1 - percent / 100)
-        parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#ddd"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{percent} %</text>')
-    line = [(x, TOP + tall * (1 - share)) for x, (_, share) in zip(across, points, strict=True) if share is not None]
-    parts.append(
-        f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in line)}" fill="none" stroke="#1f6feb" stroke-width="2"/>'
-    )
-    parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="#1f6feb"/>' for x, y in line]
+        level = TOP + tall * (1 - percent / 100)
+        parts.append(f'<line x1="{LEFT}" y1="{level:.1f}" x2="{WIDTH - RIGHT}" y2="{level:.1f}" stroke="#ddd"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{level + 4:.1f}" text-anchor="end">{percent} %</text>')
+    line = [(at, TOP + tall * (1 - share)) for at, (_, share) in zip(across, points, strict=True) if share is not None]
+    joined = " ".join(f"{at:.1f},{level:.1f}" for at, level in line)
+    parts.append(f'<polyline points="{joined}" fill="none" stroke="#1f6feb" stroke-width="2"/>')
+    parts += [f'<circle cx="{at:.1f}" cy="{level:.1f}" r="3" fill="#1f6feb"/>' for at, level in line]
     # of many names only as many as have room
     step = -(-len(points) // 60)
     for i, (name, _) in enumerate(points):
         if i % step == 0:
-            place = f"{across[i] + 4:.1f} {TOP + tall + 12}"
-            x, y = place.split()
-            parts.append(f'<text x="{x}" y="{y}" text-anchor="end" transform="rotate(-60 {place})">{escape(name)}</text>')
+            x, y = f"{across[i] + 4:.1f}", f"{TOP + tall + 12}"
+            parts.append(f'<text x="{x}" y="{y}" text-anchor="end" transform="rotate(-60 {x} {y})">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>\n"])

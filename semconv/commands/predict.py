@@ -49,7 +49,7 @@ def _predict(given: argparse.Namespace) -> None:
 def _masker(given: argparse.Namespace, task: Any) -> Any:
     """The masker that was asked for; None: the run's own."""
     from semconv import masking
-    from semconv.prediction import Given, read_mask
+    from semconv.prediction import GivenMask, read_mask
 
     if given.mask is not None:
         if given.masker is not None or given.ratio is not None:
@@ -60,7 +60,7 @@ def _masker(given: argparse.Namespace, task: Any) -> Any:
             f"{given.mask}: {int(mask.sum())} of {mask.numel()} cells of {geometry.cell} x {geometry.cell} pixels are masked; "
             f"{moved} pixels were snapped to their cell"
         )
-        return Given(mask)
+        return GivenMask(mask)
     if given.masker is None and given.ratio is None:
         return None
     kinds = {kind.__name__: kind for kind in masking.Masker.__subclasses__() if kind.__module__ == masking.__name__}

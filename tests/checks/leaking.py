@@ -1,5 +1,7 @@
 """Classes as a user might write them, each with one mistake."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,7 +71,7 @@ class MaskedFeatures(Encoder):
 class NormalisedFirst(MaskedReconstruction):
     """Normalises images by a batch norm before they are masked: in training its statistics are of hidden pixels too."""
 
-    def __init__(self, channels: int = 3, **others) -> None:
+    def __init__(self, channels: int = 3, **others: Any) -> None:
         super().__init__(channels=channels, **others)
         self.input_norm = nn.BatchNorm2d(channels)
 

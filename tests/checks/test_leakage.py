@@ -3,7 +3,7 @@ import re
 import pytest
 
 from semconv.__main__ import main
-from semconv.checks.leakage import check_leakage, find_leak
+from semconv.checks.leakage import Leak, check_leakage, find_leak
 from semconv.corruption import Hide, Noise
 from semconv.masking import RandomMasker
 from tests.checks.leaking import CentredHide, LateFill, MultipliedFill, ResizedHide
@@ -26,7 +26,7 @@ def check(monkeypatch, *options):
 def test_a_leak_of_the_corruption_is_found_at_the_first_layer(corruption, by):
     task = make_task("cnn_plain")
     leak = find_leak(task, random_images(task), RandomMasker(), corruption)
-    assert (leak.what, leak.by, leak.layer, leak.view) == ("features", by, STEM, True)
+    assert leak == Leak("features", by, STEM, view=True)
 
 
 def test_a_leak_by_gradient_alone_is_found():
@@ -38,7 +38,7 @@ def test_a_leak_by_gradient_alone_is_found():
 
     task = make_task("cnn_plain")
     leak = find_leak(task, random_images(task), RandomMasker(), Straight())
-    assert (leak.by, leak.layer) == ("gradient", STEM)
+    assert leak == Leak("features", "gradient", STEM, view=False)
 
 
 def test_masking_after_an_overlapping_stem_is_a_leak_of_the_stem(monkeypatch, capsys):

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -21,12 +22,12 @@ def masks(count: int) -> Tensor:
     return RandomMasker()(make_keys(0, torch.arange(count)), (7, 7), round(0.6 * 49))
 
 
-def reached(valid: Tensor, layer: nn.Module) -> Tensor:
+def reached(valid: Tensor, layer: Any) -> Tensor:
     """A site is reached if any site of its window is."""
     return F.max_pool2d(valid, layer.kernel_size, layer.stride, layer.padding)
 
 
-def resnet_oracle(model: nn.Module, mask: Tensor) -> dict[str, float]:
+def resnet_oracle(model: Any, mask: Tensor) -> dict[str, float]:
     """Reach by the geometry of kernels alone, on maps of one channel."""
     valid, shares = (~spread_mask(mask, (224, 224))).double(), {}
 
@@ -45,7 +46,7 @@ def resnet_oracle(model: nn.Module, mask: Tensor) -> dict[str, float]:
     return shares
 
 
-def in_percent(shares: dict[str, float]) -> dict[str, float]:
+def in_percent(shares: dict[str, Any]) -> dict[str, float]:
     return {name: 100 * [share for layer, share in shares.items() if layer.startswith(name)][-1] for name in ROW}
 
 
@@ -79,7 +80,7 @@ def test_what_is_kept_masked_is_not_reached_and_what_sees_all_is():
 
     mask = RandomMasker()(make_keys(1, torch.arange(1)), (4, 4), 12)
     shares = {row.layer: row.share for row in visibility(Kept(mask), mask, (32, 32)).layers}
-    assert shares["convolution"] > 0
+    assert shares["convolution"] != 0
     assert shares["pool"] == 0
     whole = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(1, 8), nn.Conv2d(8, 8, 3, padding=1))
     assert visibility(whole, mask, (32, 32)).layers[-1].share == 1  # through the norm's statistics

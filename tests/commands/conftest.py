@@ -1,4 +1,5 @@
 import sys
+from typing import Any
 
 import pytest
 
@@ -32,9 +33,9 @@ def semconv(monkeypatch, capsys):
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["semconv", *map(str, words)])
         capsys.readouterr()
+        code: Any = 0
         try:
             main()
-            code = 0
         except SystemExit as stop:
             code = stop.code
         printed = capsys.readouterr()

@@ -1,5 +1,6 @@
 import json
 import shutil
+from typing import Any
 
 import pytest
 import timm
@@ -7,15 +8,17 @@ import torch
 from einops import rearrange
 
 from semconv import load_exported, load_run
+from semconv.data import ImageData
 from semconv.evaluation.features import everything, pool
 
-PIXELS = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+PIXELS = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
 
 
-def told(run, pixels=PIXELS, cell=4):
+def told(run: Any, pixels: torch.Tensor = PIXELS, cell: int = 4) -> Any:
     """What the run's own encoder says of images of which nothing is masked."""
+    task: Any = load_run(run).task
     with torch.no_grad():
-        return load_run(run).task.encoder(everything(pixels, cell))
+        return task.encoder(everything(pixels, cell))
 
 
 @pytest.mark.parametrize("name", ["mae_vit", "simmim_vit"])
@@ -31,10 +34,15 @@ def test_timm_loads_a_vit_strictly_with_the_same_features(name, make_run, semcon
     # the same weights, in another order of operations
     torch.testing.assert_close(tokens[:, 1:], rearrange(encoding.features, "b d h w -> b (h w) d"), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(tokens[:, :1], encoding.prefix, rtol=1e-5, atol=1e-5)
-    data = load_run(run).data
-    assert (model.pretrained_cfg["mean"], model.pretrained_cfg["std"]) == tuple(map(list, data.moments))
+    assert (model.pretrained_cfg["mean"], model.pretrained_cfg["std"]) == tuple(map(list, moments(run)))
     assert tuple(model.pretrained_cfg["input_size"]) == (3, 32, 32)
     assert model.num_classes == 0
+
+
+def moments(run):
+    data = load_run(run).data
+    assert isinstance(data, ImageData)
+    return data.moments
 
 
 def any_cnn(*options):
@@ -95,7 +103,7 @@ def test_a_wrapper_stands_alone_with_the_same_features(options, make_run, semcon
     with torch.no_grad():
         torch.testing.assert_close(model(PIXELS), encoding.features, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(model(PIXELS, pooled=True), pool(encoding), rtol=1e-5, atol=1e-5)
-    assert (model.mean, model.std) == load_run(run).data.moments
+    assert (model.mean, model.std) == moments(run)
     with pytest.raises(ValueError, match="multiples of 4"):
         model(PIXELS[:, :, :30])
     readme = (tmp_path / "elsewhere" / "README.md").read_text()

@@ -2,11 +2,10 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from semconv import load_run
-from semconv.prediction import ORDER, Given, predict, read_images, read_mask
+from semconv.prediction import ORDER, predict, read_images, read_mask
 
 
 @pytest.fixture
@@ -67,7 +66,12 @@ def test_a_mask_image_says_what_is_hidden(make_run, semconv, photos, tmp_path):
 
 def test_the_caption_says_when_the_truth_helps(make_run, photos, monkeypatch, tmp_path):
     notes = []
-    monkeypatch.setattr("semconv.prediction.contact_sheet", lambda columns, note: notes.append(note) or Image.new("RGB", (9, 99)))
+
+    def sheet(columns, note):
+        notes.append(note)
+        return Image.new("RGB", (9, 99))
+
+    monkeypatch.setattr("semconv.prediction.contact_sheet", sheet)
     for options in ([], ["--model.objective.normalise=false"]):
         run = load_run(make_run("mae_vit", *options))
         list(predict(run, read_images([photos / "wide.png"], 3, (32, 32)), tmp_path / str(len(notes))))
@@ -82,12 +86,6 @@ def test_masks_follow_the_seed_and_the_masker(make_run, semconv, photos, tmp_pat
 
     assert seen() == seen("--seed", 0)
     assert len({seen(), seen("--seed", 1), seen("--ratio", 0.5), seen("--masker", "grid"), seen("--masker", "centre")}) == 5
-
-
-def test_a_given_mask_is_the_mask():
-    mask = torch.rand(8, 8, generator=torch.Generator().manual_seed(0)) < 0.3
-    masker = Given(mask)
-    assert torch.equal(masker(torch.arange(3), (8, 8), masker.count(64)), mask.expand(3, 8, 8))
 
 
 def test_what_cannot_be_read_is_named_or_skipped(make_run, semconv, photos, tmp_path):
