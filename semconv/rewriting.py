@@ -8,6 +8,8 @@ from torch import Tensor, fx, nn
 
 from semconv.convolution import MechanismFactory, SemanticConv2d
 from semconv.indicators import Indicator, Indicators, PaddingMode, Signals
+from semconv.mechanisms.sparse import Sparse
+from semconv.sparsening import AtVisible, layers_of_place, make_sparse
 from semconv.tracing import Place, Traced, spatial_convolutions, trace
 
 
@@ -72,6 +74,11 @@ class SemanticNetwork(nn.Module):
         for name, tensor in self._plain_tensors().items():
             tensor.copy_(state[name])
 
+    @property
+    def sees_visible_alone(self) -> bool:
+        """Whether all spatial convolutions are sparse, and with them all other layers: nothing stands at hidden sites then."""
+        return any(isinstance(module, AtVisible) for module in self.network.modules())
+
     def told_modules(self) -> Iterator[nn.Module]:
         """Every module that the plain model has not: indicators and mechanisms, and what these consist of."""
         for part in (self.indicators, *(told.mechanism for told in self.told.values())):
@@ -80,12 +87,14 @@ class SemanticNetwork(nn.Module):
     def _plain_tensors(self) -> dict[str, Tensor]:
         told = self.told
         mechanisms = tuple(f"{path}.mechanism." for path in told)
-        places = {f"{path}.convolution": path for path in told}
+        layers = [path for path, module in self.network.named_modules() if isinstance(module, AtVisible)]
+        inner = [f"{path}.convolution." for path in told] + [f"{path}.layer." for path in layers]
         tensors = {}
         for name, tensor in self.network.state_dict().items():
             if not name.startswith(mechanisms):
-                module, _, leaf = name.rpartition(".")
-                tensors[f"{places[module]}.{leaf}" if module in places else name] = tensor
+                within = next((prefix for prefix in inner if name.startswith(prefix)), "")
+                outer = within[:-1].rpartition(".")[0]
+                tensors[f"{outer}.{name.removeprefix(within)}" if within else name] = tensor
         return tensors
 
 
@@ -100,7 +109,8 @@ def semanticize(
 
     Spatial convolutions (kernel above 1) can be told; squeeze-excite and pointwise convolutions never are. Weights stay, and the
     model that is given is left as it is. With mechanisms that start at zero (channels, appended values, added overlay) outputs are
-    the model's to the bit, in training and in evaluation, until something is learned.
+    the model's to the bit, in training and in evaluation, until something is learned. `Sparse` at all convolutions makes the whole
+    network sparse: norms and their statistics, pools, squeeze-excite and global response norm see visible sites alone, too.
 
         network = semanticize(timm.create_model("resnet50", pretrained=True), Channels, [Mask(), Coordinates()])
         logits = network(view.pixels, network.indicators(view))
@@ -116,7 +126,8 @@ def semanticize(
 
     Raises:
         ValueError: the model is no CNN, cannot be traced, or has no such stage; or a convolution that would be told makes its
-            padding or its kernel anew at every call, as TensorFlow's (`tf_*`) and standardised ones (`nf_*`) do.
+            padding or its kernel anew at every call, as TensorFlow's (`tf_*`) and standardised ones (`nf_*`) do; or a layer has no
+            sparse form.
     """
     training, name = model.training, type(model).__name__
     model = deepcopy(model)
@@ -125,22 +136,25 @@ def semanticize(
     padded_as_timm = padding_mode is None or all(layer.padding_mode == padding_mode for layer in convolutions.values())
     if not padded_as_timm:
         _set_padding(convolutions, padding_mode)
-    traced = trace(model, model_name or name)
+    traced = trace(model, model_name or name, layers_of_place(model))
     paths = _choose(traced, depth, model_name or name)
     for path in paths:
         _require_plain(path, convolutions[path])
-    _pass_signals(traced, paths)
+    things = Indicators(indicators)
+    told = {path: SemanticConv2d.around(convolutions[path], things, mechanism) for path in paths}
+    sparse = depth == "all" and all(isinstance(layer.mechanism, Sparse) for layer in told.values())
+    others = make_sparse(traced.graph, dict(model.named_modules()), paths, model_name or name) if sparse else []
+    _pass_signals(traced, [*paths, *others])
     network = fx.GraphModule(model, traced.graph)
     unused = model.state_dict().keys() - network.state_dict().keys()
     if unused:
         raise ValueError(f"{model_name or name} never uses its {min(unused)}: give a model without it")
-    things = Indicators(indicators)
     order = [place.path for place in traced.places]
-    for path in paths:
-        told = SemanticConv2d.around(convolutions[path], things, mechanism)
-        told.mechanism.stand_at(order.index(path) / (len(order) - 1))
+    for path, layer in told.items():
+        layer.mechanism.stand_at(order.index(path) / (len(order) - 1))
+    for path in (*told, *others):
         parent, _, leaf = path.rpartition(".")
-        setattr(network.get_submodule(parent), leaf, told)
+        setattr(network.get_submodule(parent), leaf, told[path] if path in told else AtVisible(network.get_submodule(path)))
     return SemanticNetwork(network, things, model_name, padded_as_timm).train(training)
 
 

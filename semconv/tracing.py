@@ -1,5 +1,6 @@
 """A CNN as the graph that torch.fx traces of it: where its spatial convolutions stand, and where its stages end."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from timm.layers import GatherExcite
@@ -28,12 +29,13 @@ class Traced(NamedTuple):
     ends: list[fx.Node]  # what the stem and each stage gives; empty where no stages are known
 
 
-def trace(model: nn.Module, name: str) -> Traced:
+def trace(model: nn.Module, name: str, shown: Sequence[str] = ()) -> Traced:
     """Trace a CNN.
 
     Args:
         model: what is traced; dropout that it calls as a function becomes a module of it.
         name: what it is called in errors.
+        shown: paths of further modules that are to be nodes of their own.
 
     Raises:
         ValueError: it is no CNN, or what it does depends on what it reads.
@@ -43,7 +45,7 @@ def trace(model: nn.Module, name: str) -> Traced:
         raise ValueError(f"{name} has no spatial convolutions beside its patch projection: give a CNN, such as resnet50")
     stages = _stage_modules(model)
     try:
-        tracers = [_trace(model.train(mode), [*convolutions, *stages]) for mode in (True, False)]
+        tracers = [_trace(model.train(mode), [*convolutions, *stages, *shown]) for mode in (True, False)]
     except TraceError as error:
         raise ValueError(f"{name} cannot be rewritten, as it decides by what it reads ({error}): give another CNN") from error
     graphs = [tracer.graph for tracer in tracers]

@@ -13,7 +13,7 @@ from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import View
 from semconv.encoders.cnn import Depth, init_convolutional
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
-from semconv.indicators import Indicator
+from semconv.indicators import Grid, Indicator
 from semconv.rewriting import semanticize
 from semconv.weights import read_tensors
 
@@ -74,6 +74,7 @@ class TimmEncoder(Encoder):
         self.model = semanticize(plain, mechanism, indicators or [], depth, padding_mode)
         told = any(not isinstance(convolution.mechanism, Plain) for convolution in self.model.told.values())
         self.tells = self.model.indicators.tells if told else frozenset()
+        self.drops_masked = self.model.sees_visible_alone
         self.stride = cast(Any, plain).feature_info[-1]["reduction"]
         self.num_features = self._measure(geometry, name)
 
@@ -84,7 +85,12 @@ class TimmEncoder(Encoder):
     def encode_stages(self, view: View) -> list[Encoding]:
         """After the stem and after each stage."""
         pixels = view.pixels.contiguous(memory_format=torch.channels_last)
-        return [Encoding(x) for x in self.model.forward_stages(pixels, self.model.indicators(view))]
+        signals = self.model.indicators(view)
+        maps = self.model.forward_stages(pixels, signals)
+        if not self.drops_masked:
+            return [Encoding(x) for x in maps]
+        visible = [signals.visible(Grid(x.shape[2], x.shape[3])) for x in maps]
+        return [Encoding(sites.only(x), sites.standing) for x, sites in zip(maps, visible, strict=True)]
 
     def init_weights(self, module: nn.Module) -> None:
         """Draw what `module` holds; timm's network is drawn as a whole, in timm's way, unless weights were given."""

@@ -27,6 +27,9 @@ class Sparse(Mechanism):
         ValueError: the mask is not listed, or another indicator is, which would go unheard.
     """
 
+    silent_when_visible = True
+    needs_whole_sites = True
+
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
         super().__init__()
         require_signals(self, indicators, mask=True)

@@ -16,9 +16,9 @@ from semconv.corruption import CamouflageFill, Hide, ZeroFill
 from semconv.decoders import ConvDecoder, TransformerDecoder
 from semconv.encoders import Encoder, Geometry, TimmEncoder, initialise
 from semconv.finetuning import set_drop_path
-from semconv.indicators import Coordinates, Mask
+from semconv.indicators import Coordinates, Indicators, Mask
 from semconv.masking import RandomMasker, spread_mask
-from semconv.mechanisms import AppendedValues, Channels, MaskToken, OverlayReplace
+from semconv.mechanisms import AppendedValues, Channels, MaskToken, OverlayReplace, Sparse
 from tests.cnns import NAMES, draw
 from tests.experiments import FOLDER, arguments, look, make_task, random_images, stir
 from tests.test_invariants import encode
@@ -155,7 +155,7 @@ def test_weights_are_timms_own_drawn_from_the_seed_alike_for_every_mechanism():
 
 
 def test_what_tells_is_drawn_from_the_seed_and_its_path():
-    def embedding(convolution, indicators):
+    def embedding(convolution: nn.Conv2d, indicators: Indicators) -> AppendedValues:
         return AppendedValues(convolution, indicators, "embedding")
 
     first, again, other = (make(mechanism=embedding, seed=seed) for seed in (0, 0, 1))
@@ -199,6 +199,10 @@ def test_pretrained_weights_are_kept(monkeypatch):
     assert not (weights(make())["conv1.weight"] == 0.125).any()
 
 
+def sparse(convolution: nn.Conv2d, indicators: Indicators) -> Sparse:
+    return Sparse(convolution, Indicators([Mask()]))
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -216,6 +220,10 @@ def test_pretrained_weights_are_kept(monkeypatch):
         (
             {"name": "convnextv2_atto", "geometry": Geometry(3, (64, 64), 8, "circular")},
             "64 x 64 pixels are too small",
+        ),
+        (
+            {"mechanism": sparse, "depth": "all"},
+            "masked in part: sparse, token and partial at depth need a cell that is",
         ),
         ({"pretrained": True, "checkpoint_path": "x.pth"}, "give pretrained or checkpoint_path"),
         ({"name": "vit_tiny_patch16_224"}, "give a CNN, such as resnet50"),
@@ -244,6 +252,23 @@ def test_tokens_stand_where_sites_are_whole():
     assert make(mechanism=OverlayReplace).stride == 32  # a pixel that is masked in part shows both
 
 
+@pytest.mark.parametrize("decoder", [ConvDecoder, TransformerDecoder])
+def test_a_sparse_encoder_leaves_hidden_sites_to_the_decoder(decoder):
+    geometry = Geometry(3, (64, 64), 16)
+    encoder = TimmEncoder(geometry, "test", "resnet18", [Mask()], Sparse, "all", output_stride=16)
+    built = decoder(geometry, "test", encoder)
+    assert encoder.drops_masked
+    assert not TimmEncoder(geometry, "test", "resnet18", [Mask()], Sparse, output_stride=16).drops_masked
+    mask = draw(seed=1).mask[:, ::2, ::2]
+    view = draw()._replace(mask=mask[:1].expand(2, -1, -1), num_masked=int(mask[0].sum()))
+    for encoding in encoder.encode_stages(view):
+        assert encoding.standing is not None
+        sites = encoding.standing.shape[1] // 4
+        assert torch.equal(encoding.standing, ~view.mask.repeat_interleave(sites, 1).repeat_interleave(sites, 2))
+        assert (encoding.features.permute(0, 2, 3, 1)[~encoding.standing] == 0).all()
+    assert built(encoder(view), view.mask).shape == view.pixels.shape
+
+
 def test_fine_tuning_drops_paths_where_the_model_has_them():
     encoder = make("convnextv2_atto", Plain).train()
     view = draw()
@@ -266,7 +291,7 @@ def test_it_is_chosen_by_class_path_alone():
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "any_cnn").glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_file_is_named_as_its_experiment_and_opens_with_its_command_and_question(path: Path):
+def test_a_file_is_named_as_its_experiment_and_opens_with_its_command_and_question(path: Path) -> None:
     command, question = path.read_text().splitlines()[:2]
     assert build(arguments(f"any_cnn/{path.stem}")).config["experiment"] == path.stem
     assert command == f"# semconv run -c experiments/base.yaml -c experiments/any_cnn/{path.name}"
