@@ -65,6 +65,7 @@ EXPORTS = [
     pytest.param("efficientnet_b0", "AppendedValues", id="efficientnet_b0", marks=pytest.mark.slow),
     pytest.param("mobilenetv3_large_100", "Channels", id="mobilenetv3_large_100", marks=pytest.mark.slow),
     pytest.param("regnety_008", "OverlayReplace", id="regnety_008", marks=pytest.mark.slow),
+    pytest.param("resnet18", "Sparse", id="sparse resnet18", marks=pytest.mark.slow),
     pytest.param("densenet121", "Channels", id="densenet121", marks=pytest.mark.slow),
     pytest.param("resnet50", "AppendedValues", id="resnet50", marks=pytest.mark.slow),
 ]
