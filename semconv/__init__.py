@@ -3,18 +3,22 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__all__ = ["SemanticConv2d", "load_mae_checkpoint", "load_run"]
+__all__ = ["SemanticConv2d", "load_exported", "load_mae_checkpoint", "load_run", "semanticize"]
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from semconv.checkpoints import load_mae_checkpoint
     from semconv.convolution import SemanticConv2d
+    from semconv.exporting import load_exported
+    from semconv.rewriting import semanticize
     from semconv.runs import load_run
 else:
     _MODULES = {
         "SemanticConv2d": "semconv.convolution",
+        "load_exported": "semconv.exporting",
         "load_mae_checkpoint": "semconv.checkpoints",
         "load_run": "semconv.runs",
+        "semanticize": "semconv.rewriting",
     }
 
     def __getattr__(name: str) -> object:

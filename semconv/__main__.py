@@ -11,10 +11,12 @@ TRAINING = {
     "run": "train, then test, as one run: what sweeps call",
     "test": "examine trained weights on the test images",
     "validate": "examine trained weights on the validation images",
-    "predict": "write pictures of reconstructed test images",
+    "predict": "write pictures of reconstructed test images; of your own with predict RUN --images FOLDER --output DIR",
 }
 LOOKING = {
+    "check": "what must hold for any experiment, your own classes included: leakage, visibility",
     "compare": "finished runs: intervals, verdicts, quality against cost",
+    "export": "a run's encoder for use elsewhere: weights for timm, or a wrapper",
     "list": "variants, mechanisms, indicators, maskers and other parts that there are",
 }
 
@@ -37,6 +39,18 @@ def main() -> None:
             from semconv.listing import main as show
 
             show(arguments)
+        case "check":
+            from semconv.commands.check import main as check
+
+            check(arguments)
+        case "export":
+            from semconv.commands.export import main as export
+
+            export(arguments)
+        case "predict" if arguments and (not arguments[0].startswith("-") or arguments[0] in ("-h", "--help")):
+            from semconv.commands.predict import main as predict
+
+            predict(arguments)
         case _ if command in TRAINING:
             from semconv.cli import main as train
 

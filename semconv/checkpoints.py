@@ -1,20 +1,17 @@
 """Published weights of masked autoencoders, in the naming of the official release and of timm."""
 
-import argparse
 import math
-import pickle
 import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from semconv.decoders import TransformerDecoder
 from semconv.encoders.vit import SIZES, MAEViT, position_embedding
+from semconv.weights import read_tensors
 
 CLASSIFIER = ("head.", "fc_norm.")
 DECODER = ("decoder_", "mask_token")
@@ -51,7 +48,7 @@ def load_mae_checkpoint(path: str | Path, encoder: MAEViT, decoder: TransformerD
             "build it with masked=drop, or load it with masked=see and no decoder"
         )
     path = Path(path)
-    state = _read(path)
+    state = read_tensors(path)
     targets, notes = dict(encoder.state_dict()), []
     if decoder is not None and any(name.startswith("decoder_") for name in state):
         targets |= {_published_name(name): tensor for name, tensor in decoder.state_dict().items()}
@@ -67,27 +64,6 @@ def load_mae_checkpoint(path: str | Path, encoder: MAEViT, decoder: TransformerD
     for name, target in targets.items():
         target.copy_(values[name])
     return LoadReport(tuple(targets), tuple(sorted(ignored)), tuple(notes))
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name, those under the key `model` where there is one."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
-    try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            # the release's training writes its arguments beside the weights; a Namespace runs nothing when it is read
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read: it is damaged, or holds more than tensors, such as code, which is never run"
-        ) from error
-    state = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ValueError(f"{path} holds no tensors by name, neither at its top nor under the key model")
-    return state
 
 
 def _published_name(name: str) -> str:

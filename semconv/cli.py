@@ -6,6 +6,7 @@ import logging
 import re
 import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +22,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from semconv.announcement import Announcement
 from semconv.arguments import follower_problem, prepare, read
 from semconv.callbacks import Cost, Dynamics, Panels, Record
-from semconv.complaints import causes, correct, own_message
+from semconv.complaints import causes, correct, in_one_line
 from semconv.console import fail
 from semconv.evaluation.examination import Examination, Level
 from semconv.interruption import Interruption, Terminated, listen
@@ -238,21 +239,27 @@ def main(arguments: list[str]) -> None:
     quieten()
     listen()
     try:
-        SemconvCLI(_starting_from(arguments))
+        with explaining(arguments, debug):
+            SemconvCLI(_starting_from(arguments))
+    except Terminated as error:
+        raise SystemExit(error.exit_code) from None
+
+
+@contextlib.contextmanager
+def explaining(arguments: list[str], debug: bool) -> Iterator[None]:
+    """Errors of the user's within are one line and exit code 2.
+
+    Args:
+        arguments: of a subcommand, the first of them: what is parsed within.
+        debug: show the traceback too.
+    """
+    try:
+        with in_one_line(debug):
+            yield
     except Refused as error:
         if debug:
             traceback.print_exc()
         fail(correct(error.message, arguments, print_config))
-    except Terminated as error:
-        raise SystemExit(error.exit_code) from None
-    except (ValueError, OSError) as error:
-        # jsonargparse wraps what a constructor raises
-        said = [message for cause in causes(error) if (message := own_message(cause))]
-        if not said:
-            raise
-        if debug:
-            traceback.print_exc()
-        fail(said[-1])
 
 
 def quieten() -> None:

@@ -3,12 +3,33 @@
 import importlib
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
 from semconv.arguments import flatten, nearest, unknown_part, without
+from semconv.console import fail
+
+
+@contextmanager
+def in_one_line(debug: bool = False) -> Iterator[None]:
+    """Print errors of the user's within in one line and exit with code 2; all others keep their traceback.
+
+    Args:
+        debug: show the traceback too.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        # jsonargparse wraps what a constructor raises
+        said = [message for cause in causes(error) if (message := own_message(cause))]
+        if not said:
+            raise
+        if debug:
+            traceback.print_exc()
+        fail(said[-1])
 
 
 def causes(error: BaseException) -> list[BaseException]:

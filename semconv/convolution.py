@@ -24,7 +24,25 @@ class Mechanism(nn.Module, ABC):
 
     A subclass is built as `subclass(convolution, indicators, **its own arguments)`, where `convolution` is the plain
     convolution that it tells and `indicators` what it is to tell; it registers neither.
+
+    Attributes:
+        needs_kernel: whether it uses the convolution's weights. Of one that does not, weight and bias are deleted (None); what the
+            convolution says of its geometry stays.
+        silent_when_visible: whether it does what plain does where nothing is masked, as long as masks are all that it tells of: a
+            network of such mechanisms is then its plain one.
+        needs_whole_sites: whether a site must not be masked in part: the mask cell has to be a multiple of the stride then.
     """
+
+    needs_kernel: bool = True
+    silent_when_visible: bool = False
+    needs_whole_sites: bool = False
+
+    def stand_at(self, depth: float) -> None:
+        """Learn one's place in the network: called once by the network that builds the mechanism, before weights are drawn.
+
+        Args:
+            depth: place among the network's spatial convolutions, from 0, the first, to 1, the last.
+        """
 
     @abstractmethod
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
@@ -39,6 +57,8 @@ class Mechanism(nn.Module, ABC):
 
 class Plain(Mechanism):
     """A convolution that is told nothing: x~ = x, A = 1, c = its bias."""
+
+    silent_when_visible = True
 
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
         super().__init__()
@@ -79,7 +99,7 @@ class SemanticConv2d(nn.Module):
         mechanism: MechanismFactory = Plain,
     ) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(
+        convolution = nn.Conv2d(
             in_channels,
             out_channels,
             kernel_size,
@@ -89,7 +109,21 @@ class SemanticConv2d(nn.Module):
             bias=bias,
             padding_mode=padding_mode,
         )
-        self.mechanism = mechanism(self.convolution, indicators)
+        self._tell(convolution, indicators, mechanism)
+
+    @classmethod
+    def around(cls, convolution: nn.Conv2d, indicators: Indicators, mechanism: MechanismFactory) -> Self:
+        """Tell a convolution that is there already, weights and all."""
+        told = cls.__new__(cls)
+        nn.Module.__init__(told)
+        told._tell(convolution, indicators, mechanism)
+        return told
+
+    def _tell(self, convolution: nn.Conv2d, indicators: Indicators, mechanism: MechanismFactory) -> None:
+        self.convolution = convolution
+        self.mechanism = mechanism(convolution, indicators)
+        if not self.mechanism.needs_kernel:
+            self.convolution.weight = self.convolution.bias = None  # type: ignore[assignment]
 
     def forward(self, x: Tensor, signals: Signals) -> Tensor:
         """Convolve `b c h w` under the signals of the batch."""

@@ -5,7 +5,7 @@ that are hidden. Filling selects, it never multiplies: NaN times zero is NaN, an
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from einops import rearrange
@@ -83,7 +83,13 @@ class NoiseFill(Fill):
 
 
 class Corruption(ABC):
-    """How chosen cells are made unlike the target."""
+    """How chosen cells are made unlike the target.
+
+    Attributes:
+        hides: whether nothing is left to be seen of the cells that its views call masked.
+    """
+
+    hides: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, images: Tensor, mask: Tensor, num_masked: int, keys: Tensor) -> View:
@@ -110,6 +116,8 @@ class Noise(Corruption):
     Args:
         std: standard deviation of the noise, in units of the normalised image.
     """
+
+    hides = False
 
     def __init__(self, std: float = 1.0) -> None:
         if std < 0:

@@ -145,7 +145,8 @@ class MaskedSites(nn.Module):
 
     Args:
         width: channels.
-        replaces: whether the token stands where no encoding does; else it is added to encodings, in the share that is masked.
+        replaces: whether the token stands where no encoding does. To encodings it is added, in the share that is masked: to all of
+            a network that keeps masked sites, and where a twin makes another take a masked site for a visible one.
         told: false: nothing is added. A token that stands alone remains, as something must.
     """
 
@@ -157,10 +158,11 @@ class MaskedSites(nn.Module):
     def forward(self, x: Tensor, encoding: Encoding, mask: Tensor) -> Tensor:
         if self.mask_token is None:
             return x
-        if encoding.standing is not None:
-            return torch.where(encoding.standing[:, None], x, self.mask_token.to(x.dtype))
         masked = masked_fraction(mask, *x.shape[2:])
-        return x + (masked * self.mask_token).to(x.dtype)
+        told = x + (masked * self.mask_token).to(x.dtype)
+        if encoding.standing is None:
+            return told
+        return torch.where(encoding.standing[:, None], told, self.mask_token.to(x.dtype))
 
 
 def _init_token(module: nn.Module) -> None:

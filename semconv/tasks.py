@@ -12,6 +12,7 @@ from torchmetrics import MeanMetric, SumMetric
 from semconv.corruption import Corruption, Hide, View, ZeroFill
 from semconv.data import Batch
 from semconv.data.batch import to_unit
+from semconv.data.sources import Moments
 from semconv.decoders import Decoder
 from semconv.encoders import Encoder, Geometry, Size, initialise
 from semconv.evaluation.metrics import REGIONS, give_moments, mean_fill, psnr, regions, squared_errors, ssim
@@ -178,12 +179,20 @@ class MaskedReconstruction(lightning.LightningModule):
                 self._empty_regions.append(name)
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Reconstruction:
+        return self.reconstruct(batch, self.trainer.datamodule.moments)  # type: ignore[attr-defined]
+
+    def reconstruct(self, batch: Batch, moments: Moments) -> Reconstruction:
+        """Pictures of what is made of a batch, masked as in testing.
+
+        Args:
+            batch: the images.
+            moments: mean and deviation that they were normalised with.
+        """
         view, mask = self.look(batch, "test")
         predicted = self.objective.to_pixels(self(view), batch.images)
         hidden = spread_mask(mask, self.geometry.size)
         pasted = torch.where(hidden, predicted, batch.images)
         kinds = {"original": batch.images, "seen": view.pixels, "reconstruction": predicted, "pasted": pasted}
-        moments = self.trainer.datamodule.moments  # type: ignore[attr-defined]
         note = "reconstructions have each patch's true mean and contrast" if self.objective.normalise else ""
         columns = {caption: to_unit(images, *moments) for caption, images in kinds.items()}
         return Reconstruction(columns, hidden[:, 0], batch.index, note)

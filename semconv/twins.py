@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from semconv.corruption import View
 from semconv.hashing import hash_words, make_keys, uniform
-from semconv.indicators import Grid, Indicator, Indicators
+from semconv.indicators import Grid, Indicator, Indicators, Mask
 from semconv.indicators.frame import turn_frame, whole_frame
 from semconv.masking import Masker, RandomMasker
 
@@ -23,6 +23,10 @@ class Twin(ABC):
     @abstractmethod
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
         """Maps of the shape that the indicator would make; see `Indicator`."""
+
+    def num_masked(self, view: View) -> int:
+        """How many cells of each image are told to be masked: what drops them asks the number of no device."""
+        return view.num_masked
 
     def problem(self, indicators: Indicators) -> str | None:
         """Why there is no such twin of these indicators; None where there is."""
@@ -35,12 +39,18 @@ class Zero(Twin):
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
         return torch.zeros_like(indicator(view, grid))
 
+    def num_masked(self, view: View) -> int:
+        return 0
+
 
 class Constant(Twin):
     """All signals are their largest value, everywhere: a bias by another name."""
 
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
         return torch.full_like(indicator(view, grid), indicator.high)
+
+    def num_masked(self, view: View) -> int:
+        return view.mask[0].numel()
 
 
 class Fixed(Twin):
@@ -111,6 +121,9 @@ class Only:
 
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
         return self.twin(indicator, view, grid) if indicator is self.indicator else indicator(view, grid)
+
+    def num_masked(self, view: View) -> int:
+        return self.twin.num_masked(view) if isinstance(self.indicator, Mask) else view.num_masked
 
 
 def told_things(network: nn.Module) -> list[Indicators]:

@@ -129,7 +129,11 @@ def command(*words):
     return subprocess.run([sys.executable, "-m", "semconv", *words], capture_output=True, text=True, cwd=FOLDER.parent)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["list"], ["compare", "--help"], ["--version"], ["fitt"]], ids=" ".join)
+HELP = [[command, "--help"] for command in ("compare", "check", "export", "predict")]
+WITHOUT_TORCH = [["--help"], *HELP, ["check", "leakage", "--help"], ["list"], ["--version"], ["fitt"]]
+
+
+@pytest.mark.parametrize("words", WITHOUT_TORCH, ids=" ".join)
 def test_what_needs_no_network_imports_no_torch_and_takes_less_than_a_second(words, tmp_path):
     code = (
         f"import sys, runpy; sys.argv[1:] = {words}\n"

@@ -258,8 +258,14 @@ class ImageData(LightningDataModule):
         """Channel mean and deviation that images are normalised with, on the scale of 0 to 1."""
         if self.given_mean and self.given_std:
             return tuple(self.given_mean), tuple(self.given_std)
-        mean, std = self._source().moments if self.channels in (1, 3) else self._measured_moments
+        known = {source.moments for source in self.candidates} if self.channels in (1, 3) else set()
+        # where it does not matter which source is chosen, none has to be there
+        mean, std = known.pop() if len(known) == 1 else self._moments_of_source
         return tuple(self.given_mean or mean), tuple(self.given_std or std)
+
+    @property
+    def _moments_of_source(self) -> Moments:
+        return self._source().moments if self.channels in (1, 3) else self._measured_moments
 
     @cached_property
     def _measured_moments(self) -> Moments:

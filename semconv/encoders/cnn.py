@@ -13,7 +13,9 @@ from semconv.corruption import View
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, count_parameters
 from semconv.encoders.matching import match_cost
 from semconv.encoders.vit import MAEViT
-from semconv.indicators import Indicator, Indicators, Signals
+from semconv.indicators import Grid, Indicator, Indicators, Signals
+from semconv.mechanisms.sparse import Sparse
+from semconv.sparse import VisibleSites, convolve, through_map
 
 Depth = Literal["stem", "stages", "all"]
 Norm = Literal["layer", "batch", "group"]
@@ -37,7 +39,7 @@ class SemanticCNN(Encoder):
     site covers one mask cell, and kept from there on.
 
     Parameters match those of `MAEViT` of the same size and geometry: the perceptrons' width is chosen so, the same for every
-    mechanism that adds less than `TOLERANCE`, and less for one that adds more.
+    mechanism that adds less than `TOLERANCE`, less for one that adds more, and more for one that saves more.
 
     Args:
         geometry: the images to build for.
@@ -101,7 +103,9 @@ class SemanticCNN(Encoder):
                 stage.append(ConvNeXtBlock(convolution, width, norm, mlp_ratio, rate))
             self.stages.append(nn.ModuleList(stage))
         self.norm = make_norm(norm, widths[-1])
+        spatial.place()
         self.tells = self.indicators.tells if spatial.any_told else frozenset()
+        self.drops_masked = spatial.all_sparse
         self.apply(self.init_weights)
 
     def forward(self, view: View) -> Encoding:
@@ -111,13 +115,34 @@ class SemanticCNN(Encoder):
     def encode_stages(self, view: View) -> list[Encoding]:
         """After the stem, and after each of the four stages."""
         signals = self.indicators(view)
-        maps = [self.stem(view.pixels.contiguous(memory_format=torch.channels_last), signals)]
+        pixels = view.pixels.contiguous(memory_format=torch.channels_last)
+        if self.drops_masked:
+            return self._encode_visible(pixels, signals)
+        return [Encoding(x) for x in self._encode_all(pixels, signals)]
+
+    def _encode_all(self, pixels: Tensor, signals: Signals) -> list[Tensor]:
+        maps = [self.stem(pixels, signals)]
         for stage in self.stages:
             x = maps[-1]
             for layer in stage:  # type: ignore[attr-defined]
                 x = layer(x, signals)
             maps.append(x)
-        return [Encoding(x) for x in (*maps[:-1], self.norm(maps[-1]))]
+        return [*maps[:-1], self.norm(maps[-1])]
+
+    def _encode_visible(self, pixels: Tensor, signals: Signals) -> list[Encoding]:
+        sites = signals.visible(Grid(pixels.shape[2], pixels.shape[3]))
+        if not sites.num_visible:  # as a twin may say: no feature stands, and gradients are 0
+            hidden = [(x, sites.at(x.shape[2], x.shape[3])) for x in self._encode_all(pixels, signals)]
+            return [Encoding(sites.only(x), sites.standing) for x, sites in hidden]
+        x, sites = through_map(self.stem.convolution.convolution, sites.only(pixels), sites)
+        x = self.stem.after(x)
+        maps = [(x, sites)]
+        for stage in self.stages:
+            for layer in stage:  # type: ignore[attr-defined]
+                x, sites = layer.at_visible(x, sites)
+            maps.append((x, sites))
+        maps[-1] = (self.norm(x), sites)
+        return [Encoding(sites.scatter(x), sites.standing) for x, sites in maps]
 
     def init_weights(self, module: nn.Module) -> None:
         init_convolutional(module)
@@ -129,7 +154,8 @@ class _SpatialConvolutions:
     def __init__(self, geometry: Geometry, indicators: Indicators, mechanism: MechanismFactory, depth: Depth | list[int]) -> None:
         self.padding_mode, self.indicators, self.mechanism = geometry.padding_mode, indicators, mechanism
         self.places, self.everywhere = _places(depth), depth == "all"
-        self.any_told = False
+        self.any_told, self.all_sparse = False, True
+        self._made: list[SemanticConv2d] = []
 
     def make(
         self, place: int, first: bool, channels: tuple[int, int], kernel_size: int, stride: int = 1, groups: int = 1
@@ -146,7 +172,14 @@ class _SpatialConvolutions:
             mechanism=self.mechanism if told else Plain,
         )
         self.any_told |= not isinstance(made.mechanism, Plain)
+        self.all_sparse &= isinstance(made.mechanism, Sparse)
+        self._made.append(made)
         return made
+
+    def place(self) -> None:
+        """Tell every mechanism where it stands among all that have been made, from 0 to 1."""
+        for number, made in enumerate(self._made):
+            made.mechanism.stand_at(number / (len(self._made) - 1))
 
 
 class ConvNeXtBlock(nn.Module):
@@ -172,6 +205,11 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: Tensor, *signals: Signals) -> Tensor:
         return x + self.drop_path(self.mlp(self.norm(self.convolution(x, *signals))))
 
+    def at_visible(self, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
+        """The same on a gathered map, whose convolution is told by `Sparse`; see `semconv.sparse`."""
+        y, after = convolve(self.convolution.convolution, x, sites)  # type: ignore[arg-type]
+        return x + self.drop_path(self.mlp(self.norm(y))), after
+
 
 class _Reduction(nn.Module):
     """A convolution that changes width or resolution, normalised before or after."""
@@ -184,6 +222,11 @@ class _Reduction(nn.Module):
 
     def forward(self, x: Tensor, signals: Signals) -> Tensor:
         return self.after(self.convolution(self.before(x), signals))
+
+    def at_visible(self, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
+        """The same on a gathered map, whose convolution is told by `Sparse`."""
+        y, after = convolve(self.convolution.convolution, self.before(x), sites)
+        return self.after(y), after
 
 
 def make_norm(norm: Norm, width: int) -> nn.Module:
@@ -201,7 +244,8 @@ def init_convolutional(module: nn.Module) -> None:
     Any other module that draws weights of its own says how by `reset_parameters`, as PyTorch's do.
     """
     if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.weight is not None:  # else a mechanism stands in its place
+            nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif callable(reset := getattr(module, "reset_parameters", None)):
@@ -225,9 +269,9 @@ def _places(depth: Depth | list[int]) -> set[int]:
 
 
 def _matched_ratio(build: Callable[..., SemanticCNN], mechanism: MechanismFactory, target: int) -> float:
-    """The mlp_ratio with which plain has `target` parameters, and less where a mechanism adds more than is tolerated."""
+    """The mlp_ratio with which plain has `target` parameters, or a mechanism that adds or saves more than is tolerated."""
     plain = count_parameters(build(mechanism=Plain, mlp_ratio=4))
     slope = count_parameters(build(mechanism=Plain, mlp_ratio=5)) - plain
     extra = count_parameters(build(mechanism=mechanism, mlp_ratio=4)) - plain
-    spare = target - plain - (extra if extra > SemanticCNN.TOLERANCE * target else 0)
+    spare = target - plain - (extra if abs(extra) > SemanticCNN.TOLERANCE * target else 0)
     return 4 + spare / slope

@@ -78,12 +78,12 @@ def everything(images: Tensor, cell: int, frame: Tensor | None = None, external:
 
 
 def pool(encoding: Encoding) -> Tensor:
-    """The mean over all sites where a feature stands: float32 `b d`."""
+    """The mean over all sites where a feature stands, and 0 where none does: float32 `b d`."""
     features = encoding.features.float()
     if encoding.standing is None:
         return features.mean((2, 3))
     standing = encoding.standing[:, None]
-    return torch.where(standing, features, 0).sum((2, 3)) / standing.sum((2, 3))
+    return torch.where(standing, features, 0).sum((2, 3)) / standing.sum((2, 3)).clamp(min=1)
 
 
 def extract(examined: Examined, encoder: nn.Module, part: str, count: int | None, look: Look) -> Features:

@@ -1,7 +1,7 @@
 """Several indicators as one, evaluated on the grid of any layer, each grid once per forward."""
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,17 @@ from torch import Tensor, nn
 from semconv.corruption import View
 from semconv.indicators.indicator import Grid, Indicator, Told
 from semconv.indicators.mask import Mask
+from semconv.sparse import VisibleCells, VisibleSites
 
-Twin = Callable[[Indicator, View, Grid], Tensor]  # what is told in place of an indicator's maps, see semconv.twins
+
+class Twin(Protocol):
+    """What is told in place of an indicator's maps, see `semconv.twins`."""
+
+    def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor: ...
+
+    def num_masked(self, view: View) -> int: ...
+
+
 _MASK = Mask()
 
 
@@ -89,6 +98,7 @@ class Signals:
         self._masked: dict[Grid, Tensor] = {}
         self._observed: dict[Indicator, Tensor | None] = {}
         self.carried: dict[Hashable, Any] = {}
+        self._cells: VisibleCells | None = None
 
     def at(self, grid: Grid) -> Sites:
         """All maps on a grid."""
@@ -113,6 +123,25 @@ class Signals:
         """Whether it is certain, by its sides alone, that each site of a grid is masked wholly or not at all."""
         rows, columns = self._view.mask.shape[1:]
         return self.truthful and grid.height % rows == 0 and grid.width % columns == 0
+
+    def visible(self, grid: Grid) -> VisibleSites:
+        """The sites of a grid, its padding left out, that are told to be visible.
+
+        Raises:
+            ValueError: a site lies in several cells, and so may be masked in part.
+        """
+        if self._cells is None:
+            self._cells = self._visible_cells()
+        return self._cells.sites(grid.height, grid.width)
+
+    def _visible_cells(self) -> VisibleCells:
+        rows, columns = self._view.mask.shape[1:]
+        count = self._view.num_masked if self._twin is None else self._twin.num_masked(self._view)
+        if count == 0:
+            return VisibleCells(None, (rows, columns))
+        # those that are masked least, as noise leaves none wholly visible
+        order = self.masked(Grid(rows, columns)).flatten(1).argsort(dim=1, stable=True)
+        return VisibleCells(order[:, : rows * columns - count], (rows, columns))
 
     def _maps(self, part: Indicator, grid: Grid) -> Tensor:
         if self._twin is not None:

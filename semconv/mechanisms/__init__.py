@@ -8,6 +8,7 @@ from semconv.mechanisms.gated import Gated
 from semconv.mechanisms.mask_token import MaskToken
 from semconv.mechanisms.overlay import OverlayAdd, OverlayReplace
 from semconv.mechanisms.partial import Partial
+from semconv.mechanisms.sparse import Sparse
 
 __all__ = [
     "AppendedValues",
@@ -20,4 +21,5 @@ __all__ = [
     "OverlayReplace",
     "Partial",
     "Plain",
+    "Sparse",
 ]

@@ -42,6 +42,8 @@ class AppendedValues(Mechanism):
         ValueError: `edge` for a convolution without padding; one-hot or embedding of what is learned.
     """
 
+    silent_when_visible = True
+
     def __init__(
         self,
         convolution: nn.Conv2d,

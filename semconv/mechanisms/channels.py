@@ -16,6 +16,8 @@ class Channels(Mechanism):
     Also known as: mask channel (DeepFill, LaMa), CoordConv (Liu et al., 2018) where the signal is position.
     """
 
+    silent_when_visible = True
+
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
         super().__init__()
         require_signals(self, indicators)

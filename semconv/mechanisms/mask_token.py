@@ -15,6 +15,9 @@ class MaskToken(Mechanism):
     in SimMIM (Xie et al., 2022), at a later stage as in A2MIM (Li et al., 2023).
     """
 
+    silent_when_visible = True
+    needs_whole_sites = True
+
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
         super().__init__()
         require_signals(self, indicators, mask=True)

@@ -15,6 +15,8 @@ class OverlayAdd(Mechanism):
     Also known as: additive position embedding, on pixels.
     """
 
+    silent_when_visible = True
+
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
         super().__init__()
         require_signals(self, indicators)
@@ -50,6 +52,8 @@ class OverlayReplace(Mechanism):
 
     Also known as: mask token on pixels (SimMIM on a convolutional stem).
     """
+
+    silent_when_visible = True
 
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
         super().__init__()

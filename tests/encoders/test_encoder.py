@@ -1,11 +1,15 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from semconv.convolution import Mechanism, SemanticConv2d
+from semconv.corruption import View
 from semconv.decoders import ConvDecoder, TransformerDecoder
 from semconv.encoders import Geometry, MAEViT, SemanticCNN, initialise
+from semconv.encoders.encoder import count_parameters
 from semconv.encoders.vit import init_transformer
-from semconv.indicators import Mask
+from semconv.indicators import Indicators, Mask, Signals
 from semconv.mechanisms import Channels
 
 GEOMETRY = Geometry(3, (16, 24), 4)
@@ -43,6 +47,55 @@ def test_a_told_and_an_untold_cnn_start_from_one_set_of_weights() -> None:
     told = initialised(SemanticCNN(GEOMETRY, "test", [Mask()], Channels, mlp_ratio=4))
     assert len(told) > len(plain)
     assert all(torch.equal(plain[name], told[name]) for name in plain)
+
+
+class Mean(Mechanism):
+    """A mechanism without a use for a kernel: the mean of the window, in as many channels as are asked for."""
+
+    needs_kernel = False
+
+    def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
+        super().__init__()
+        self.depths: list[float] = []
+        self.scale = nn.Parameter(torch.ones(convolution.out_channels, 1, 1))
+
+    def stand_at(self, depth: float) -> None:
+        self.depths.append(depth)
+
+    def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
+        kernel, stride = convolution.kernel_size[0], convolution.stride[0]
+        return self.scale * F.avg_pool2d(x.mean(1, keepdim=True), kernel, stride, kernel // 2)
+
+
+def convolutions(network: nn.Module) -> list[SemanticConv2d]:
+    return [module for module in network.modules() if isinstance(module, SemanticConv2d)]
+
+
+def test_a_mechanism_is_told_once_how_deep_it_stands() -> None:
+    made = convolutions(SemanticCNN(GEOMETRY, "test", mechanism=Mean))
+    assert [module.mechanism.depths for module in made] == [[number / 9] for number in range(10)]
+    # counted among all spatial convolutions, told or not
+    told = convolutions(SemanticCNN(GEOMETRY, "test", mechanism=Mean, depth=[0, 4]))
+    assert [getattr(module.mechanism, "depths", None) for module in told] == [[0], *[None] * 6, [7 / 9], None, None]
+
+
+def test_a_convolution_that_nobody_needs_holds_no_weights() -> None:
+    network = SemanticCNN(GEOMETRY, "test", mechanism=Mean, mlp_ratio=4)
+    assert all(not list(module.convolution.parameters()) for module in convolutions(network))
+    assert all(module.convolution.kernel_size[0] > 1 for module in convolutions(network))
+    state = initialised(network)
+    assert not any(".convolution.weight" in name or ".convolution.bias" in name for name in state)
+    view = View(torch.randn(2, 3, 16, 24), torch.zeros(2, 4, 6, dtype=torch.bool), 0)
+    network(view).features.square().sum().backward()
+    plain = initialised(SemanticCNN(GEOMETRY, "test", mlp_ratio=4))
+    assert all(torch.equal(plain[name], tensor) for name, tensor in state.items() if name in plain)
+
+
+def test_parameters_that_a_mechanism_saves_are_spent_on_perceptrons() -> None:
+    baseline = count_parameters(MAEViT(GEOMETRY, "test"))
+    network = SemanticCNN(GEOMETRY, "test", mechanism=Mean)
+    assert abs(count_parameters(network) / baseline - 1) <= 0.03
+    assert network.mlp_ratio > SemanticCNN(GEOMETRY, "test").mlp_ratio
 
 
 @pytest.mark.parametrize("make", [MAEViT, SemanticCNN])

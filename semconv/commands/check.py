@@ -1,0 +1,183 @@
+"""`semconv check`: what must hold for any experiment, a user's own classes included."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from semconv.arguments import nearest
+from semconv.console import fail
+
+if TYPE_CHECKING:
+    from semconv.checks.leakage import Case
+    from semconv.checks.visibility import Reach
+    from semconv.tasks import MaskedReconstruction
+
+LEAKAGE = "no hidden pixel reaches the prediction or the features"
+VISIBILITY = "how much of what is masked visible content reaches, layer by layer"
+CHECKS = {"leakage": LEAKAGE, "visibility": VISIBILITY}
+USAGE = "semconv check {name} -c experiments/base.yaml -c experiments/<variant>.yaml [--dotted.key value]{more}"
+LEAKAGE_TEXT = """Hides pixels under every masker and fill, and by the experiment's own, and replaces what is hidden by other
+numbers and by NaN: nothing that comes out may change by a bit, and its gradient with respect to hidden pixels must be exactly 0;
+in evaluation and in a training step. Weights that start at zero are drawn at random, no data are read. A leak ends the check with
+exit code 1 and the first layer that lets it out."""
+VISIBILITY_TEXT = """Draws masks as the experiment does, changes all visible pixels, and counts the sites of masked cells whose
+features change: after each spatial convolution or pool, and after each stage. Weights that start at zero are drawn at random, no
+data are read."""
+
+
+def main(arguments: list[str]) -> None:
+    """List the checks, or make one."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        lines = [USAGE.format(name="CHECK", more=""), "", "Checks:"]
+        print("\n".join([*lines, *(f"  {name:<12}{text}" for name, text in CHECKS.items()), "", "semconv check CHECK --help"]))
+        return
+    name, *others = arguments
+    match name:
+        case "leakage":
+            leakage(others)
+        case "visibility":
+            visibility(others)
+        case _:
+            found = nearest(name, list(CHECKS))
+            fail(f"there is no check {name}: " + (f"did you mean {found}?" if found else f"choose among {', '.join(CHECKS)}"))
+
+
+def leakage(arguments: list[str]) -> None:
+    """Check that nothing hidden gets out; exit with code 1 where something does."""
+    _, others, debug = _parse("leakage", LEAKAGE_TEXT, arguments, argparse.ArgumentParser())
+    task = _build(others, debug)
+    from semconv.checks.leakage import check_leakage
+
+    cases = []
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    with console.status("checking"):
+        for case in check_leakage(task):
+            cases.append(case)
+            if case.leak:
+                break
+    if not task.corruption.hides:
+        _say(console, f"{type(task.corruption).__name__} shows what it corrupts: hiding is checked in its place")
+    console.print(_leakage_table(cases))
+    last = cases[-1]
+    if last.leak is None:
+        _say(console, f"{LEAKAGE}: {len(cases)} ways of hiding, each by content, NaN and gradient")
+        return
+    mode = "training" if last.training else "evaluation"
+    shown = f"; what is shown of the image differs already, so look at {last.corruption} first" if last.leak.view else ""
+    _say(
+        console,
+        f"leak: hidden pixels reach the {last.leak.what} by their {last.leak.by}, first at {last.leak.layer} "
+        f"({last.masker}, {last.corruption}, {mode}){shown}",
+    )
+    sys.exit(1)
+
+
+def visibility(arguments: list[str]) -> None:
+    """Print what visible content reaches, and draw it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--output", type=Path, metavar="DIR", help="Folder for visibility.svg and visibility.json; else none.")
+    parser.add_argument("--images", type=int, default=16, metavar="N", help="Masks that are drawn (16).")
+    given, others, debug = _parse("visibility", VISIBILITY_TEXT, arguments, parser)
+    if given.images < 1:
+        fail(f"--images is {given.images}: give 1 or more")
+    task = _build(others, debug)
+    from semconv.checks.visibility import as_data, draw_masks, visibility
+    from semconv.complaints import in_one_line
+
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    with console.status("measuring"):
+        mask = draw_masks(task, given.images)
+        found = visibility(task.encoder, mask, task.geometry.size, task.geometry.channels)
+    ratio, cell = mask.float().mean().item(), task.geometry.cell
+    size = " x ".join(map(str, task.geometry.size))
+    title = f"visible content reaches this share of the masked sites: {ratio:.1%} of cells of {cell} masked, {size} pixels"
+    _say(console, title)
+    console.print(_visibility_table(found.layers, found.stages))
+    if given.output:
+        from semconv.checks.chart import line_chart
+        from semconv.tracking.files import write_text
+
+        with in_one_line(debug):
+            given.output.mkdir(parents=True, exist_ok=True)
+            points = [(row.layer, row.share) for row in found.layers or found.stages]
+            write_text(given.output / "visibility.svg", line_chart(points, title))
+            write_text(given.output / "visibility.json", as_data(found))
+        _say(console, f"written to {given.output}: visibility.svg, visibility.json")
+    _say(console, _verdict(found.stages))
+
+
+def _parse(
+    name: str, text: str, arguments: list[str], parser: argparse.ArgumentParser
+) -> tuple[argparse.Namespace, list[str], bool]:
+    """Own options, those of the experiment, and whether tracebacks are wanted."""
+    parser.prog, parser.description, parser.allow_abbrev = f"semconv check {name}", text, False
+    parser.usage = USAGE.format(name=name, more=" [--output DIR]" if name == "visibility" else "")
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    given, others = parser.parse_known_args(arguments)
+    if not any(word in ("-c", "--config") or word.startswith("--config=") for word in others):
+        fail(f"check {name} needs an experiment: -c experiments/base.yaml -c experiments/<variant>.yaml")
+    return given, others, given.debug
+
+
+def _build(arguments: list[str], debug: bool) -> "MaskedReconstruction":
+    """The task of an experiment.
+
+    Raises:
+        SystemExit: it is none of masked reconstruction, or cannot be built.
+    """
+    from semconv.cli import build, explaining, quieten
+    from semconv.tasks import MaskedReconstruction
+
+    quieten()
+    with explaining(["fit", *arguments], debug):
+        task = build(arguments).model
+    if not isinstance(task, MaskedReconstruction):
+        _refuse(type(task).__name__)
+    return task
+
+
+def _refuse(name: str) -> NoReturn:
+    fail(f"{name} is no MaskedReconstruction, and hides nothing: give an experiment of one, or of a class that extends it")
+
+
+def _leakage_table(cases: list["Case"]) -> Table:
+    """A row per masker, a column per corruption."""
+    table = Table("masker")
+    columns = list(dict.fromkeys(case.corruption for case in cases))
+    for column in columns:
+        table.add_column(column)
+    for masker in dict.fromkeys(case.masker for case in cases):
+        cells = []
+        for column in columns:
+            found = [case for case in cases if (case.masker, case.corruption) == (masker, column)]
+            leaking = next((case for case in found if case.leak), None)
+            cells.append(f"leak in {'training' if leaking.training else 'evaluation'}" if leaking else "ok" if found else "")
+        table.add_row(masker, *cells)
+    return table
+
+
+def _visibility_table(layers: list["Reach"], stages: list["Reach"]) -> Table:
+    table = Table("layer")
+    table.add_column("sites", justify="right")
+    table.add_column("reached", justify="right")
+    for rows in (layers, stages):
+        for row in rows:
+            table.add_row(row.layer, f"{row.sites[0]} x {row.sites[1]}", "-" if row.share is None else f"{row.share:.1%}")
+        table.add_section()
+    return table
+
+
+def _verdict(stages: list["Reach"]) -> str:
+    """The first stage from which on a mask that is told at the input alone can have faded."""
+    whole = next((row for row in stages if row.share is not None and row.share > 0.995), None)
+    if whole is None:
+        return "no stage is reached everywhere: what is masked can be told from what is visible up to the end"
+    return f"from {whole.layer} on visible content can reach (almost) every masked site: a bound on what is forgotten, not a proof"
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, highlight=False)

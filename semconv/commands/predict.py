@@ -1,0 +1,102 @@
+"""`semconv predict RUN`: what a trained network makes of a user's own images."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from semconv.complaints import in_one_line
+from semconv.console import fail
+
+DESCRIPTION = """Masks the images of a folder and lets a run's network predict them: one PNG each, seen | predicted | pasted |
+original, and a contact sheet. Images are resized until they just cover the run's size, and the centre is cut out."""
+EPILOG = """`semconv predict -c RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt` predicts the run's own test images; its
+options are listed by `semconv fit --help`."""
+
+
+def main(arguments: list[str]) -> None:
+    """Predict the images of a folder."""
+    given = _parser().parse_args(arguments)
+    with in_one_line(given.debug):
+        _predict(given)
+
+
+def _predict(given: argparse.Namespace) -> None:
+    from semconv.prediction import list_images, predict, read_images
+    from semconv.runs import load_run
+    from semconv.tasks import MaskedReconstruction
+
+    paths = list_images(given.images)
+    _require_place(given.output, given.images, given.overwrite)
+    run = load_run(given.run, given.trust)
+    if not isinstance(run.task, MaskedReconstruction):
+        fail(f"{given.run} is no run of masked reconstruction: it predicts no images")
+    geometry = run.task.geometry
+    masker = _masker(given, run.task)
+    read = read_images(paths, geometry.channels, geometry.size)
+    if read.bad and (given.on_bad_image == "stop" or not read.paths):
+        remedy = "" if given.on_bad_image == "skip" else "; or give --on_bad_image skip"
+        names = ", ".join(str(path) for path in paths if path not in read.paths)
+        fail(f"cannot be read as images: {names}: replace or remove them{remedy}")
+    for line in read.bad:
+        print(f"left out: {line.partition(':')[0]}", file=sys.stderr)
+    height, width = geometry.size
+    print(f"images are resized to cover {width} x {height} pixels, and the centre is cut out")
+    *written, sheet = predict(run, read, given.output, masker, given.seed)
+    print(f"written to {given.output}: {len(written)} pictures in images, and {sheet.name}")
+
+
+def _masker(given: argparse.Namespace, task: Any) -> Any:
+    """The masker that was asked for; None: the run's own."""
+    from semconv import masking
+    from semconv.prediction import GivenMask, read_mask
+
+    if given.mask is not None:
+        if given.masker is not None or given.ratio is not None:
+            fail("--mask says which cells are masked: leave out --masker and --ratio")
+        geometry = task.geometry
+        mask, moved = read_mask(given.mask, geometry.size, geometry.cell)
+        print(
+            f"{given.mask}: {int(mask.sum())} of {mask.numel()} cells of {geometry.cell} x {geometry.cell} pixels are masked; "
+            f"{moved} pixels were snapped to their cell"
+        )
+        return GivenMask(mask)
+    if given.masker is None and given.ratio is None:
+        return None
+    kinds = {kind.__name__: kind for kind in masking.Masker.__subclasses__() if kind.__module__ == masking.__name__}
+    if given.masker is None:
+        kind = type(task.masker)
+    else:
+        named = kinds.get(given.masker, kinds.get(f"{given.masker.capitalize()}Masker"))
+        if named is None:
+            fail(f"there is no masker {given.masker}: choose among {', '.join(kinds)}")
+        kind = named
+    masker = kind() if given.ratio is None else kind(given.ratio)
+    masker.check(task.num_cells)
+    return masker
+
+
+def _require_place(output: Path, images: Path, overwrite: bool) -> None:
+    """Refuse a folder for pictures that holds something else."""
+    if output.resolve() == images.resolve():
+        fail(f"--output {output} is the folder of the images: give another")
+    if output.exists() and not output.is_dir():
+        fail(f"--output {output} is a file: give a folder")
+    if output.is_dir() and any(output.iterdir()) and not overwrite:
+        fail(f"--output {output} is not empty: give another folder, or --overwrite")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="semconv predict", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
+    parser.add_argument("run", metavar="RUN", type=Path, help="Folder of a run, runs/<experiment>/<run id>.")
+    parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="Folder of images of any size.")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="Folder for the pictures.")
+    parser.add_argument("--mask", type=Path, metavar="FILE", help="Image of the run's size, white where masked; snapped to cells.")
+    parser.add_argument("--masker", metavar="NAME", help="random, block, grid, raster, centre or half. Default: the run's.")
+    parser.add_argument("--ratio", type=float, help="Share of the cells that is masked. Default: the run's.")
+    parser.add_argument("--seed", type=int, default=0, help="Of the masks (0).")
+    parser.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop", help="What cannot be read (stop).")
+    parser.add_argument("--overwrite", action="store_true", help="Write into a folder that is not empty.")
+    parser.add_argument("--trust", nargs="+", default=[], metavar="MODULE", help="Modules whose classes the run may name.")
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    return parser

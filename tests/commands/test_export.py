@@ -1,0 +1,167 @@
+import json
+import shutil
+from typing import Any
+
+import pytest
+import timm
+import torch
+from einops import rearrange
+
+from semconv import load_exported, load_run
+from semconv.data import ImageData
+from semconv.evaluation.features import everything, pool
+
+PIXELS = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+
+
+def told(run: Any, pixels: torch.Tensor = PIXELS, cell: int = 4) -> Any:
+    """What the run's own encoder says of images of which nothing is masked."""
+    task: Any = load_run(run).task
+    with torch.no_grad():
+        return task.encoder(everything(pixels, cell))
+
+
+@pytest.mark.parametrize("name", ["mae_vit", "simmim_vit"])
+def test_timm_loads_a_vit_strictly_with_the_same_features(name, make_run, semconv, tmp_path):
+    run = make_run(name)
+    code, out, _ = semconv("export", run, "--output", tmp_path / "out")
+    assert code == 0
+    assert "as timm's vit_tiny_patch16_224" in out
+    model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
+    with torch.no_grad():
+        tokens = model.forward_features(PIXELS)
+    encoding = told(run)
+    # the same weights, in another order of operations
+    torch.testing.assert_close(tokens[:, 1:], rearrange(encoding.features, "b d h w -> b (h w) d"), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(tokens[:, :1], encoding.prefix, rtol=1e-5, atol=1e-5)
+    assert (model.pretrained_cfg["mean"], model.pretrained_cfg["std"]) == tuple(map(list, moments(run)))
+    assert tuple(model.pretrained_cfg["input_size"]) == (3, 32, 32)
+    assert model.num_classes == 0
+
+
+def moments(run):
+    data = load_run(run).data
+    assert isinstance(data, ImageData)
+    return data.moments
+
+
+def any_cnn(*options):
+    words = ["class_path: semconv.encoders.TimmEncoder", "init_args: {name: %s, depth: all, %s}" % options]  # noqa: UP031
+    return ["-c", "model: {init_args: {encoder: {%s}}}" % ", ".join(words)]  # noqa: UP031
+
+
+MASK = "indicators: [{class_path: semconv.indicators.Mask}]"
+PLACE = "indicators: [{class_path: semconv.indicators.Mask}, {class_path: semconv.indicators.Coordinates}]"
+
+
+def by(mechanism):
+    return "mechanism: {class_path: semconv.mechanisms.%s}" % mechanism  # noqa: UP031
+
+
+EXPORTS = [
+    pytest.param("resnet18", "Channels", id="resnet18"),
+    pytest.param("convnext_tiny", "OverlayAdd", id="convnext_tiny", marks=pytest.mark.slow),
+    pytest.param("convnextv2_nano", "MaskToken", id="convnextv2_nano", marks=pytest.mark.slow),
+    pytest.param("efficientnet_b0", "AppendedValues", id="efficientnet_b0", marks=pytest.mark.slow),
+    pytest.param("mobilenetv3_large_100", "Channels", id="mobilenetv3_large_100", marks=pytest.mark.slow),
+    pytest.param("regnety_008", "OverlayReplace", id="regnety_008", marks=pytest.mark.slow),
+    pytest.param("resnet18", "Sparse", id="sparse resnet18", marks=pytest.mark.slow),
+    pytest.param("densenet121", "Channels", id="densenet121", marks=pytest.mark.slow),
+    pytest.param("resnet50", "AppendedValues", id="resnet50", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("name", "mechanism"), EXPORTS)
+def test_timm_loads_a_cnn_told_of_the_mask_strictly_with_the_same_features(name, mechanism, make_run, semconv, tmp_path):
+    run = make_run("cnn_plain", *any_cnn(name, f"{by(mechanism)}, {MASK}"), "--model.cell=32", "--data.size=[64,64]")
+    code, out, _ = semconv("export", run, "--output", tmp_path / "out")
+    assert code == 0
+    assert f"as timm's {name}:" in out
+    model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True, global_pool="").eval()
+    pixels = PIXELS.repeat(1, 1, 2, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pixels), told(run, pixels, 32).features, rtol=1e-5, atol=1e-5)
+
+
+def test_a_cnn_of_timm_told_of_places_is_a_wrapper(make_run, semconv, tmp_path):
+    run = make_run("cnn_plain", *any_cnn("resnet18", f"output_stride: 8, {by('Channels')}, {PLACE}"))
+    code, out, _ = semconv("export", run, "--output", tmp_path / "out")
+    assert code == 0
+    assert "not for timm: its resnet18 is told of Mask, Coordinates by Channels" in out
+    with torch.no_grad():
+        torch.testing.assert_close(load_exported(tmp_path / "out")(PIXELS), told(run).features, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [[], ["--model.twin=semconv.twins.Constant"]], ids=["told", "twin"])
+def test_a_wrapper_stands_alone_with_the_same_features(options, make_run, semconv, tmp_path):
+    run = make_run("cnn_overlay_add", *options)
+    code, out, _ = semconv("export", run, "--output", tmp_path / "out")
+    assert code == 0
+    assert "not for timm: SemanticCNN is none of its architectures" in out
+    shutil.move(tmp_path / "out", tmp_path / "elsewhere")
+    model = load_exported(tmp_path / "elsewhere")
+    encoding = told(run)
+    with torch.no_grad():
+        torch.testing.assert_close(model(PIXELS), encoding.features, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(PIXELS, pooled=True), pool(encoding), rtol=1e-5, atol=1e-5)
+    assert (model.mean, model.std) == moments(run)
+    with pytest.raises(ValueError, match="multiples of 4"):
+        model(PIXELS[:, :, :30])
+    readme = (tmp_path / "elsewhere" / "README.md").read_text()
+    assert "b 64 8 8" in readme
+    assert "SemanticCNN is none of its architectures" in readme
+
+
+def test_an_export_goes_into_its_folder_alone_and_over_itself_alone(make_run, semconv, tmp_path):
+    first, second = make_run("mae_vit"), make_run("cnn_overlay_add")
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+    for _ in range(2):  # again over its own
+        assert semconv("export", first, "--output", tmp_path / "out")[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    code, _, err = semconv("export", second, "--output", tmp_path / "out")
+    assert code == 2
+    assert f"{tmp_path / 'out'} is not empty and holds no export of {second.name}" in err
+    assert semconv("export", second, "--output", tmp_path / "out", "--overwrite")[0] == 0
+    assert not (tmp_path / "out" / "config.json").exists()  # the first one's
+    assert json.loads((tmp_path / "out" / "export.json").read_text())["run"] == second.name
+
+
+def cut_off(run, folder):
+    """A copy whose checkpoint was half-written."""
+    shutil.copytree(run, folder)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    return folder
+
+
+def test_what_cannot_be_exported_is_told_in_one_line(make_run, semconv, tmp_path):
+    run = make_run("mae_vit")
+    untrained = tmp_path / "untrained"
+    shutil.copytree(run, untrained, ignore=shutil.ignore_patterns("checkpoints"))
+    (tmp_path / "file").write_text("")
+    for source, output, expected in [
+        (tmp_path, "out", "holds no config.yaml: give a run's folder"),
+        (untrained, "out", "has no whole checkpoint"),
+        (cut_off(run, tmp_path / "cut"), "out", "has no whole checkpoint"),
+        (run, "file", "is a file: give a folder"),
+    ]:
+        code, _, err = semconv("export", source, "--output", tmp_path / output)
+        assert code == 2
+        assert err.startswith("semconv: error:")
+        assert expected in err
+        assert err.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_wrapper_is_refused_with_a_remedy(make_run, semconv, tmp_path):
+    with pytest.raises(ValueError, match="give the folder that semconv export wrote"):
+        load_exported(tmp_path)
+    semconv("export", make_run("mae_vit"), "--output", tmp_path / "vit")
+    with pytest.raises(ValueError, match=r"timm.create_model\(\"local-dir:"):
+        load_exported(tmp_path / "vit")
+    semconv("export", make_run("cnn_overlay_add"), "--output", tmp_path / "cnn")
+    config = tmp_path / "cnn" / "config.yaml"
+    config.write_text(config.read_text().replace("semconv.mechanisms.OverlayAdd", "subprocess.Popen"))
+    with pytest.raises(ValueError, match=r"names subprocess.Popen"):
+        load_exported(tmp_path / "cnn")

@@ -1,0 +1,144 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semconv import load_run
+from semconv.prediction import ORDER, predict, read_images, read_mask
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Images of several sizes and formats."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for name, shape in {"wide.png": (20, 60, 3), "tall.jpg": (80, 40, 3), "grey.bmp": (32, 32), "clear.webp": (50, 50, 4)}.items():
+        Image.fromarray(generator.integers(0, 255, shape, dtype=np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("no image, and not taken for one")
+    return folder
+
+
+def draw(path, *box, size=(32, 32)):
+    image = Image.new("L", size)
+    image.paste(255, box)
+    image.save(path)
+    return path
+
+
+def test_every_image_becomes_a_picture_and_nothing_else_is_written(make_run, semconv, photos, tmp_path):
+    run = make_run("mae_vit")
+    before = sorted(path for path in tmp_path.rglob("*")), sorted(run.rglob("*"))
+    code, out, _ = semconv("predict", run, "--images", photos, "--output", tmp_path / "out")
+    assert code == 0
+    assert "resized to cover 32 x 32 pixels, and the centre is cut out" in out
+    written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")}
+    assert written == {f"images/{name}.png" for name in ("wide.png", "tall.jpg", "grey.bmp", "clear.webp")} | {"contact_sheet.png"}
+    after = sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "out")), sorted(run.rglob("*"))
+    assert before == after
+    with Image.open(tmp_path / "out" / "images" / "wide.png.png") as picture:
+        assert picture.size == (4 * 100 + 4, 100 + 4 + 36)
+    with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
+        assert sheet.height == 4 * 100 + 4 + 36
+
+
+def panels(path):
+    """The four panels of a picture, height x width x 3."""
+    pixels = np.asarray(Image.open(path))
+    return {caption: pixels[22:118, 4 + 100 * i : 100 + 100 * i] for i, caption in enumerate(ORDER)}
+
+
+def test_a_mask_image_says_what_is_hidden(make_run, semconv, photos, tmp_path):
+    mask = draw(tmp_path / "mask.png", 4, 8, 17, 24)  # 13 wide: the last column of pixels is no half of its cell
+    code, out, _ = semconv("predict", make_run("mae_vit"), "--images", photos, "--output", tmp_path / "out", "--mask", mask)
+    assert code == 0
+    assert "12 of 64 cells of 4 x 4 pixels are masked; 16 pixels were snapped" in out
+    shown = panels(tmp_path / "out" / "images" / "wide.png.png")
+    hidden = np.zeros((32, 32), bool)
+    hidden[8:24, 4:16] = True
+    hidden = hidden.repeat(3, 0).repeat(3, 1)
+    assert (shown["seen"][~hidden] == shown["original"][~hidden]).all()
+    assert (shown["pasted"][~hidden] == shown["original"][~hidden]).all()
+    assert (shown["pasted"][hidden] == shown["predicted"][hidden]).all()
+    assert len(np.unique(shown["seen"][hidden].reshape(-1, 3), axis=0)) == 1  # the fill
+
+
+def test_the_caption_says_when_the_truth_helps(make_run, photos, monkeypatch, tmp_path):
+    notes = []
+
+    def sheet(columns, note):
+        notes.append(note)
+        return Image.new("RGB", (9, 99))
+
+    monkeypatch.setattr("semconv.prediction.contact_sheet", sheet)
+    for options in ([], ["--model.objective.normalise=false"]):
+        run = load_run(make_run("mae_vit", *options))
+        list(predict(run, read_images([photos / "wide.png"], 3, (32, 32)), tmp_path / str(len(notes))))
+    assert notes == ["reconstructions have each patch's true mean and contrast"] * 2 + [""] * 2
+
+
+def test_masks_follow_the_seed_and_the_masker(make_run, semconv, photos, tmp_path):
+    def seen(*options):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        assert semconv("predict", make_run("mae_vit"), "--images", photos, "--output", tmp_path / "out", *options)[0] == 0
+        return panels(tmp_path / "out" / "images" / "tall.jpg.png")["seen"].tobytes()
+
+    assert seen() == seen("--seed", 0)
+    assert len({seen(), seen("--seed", 1), seen("--ratio", 0.5), seen("--masker", "grid"), seen("--masker", "centre")}) == 5
+
+
+def test_what_cannot_be_read_is_named_or_skipped(make_run, semconv, photos, tmp_path):
+    (photos / "bad.png").write_bytes(b"no image")
+    (photos / "cut.jpg").write_bytes((photos / "tall.jpg").read_bytes()[:200])
+    order = ["predict", make_run("mae_vit"), "--images", photos, "--output", tmp_path / "out"]
+    code, _, err = semconv(*order)
+    assert code == 2
+    assert f"{photos}/bad.png, {photos}/cut.jpg" in err
+    assert not (tmp_path / "out").exists()
+    code, _, err = semconv(*order, "--on_bad_image", "skip")
+    assert code == 0
+    assert err.count("left out:") == 2
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 4
+
+
+BAD = {
+    "no folder": (["--images", "{tmp}/nowhere"], "there is no folder"),
+    "no image": (["--images", "{tmp}/empty"], "holds no image"),
+    "no run": (["{tmp}/empty"], "holds no config.yaml"),
+    "output is input": (["--output", "{tmp}/photos"], "is the folder of the images"),
+    "output is taken": (["--output", "{tmp}/taken"], "is not empty"),
+    "mask of another size": (["--mask", "{tmp}/large.png"], "is 64 x 32 pixels wide and high, and the run's images are 32 x 32"),
+    "nothing masked": (["--mask", "{tmp}/black.png"], "masks nothing"),
+    "everything masked": (["--mask", "{tmp}/white.png"], "masks everything"),
+    "no mask": (["--mask", "{tmp}/nowhere.png"], "there is no mask"),
+    "mask is no image": (["--mask", "{tmp}/taken/text.png"], "cannot be read as an image"),
+    "mask and masker": (["--mask", "{tmp}/black.png", "--ratio", "0.5"], "leave out --masker and --ratio"),
+    "no such masker": (["--masker", "clever"], "there is no masker clever"),
+    "ratio out of range": (["--ratio", "1.5"], "mask ratio is 1.5"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_told_in_one_line_and_leaves_nothing(case, make_run, semconv, photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "text.png").write_text("mine")
+    draw(tmp_path / "large.png", 0, 0, 9, 9, size=(64, 32))
+    draw(tmp_path / "black.png", 0, 0, 1, 1)
+    draw(tmp_path / "white.png", 0, 0, 32, 32)
+    options, expected = BAD[case]
+    given = [option.format(tmp=tmp_path) for option in options]
+    run = given.pop(0) if not given[0].startswith("-") else make_run("mae_vit")
+    code, _, err = semconv("predict", run, "--images", photos, "--output", tmp_path / "out", *given)
+    assert code == 2
+    assert err.startswith("semconv: error:")
+    assert err.count("\n") == 1
+    assert expected in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_is_snapped_by_the_greater_half(tmp_path):
+    mask, moved = read_mask(draw(tmp_path / "mask.png", 0, 0, 6, 4), (32, 32), 4)
+    assert mask.sum() == 2  # a whole cell, and half of the next
+    assert moved == 8
