@@ -18,6 +18,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_CHUNK = 2**19  # numbers that are multiplied at once, so that they stay in the cache
+
 
 class VisibleCells:
     """The visible mask cells of a batch, from which the visible sites of every map follow.
@@ -320,8 +322,6 @@ class _Depthwise(torch.autograd.Function):
     Its kernel's gradient is summed over these sites: the whole map's takes a CPU forty times as long as the convolution.
     """
 
-    CHUNK = 2**19  # numbers that are held at once, so that they stay in the cache
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, reads: Tensor, sites: Tensor, settings: Any) -> Tensor:
         ctx.save_for_backward(x, weight, reads, sites)
@@ -337,11 +337,12 @@ class _Depthwise(torch.autograd.Function):
         )
         rows = _with_zero(rearrange(x, "b c h w -> (b h w) c"))
         gradients = rearrange(gradient, "b c h w -> (b h w) c").index_select(0, sites)
-        by_weight = weight.new_zeros(reads.shape[1], len(weight), dtype=torch.float32)
-        size = max(1, _Depthwise.CHUNK // by_weight.numel())
+        precise = torch.promote_types(weight.dtype, torch.float32)
+        by_weight = weight.new_zeros(reads.shape[1], len(weight), dtype=precise)
+        size = max(1, _CHUNK // (reads.shape[1] * len(weight)))
         for index, part in zip(reads.split(size), gradients.split(size), strict=True):
             window = rows.index_select(0, index.flatten()).view(*index.shape, -1)
-            by_weight = by_weight + (window * part[:, None]).sum(0, dtype=torch.float32)
+            by_weight = by_weight + (window * part[:, None]).sum(0, dtype=precise)
         by_bias = gradients.sum(0) if ctx.has_bias else None
         return by_input, by_weight.T.reshape(weight.shape).to(weight.dtype), by_bias, None, None, None
 
