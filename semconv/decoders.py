@@ -145,24 +145,24 @@ class MaskedSites(nn.Module):
 
     Args:
         width: channels.
-        replaces: whether the token stands where no encoding does. To encodings it is added, in the share that is masked: to all of
-            a network that keeps masked sites, and where a twin makes another take a masked site for a visible one.
-        told: false: nothing is added. A token that stands alone remains, as something must.
+        replaces: whether the token stands where no encoding does.
+        told: whether it is added to the encodings of masked sites, in the share that is masked: in a network that keeps these, and
+            where a twin lets another take a masked site for a visible one.
     """
 
     def __init__(self, width: int, replaces: bool, told: bool) -> None:
         super().__init__()
-        self.replaces = replaces
+        self.replaces, self.told = replaces, told
         self.mask_token = nn.Parameter(torch.zeros(1, width, 1, 1)) if replaces or told else None
 
     def forward(self, x: Tensor, encoding: Encoding, mask: Tensor) -> Tensor:
         if self.mask_token is None:
             return x
-        masked = masked_fraction(mask, *x.shape[2:])
-        told = x + (masked * self.mask_token).to(x.dtype)
+        if self.told:
+            x = x + (masked_fraction(mask, *x.shape[2:]) * self.mask_token).to(x.dtype)
         if encoding.standing is None:
-            return told
-        return torch.where(encoding.standing[:, None], told, self.mask_token.to(x.dtype))
+            return x
+        return torch.where(encoding.standing[:, None], x, self.mask_token.to(x.dtype))
 
 
 def _init_token(module: nn.Module) -> None:

@@ -18,6 +18,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_CHUNK = 2**19  # numbers that are multiplied at once, so that they stay in the cache
+
 
 class VisibleCells:
     """The visible mask cells of a batch, from which the visible sites of every map follow.
@@ -108,24 +110,27 @@ class VisibleSites:
         rows = pick(rearrange(x, "b c n 1 -> (b n) c"), self._placed.of_site, self._placed.sites)
         return rearrange(rows, "(b h w) c -> b c h w", h=self.height, w=self.width)
 
-    def reads(self, convolution: nn.Conv2d, after: "VisibleSites", of_map: bool = False) -> Tensor:
+    def reads(self, convolution: nn.Conv2d, after: "VisibleSites") -> Tensor:
         """The row that each tap of a zero-padded convolution reads at each of the sites `after`; the one after the last for none.
 
         Args:
             convolution: its kernel, stride, padding and dilation count.
             after: the sites that it writes.
-            of_map: rows are those of the whole map, `(b h w) c`, not of the gathered one.
 
         Returns:
             int64 `(b n') k`.
         """
-        return self._once(("reads", of_map), convolution, lambda: _reads(self._placed, after._placed, convolution, of_map))
+        return self._once("reads", convolution, lambda: _reads(self._placed, after._placed, convolution))
 
     def readers(self, convolution: nn.Conv2d, after: "VisibleSites") -> Tensor:
-        """The other way round: the entries of `reads` that name each row of the gathered map, as `pick` takes them: `(b n) k`."""
+        """The other way round: the entries of `reads` that name each row of the gathered map, as `pick` takes them: `(b n) k'`."""
         return self._once("readers", convolution, lambda: _readers(self._placed, after._placed, convolution))
 
-    def _once(self, kind: Any, convolution: nn.Conv2d, make: Callable[[], Tensor]) -> Tensor:
+    def corners(self, convolution: nn.Conv2d, after: "VisibleSites") -> Tensor:
+        """The number on the padded map, `(b h w)`, of what the first tap reads at each of the sites `after`: int64 `(b n')`."""
+        return self._once("corners", convolution, lambda: _corners(self._placed, after._placed, convolution))
+
+    def _once(self, kind: str, convolution: nn.Conv2d, make: Callable[[], Tensor]) -> Tensor:
         key = (kind, convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation)
         if key not in self._indices:
             self._indices[key] = make()
@@ -167,33 +172,42 @@ class _Rows:
         return torch.where(inside, self.of_site[torch.where(inside, site, 0)], len(self.sites))
 
 
-def _reads(before: _Rows, after: _Rows, convolution: nn.Conv2d, of_map: bool) -> Tensor:
+def _corners(before: _Rows, after: _Rows, convolution: nn.Conv2d) -> Tensor:
     (down, right), (above, left) = convolution.stride, _padding(convolution)
-    tap_row, tap_column = _taps(convolution, before.row.device)
-    nowhere = len(before.of_site) if of_map else len(before.sites)
-    number = before.of_site
-    if of_map:
-        number = torch.where(number < len(before.sites), torch.arange(len(number), device=number.device), nowhere)
-    padded = F.pad(number.view(len(before.image), before.height, before.width), (left, left, above, above), value=nowhere)
-    corner = (before.image * padded.shape[1] + after.row * down) * padded.shape[2] + after.column * right
-    return padded.flatten()[corner.flatten()[:, None] + tap_row * padded.shape[2] + tap_column]
+    height, width = before.height + 2 * above, before.width + 2 * left
+    return ((before.image * height + after.row * down) * width + after.column * right).flatten()
+
+
+def _taps(convolution: nn.Conv2d, width: int, device: torch.device) -> Tensor:
+    """How much further on a padded map of some width each tap reads than the first: int64 `k`."""
+    sides = zip(convolution.kernel_size, convolution.dilation, strict=True)
+    row, column = (torch.arange(side, device=device) * step for side, step in sides)
+    return (row[:, None] * width + column).flatten()
+
+
+def _reads(before: _Rows, after: _Rows, convolution: nn.Conv2d) -> Tensor:
+    above, left = _padding(convolution)
+    number = before.of_site.view(len(before.image), before.height, before.width)
+    padded = F.pad(number, (left, left, above, above), value=len(before.sites))
+    taps = _taps(convolution, padded.shape[2], number.device)
+    return padded.flatten()[_corners(before, after, convolution)[:, None] + taps]
 
 
 def _readers(before: _Rows, after: _Rows, convolution: nn.Conv2d) -> Tensor:
-    (down, right), (above, left) = convolution.stride, _padding(convolution)
-    tap_row, tap_column = _taps(convolution, before.row.device)
-    row, column = (before.row + above)[..., None] - tap_row, (before.column + left)[..., None] - tap_column
-    reader = after.at(row // down, column // right)
-    is_read = (row % down == 0) & (column % right == 0) & (reader < len(after.sites))
-    entry = reader * len(tap_row) + torch.arange(len(tap_row), device=reader.device)
-    return torch.where(is_read, entry, len(after.sites) * len(tap_row)).flatten(0, 1)
-
-
-def _taps(convolution: nn.Conv2d, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows and columns of a kernel's taps, from its first: int64 `k` each."""
-    sides = zip(convolution.kernel_size, convolution.dilation, strict=True)
-    row, column = (torch.arange(side, device=device) * step for side, step in sides)
-    return repeat(row, "i -> (i j)", j=len(column)), repeat(column, "j -> (i j)", i=len(row))
+    (down, right), (above, left), (rows, columns) = convolution.stride, _padding(convolution), convolution.kernel_size
+    device = before.row.device
+    # of a strided kernel a site is read by those taps alone that its place leaves over
+    count = (-(-rows // down), -(-columns // right))
+    row, column = (before.row + above)[..., None], (before.column + left)[..., None]
+    tap_row = row % down + down * repeat(torch.arange(count[0], device=device), "i -> (i j)", j=count[1])
+    tap_column = column % right + right * repeat(torch.arange(count[1], device=device), "j -> (i j)", i=count[0])
+    reader = after.at(
+        (row - tap_row * convolution.dilation[0]).div(down, rounding_mode="floor"),
+        (column - tap_column * convolution.dilation[1]).div(right, rounding_mode="floor"),
+    )
+    is_read = (tap_row < rows) & (tap_column < columns) & (reader < len(after.sites))
+    entry = (reader * rows + tap_row) * columns + tap_column
+    return torch.where(is_read, entry, len(after.sites) * rows * columns).flatten(0, 1)
 
 
 def convolve(convolution: nn.Conv2d, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
@@ -298,6 +312,8 @@ def _is_simple(convolution: nn.Conv2d) -> bool:
     # padding by zeros is what no row stands for, and windows of few channels are slow to pick
     if type(convolution) is not nn.Conv2d or convolution.padding_mode != "zeros" or isinstance(convolution.padding, str):
         return False
+    if max(convolution.stride) > 1 and max(convolution.dilation) > 1:
+        return False
     channels = convolution.in_channels
     # elsewhere than on a CPU the gradient of a depthwise kernel is not slow
     depthwise = convolution.groups == channels == convolution.out_channels and convolution.weight.device.type == "cpu"
@@ -309,9 +325,10 @@ def _depthwise(convolution: nn.Conv2d, x: Tensor, before: VisibleSites, after: V
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    reads = before.reads(convolution, after, of_map=True)
+    corners = before.corners(convolution, after)
+    taps = _taps(convolution, before.width + 2 * _padding(convolution)[1], x.device)
     settings = (convolution.stride, _padding(convolution), convolution.dilation)
-    return _Depthwise.apply(x, weight, bias, reads, after._placed.sites, settings)
+    return _Depthwise.apply(x, weight, bias, corners, taps, after._placed.sites, settings)
 
 
 class _Depthwise(torch.autograd.Function):
@@ -320,30 +337,39 @@ class _Depthwise(torch.autograd.Function):
     Its kernel's gradient is summed over these sites: the whole map's takes a CPU forty times as long as the convolution.
     """
 
-    CHUNK = 2**19  # numbers that are held at once, so that they stay in the cache
-
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, reads: Tensor, sites: Tensor, settings: Any) -> Tensor:
-        ctx.save_for_backward(x, weight, reads, sites)
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        corners: Tensor,
+        taps: Tensor,
+        sites: Tensor,
+        settings: tuple[tuple[int, ...], ...],
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, corners, taps, sites)
         ctx.settings, ctx.has_bias = settings, bias is not None
         stride, padding, dilation = settings
         return F.conv2d(x, weight, bias, stride, padding, dilation, len(weight))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, reads, sites = ctx.saved_tensors
+        x, weight, corners, taps, sites = ctx.saved_tensors
         by_input, _, _ = torch.ops.aten.convolution_backward(
             gradient, x, weight, None, *ctx.settings, False, [0, 0], len(weight), [True, False, False]
         )
-        rows = _with_zero(rearrange(x, "b c h w -> (b h w) c"))
+        above, left = ctx.settings[1]
+        rows = F.pad(rearrange(x, "b c h w -> b h w c"), (0, 0, left, left, above, above)).flatten(0, 2)
         gradients = rearrange(gradient, "b c h w -> (b h w) c").index_select(0, sites)
-        by_weight = weight.new_zeros(reads.shape[1], len(weight), dtype=torch.float32)
-        size = max(1, _Depthwise.CHUNK // by_weight.numel())
-        for index, part in zip(reads.split(size), gradients.split(size), strict=True):
-            window = rows.index_select(0, index.flatten()).view(*index.shape, -1)
-            by_weight = by_weight + (window * part[:, None]).sum(0, dtype=torch.float32)
+        precise = torch.promote_types(weight.dtype, torch.float32)
+        by_weight = weight.new_zeros(len(taps), len(weight), dtype=precise)
+        size = max(1, _CHUNK // (len(taps) * len(weight)))
+        for corner, part in zip(corners.split(size), gradients.split(size), strict=True):
+            window = rows.index_select(0, (corner[:, None] + taps).flatten()).view(len(corner), len(taps), -1)
+            by_weight = by_weight + (window * part[:, None]).sum(0, dtype=precise)
         by_bias = gradients.sum(0) if ctx.has_bias else None
-        return by_input, by_weight.T.reshape(weight.shape).to(weight.dtype), by_bias, None, None, None
+        return by_input, by_weight.T.reshape(weight.shape).to(weight.dtype), by_bias, None, None, None, None
 
 
 def _output_size(convolution: nn.Conv2d, sites: VisibleSites) -> tuple[int, int]:

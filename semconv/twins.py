@@ -1,8 +1,9 @@
 """Dead twins: networks of the same shape, told as much, and nothing true.
 
 What a variant gains over its twins is gained by what it is told; what its twins gain over plain is gained by having more weights. A
-twin is trained and tested so. It stands between all indicators of a network and its mechanisms, `OverlayReplace` and `MaskToken`
-included, which use the mask itself: where a constant twin says that all is masked, these two see nothing at all.
+twin is trained and tested so. It stands between all indicators of a network and its mechanisms, `OverlayReplace`, `MaskToken` and
+`Sparse` included, which use the mask itself: where a constant twin says that all is masked, these see nothing at all. To `Sparse`
+noise hides as many cells of each image as are masked, at random.
 """
 
 from abc import ABC, abstractmethod
