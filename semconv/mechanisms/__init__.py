@@ -3,7 +3,18 @@
 from semconv.convolution import Mechanism, Plain
 from semconv.mechanisms.appended import AppendedValues
 from semconv.mechanisms.channels import Channels
+from semconv.mechanisms.local_attention import LocalAttention
 from semconv.mechanisms.mask_token import MaskToken
 from semconv.mechanisms.overlay import OverlayAdd, OverlayReplace
 
-__all__ = ["AppendedValues", "Channels", "MaskToken", "Mechanism", "OverlayAdd", "OverlayReplace", "Plain"]
+__all__ = [
+    "AppendedValues",
+    "Channels",
+    "Gradual",
+    "LocalAttention",
+    "MaskToken",
+    "Mechanism",
+    "OverlayAdd",
+    "OverlayReplace",
+    "Plain",
+]
