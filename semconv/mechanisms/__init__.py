@@ -3,6 +3,7 @@
 from semconv.convolution import Mechanism, Plain
 from semconv.mechanisms.appended import AppendedValues
 from semconv.mechanisms.channels import Channels
+from semconv.mechanisms.gradual import Gradual
 from semconv.mechanisms.local_attention import LocalAttention
 from semconv.mechanisms.mask_token import MaskToken
 from semconv.mechanisms.overlay import OverlayAdd, OverlayReplace
