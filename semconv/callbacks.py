@@ -195,7 +195,8 @@ class Cost(Callback):
 
 
 class Dynamics(Callback):
-    """Logs gradient norm (before clipping), learning rate and images per second with each row of training metrics."""
+    """Logs gradient norm (before clipping), learning rate, images per second and mechanisms' own measures with each row of training
+    metrics."""
 
     def __init__(self) -> None:
         self._images, self._since = 0, 0.0
@@ -208,6 +209,8 @@ class Dynamics(Callback):
             gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
             module.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
             module.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+            for key, value in measured(module).items():
+                module.log(key, value)
 
     def on_train_batch_end(self, trainer: Any, module: "LightningModule", outputs: Any, batch: Any, batch_idx: int) -> None:
         self._images += count_images(batch) * trainer.world_size
@@ -277,6 +280,16 @@ def _count_told(module: "LightningModule") -> int:
     """Parameters of mechanisms and of indicators."""
     parts = [part for part in module.modules() if isinstance(part, Mechanism | Indicators)]
     return sum(parameter.numel() for parameter in {parameter for part in parts for parameter in part.parameters()})
+
+
+def measured(module: torch.nn.Module) -> dict[str, Any]:
+    """What mechanisms measure of themselves, as `mechanism/<name>/<layer>`; a layer is called by its path in the encoder."""
+    found: dict[str, Any] = {}
+    for path, part in module.named_modules():
+        if isinstance(part, Mechanism):
+            layer = path.removeprefix("encoder.").removesuffix(".mechanism").removesuffix(".convolution")
+            found |= {f"mechanism/{name}/{layer}": value for name, value in part.measures().items()}
+    return found
 
 
 def count_images(batch: Any) -> int:

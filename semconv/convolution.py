@@ -9,7 +9,7 @@ it, c. The kernel W itself keeps its shape and its fan-in: indicator weights sta
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -43,6 +43,10 @@ class Mechanism(nn.Module, ABC):
         Args:
             depth: place among the network's spatial convolutions, from 0, the first, to 1, the last.
         """
+
+    def measures(self) -> Mapping[str, Tensor | float]:
+        """Numbers of one's own by name, each of which training logs as `mechanism/<name>/<layer>`."""
+        return {}
 
     @abstractmethod
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from semconv.convolution import MechanismFactory, SemanticConv2d
 from semconv.corruption import View
 from semconv.indicators import Coordinates, Indicator, Indicators, Mask
-from semconv.mechanisms import AppendedValues, Channels, MaskToken, OverlayAdd, OverlayReplace, Plain
+from semconv.mechanisms import AppendedValues, Channels, LocalAttention, MaskToken, OverlayAdd, OverlayReplace, Plain
 from tests.mechanisms.test_identities import ALL
 from tests.oracles import BATCH, CHANNELS, assert_same, build, convolve, draw_view, every_geometry, pad
 
-every_mechanism = pytest.mark.parametrize("mechanism", [*ALL.values(), Plain], ids=[*ALL, "plain"])
+every_mechanism = pytest.mark.parametrize("mechanism", [*ALL.values(), Plain, LocalAttention], ids=[*ALL, "plain", "attention"])
 
 
 @every_geometry

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
 
 from semconv import semanticize
@@ -281,7 +282,7 @@ def train_in_one_of_two_processes(rank: int, file: str, results: str) -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
-    torch.multiprocessing.spawn(train_in_one_of_two_processes, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    spawn(train_in_one_of_two_processes, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)
     network, view = rewrite("convnextv2_atto", Channels), draw(4)
     call(network, view).square().mean().backward()
     shared = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]

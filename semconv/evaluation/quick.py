@@ -18,7 +18,7 @@ from semconv.evaluation.probes import (
     knn_scores,
     top1,
 )
-from semconv.evaluation.sites import dense_miou, know_place_and_mask
+from semconv.evaluation.sites import dense_miou, know_sites
 
 DRAWS = 4  # masks of which the accuracy at the training ratio is the mean
 PROBED = ("probe/linear_top1", "probe/knn_top1")
@@ -45,7 +45,7 @@ def examine(examined: Examined, num_images: int, recalibrate: bool, keep: Path |
         [*PROBED, *(f"{key}_masked" for key in PROBED)],
         lambda: _classify(examined, num_images, recalibrate, keep, results),
     )
-    results.update(know_place_and_mask(examined))
+    results.update(know_sites(examined))
     _attempt(results, ["probe/dense_miou"], lambda: {"probe/dense_miou": dense_miou(examined)})
     results.update(importance(examined))
     return results

@@ -17,6 +17,11 @@ from semconv.indicators import Coordinates, Grid, masked_fraction
 RIDGE = 1e-6  # relative to the mean variance of a feature
 IMAGES = 512
 DENSE_PENALTY = 1e-4
+UNKNOWN = {  # why nothing is known
+    "position_r2": "features stand at visible sites alone, or all sites are alike",
+    "mask_auc": "features stand at visible sites alone, or all sites are alike",
+    "rgb_r2": "no site is wholly visible, or all are of one colour",
+}
 
 
 class LeastSquares:
@@ -41,18 +46,19 @@ class LeastSquares:
         return torch.linalg.lstsq(inner + penalty.diag(), torch.as_tensor(self.outer)).solution
 
 
-def know_place_and_mask(examined: Examined, count: int = IMAGES) -> dict[str, Any]:
-    """How well place and mask can be read off the features of a site linearly, after each stage, under masks of the training ratio.
+def know_sites(examined: Examined, count: int = IMAGES) -> dict[str, Any]:
+    """What can be read off the features of a site linearly, after each stage, under masks of the training ratio.
 
     `probe/position_r2/stage_<n>`: share of the variance of x and y that a linear regression explains; `probe/mask_auc/stage_<n>`:
-    area under the curve of the linear discriminant of masked sites. Fitted on training images, measured on test images. The keys
-    without a stage are the last stage's. A site that is masked in part counts as masked from a half on.
+    area under the curve of the linear discriminant of masked sites; `probe/rgb_r2/stage_<n>`: share of the variance of the mean
+    colour of sites that are wholly visible, so how much is kept of what was seen. Fitted on training images, measured on test
+    images. The keys without a stage are the last stage's. A site that is masked in part counts as masked from a half on.
 
     Args:
         examined: the network and its images.
         count: images of each part.
     """
-    fits: list[LeastSquares] = []
+    fits: list[LeastSquares] = []  # of place and mask, and of colour, stage by stage
     with frozen(examined.task.encoder):
         for batch in examined.batches("train", count):
             for number, (features, targets) in enumerate(_sites(examined, batch)):
@@ -73,24 +79,27 @@ def know_place_and_mask(examined: Examined, count: int = IMAGES) -> dict[str, An
                 found[number].append(torch.cat([answers, targets.double()], dim=1).cpu())
     everyone = examined.gathered([torch.cat(parts) for parts in found])
     results: dict[str, Any] = {}
-    for number in range(len(weights)):
-        rows = torch.cat([parts[number] for parts in everyone])
-        answers, targets = rows.chunk(2, dim=1)
-        known = {"position_r2": position_r2(answers[:, :2], targets[:, :2]), "mask_auc": mask_auc(answers[:, 2], targets[:, 2])}
+    for stage in range(len(weights) // 2):
+        places, colours = (torch.cat([parts[2 * stage + n] for parts in everyone]).chunk(2, dim=1) for n in (0, 1))
+        known = {
+            "position_r2": r2(places[0][:, :2], places[1][:, :2]),
+            "mask_auc": mask_auc(places[0][:, 2], places[1][:, 2]),
+            "rgb_r2": r2(*colours),
+        }
         for name, value in known.items():
-            for key in (f"probe/{name}/stage_{number}", *([f"probe/{name}"] if number == len(weights) - 1 else [])):
+            for key in (f"probe/{name}/stage_{stage}", *([f"probe/{name}"] if stage == len(weights) // 2 - 1 else [])):
                 results[key] = value
                 if value is None:
-                    results[f"{key}/reason"] = "features stand at visible sites alone, or all sites are alike"
+                    results[f"{key}/reason"] = UNKNOWN[name]
     return results
 
 
-def position_r2(answers: Tensor, places: Tensor) -> float | None:
-    """Explained share of the variance, the mean of x and y: at most 1; None where there is but one place."""
-    spread = (places - places.mean(0)).square().sum(0)
+def r2(answers: Tensor, targets: Tensor) -> float | None:
+    """Explained share of the variance, the mean over targets: at most 1; None where one of them never changes."""
+    spread = (targets - targets.mean(0)).square().sum(0)
     if not bool((spread > 0).all()):
         return None
-    return (1 - (answers - places).square().sum(0) / spread).mean().item()
+    return (1 - (answers - targets).square().sum(0) / spread).mean().item()
 
 
 def mask_auc(scores: Tensor, masked: Tensor) -> float | None:
@@ -129,20 +138,24 @@ def dense_miou(examined: Examined, count: int = IMAGES) -> float:
 
 
 def _sites(examined: Examined, batch: Any) -> list[tuple[Tensor, Tensor]]:
-    """Features `n d` and (x, y, masked) `n 3` of all sites that have a feature, for each stage."""
+    """Features and targets, twice for each stage: (x, y, masked) of all sites that have a feature; the mean colour of those of them
+    that are wholly visible."""
     view, mask = examined.task.look(batch, "probe")
     with examined.precision():
         stages = examined.task.encoder.encode_stages(view._replace(pixels=view.pixels.to(examined.task.dtype)))
-    return [_rows(encoding, view, mask) for encoding in stages]
+    return [rows for encoding in stages for rows in _rows(encoding, view, mask)]
 
 
-def _rows(encoding: Encoding, view: Any, mask: Tensor) -> tuple[Tensor, Tensor]:
+def _rows(encoding: Encoding, view: Any, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
     features = encoding.features.float()
     height, width = features.shape[2:]
     place = Coordinates()(view, Grid(height, width)).expand(len(features), -1, -1, -1)
-    targets = torch.cat([place, masked_fraction(mask, height, width)], dim=1)
+    masked = masked_fraction(mask, height, width)
     standing = torch.ones_like(features[:, 0], dtype=torch.bool) if encoding.standing is None else encoding.standing
-    return features.movedim(1, 3)[standing], targets.movedim(1, 3)[standing]
+    seen = standing & (masked[:, 0] == 0)
+    colours = F.adaptive_avg_pool2d(view.pixels.float(), (height, width))
+    chosen = ((standing, torch.cat([place, masked], dim=1)), (seen, colours))
+    return [(features.movedim(1, 3)[where], targets.movedim(1, 3)[where]) for where, targets in chosen]
 
 
 def _with_one(features: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from semconv.mechanisms.appended import AppendedValues
 from semconv.mechanisms.channels import Channels
 from semconv.mechanisms.film import FiLM
 from semconv.mechanisms.gated import Gated
+from semconv.mechanisms.gradual import Gradual
+from semconv.mechanisms.local_attention import LocalAttention
 from semconv.mechanisms.mask_token import MaskToken
 from semconv.mechanisms.overlay import OverlayAdd, OverlayReplace
 from semconv.mechanisms.partial import Partial
@@ -15,6 +17,8 @@ __all__ = [
     "Channels",
     "FiLM",
     "Gated",
+    "Gradual",
+    "LocalAttention",
     "MaskToken",
     "Mechanism",
     "OverlayAdd",

@@ -31,6 +31,8 @@ class FiLM(Mechanism):
         ValueError: `kernel_size` is not odd.
     """
 
+    silent_when_visible = True
+
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators, kernel_size: int = 3) -> None:
         super().__init__()
         require_signals(self, indicators)

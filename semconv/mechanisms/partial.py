@@ -64,6 +64,7 @@ class Partial(Mechanism):
         if power not in (0, 0.5, 1):
             raise ValueError(f"power of Partial is {power}: it must be 0, 0.5 or 1")
         self.power, self.border, self.update = power, border, update
+        self.silent_when_visible = border == "valid"
         others = (indicators.num_per_image - 1, indicators.num_shared)
         self.told = SignalConv2d(*others, convolution.out_channels) if any(others) else None
 

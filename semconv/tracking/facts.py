@@ -41,11 +41,18 @@ def variant_name(config: Mapping[str, Any]) -> str:
 
 
 def control(config: Mapping[str, Any]) -> str | None:
-    """What a network is in place of the variant that its experiment names: `zero` or another dead twin, or plain of equal cost,
-    `plain_wide` (operations) or `plain_slow` (time); None: the variant itself."""
+    """What a network is in place of the variant that its experiment names: `zero` or another dead twin; plain of equal cost,
+    `plain_wide` (operations) or `plain_slow` (time); `gradual_none` or another schedule that asks what a rising one is worth; None:
+    the variant itself."""
     model = _arguments(config.get("model"))
-    twin, as_plain = short_name(model.get("twin")), _arguments(model.get("encoder")).get("as_plain")
-    return twin.lower() if twin else {"flops": "plain_wide", "time": "plain_slow"}.get(as_plain) if as_plain else None
+    encoder = _arguments(model.get("encoder"))
+    if twin := short_name(model.get("twin")):
+        return twin.lower()
+    if as_plain := encoder.get("as_plain"):
+        return {"flops": "plain_wide", "time": "plain_slow"}.get(as_plain)
+    schedule = _arguments(encoder.get("mechanism")).get("schedule")
+    gradual = short_name(encoder.get("mechanism")) == "Gradual"
+    return f"gradual_{schedule}" if gradual and schedule in ("learned", "none", "reversed", "whole") else None
 
 
 def measured_facts(folder: RunFolder) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import softmax
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
@@ -18,7 +18,7 @@ from semconv.evaluation.full import equivariance_error, rankme
 from semconv.evaluation.importance import importance
 from semconv.evaluation.probes import check_labels, choose_linear, fit_linear, knn_scores, top1
 from semconv.evaluation.quick import examine
-from semconv.evaluation.sites import LeastSquares, dense_miou, know_place_and_mask, mask_auc, position_r2
+from semconv.evaluation.sites import LeastSquares, dense_miou, know_sites, mask_auc, r2
 from tests.experiments import make_task, stir
 
 CLASSES = 4
@@ -106,11 +106,16 @@ def test_the_area_under_the_curve_is_scikit_learns_with_ties():
     assert mask_auc(torch.zeros(3), torch.ones(3)) is None
 
 
-def test_explained_variance_by_hand():
+def test_explained_variance_is_scikit_learns():
+    generator = np.random.default_rng(0)
+    targets = generator.normal(0, [1, 5, 0.1], (200, 3))
+    answers = targets + generator.normal(0, 0.5, (200, 3))
+    assert r2(torch.from_numpy(answers), torch.from_numpy(targets)) == pytest.approx(r2_score(targets, answers))
     places = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
-    assert position_r2(places, places) == 1
-    assert position_r2(torch.zeros(2, 2), places) == 0
-    assert position_r2(places, torch.zeros(2, 2)) is None
+    assert r2(places, places) == 1
+    assert r2(torch.zeros(2, 2), places) == 0
+    assert r2(places, torch.zeros(2, 2)) is None
+    assert r2(torch.zeros(0, 3), torch.zeros(0, 3)) is None
 
 
 def test_pooling_counts_the_sites_that_stand():
@@ -151,6 +156,7 @@ def test_an_examination_leaves_no_trace(name, tmp_path):
     assert results["probe/num_train_images"] == 100
     assert results["probe/num_features"] == 64
     wanted = {"probe/linear_top1", "probe/knn_top1", "probe/dense_miou", "probe/position_r2", "probe/mask_auc"}
+    wanted |= {"probe/rgb_r2", "probe/rgb_r2/stage_4"}
     wanted |= {"probe/linear_top1_masked", "probe/linear_top1_gap", "probe/position_r2/stage_4", "probe/mask_auc/stage_0"}
     assert wanted <= set(results)
     assert all(f"{key}/reason" in results for key, value in results.items() if value is None)
@@ -238,11 +244,47 @@ def test_a_network_that_is_told_knows_where_and_what():
     """Channels that carry mask and place to the features are read off them exactly."""
     told, plain = examined(), examined("cnn_plain", "--model.padding_mode=circular")
     stir(told.task.encoder)
-    known, unknown = know_place_and_mask(told, 64), know_place_and_mask(plain, 64)
+    known, unknown = know_sites(told, 64), know_sites(plain, 64)
     assert known["probe/position_r2"] > unknown["probe/position_r2"] + 0.3
     assert known["probe/position_r2/stage_0"] > 0.8
     assert unknown["probe/position_r2"] < 0.2
     assert known["probe/position_r2"] == known["probe/position_r2/stage_4"]
+
+
+@pytest.mark.parametrize("name", ["cnn_plain", "mae_vit"])
+def test_the_colour_that_is_kept_is_what_scikit_learn_reads_off_visible_sites(name):
+    those = examined(name)
+    rows: dict[str, list[np.ndarray]] = {}
+    for part in ("train", "test"):
+        features, colours = [], []
+        for batch in those.batches(part, 64):
+            view, mask = those.task.look(batch, "probe")
+            with torch.no_grad():
+                encoding = those.task.encoder.encode_stages(view)[-1]
+            # one site for each cell: the mean over its pixels, of which the corruption has left no other
+            cells = batch.images.unflatten(2, (8, 4)).unflatten(4, (8, 4)).mean((3, 5))
+            features.append(encoding.features.movedim(1, 3)[~mask].double())
+            colours.append(cells.movedim(1, 3)[~mask].double())
+        rows[part] = [torch.cat(found).numpy() for found in (features, colours)]
+    oracle = LinearRegression().fit(*rows["train"])
+    expected = r2_score(rows["test"][1], oracle.predict(rows["test"][0]))
+    found = know_sites(those, 64)
+    assert found["probe/rgb_r2"] == found["probe/rgb_r2/stage_4"]
+    assert found["probe/rgb_r2"] == pytest.approx(expected, abs=1e-3)  # the ridge
+
+
+def test_colours_that_nobody_sees_are_unknown():
+    """A single site covers the whole image, and so masked cells."""
+    those = examined("cnn_plain")
+    original = those.task.encoder.encode_stages
+
+    def coarse(view):
+        return [each._replace(features=each.features[:, :, :1, :1]) for each in original(view)]
+
+    those.task.encoder.encode_stages = coarse
+    found = know_sites(those, 32)
+    assert found["probe/rgb_r2"] is None
+    assert "wholly visible" in found["probe/rgb_r2/reason"]
 
 
 def test_dense_labels_are_those_of_the_scenes():
