@@ -259,7 +259,7 @@ class Panels(Callback):
             return module.predict_step(batch, 0)
 
     def _show(self, trainer: "Trainer", made: Reconstruction, stage: str) -> None:
-        save_picture(contact_sheet(made.columns, made.note), self.folder.media / f"{stage}.png")
+        save_picture(contact_sheet(made.columns, made.note, numbers=made.numbers.tolist()), self.folder.media / f"{stage}.png")
         captions = [f"{stage} image {number}" for number in made.numbers.tolist()]
         for logger in trainer.loggers:
             if hasattr(logger, "log_panels"):

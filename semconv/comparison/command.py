@@ -57,7 +57,11 @@ def main(arguments: list[str]) -> None:
         write_text(given.output / "comparison.md", "\n".join([*notes, "", *map(to_markdown, made)]))
         write_text(given.output / "comparison.csv", to_csv(comparison))
         write_text(given.output / "comparison.json", json.dumps(as_data(comparison), indent=2, allow_nan=False) + "\n")
+        from semconv.comparison.report import render
+
+        write_text(given.output / "comparison.html", render(comparison, notes))
         console.print(f"written to {given.output}: comparison.md, comparison.csv, comparison.json", soft_wrap=True, highlight=False)
+        print(given.output / "comparison.html")
 
 
 def _notes(comparison: "Comparison") -> list[str]:
@@ -93,5 +97,5 @@ def _parser() -> argparse.ArgumentParser:
         help="Keys that were varied on purpose: compared within each of their values.",
     )
     parser.add_argument("--allow", nargs="+", default=[], metavar="KEY", help="Keys that may differ all the same; it is said.")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="Folder for comparison.md, .csv and .json.")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="Folder for comparison.html, .md, .csv and .json.")
     return parser
