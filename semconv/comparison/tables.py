@@ -88,8 +88,8 @@ def _found(comparison: Comparison, variant: Variant, endpoint: Endpoint) -> tupl
     return None, None
 
 
-def results(comparison: Comparison) -> Sheet:
-    """Every variant by every endpoint, with its cost, the best first."""
+def results(comparison: Comparison, controls: bool = True) -> Sheet:
+    """Every variant by every endpoint, with its cost, the best first; without controls where these are not wanted."""
     endpoints = comparison.endpoints
     columns = ["variant", *comparison.groups.factors, "n", *(endpoint.key for endpoint in endpoints)]
     columns += ["encoder parameters", "GFLOPs", "train images/s"]
@@ -98,7 +98,8 @@ def results(comparison: Comparison) -> Sheet:
     for level in levels:
         here = [variant for variant in comparison.groups.variants if variant.level == level]
         floor = statistics.fmean(value for variant in here for value in variant.values(FLOOR).values() or [float("nan")])
-        for variant in sorted(here, key=lambda variant: _rank(variant, endpoints[0])):
+        shown = [variant for variant in here if controls or variant.kind != "control"]
+        for variant in sorted(shown, key=lambda variant: _rank(variant, endpoints[0])):
             rows.append([_marked(variant), *_level(variant), str(len(variant.runs)), *_numbers(variant, endpoints)])
         if floor == floor and any(endpoint.key == FLOOR_OF for endpoint in endpoints):
             cells = [f"{floor:.4f}" if endpoint.key == FLOOR_OF else "" for endpoint in endpoints]

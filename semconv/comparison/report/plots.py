@@ -112,7 +112,7 @@ def dots(title: str, groups: Sequence[tuple[str, Sequence[Dot], float]], x_name:
     x = _around_zero(groups)
     height, parts, words = 8.0, [], []
     for name, rows, margin in groups:
-        parts.append(tag("text", tag("title", name), cut(name, 58), x=4, y=height + 12, class_="strong"))
+        parts.append(tag("text", tag("title", name), cut(name, 54), x=4, y=height + 12, class_="strong"))
         height += 20
         if margin:
             left, right = (min(max(x(sign * margin), x.start), x.end) for sign in (-1, 1))
@@ -128,14 +128,13 @@ def dots(title: str, groups: Sequence[tuple[str, Sequence[Dot], float]], x_name:
 
 
 def scatter(title: str, points: Sequence[Point], x_name: str, y_name: str) -> Markup:
-    """Quality against cost: what is not dominated is ringed, joined and named."""
+    """Quality against cost: what is not dominated is ringed, and named where there is room."""
     costs = [value for point in points for value in point.x]
     log = min(costs) > 0 and max(costs) > 5 * min(costs)
     x = scale(costs, LEFT, WIDTH - RIGHT, log, 0.08)
-    y = scale([value for point in points for value in point.y], HEIGHT - BOTTOM, TOP, room=0.1)
+    y = scale([value for point in points for value in point.y], HEIGHT - BOTTOM, TOP, room=0.14)
     parts = [axes(x, y, x_name + (", logarithmic" if log else ""), y_name)]
     best = sorted((point for point in points if point.best), key=lambda point: point.x[1])
-    parts.append(tag("polyline", points=" ".join(f"{x(p.x[1]):.1f},{y(p.y[1]):.1f}" for p in best), class_="front"))
     taken: list[tuple[float, float, float, float]] = [(x(p.x[1]) - 6, y(p.y[1]) - 6, x(p.x[1]) + 6, y(p.y[1]) + 6) for p in points]
     for point in sorted(points, key=lambda point: not point.control):
         across, up = x(point.x[1]), y(point.y[1])
@@ -189,7 +188,7 @@ def _interval(row: Dot) -> str:
 
 
 def _label(text: str, x: float, y: float, taken: list[tuple[float, float, float, float]]) -> Markup:
-    """A name beside its point, where it covers no other as far as there is such a place."""
+    """A name beside its point, where it covers nothing; none where there is no such place."""
     width = 6.2 * len(text)
     places = [
         (x + 12, y + 4),
@@ -199,12 +198,13 @@ def _label(text: str, x: float, y: float, taken: list[tuple[float, float, float,
         (x + 8, y - 11),
         (x + 8, y + 18),
     ]
-    inside = [(a, b) for a, b in places if a >= 2 and a + width <= WIDTH - 2 and TOP < b < HEIGHT - BOTTOM] or places[1:2]
-    boxes = [(a, b - 11, a + width, b + 3) for a, b in inside]
-    free = [box for box in boxes if not any(_overlap(box, other) for other in taken)]
-    box = (free or boxes)[0]
-    taken.append(box)
-    return tag("text", text, x=box[0], y=box[3] - 3, class_="label")
+    for left, base in places:
+        box = (left, base - 11, left + width, base + 3)
+        inside = left >= 2 and box[2] <= WIDTH - 2 and TOP < base < HEIGHT - BOTTOM
+        if inside and not any(_overlap(box, other) for other in taken):
+            taken.append(box)
+            return tag("text", text, x=left, y=base, class_="label")
+    return Markup("")
 
 
 def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from semconv.comparison.grouping import Level, Variant, controls_of, differences, show_level
 from semconv.comparison.report import plots, strips
 from semconv.comparison.report.sources import Curve, Spread, curve, environments, is_local, keys_below, spread
-from semconv.comparison.result import COSTS, Comparison, Judged, plain_at
+from semconv.comparison.result import COSTS, Comparison, plain_at
 from semconv.comparison.runs import flatten
 from semconv.comparison.statistics import Paired
 from semconv.comparison.tables import Sheet, details, interactions, pareto, results, verdicts
@@ -84,8 +84,8 @@ def _verdicts(comparison: Comparison) -> Section:
     made = [sheet for sheet in [*made, interactions(comparison)] if sheet.rows]
     text = (
         "Beneficial is what beats, on the same seeds, plain, each of its dead twins and plain of the same training operations; p "
-        "is the largest of these comparisons', corrected over the family by Holm. Equivalent to plain is what lies within the margin by "
-        "two one-sided tests. All else is inconclusive."
+        "is the largest of these comparisons', corrected over the family by Holm. Equivalent to plain is what lies within the "
+        "margin by two one-sided tests. All else is inconclusive."
     )
     missing = "" if made else f"Nothing is judged: give runs of {comparison.baseline} and of a network that is told something."
     return Section("verdicts", "Verdicts", text if made else "", sheets=made, missing=missing)
@@ -94,26 +94,24 @@ def _verdicts(comparison: Comparison) -> Section:
 def _forest(comparison: Comparison) -> Section:
     figures = []
     for endpoint in comparison.endpoints:
-        judged = [found for found in comparison.judged if found.endpoint == endpoint and found.evidence.against]
-        groups = [_against(found) for found in judged]
-        groups += [
-            (f"{_label(variant)} (reference, n = {found.n})", [_dot(PLAIN, found)], 0.0)
-            for variant, of, found in comparison.references
-            if of == endpoint
-        ]
-        if groups:
-            caption = (
-                f"{endpoint.key}, paired by seed: mean differences with 95 % t intervals; right of the line is better. Shaded: the "
-                "margin of equivalence to plain. An arrow says that an interval goes on. n is the number of seeds."
-            )
-            figures.append(Figure(plots.dots(f"Differences in {endpoint.key}", groups, "better by"), caption))
+        for level, _ in _by_level(comparison):
+            groups = _against(comparison, endpoint, level)
+            if groups:
+                caption = (
+                    f"{endpoint.key}{at(level)}, paired by seed: mean differences with 95 % t intervals; right is better. "
+                    "Shaded: the margin of equivalence to plain. An arrow says that an interval goes on. n is the number of seeds."
+                )
+                drawing = plots.dots(f"Differences in {endpoint.key}{at(level)}", groups, f"{endpoint.key}: better by")
+                figures.append(Figure(drawing, caption))
     tables = [sheet for sheet in (details(comparison, endpoint) for endpoint in comparison.endpoints) if sheet.rows]
     missing = "" if figures else f"No seed is common to {comparison.baseline} and another variant: run both with the same seeds."
     return Section("differences", "Paired differences", figures=figures, folded=tables, missing=missing)
 
 
 def _results(comparison: Comparison) -> Section:
-    return Section("results", "Results", sheets=[results(comparison)])
+    whole, short = results(comparison), results(comparison, controls=False)
+    folded = [whole._replace(title="The same, with controls")] if whole != short else []
+    return Section("results", "Results", sheets=[short], folded=folded)
 
 
 def _curves(comparison: Comparison) -> Section:
@@ -132,8 +130,8 @@ def _curves(comparison: Comparison) -> Section:
         series = [_curve_line(variant, found[id(variant)], numbers[variant.label]) for variant in shown if id(variant) in found]
         if series:
             ns = _ns(found[id(variant)].n for variant in shown if id(variant) in found)
-            caption = f"{key} against samples seen{_at(level)}: mean over {ns}, and its range."
-            figures.append(Figure(plots.lines(f"{key}{_at(level)}", series, "samples seen", key, marked=False), caption))
+            caption = f"{key} against samples seen{at(level)}: mean over {ns}, and its range."
+            figures.append(Figure(plots.lines(f"{key}{at(level)}", series, "samples seen", key, marked=False), caption))
     more = [figure for variant in comparison.groups.variants if (figure := _beside_controls(variant, comparison, found, key))]
     beside = [(plots.swatch(number), name) for name, number in {"the variant itself": CANDIDATE, **AGAINST}.items()]
     return Section("curves", "Learning curves", figures=figures, more=more, legend=_legend(comparison, numbers), more_legend=beside)
@@ -166,11 +164,13 @@ def _costs(comparison: Comparison) -> Section:
                     if variant.level == level and (both := _cost_and_quality(variant, cost, endpoint))
                 ]
                 if points:
-                    name = f"{endpoint.key} against {COST_NAMES[cost]}{_at(level)}"
+                    name = f"{endpoint.key} against {COST_NAMES[cost]}{at(level)}"
                     better = "higher" if endpoint.sign > 0 else "lower"
                     drawing = plots.scatter(name, points, COST_NAMES[cost], f"{endpoint.key} ({better} is better)")
                     ns = _ns(len(v.runs) for v in comparison.groups.variants if v.level == level)
-                    figures.append(Figure(drawing, f"{name}: means over {ns}, and their range. Ringed: not dominated. Hollow: controls."))
+                    figures.append(
+                        Figure(drawing, f"{name}: means over {ns}, and their range. Ringed: not dominated. Hollow: controls.")
+                    )
     missing = "" if figures else "No run has both an endpoint and a cost: train and test with the callbacks of semconv run."
     table = pareto(comparison)
     folded = [table] if table.rows else []
@@ -223,11 +223,11 @@ def _over(
                 continue
             series = [_line(variant.label, numbers[variant.label], places, found) for variant, found in rows]
             ticks = places if len(places) < 8 else None
-            drawing = plots.lines(f"{title}{_at(level)}", series, x_name, y_name, x_ticks=ticks, guide=guide)
+            drawing = plots.lines(f"{title}{at(level)}", series, x_name, y_name, x_ticks=ticks, guide=guide)
             ns = _ns(each.n for _, found in rows for each in found if each)
-            figures.append(Figure(drawing, f"{title}{_at(level)}: means over {ns}, and their range."))
+            figures.append(Figure(drawing, f"{title}{at(level)}: means over {ns}, and their range."))
             cells = [[variant.label, *("" if each is None else f"{each.mean:.4f}" for each in found)] for variant, found in rows]
-            tables.append(Sheet(f"{title}{_at(level)}: means", ["variant", *(f"{place:g}" for place in places)], cells))
+            tables.append(Sheet(f"{title}{at(level)}: means", ["variant", *(f"{place:g}" for place in places)], cells))
     if not figures:
         return section._replace(text="", missing=missing)
     return section._replace(figures=figures, folded=tables, legend=_legend(comparison, numbers))
@@ -318,29 +318,37 @@ def _environment(comparison: Comparison) -> Section:
     return Section("environment", "Environment", sheets=[Sheet("What the runs were made with", ["what", "value"], rows)])
 
 
-def _against(judged: Judged) -> tuple[str, list[plots.Dot], float]:
-    """A candidate's comparisons, as a group of rows."""
-    rows = [_dot(name, found) for name, found in judged.evidence.against.items()]
-    plain = judged.evidence.against.get(PLAIN)
-    word = f": {judged.verdict.word}" if judged.verdict else ""
-    n = f" (n = {plain.n})" if plain else ""
-    return f"{_label(judged.variant)}{word}{n}", rows, judged.evidence.margin if plain else 0.0
+def _against(comparison: Comparison, endpoint: Endpoint, level: Level) -> list[tuple[str, list[plots.Dot], float]]:
+    """Each candidate's comparisons, and each reference's with plain, as groups of rows."""
+    groups = []
+    for judged in comparison.judged:
+        evidence = judged.evidence
+        if judged.endpoint == endpoint and judged.variant.level == level and evidence.against:
+            word = f": {judged.verdict.word}" if judged.verdict else ""
+            n = _ns(found.n for found in evidence.against.values())
+            rows = [_dot(name, found) for name, found in evidence.against.items()]
+            groups.append((f"{judged.variant.label}{word}, {n}", rows, evidence.margin if PLAIN in evidence.against else 0.0))
+    for variant, of, found in comparison.references:
+        if of == endpoint and variant.level == level:
+            groups.append((f"{variant.label} (reference), {_ns([found.n])}", [_dot(PLAIN, found)], 0.0))
+    return groups
 
 
 def _dot(name: str, found: Paired) -> plots.Dot:
     return plots.Dot(name, AGAINST[name], found.difference, found.low, found.high)
 
 
-def _cost_and_quality(variant: Variant, cost: str, endpoint: Endpoint) -> tuple | None:
+def _cost_and_quality(variant: Variant, cost: str, endpoint: Endpoint) -> tuple[Spread, Spread] | None:
     price, quality = spread(variant, cost), spread(variant, endpoint.key)
     if price is None or quality is None:
         return None
-    return (price.low, price.mean, price.high), (quality.low, quality.mean, quality.high)
+    return price, quality
 
 
-def _point(variant: Variant, both: tuple, numbers: dict[str, int], best: bool) -> plots.Point:
+def _point(variant: Variant, both: tuple[Spread, Spread], numbers: dict[str, int], best: bool) -> plots.Point:
     number = AGAINST[variant.control] if variant.control else numbers[variant.label]
-    return plots.Point(variant.label, number, *both, best, variant.control is not None)
+    x, y = ((found.low, found.mean, found.high) for found in both)
+    return plots.Point(variant.label, number, x, y, best, variant.control is not None)
 
 
 def _curve_line(variant: Variant, found: Curve, number: int) -> plots.Line:
@@ -380,10 +388,11 @@ def _legend(comparison: Comparison, numbers: dict[str, int]) -> list[tuple[Marku
 
 
 def _label(variant: Variant) -> str:
-    return f"{variant.label}{_at(variant.level)}"
+    return f"{variant.label}{at(variant.level)}"
 
 
-def _at(level: Level) -> str:
+def at(level: Level) -> str:
+    """Where factors stand, as the end of a name; empty where nothing is varied."""
     return f" at {show_level(level)}" if level else ""
 
 
