@@ -45,7 +45,9 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.elements, self.open, self.text, self._words = [], [], [], ""
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
         self.feed(text)
         self.close()
         assert not self.open
@@ -190,14 +192,21 @@ def test_names_from_outside_are_text(attacked):
 
 @in_a_browser
 def test_a_browser_runs_nothing_that_a_name_holds(attacked, tmp_path):
-    policy = re.search("<meta http-equiv=.*?>\n", attacked)[0]
+    (policy,) = re.findall("<meta http-equiv=.*?>\n", attacked)
     bare = attacked.replace(policy, "")  # escaped well enough without what forbids scripts
     planted = bare.replace("<main>", f"<main><script>{SET}</script>")
     forbidden = attacked.replace("<main>", f"<main><script>{SET}</script>")
     # that the planted one runs shows that the others could be seen to
     for text, ran in ((attacked, False), (bare, False), (planted, True), (forbidden, False)):
         (tmp_path / "page.html").write_text(text)
-        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+        command = [
+            str(CHROMIUM),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--dump-dom",
+        ]
         done = subprocess.run([*command, f"file://{tmp_path / 'page.html'}"], capture_output=True, text=True, timeout=120)
         assert "</main>" in done.stdout
         assert ('data-ran="1"' in done.stdout.split("<head>")[0]) is ran
