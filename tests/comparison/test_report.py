@@ -84,6 +84,7 @@ def write_rows(folder, values, key="val/masked_mse", step=100):
 def write_whole_family(folder, **settings):
     """A family whose runs have all that a report can show."""
     write_family(folder, **settings)
+    write_run(folder / "told-Noise" / "0", "told", 0.8, twin="Noise", **settings)  # no part of a verdict
     for path in folder.glob("*/*/summary.json"):
         summary = json.loads(path.read_text())
         examined = {key: value for key, value in EXAMINED.items() if "told" in path.parts[-3] or not key.startswith("importance")}
@@ -312,10 +313,14 @@ def test_a_dot_stands_where_its_value_is_and_an_interval_that_goes_on_has_an_arr
 def test_lines_and_points_stand_where_their_values_are():
     drawing = lines("title", [Line("a", 0, [0, 1, 2], [1, 2, 3], [1, 1.5, 3], [1, 2.5, 3])], "x", "y")
     (line,) = attributes_of(drawing, "polyline", "line")
-    points = np.array([pair.split(",") for pair in line["points"].split()], dtype=float)
+    points = np.array([pair.split(",") for pair in str(line["points"]).split()], dtype=float)
     assert np.diff(points[:, 0]) == pytest.approx(np.diff(points[:, 0]).mean())
     assert np.diff(points[:, 1]) == pytest.approx(np.diff(points[:, 1]).mean())
     assert points[0, 1] > points[-1, 1]  # up is more
+    drawing = lines("title", [Line("a", 0, [0, 1, 2], *[[9, 2, 1]] * 3)], "x", "y", settling=0.1)
+    (line,) = attributes_of(drawing, "polyline", "line")
+    first, second, _ = (float(pair.partition(",")[2]) for pair in str(line["points"]).split())
+    assert first == 28 < second < 40  # on the edge of the frame, which is as high as what comes later needs
     costs = [
         Point(name, i, (cost, cost, cost), (0.5, 0.5, 0.5), name == "b", False)
         for i, (name, cost) in enumerate({"a": 10, "b": 100, "c": 1000}.items())

@@ -70,6 +70,7 @@ def lines(
     marked: bool = True,
     x_ticks: Sequence[float] | None = None,
     guide: float | None = None,
+    settling: float = 0.0,
 ) -> Markup:
     """Means as lines and ranges as bands, of several series over one axis.
 
@@ -81,19 +82,26 @@ def lines(
         marked: mark every point.
         x_ticks: where the horizontal axis has ticks; None: at round values.
         guide: a place on the horizontal axis to draw a vertical line at.
+        settling: share of the horizontal axis, at its beginning, in which lines may leave the frame.
     """
-    everything = [value for each in series for value in (*each.low, *each.high, *each.mean)]
     places = [place for each in series for place in each.x] + ([] if guide is None else [guide])
     x = scale(places, LEFT, WIDTH - RIGHT, room=0.03)
-    y = scale(everything, HEIGHT - BOTTOM, TOP)
+    settled = min(places) + settling * (max(places) - min(places))
+    held = [
+        value
+        for each in series
+        for place, *values in zip(each.x, each.low, each.mean, each.high, strict=True)
+        for value in values
+        if place >= settled
+    ]
+    y = scale(held, HEIGHT - BOTTOM, TOP)
     parts = [axes(x, y, x_name, y_name, x_ticks)]
     if guide is not None:
         parts.append(tag("line", x1=x(guide), x2=x(guide), y1=y.start, y2=y.end, class_="guide"))
     for each in series:
-        upper, lower = ([(x(a), y(b)) for a, b in zip(each.x, edge, strict=True)] for edge in (each.high, each.low))
-        parts.append(band(upper, lower, each.series))
+        parts.append(band(_inside(each.x, each.high, x, y), _inside(each.x, each.low, x, y), each.series))
     for each in series:
-        points = [(x(a), y(b)) for a, b in zip(each.x, each.mean, strict=True)]
+        points = _inside(each.x, each.mean, x, y)
         words = tag("title", each.name)
         marks = [mark(*point, each.series, size=3.2) for point in points] if marked else []
         parts.append(tag("g", words, polyline(points, each.series), *marks))
@@ -156,6 +164,11 @@ def swatch(series: int) -> Markup:
     """A series' look, for a legend."""
     drawn = (polyline([(2, 7), (26, 7)], series), mark(14, 7, series))
     return tag("svg", *drawn, viewBox="0 0 28 14", width=28, height=14, aria_hidden="true")
+
+
+def _inside(places: Sequence[float], values: Sequence[float], x: Scale, y: Scale) -> list[tuple[float, float]]:
+    """Points of a line; those beyond the frame lie on its edge."""
+    return [(x(place), min(max(y(value), y.end), y.start)) for place, value in zip(places, values, strict=True)]
 
 
 def _row(row: Dot, x: Scale, middle: float) -> Markup:

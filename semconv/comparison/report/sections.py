@@ -15,6 +15,7 @@ from semconv.comparison.tables import Sheet, details, interactions, pareto, resu
 from semconv.comparison.verdicts import PLAIN, WIDE, Endpoint
 
 CURVES = ("val/masked_mse", "train/loss")
+SETTLING = 0.15  # of a training, in which curves may be far above where they end
 RATIO = "full/masked_mse/ratio_"
 KNOWN = {
     "probe/position_r2/stage_": ("where a site is", "position R²"),
@@ -131,9 +132,13 @@ def _curves(comparison: Comparison) -> Section:
         if series:
             ns = _ns(found[id(variant)].n for variant in shown if id(variant) in found)
             caption = f"{key} against samples seen{at(level)}: mean over {ns}, and its range."
-            figures.append(Figure(plots.lines(f"{key}{at(level)}", series, "samples seen", key, marked=False), caption))
+            figures.append(
+                Figure(plots.lines(f"{key}{at(level)}", series, "samples seen", key, marked=False, settling=SETTLING), caption)
+            )
     more = [figure for variant in comparison.groups.variants if (figure := _beside_controls(variant, comparison, found, key))]
-    beside = [(plots.swatch(number), name) for name, number in {"the variant itself": CANDIDATE, **AGAINST}.items()]
+    there = {variant.control for variant in comparison.groups.variants if id(variant) in found} | {PLAIN}
+    looks_beside = {"the variant itself": CANDIDATE, **{name: _look_of(name) for name in sorted(filter(None, there), key=_look_of)}}
+    beside = [(plots.swatch(number), name) for name, number in looks_beside.items()]
     return Section("curves", "Learning curves", figures=figures, more=more, legend=_legend(comparison, numbers), more_legend=beside)
 
 
@@ -145,11 +150,14 @@ def _beside_controls(variant: Variant, comparison: Comparison, found: dict[int, 
         return None
     plain = plain_at(variant.level, comparison.groups.variants)
     shown = {**({PLAIN: plain} if plain and id(plain) in found else {}), **named}
-    series = [_curve_line(other, found[id(other)], AGAINST[name]) for name, other in shown.items()]
+    series = [_curve_line(other, found[id(other)], _look_of(name)) for name, other in shown.items()]
     series.append(_curve_line(variant, found[id(variant)], CANDIDATE))
     ns = _ns(found[id(other)].n for other in (variant, *shown.values()))
     caption = f"{_label(variant)} beside {', '.join(shown)}: {key} against samples seen, mean over {ns}, and its range."
-    return Figure(plots.lines(f"{key} of {_label(variant)} and its controls", series, "samples seen", key, marked=False), caption)
+    return Figure(
+        plots.lines(f"{key} of {_label(variant)} and its controls", series, "samples seen", key, marked=False, settling=SETTLING),
+        caption,
+    )
 
 
 def _costs(comparison: Comparison) -> Section:
@@ -335,7 +343,7 @@ def _against(comparison: Comparison, endpoint: Endpoint, level: Level) -> list[t
 
 
 def _dot(name: str, found: Paired) -> plots.Dot:
-    return plots.Dot(name, AGAINST[name], found.difference, found.low, found.high)
+    return plots.Dot(name, _look_of(name), found.difference, found.low, found.high)
 
 
 def _cost_and_quality(variant: Variant, cost: str, endpoint: Endpoint) -> tuple[Spread, Spread] | None:
@@ -346,9 +354,14 @@ def _cost_and_quality(variant: Variant, cost: str, endpoint: Endpoint) -> tuple[
 
 
 def _point(variant: Variant, both: tuple[Spread, Spread], numbers: dict[str, int], best: bool) -> plots.Point:
-    number = AGAINST[variant.control] if variant.control else numbers[variant.label]
+    number = _look_of(variant.control) if variant.control else numbers[variant.label]
     x, y = ((found.low, found.mean, found.high) for found in both)
     return plots.Point(variant.label, number, x, y, best, variant.control is not None)
+
+
+def _look_of(control: str) -> int:
+    """The look of a control; twins of a user's own share one."""
+    return AGAINST.get(control, len(AGAINST) + 1)
 
 
 def _curve_line(variant: Variant, found: Curve, number: int) -> plots.Line:
