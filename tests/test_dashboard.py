@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from semconv import dashboard
 from semconv.cli import main as train
+from semconv.comparison.report import strips
 from semconv.dashboard import main
 from semconv.tracking.folder import RunFolder
 from tests.comparison.test_command import write_family
@@ -137,6 +139,17 @@ def test_each_test_image_has_its_error_the_largest_first(recorded, real_run):
     assert sorted(numbers) == list(range(9))
     assert list(errors) == sorted(errors, reverse=True)
     assert sum(errors) / 9 == pytest.approx(real_run.summary["test/masked_mse"], rel=1e-5)
+
+
+def test_a_runs_own_pictures_can_be_taken_apart_for_a_report(real_run):
+    sheet = strips.read(real_run.media / "test.png")
+    assert sheet is not None
+    assert list(sheet.columns) == ["original", "seen", "reconstruction", "pasted"]
+    assert sheet.numbers == sorted(set(sheet.numbers))
+    assert {image.size for images in sheet.columns.values() for image in images} == {(32, 32)}
+    # what is seen is seen as it was
+    seen, pasted = (np.asarray(sheet.columns[name][0]).reshape(-1, 3) for name in ("seen", "pasted"))
+    assert 0.2 < (seen == pasted).all(1).mean() < 0.5
 
 
 def test_the_checkpoint_is_an_artifact(recorded, real_run):
