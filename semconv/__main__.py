@@ -17,6 +17,7 @@ LOOKING = {
     "check": "what must hold for any experiment, your own classes included: leakage, visibility",
     "compare": "finished runs: intervals, verdicts, quality against cost",
     "export": "a run's encoder for use elsewhere: weights for timm, or a wrapper",
+    "workspace": "save a W&B workspace, and a comparison as a W&B report",
     "list": "variants, mechanisms, indicators, maskers and other parts that there are",
 }
 
@@ -35,6 +36,10 @@ def main() -> None:
             from semconv.comparison import main as compare
 
             compare(arguments)
+        case "workspace":
+            from semconv.dashboard import main as dashboard
+
+            dashboard(arguments)
         case "list":
             from semconv.listing import main as show
 
@@ -67,7 +72,7 @@ def overview() -> str:
     """What `semconv --help` prints."""
     lines = ["semconv trains networks by masked reconstruction, told in different ways what is masked and where they are.", ""]
     for title, commands in (("Training and testing", TRAINING), ("Looking", LOOKING)):
-        lines += [f"{title}:", *(f"  semconv {name:<10}{text}" for name, text in commands.items()), ""]
+        lines += [f"{title}:", *(f"  semconv {name:<11}{text}" for name, text in commands.items()), ""]
     return "\n".join(
         [
             *lines,

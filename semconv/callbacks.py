@@ -6,7 +6,7 @@ They can be imported without Lightning, W&B and semconv's own data and tasks. A 
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ else:
         from lightning.pytorch import Callback
     except ModuleNotFoundError:
         Callback = object
+
+
+T = TypeVar("T")
 
 
 class Record(Callback):
@@ -262,11 +265,41 @@ class Panels(Callback):
             return module.predict_step(batch, 0)
 
     def _show(self, trainer: "Trainer", made: Reconstruction, stage: str) -> None:
-        save_picture(contact_sheet(made.columns, made.note), self.folder.media / f"{stage}.png")
+        save_picture(contact_sheet(made.columns, made.note, numbers=made.numbers.tolist()), self.folder.media / f"{stage}.png")
         captions = [f"{stage} image {number}" for number in made.numbers.tolist()]
         for logger in trainer.loggers:
             if hasattr(logger, "log_panels"):
                 logger.log_panels(f"panels/{stage}", made.columns, made.mask, captions, trainer.global_step)
+
+
+class ErrorTable(Callback):
+    """Logs a table of what a test step says of each image, the largest error first, as `errors/test`.
+
+    For any module whose `test_step` returns tensors `b` by name, `masked_mse` among them.
+    """
+
+    def __init__(self) -> None:
+        self._found: list[dict[str, list]] = []
+
+    def on_test_start(self, trainer: "Trainer", module: "LightningModule") -> None:
+        self._found = []
+
+    def on_test_batch_end(
+        self, trainer: "Trainer", module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if isinstance(outputs, Mapping) and "masked_mse" in outputs:
+            self._found.append({name: values.tolist() for name, values in outputs.items()})
+
+    def on_test_end(self, trainer: "Trainer", module: "LightningModule") -> None:
+        found = [batch for process in _gather(trainer, self._found) for batch in process]
+        if not found:
+            return
+        columns = {name: [value for batch in found for value in batch[name]] for name in found[0]}
+        order = sorted(range(len(columns["masked_mse"])), key=lambda row: -columns["masked_mse"][row])
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_table"):
+                table = {name: [values[row] for row in order] for name, values in columns.items()}
+                logger.log_table("errors/test", table, trainer.global_step)
 
 
 def _reconstructs(module: Any) -> bool:
@@ -300,11 +333,17 @@ def count_images(batch: Any) -> int:
 def _gather_skipped(trainer: "Trainer") -> dict[str, list[str]]:
     """The images that any process has left out, by split; of a data module that says so in `skipped`."""
     own: dict[str, list[str]] = getattr(getattr(trainer, "datamodule", None), "skipped", {})
+    everyone = _gather(trainer, own)
+    splits = sorted({split for process in everyone for split in process})
+    return {split: sorted({name for process in everyone for name in process.get(split, [])}) for split in splits}
+
+
+def _gather(trainer: "Trainer", own: T) -> list[T]:
+    """What every process has, on all of them."""
     everyone = [own] * trainer.world_size
     if trainer.world_size > 1:
         torch.distributed.all_gather_object(everyone, own)
-    splits = sorted({split for process in everyone for split in process})
-    return {split: sorted({name for process in everyone for name in process.get(split, [])}) for split in splits}
+    return everyone
 
 
 def _machine(trainer: "Trainer") -> dict[str, Any]:

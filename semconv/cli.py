@@ -21,7 +21,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from semconv.announcement import Announcement
 from semconv.arguments import follower_problem, prepare, read
-from semconv.callbacks import Cost, Dynamics, Panels, Record
+from semconv.callbacks import Cost, Dynamics, ErrorTable, Panels, Record
 from semconv.complaints import causes, correct, in_one_line
 from semconv.console import fail
 from semconv.evaluation.examination import Examination, Level
@@ -277,6 +277,7 @@ def _callbacks(folder: RunFolder, config: dict[str, Any], facts: dict[str, Any],
         cost,
         Dynamics(),
         Panels(folder),
+        *([ErrorTable()] if config["wandb"]["per_image_errors"] else []),
         Announcement(folder, facts, cost),
     ]
 

@@ -1,14 +1,16 @@
 """Pictures of reconstructions."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
 GAP, CAPTION = 4, 18
+ABOUT = "semconv"  # the PNG text that says what is where on a contact sheet, for semconv.comparison.report
 
 
 class Reconstruction(NamedTuple):
@@ -20,13 +22,14 @@ class Reconstruction(NamedTuple):
     note: str = ""  # a line below the pictures
 
 
-def contact_sheet(columns: Mapping[str, Tensor], note: str = "", height: int = 96) -> Image.Image:
-    """One row per image, one captioned column per kind.
+def contact_sheet(columns: Mapping[str, Tensor], note: str = "", height: int = 96, numbers: Sequence[int] = ()) -> Image.Image:
+    """One row per image, one captioned column per kind; what is where on it is also in the file (see `save_picture`).
 
     Args:
         columns: images by caption, each `b c h w` in [0, 1] values beyond are cut.
         note: a line below the images.
         height: least height of an image on the sheet; small ones are enlarged in whole steps, without smoothing.
+        numbers: the images' places in the data set.
     """
     images = [enlarge(to_rgb(column), height) for column in columns.values()]
     rows, columns_wide = len(images[0]), len(images)
@@ -40,13 +43,19 @@ def contact_sheet(columns: Mapping[str, Tensor], note: str = "", height: int = 9
     for j, caption in enumerate(columns):
         draw.text((GAP + j * (wide + GAP), 2), caption, fill="black", font=font)
     draw.text((GAP, sheet.height - CAPTION), note, fill="black", font=font)
+    size = tuple(next(iter(columns.values())).shape[2:])
+    about = {"columns": list(columns), "numbers": list(numbers), "note": note, "size": size, "tile": [tall, wide]}
+    sheet.info[ABOUT] = json.dumps({**about, "first": [CAPTION + GAP, GAP], "step": [tall + GAP, wide + GAP], "rows": rows})
     return sheet
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Save as PNG, with the folders that the path needs."""
+    """Save as PNG, with the folders that the path needs, and with what a contact sheet says of itself."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    about = PngImagePlugin.PngInfo()
+    if ABOUT in picture.info:
+        about.add_text(ABOUT, picture.info[ABOUT])
+    picture.save(path, pnginfo=about)
 
 
 def to_rgb(images: Tensor) -> Tensor:

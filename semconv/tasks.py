@@ -149,10 +149,12 @@ class MaskedReconstruction(lightning.LightningModule):
         view, mask = self.look(batch, "val")
         self._measure("val/masked_mse", self.squared.per_image(self(view), batch.images, mask))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Measure a batch; returns `number`, `label` and `masked_mse` of each image."""
         view, mask = self.look(batch, "test")
         prediction = self(view)
         error = self.squared.per_image(prediction, batch.images, mask)
+        each = {"number": batch.index, "label": batch.labels, "masked_mse": error}
         self._measure("test/masked_mse", error)
         self._measure("test/masked_mse_under_hide", self._error_under_hide(error, batch, view, mask))
         floor = mean_fill(batch.images, mask, self.objective.normalise)
@@ -165,6 +167,7 @@ class MaskedReconstruction(lightning.LightningModule):
             error = self._pixel_mse(prediction, batch.images, mask)
             self._measure("test/pixel_mse", error)
             self._measure("test/psnr", psnr(error))
+        return each
 
     def on_test_epoch_end(self) -> None:
         self._empty_regions = []

@@ -11,7 +11,21 @@ from typing import Any, Literal
 Manner = Literal["kind", "broken", "silent"]
 
 PROJECT = {"id": "P", "name": "semconv", "entity": {"id": "E", "name": "somebody"}}
+VIEW = {
+    "id": "Vmlldzox",
+    "name": "nw-abc-v",
+    "displayName": "view",
+    "description": "",
+    "project": {"id": "P", "name": "semconv", "entityName": "somebody"},
+    "spec": '{"blocks": []}',
+    "updatedAt": "2026-01-01T00:00:00",
+}
+NODE = {"id": "P", "name": "semconv", "entityName": "somebody", "createdAt": "", "isBenchmark": False, "user": None}
 ANSWERS: dict[str, Any] = {
+    # a workspace, and a report, which looks first whether its project is there
+    "UpsertView2": {"upsertView": {"view": VIEW, "inserted": True}},
+    "upsertView": {"upsertView": {"view": VIEW, "inserted": True}},
+    "GetProjects": {"models": {"pageInfo": {"endCursor": None, "hasNextPage": False}, "edges": [{"cursor": "", "node": NODE}]}},
     "Viewer": {"viewer": {"id": "U", "entity": "somebody", "username": "somebody", "flags": "{}", "teams": {"edges": []}}},
     "UpsertBucket": {
         "upsertBucket": {

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,38 @@ def main(arguments: list[str]) -> None:
     """Compare runs, print tables, and write them where --output says."""
     given = _parser().parse_args(arguments)
     # scipy takes a second, which --help need not wait for
-    from semconv.comparison.grouping import group
-    from semconv.comparison.result import as_data, compare
+    from semconv.comparison.result import as_data
     from semconv.comparison.tables import sheets, to_csv, to_markdown, to_rich
+
+    comparison = comparison_of(given, given.runs)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    notes = notes_on(comparison)
+    made = sheets(comparison)
+    for note in notes:
+        console.print(note, soft_wrap=True, highlight=False)
+    for sheet in made:
+        console.print(sheet.title, style="bold", soft_wrap=True, highlight=False)
+        console.print(to_rich(sheet))
+        console.print()
+    if given.output:
+        given.output.mkdir(parents=True, exist_ok=True)
+        write_text(given.output / "comparison.md", "\n".join([*notes, "", *map(to_markdown, made)]))
+        write_text(given.output / "comparison.csv", to_csv(comparison))
+        write_text(given.output / "comparison.json", json.dumps(as_data(comparison), indent=2, allow_nan=False) + "\n")
+        from semconv.comparison.report import render
+
+        write_text(given.output / "comparison.html", render(comparison, notes))
+        console.print(f"written to {given.output}: comparison.md, comparison.csv, comparison.json", soft_wrap=True, highlight=False)
+        print(given.output / "comparison.html")
+
+
+def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison":
+    """Compare the runs of some places by what `add_options` has parsed; exits where they cannot be compared."""
+    from semconv.comparison.grouping import group
+    from semconv.comparison.result import compare
     from semconv.comparison.verdicts import CO_PRIMARY, endpoint
 
-    found = find_runs(given.runs)
+    found = find_runs(runs)
     if not found.runs:
         fail("no tested run in the given folders: semconv run leaves one in runs/<experiment>/<run>")
     experiments = sorted({run.summary["experiment"] for run in found.runs})
@@ -42,25 +69,11 @@ def main(arguments: list[str]) -> None:
         if given.metric and not any(isinstance(run.summary.get(each.key), int | float) for run in found.runs):
             fail(f"--metric {each.key}: no run has it; summary.json of a run lists what there is")
     groups = group(found.runs, given.baseline, [*found.factors, *given.factor], given.allow)
-    comparison = compare(groups, endpoints, given.baseline, given.family)
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    notes = _notes(comparison)
-    made = sheets(comparison)
-    for note in notes:
-        console.print(note, soft_wrap=True, highlight=False)
-    for sheet in made:
-        console.print(sheet.title, style="bold", soft_wrap=True, highlight=False)
-        console.print(to_rich(sheet))
-        console.print()
-    if given.output:
-        given.output.mkdir(parents=True, exist_ok=True)
-        write_text(given.output / "comparison.md", "\n".join([*notes, "", *map(to_markdown, made)]))
-        write_text(given.output / "comparison.csv", to_csv(comparison))
-        write_text(given.output / "comparison.json", json.dumps(as_data(comparison), indent=2, allow_nan=False) + "\n")
-        console.print(f"written to {given.output}: comparison.md, comparison.csv, comparison.json", soft_wrap=True, highlight=False)
+    return compare(groups, endpoints, given.baseline, given.family)
 
 
-def _notes(comparison: "Comparison") -> list[str]:
+def notes_on(comparison: "Comparison") -> list[str]:
+    """What has to be said before any table: what was varied, what may differ, and whether there is a baseline."""
     from semconv.comparison.grouping import shared_protocol
 
     groups = comparison.groups
@@ -77,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "runs", nargs="+", help="Run folders, folders or sweep folders that hold some, globs, or wandb:entity/project[/sweep]."
     )
+    add_options(parser)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="Folder for comparison.html, .md, .csv and .json.")
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """How runs are compared."""
     parser.add_argument("--baseline", default="cnn_plain", metavar="NAME", help="Experiment that is told nothing (cnn_plain).")
     parser.add_argument(
         "--metric", nargs="+", default=[], metavar="KEY", help="Keys to judge by. Default: test/masked_mse and probe/linear_top1."
@@ -96,5 +116,3 @@ def _parser() -> argparse.ArgumentParser:
         help="Keys that were varied on purpose: compared within each of their values.",
     )
     parser.add_argument("--allow", nargs="+", default=[], metavar="KEY", help="Keys that may differ all the same; it is said.")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="Folder for comparison.md, .csv and .json.")
-    return parser

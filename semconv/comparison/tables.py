@@ -26,9 +26,9 @@ class Sheet(NamedTuple):
 
 def sheets(comparison: Comparison) -> list[Sheet]:
     """Results, verdicts, what they rest on, interactions, and quality against cost; empty ones are left out."""
-    made = [_results(comparison), *(_verdicts(comparison, endpoint) for endpoint in comparison.endpoints)]
-    made += [_details(comparison, endpoint) for endpoint in comparison.endpoints]
-    made += [_interactions(comparison), _pareto(comparison)]
+    made = [results(comparison), *(verdicts(comparison, endpoint) for endpoint in comparison.endpoints)]
+    made += [details(comparison, endpoint) for endpoint in comparison.endpoints]
+    made += [interactions(comparison), pareto(comparison)]
     return [sheet for sheet in made if sheet.rows]
 
 
@@ -36,11 +36,16 @@ def to_rich(sheet: Sheet) -> Table:
     """For the terminal, without its title; text on the left, numbers on the right."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for number, column in enumerate(sheet.columns):
-        right = all(not row[number] or row[number][0] in "+-0123456789.<∞" for row in sheet.rows)
+        right = all(is_number(row[number]) for row in sheet.rows)
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     for row in sheet.rows:
         table.add_row(*(cell.replace("[", r"\[") for cell in row))
     return table
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell belongs into a column of numbers."""
+    return not cell or cell[0] in "+-0123456789.<∞"
 
 
 def to_markdown(sheet: Sheet) -> str:
@@ -83,7 +88,8 @@ def _found(comparison: Comparison, variant: Variant, endpoint: Endpoint) -> tupl
     return None, None
 
 
-def _results(comparison: Comparison) -> Sheet:
+def results(comparison: Comparison, controls: bool = True) -> Sheet:
+    """Every variant by every endpoint, with its cost, the best first; without controls where these are not wanted."""
     endpoints = comparison.endpoints
     columns = ["variant", *comparison.groups.factors, "n", *(endpoint.key for endpoint in endpoints)]
     columns += ["encoder parameters", "GFLOPs", "train images/s"]
@@ -92,7 +98,8 @@ def _results(comparison: Comparison) -> Sheet:
     for level in levels:
         here = [variant for variant in comparison.groups.variants if variant.level == level]
         floor = statistics.fmean(value for variant in here for value in variant.values(FLOOR).values() or [float("nan")])
-        for variant in sorted(here, key=lambda variant: _rank(variant, endpoints[0])):
+        shown = [variant for variant in here if controls or variant.kind != "control"]
+        for variant in sorted(shown, key=lambda variant: _rank(variant, endpoints[0])):
             rows.append([_marked(variant), *_level(variant), str(len(variant.runs)), *_numbers(variant, endpoints)])
         if floor == floor and any(endpoint.key == FLOOR_OF for endpoint in endpoints):
             cells = [f"{floor:.4f}" if endpoint.key == FLOOR_OF else "" for endpoint in endpoints]
@@ -111,7 +118,8 @@ def _numbers(variant: Variant, endpoints: Sequence[Endpoint]) -> list[str]:
     ]
 
 
-def _verdicts(comparison: Comparison, endpoint: Endpoint) -> Sheet:
+def verdicts(comparison: Comparison, endpoint: Endpoint) -> Sheet:
+    """What is said of every candidate by one endpoint, and why."""
     columns = ["variant", *comparison.groups.factors, "n", "verdict", "better than plain by", "95 % interval", "p (Holm)", "why"]
     rows = []
     for judged in comparison.judged:
@@ -128,7 +136,8 @@ def _verdicts(comparison: Comparison, endpoint: Endpoint) -> Sheet:
     return Sheet(f"Verdicts on {endpoint.key}: {endpoint.name}, family of {len(comparison.family)}", columns, rows)
 
 
-def _details(comparison: Comparison, endpoint: Endpoint) -> Sheet:
+def details(comparison: Comparison, endpoint: Endpoint) -> Sheet:
+    """Every paired comparison that verdicts rest on, and those of references with plain."""
     columns = ["variant", *comparison.groups.factors, "against", "n", "better by", "95 % interval", "p (one-sided)", "d_z"]
     rows = []
     for judged in comparison.judged:
@@ -141,13 +150,15 @@ def _details(comparison: Comparison, endpoint: Endpoint) -> Sheet:
     return Sheet(f"Comparisons on {endpoint.key}, paired by seed; positive is better", columns, rows)
 
 
-def _interactions(comparison: Comparison) -> Sheet:
+def interactions(comparison: Comparison) -> Sheet:
+    """Whether gains depend on the factors."""
     factors = ", ".join(comparison.groups.factors)
     rows = [[found.label, found.endpoint.key, f"{found.statistic:.3g}", _p(found.p)] for found in comparison.interactions]
     return Sheet(f"Does the gain over plain depend on {factors}?", ["variant", "endpoint", "F", "p"], rows)
 
 
-def _pareto(comparison: Comparison) -> Sheet:
+def pareto(comparison: Comparison) -> Sheet:
+    """The variants that none dominates, by endpoint and cost."""
     rows = []
     for (endpoint, cost), variants in comparison.undominated.items():
         if variants:

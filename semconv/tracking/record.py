@@ -50,6 +50,12 @@ class RunRecord(Logger):
             self.wandb.log_panels(key, columns, mask, captions, step)
 
     @rank_zero_only
+    def log_table(self, key: str, columns: Mapping[str, Sequence[Any]], step: int) -> None:
+        """A table for W&B; see `WandbRecord.log_table`."""
+        if self.wandb is not None:
+            self.wandb.log_table(key, columns, step)
+
+    @rank_zero_only
     def begin(self) -> None:
         """The run is about to compute: its folder is there."""
         if self.wandb is not None:

@@ -1,6 +1,5 @@
 """A run's row in Weights & Biases, which may fail without harm to the run."""
 
-import netrc
 import os
 import sys
 import threading
@@ -11,17 +10,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
 from semconv.pictures import enlarge, to_rgb
+from semconv.tracking.account import has_account, server
 from semconv.tracking.folder import RunFolder, Status
 from semconv.tracking.secrets import redact
 
 Mode = Literal["auto", "online", "offline", "disabled"]
-HOST = "https://api.wandb.ai"
 PROBE_SECONDS, START_SECONDS, END_SECONDS = 4, 15, 60
 HEIGHT = 96  # least, of a picture
 LABELS = {0: "visible", 1: "masked"}
@@ -39,6 +37,8 @@ class WandbOptions:
         group: default: WANDB_RUN_GROUP, else the experiment's name.
         tags: beside the variant's and the data set's name.
         job_type: default: the subcommand.
+        per_image_errors: log a table of each test image's error, the largest first.
+        checkpoint_artifact: log the last checkpoint as an artifact, a copy of which W&B keeps beside the run.
     """
 
     mode: Mode = "auto"
@@ -47,6 +47,8 @@ class WandbOptions:
     group: str | None = None
     tags: list[str] = field(default_factory=list)
     job_type: str | None = None
+    per_image_errors: bool = False
+    checkpoint_artifact: bool = False
 
 
 class WandbRecord:
@@ -100,12 +102,26 @@ class WandbRecord:
         if self._run is not None:
             self._attempt(self._log_panels, key, columns, mask, captions, step)
 
+    def log_table(self, key: str, columns: Mapping[str, Sequence[Any]], step: int) -> None:
+        """Show columns of equal length as a table.
+
+        Args:
+            key: name of the table.
+            columns: values by name.
+            step: of training.
+        """
+        if self._run is not None:
+            self._attempt(self._log_table, key, columns, step)
+
     def end(self, status: Status) -> None:
         """Finish with the run's summary; waits a minute at most for what is still to be sent."""
         if self._run is None:
             return
+        if self.options.checkpoint_artifact:
+            self._attempt(self._log_checkpoint)
         plain = {key: value for key, value in self.folder.summary.items() if not isinstance(value, dict | list)}
-        self._attempt(self._run.summary.update, plain)
+        if self._run is not None:
+            self._attempt(self._run.summary.update, plain)
         run, self._run = self._run, None
         if run is not None:
             self._attempt(self._finish, run, status)
@@ -177,6 +193,24 @@ class WandbRecord:
         ]
         self._run.log({key: images, "trainer/global_step": step})
 
+    def _log_table(self, key: str, columns: Mapping[str, Sequence[Any]], step: int) -> None:
+        import wandb
+
+        rows = [list(row) for row in zip(*columns.values(), strict=True)]
+        self._run.log({key: wandb.Table(columns=list(columns), data=rows), "trainer/global_step": step})
+
+    def _log_checkpoint(self) -> None:
+        import wandb
+
+        from semconv.saving import newest_checkpoint  # which imports Lightning
+
+        path = newest_checkpoint(self.folder.checkpoints)
+        if path is not None:
+            about = {key: value for key, value in self.facts.items() if value is not None}
+            artifact = wandb.Artifact(f"checkpoint-{self.folder.path.name}", type="model", metadata=about)
+            artifact.add_file(str(path), name=path.name)
+            self._run.log_artifact(artifact)
+
     def _finish(self, run: Any, status: Status) -> None:
         if status == "terminated" and not run.settings._offline:
             run.mark_preempting()
@@ -206,25 +240,6 @@ def choose_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
             return given  # type: ignore[return-value]
         return "online" if has_account() and answers(server()) else "offline"
     return mode
-
-
-def server() -> str:
-    """The address of the W&B server."""
-    return os.environ.get("WANDB_BASE_URL") or HOST
-
-
-def has_account() -> bool:
-    """Whether W&B would know who is there without asking: WANDB_API_KEY, or what `wandb login` has left in netrc."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    candidates = [os.environ.get("NETRC"), *(Path.home() / name for name in (".netrc", "_netrc"))]
-    for path in (Path(candidate) for candidate in candidates if candidate):
-        try:
-            if netrc.netrc(str(path)).authenticators(urlsplit(server()).hostname or ""):
-                return True
-        except (OSError, netrc.NetrcParseError):
-            continue
-    return False
 
 
 def answers(address: str) -> bool:

@@ -1,0 +1,75 @@
+"""The report as a page."""
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from semconv import __version__
+from semconv.comparison.report.sections import Section, at, make
+from semconv.comparison.result import Comparison
+from semconv.comparison.tables import Sheet, is_number
+from semconv.comparison.verdicts import Word
+
+SIGNS: dict[Word, str] = {"beneficial": "✓", "equivalent": "≈", "inconclusive": "?"}
+NAMED = 6  # variants of one verdict, at the head of the page
+
+
+class Told(NamedTuple):
+    """A verdict with all that it is said of."""
+
+    sign: str
+    word: Word
+    what: str
+    names: str
+
+
+def render(comparison: Comparison, notes: list[str]) -> str:
+    """A whole page. Names from outside are text on it, whatever they hold, and it may run no script.
+
+    Args:
+        comparison: what it is about.
+        notes: said first.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["right"] = right
+    variants = comparison.groups.variants
+    sections: list[Section] = make(comparison)
+    return environment.get_template("template.html").render(
+        sections=sections,
+        notes=notes,
+        told=told(comparison),
+        endpoints=[endpoint.key for endpoint in comparison.endpoints],
+        num_runs=sum(len(variant.runs) for variant in variants),
+        num_variants=len({variant.label for variant in variants}),
+        baseline=comparison.baseline,
+        made=time.strftime("%Y-%m-%d"),
+        version=__version__,
+    )
+
+
+def told(comparison: Comparison) -> list[Told]:
+    """The verdicts in short: by endpoint, of whom each word is said."""
+    found = []
+    for endpoint in comparison.endpoints:
+        for word, sign in SIGNS.items():
+            judged = [
+                each for each in comparison.judged if each.endpoint == endpoint and each.verdict and each.verdict.word == word
+            ]
+            names = [f"{each.variant.label}{at(each.variant.level)}" for each in judged]
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            what = f"{'to plain ' if word == 'equivalent' else ''}for {endpoint.name}"
+            found += [Told(sign, word, what, ", ".join(names[:NAMED]) + more)] if names else []
+    return found
+
+
+def right(sheet: Sheet) -> list[bool]:
+    """Which columns of a table stand on the right: those of numbers."""
+    return [all(is_number(row[number]) for row in sheet.rows) for number in range(len(sheet.columns))]
