@@ -11,6 +11,7 @@ TRAINING = {
     "run": "train, then test, as one run: what sweeps call",
     "test": "examine trained weights on the test images",
     "validate": "examine trained weights on the validation images",
+    "sweep": "run a W&B sweep file, without its server",
     "predict": "write pictures of reconstructed test images",
 }
 LOOKING = {
@@ -37,6 +38,10 @@ def main() -> None:
             from semconv.listing import main as show
 
             show(arguments)
+        case "sweep":
+            from semconv.sweeping.command import main as sweep
+
+            sweep(arguments)
         case _ if command in TRAINING:
             from semconv.cli import main as train
 

@@ -26,9 +26,9 @@ from semconv.console import fail
 from semconv.evaluation.examination import Examination, Level
 from semconv.interruption import Interruption, Terminated, listen
 from semconv.progress import RunProgress
-from semconv.saving import Checkpoints, WholeCheckpointIO, newest_checkpoint, read_checkpoint
+from semconv.saving import Checkpoints, WholeCheckpointIO, read_checkpoint
 from semconv.tracking.facts import derived_facts, variant_name
-from semconv.tracking.folder import RunFolder
+from semconv.tracking.folder import RunFolder, newest_checkpoint
 from semconv.tracking.identity import identity
 from semconv.tracking.record import RunRecord
 from semconv.tracking.secrets import redact
