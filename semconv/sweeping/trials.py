@@ -58,7 +58,7 @@ class Trial:
         with open(self.log, "a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(words)}\n")
         environment = self._environment()
-        ours = _own_command(words)
+        ours = own_command(words)
         if ours:
             self._process = preloaded.start(ours, environment, self.log, self.claim.lock)
         else:
@@ -111,7 +111,7 @@ class Trial:
         parameters = {**self.claim.parameters, "runs": str(self.folder)}
         json_file = self.folder / "trials" / f"{self.claim.number:03d}.json"
         words = expand(self.sweep.command, self.sweep.program, dict(sorted(parameters.items())), json_file)
-        ours = _own_command(words)
+        ours = own_command(words)
         if resumed is not None and ours:
             return ["semconv", ours[0], "--resume", str(resumed.path)]
         return words
@@ -148,7 +148,7 @@ def metric_history(run: RunFolder | None, metric: str) -> list[float]:
     return [float(row[metric]) for row in rows if isinstance(row.get(metric), int | float)]
 
 
-def _own_command(words: list[str]) -> list[str]:
+def own_command(words: list[str]) -> list[str]:
     """The subcommand and arguments of a command that trains with semconv; empty of any other."""
     rest = words[1:] if words[:1] == ["/usr/bin/env"] else words
     if rest[:3] in (["python", "-m", "semconv"], [sys.executable, "-m", "semconv"]):
