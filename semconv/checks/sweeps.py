@@ -82,10 +82,10 @@ def _check_point(sweep: Sweep, point: dict[str, Any], arguments: list[str]) -> N
     try:
         config = flatten(parse(arguments[1:]))
     except Refused as error:
-        raise ValueError(f"{_show(sweep, point)}: {correct(error.message, arguments, print_config)}") from error
+        raise ValueError(f"{_show(sweep, point)}{correct(error.message, arguments, print_config)}") from error
     for name, value in point.items():
         if name != "config" and not _holds(config.get(bare(name)), value):
-            raise ValueError(f"{_show(sweep, point)}: {name} has no effect: the configuration has {config.get(bare(name))}")
+            raise ValueError(f"{_show(sweep, point)}{name} has no effect: the configuration has {config.get(bare(name))}")
 
 
 def _holds(found: Any, value: Any) -> bool:
@@ -97,7 +97,8 @@ def _holds(found: Any, value: Any) -> bool:
 
 
 def _show(sweep: Sweep, point: dict[str, Any]) -> str:
-    return " ".join(f"--{name}={value}" for name, value in sweep.varied(point).items())
+    varied = " ".join(f"--{name}={value}" for name, value in sweep.varied(point).items())
+    return f"{varied}: " if varied else ""
 
 
 def _parser() -> argparse.ArgumentParser:

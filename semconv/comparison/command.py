@@ -42,7 +42,8 @@ def main(arguments: list[str]) -> None:
         if given.metric and not any(isinstance(run.summary.get(each.key), int | float) for run in found.runs):
             fail(f"--metric {each.key}: no run has it; summary.json of a run lists what there is")
     groups = group(found.runs, given.baseline, [*found.factors, *given.factor], given.allow)
-    comparison = compare(groups, endpoints, given.baseline, given.family)
+    family = given.family or [name for name in found.family if name in experiments]
+    comparison = compare(groups, endpoints, given.baseline, family)
     console = Console(width=None if sys.stdout.isatty() else 150)
     notes = _notes(comparison)
     made = sheets(comparison)
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="Experiments over which Holm's correction goes (all that are told).",
+        help="Experiments over which Holm's correction goes (those that a sweep declares, else all that are told).",
     )
     parser.add_argument(
         "--factor",
