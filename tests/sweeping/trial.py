@@ -15,6 +15,7 @@ from semconv.tracking.folder import RunFolder
 
 def main(words: list[str]) -> None:
     given = dict(word.removeprefix("--").partition("=")[::2] for word in words)
+    given.setdefault("runs", os.environ.get("WANDB_DIR", "."))  # which W&B's agent sets
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = RunFolder(Path(given["runs"]) / given.get("experiment", "fake") / os.environ["WANDB_RUN_ID"])
     folder.path.mkdir(parents=True)
