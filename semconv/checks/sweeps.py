@@ -18,8 +18,8 @@ from semconv.sweeping.trials import own_command
 
 FILES = Path("sweeps")
 DRAWN = 8  # points of a search that are tried
-DESCRIPTION = """Check W&B sweep files: what W&B and the command line behind it take, that every value of every parameter is taken by
-the real command line (nothing is built or trained), and that a trial's configuration then holds it."""
+DESCRIPTION = """Check W&B sweep files: that W&B takes them, that the real command line takes every value of every parameter
+(nothing is built or trained), and that a trial's configuration then holds it."""
 
 
 def main(arguments: list[str]) -> None:

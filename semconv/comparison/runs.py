@@ -89,8 +89,10 @@ def leave_out(folder: str, reason: str) -> None:
 
 
 def factors_of(sweep: Mapping[str, Any]) -> list[str]:
-    """What a sweep in W&B's schema varies: dotted keys without init_args; those of its parameters, and of the line `factors:` of its
-    description, for what its configuration files vary."""
+    """What a sweep in W&B's schema varies: dotted keys without init_args.
+
+    Those of its parameters, and those of the line `factors:` of its description, for what its configuration files vary.
+    """
     parameters = sweep.get("parameters") or {}
     varied = [key for key, spec in parameters.items() if isinstance(spec, Mapping) and _varies(spec)]
     keys = [".".join(part for part in key.split(".") if part not in ("init_args", "class_path")) for key in varied]

@@ -57,7 +57,8 @@ class Display:
     def _line(self, trial: Trial, state: str, what: str) -> Text:
         of = f"/{self.total}" if self.total else ""
         seconds = time.monotonic() - trial.begun
-        line = Text(f"{trial.claim.number + 1:>4}{of}  ")
+        place = int(trial.claim.run.rpartition("-")[2]) + 1  # of one that is tried again, that of the first time
+        line = Text(f"{place:>4}{of}  ")
         line.append(f"{state:<9}", COLOURS.get(state, ""))
         line.append(f"{seconds:>6.0f} s  {described(trial.sweep.varied(trial.claim.parameters))}  {what}")
         return line

@@ -150,7 +150,8 @@ def _parameter_problem(name: str, spec: Any) -> str | None:
     if not isinstance(spec, dict):
         return f"give value: {spec}, or values: [...]"
     if "parameters" in spec:
-        return f"nested parameters hide a run's configuration in W&B: write the dotted key, {name}.{next(iter(spec['parameters']), '')}"
+        key = f"{name}.{next(iter(spec['parameters'] or {}), '')}"
+        return f"nested parameters hide a run's configuration in W&B: write the dotted key, {key}"
     for value in all_values(spec) if isinstance(spec.get("values", []), list) else ():
         if value is None:
             return "W&B passes null on as the text None: leave the key out, or choose by a configuration file"

@@ -1,4 +1,4 @@
-"""Early termination by brackets (Li et al., 2018), decided as W&B decides: who is not among the best 1/eta at a bracket is stopped."""
+"""Early termination by brackets (Li et al., 2018), as W&B decides it: who is not among the best 1/eta at a bracket is stopped."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,11 +31,13 @@ def brackets(given: Mapping[str, Any]) -> list[int]:
     return found
 
 
-def to_stop(histories: Mapping[str, Sequence[float]], running: Sequence[str], given: Mapping[str, Any], maximise: bool) -> list[str]:
+def to_stop(
+    histories: Mapping[str, Sequence[float]], running: Sequence[str], given: Mapping[str, Any], maximise: bool
+) -> list[str]:
     """The running trials that are to be stopped.
 
-    A trial is judged at the last bracket that it has passed: its best value so far against the value that, at that bracket, the best
-    1/eta of all trials have reached.
+    A trial is judged at the last bracket that it has passed: its best value so far against the value that the best 1/eta of all
+    trials had there.
 
     Args:
         histories: every trial's values of the metric in their order, those of stopped and finished trials included.

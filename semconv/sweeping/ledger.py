@@ -109,7 +109,9 @@ class Ledger:
             again = {trial.user_attrs.get("again") for trial in self.trials()}
             for trial in self.trials(TrialState.FAIL):
                 if trial.number not in again and "parameters" in trial.user_attrs:
-                    kept = {key: trial.user_attrs[key] for key in ("point", "parameters") if key in trial.user_attrs}
+                    kept: dict[str, Any] = {
+                        key: trial.user_attrs[key] for key in ("point", "parameters") if key in trial.user_attrs
+                    }
                     first = trial.user_attrs.get("first", trial.number)
                     self.study.enqueue_trial(trial.params, user_attrs={**kept, "first": first, "again": trial.number})
 

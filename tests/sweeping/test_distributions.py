@@ -1,6 +1,7 @@
 """Each distribution against W&B's own definition, the `sweeps` package."""
 
 import random
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from semconv.sweeping.distributions import NEEDS, distribution, grid_values, pro
 from tests.sweeping.oracle import HyperParameter, sweeps
 
 NUMBERS = {"min": 0.25, "max": 4.0, "mu": 0.7, "sigma": 0.4, "a": 2.0, "b": 5.0}
-SPECS = [
+SPECS: list[dict[str, Any]] = [
     {"value": "alone"},
     {"values": ["a", "b", "c"]},
     {"values": [1, 2.5, True], "probabilities": [0.2, 0.5, 0.3]},
@@ -58,7 +59,9 @@ def test_the_ends_of_a_distribution_are_values(spec):
         assert spec["min"] <= low < high <= spec["max"]
 
 
-@pytest.mark.parametrize("spec", [*SPECS[:2], SPECS[4], SPECS[5], {"distribution": "q_uniform", "min": 0, "max": 9, "q": 2}], ids=str)
+@pytest.mark.parametrize(
+    "spec", [*SPECS[:2], SPECS[4], SPECS[5], {"distribution": "q_uniform", "min": 0, "max": 9, "q": 2}], ids=str
+)
 def test_a_grid_has_the_values_that_wandb_gives_it(spec):
     config = {"method": "grid", "parameters": {"x": spec}}
     ours = grid_values(spec)

@@ -24,7 +24,10 @@ BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
         ({"paramters": {}}, "W&B knows no paramters: did you mean parameters?"),
         ({"method": "best"}, "method is best: give one of grid, random, bayes"),
         ({"parameters": {}}, "it has no parameters"),
-        ({"parameters": {"model": {"parameters": {"lr": {"value": 1}}}}}, "model: nested parameters .* write the dotted key, model.lr"),
+        (
+            {"parameters": {"model": {"parameters": {"lr": {"value": 1}}}}},
+            "model: nested parameters .* the dotted key, model.lr",
+        ),
         ({"parameters": {"a": {"values": [1, None]}}}, "a: W&B passes null on as the text None"),
         ({"parameters": {"a": {"value": None}}}, "a: W&B passes null on"),
         ({"parameters": {"a": {"values": [{"b": 1}]}}}, "a: {'b': 1} reaches the command line as Python writes it"),
@@ -97,7 +100,9 @@ def test_our_files_open_with_command_question_and_cost_and_declare_family_and_fa
     assert family_of(sweep.content)
     assert set(family_of(sweep.content)) <= named
     assert "cnn_plain" in named
-    varied = [name for name in sweep.parameters if name not in ("config", "seed_everything") and "value" not in sweep.parameters[name]]
+    varied = [
+        name for name in sweep.parameters if name not in ("config", "seed_everything") and "value" not in sweep.parameters[name]
+    ]
     assert set(varied) <= set(factors_of(sweep.content))
 
 
@@ -169,10 +174,13 @@ def test_a_value_that_is_not_taken_or_has_no_effect_is_told(tmp_path, monkeypatc
     found = {
         "typo": ({"model.base_lrr": {"value": 0.1}}, "there is no option model.base_lrr: did you mean model.base_lr?"),
         "wrong": ({"model.encoder.depth": {"values": ["stem", "somewhere"]}}, "--model.encoder.depth=somewhere"),
-        "before": ({"checkpoint_every": {"value": 5}, "config": {"value": str(tmp_path / "file.yml")}}, "checkpoint_every has no effect"),
+        "before": (
+            {"checkpoint_every": {"value": 5}, "config": {"value": str(tmp_path / "f.yml")}},
+            "checkpoint_every has no effect",
+        ),
         "program": ({"x": {"value": 1}}, "only `semconv run` and `semconv fit` can be checked"),
     }
-    (tmp_path / "file.yml").write_text("checkpoint_every: 7\n")
+    (tmp_path / "f.yml").write_text("checkpoint_every: 7\n")
     for name, (parameters, _) in found.items():
         words = ["python", "train.py", "${args}"] if name == "program" else command
         (tmp_path / f"{name}.yaml").write_text(json.dumps({"method": "grid", "command": words, "parameters": parameters}))

@@ -18,7 +18,12 @@ GIVEN = [
 @pytest.mark.parametrize("given", GIVEN, ids=str)
 def test_trials_are_stopped_iff_wandb_stops_them(given, goal):
     rng = random.Random(str(given) + goal)
-    config = {"method": "random", "metric": {"name": "m", "goal": goal}, "early_terminate": given, "parameters": {"a": {"value": 1}}}
+    config = {
+        "method": "random",
+        "metric": {"name": "m", "goal": goal},
+        "early_terminate": given,
+        "parameters": {"a": {"value": 1}},
+    }
     stopped = 0
     for _ in range(40):
         histories, runs, running = {}, [], []

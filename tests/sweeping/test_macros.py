@@ -6,8 +6,24 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from semconv.sweeping.macros import DEFAULT, expand, forms
 
-PARAMETERS = {"a.b": 1e-05, "flag": False, "on": True, "text": "with space", "list": [1, 2.5], "none": "None", "config": "a.yaml,b.yaml"}
-MACROS = ["args", "args_no_equals", "args_no_hyphens", "args_no_boolean_flags", "args_json", "args_append_hydra", "args_override_hydra"]
+PARAMETERS = {
+    "a.b": 1e-05,
+    "flag": False,
+    "on": True,
+    "text": "with space",
+    "list": [1, 2.5],
+    "none": "None",
+    "config": "a.yaml,b.yaml",
+}
+MACROS = [
+    "args",
+    "args_no_equals",
+    "args_no_hyphens",
+    "args_no_boolean_flags",
+    "args_json",
+    "args_append_hydra",
+    "args_override_hydra",
+]
 
 
 def wandbs(parameters):
@@ -28,7 +44,7 @@ def test_a_command_is_filled_in_as_the_agent_does_it(monkeypatch, tmp_path):
     words = expand(command, "train.py", PARAMETERS, json_file)
     known = {**wandbs(PARAMETERS), "interpreter": ["python"], "program": ["train.py"], "env": ["/usr/bin/env"]}
     known["args_json_file"] = [str(json_file)]
-    expected = []
+    expected: list[str] = []
     for chunk in create_sweep_command([str(part) for part in command]):
         macro = chunk.startswith("${") and chunk.endswith("}")
         expected += known.get(chunk[2:-1], []) if macro else [chunk]

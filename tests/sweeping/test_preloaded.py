@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ import yaml
 from semconv.cli import main
 from semconv.saving import read_checkpoint
 from tests.experiments import FOLDER
+from tests.recording import logged
 
-TINY = {
+TINY: dict[str, dict[str, Any]] = {
     "data.batch_size": {"value": 32},
     "data.num_images": {"value": 96},
     "data.num_test_images": {"value": 20},
@@ -29,26 +31,24 @@ TINY = {
 COMMAND = ["${env}", "semconv", "run", "-c", "experiments/base.yaml", "${args}"]
 
 
-def write_sweep(folder: Path, **content) -> Path:
+def write_sweep(folder: Path, parameters: dict[str, Any]) -> Path:
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump({"method": "grid", "program": "semconv", "command": COMMAND, "parameters": TINY, **content}))
+    path.write_text(yaml.safe_dump({"method": "grid", "program": "semconv", "command": COMMAND, "parameters": parameters}))
     return path
 
 
-def semconv(*words: str) -> float:
-    """Run a command in a fresh process; the seconds it took."""
-    start = time.monotonic()
+def semconv(*words: str) -> None:
+    """Run a command in a fresh process."""
     done = subprocess.run([sys.executable, "-m", "semconv", *words], cwd=FOLDER.parent, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
-    return time.monotonic() - start
 
 
 def measured(run: Path) -> dict:
     """What a run has found out; neither when nor how fast."""
     summary = json.loads((run / "summary.json").read_text())
-    numbers = {key: value for key, value in summary.items() if key.startswith(("test/", "val/", "train/loss", "probe/", "importance/"))}
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return {"summary": numbers, "rows": [{k: v for k, v in row.items() if k not in ("time", "train/images_per_second")} for row in rows]}
+    found = ("test/", "val/", "train/loss", "probe/", "importance/")
+    numbers = {key: value for key, value in summary.items() if key.startswith(found)}
+    return {"summary": numbers, "rows": logged(run.parent.parent)}
 
 
 @pytest.mark.parametrize(
@@ -87,19 +87,18 @@ def test_a_trial_computes_the_same_bits(variants, examination, fresh, tmp_path, 
 def test_a_trial_costs_a_fifth_of_what_a_process_of_its_own_does(tmp_path):
     """Of a process of its own, all but what the run's own work takes; measured by trials that fail as they are parsed."""
     path = write_sweep(tmp_path, parameters={"no.such_option": {"values": list(range(12))}})
-    words = ["sweep", str(path), "--output", str(tmp_path / "many"), "--failures", "99"]
-    start = time.monotonic()
-    subprocess.run([sys.executable, "-m", "semconv", *words], cwd=FOLDER.parent, capture_output=True, timeout=280)
-    many = time.monotonic() - start
-    start = time.monotonic()
-    subprocess.run([sys.executable, "-m", "semconv", *words[:3], str(tmp_path / "one"), "--count", "1"], cwd=FOLDER.parent, capture_output=True)
-    one = time.monotonic() - start
-    start = time.monotonic()
-    command = [sys.executable, "-c", "import semconv.cli"]
-    subprocess.run(command, cwd=FOLDER.parent, check=True)
-    own = time.monotonic() - start
+    many = seconds("-m", "semconv", "sweep", str(path), "--output", str(tmp_path / "many"), "--failures", "99")
+    one = seconds("-m", "semconv", "sweep", str(path), "--output", str(tmp_path / "one"), "--count", "1")
+    own = seconds("-c", "import semconv.cli")
     print(f"12 trials {many:.1f} s, one {one:.1f} s, imports alone {own:.1f} s")
     assert (many - one) / 11 < own / 5
+
+
+def seconds(*words: str) -> float:
+    """What a command of Python's takes."""
+    start = time.monotonic()
+    subprocess.run([sys.executable, *words], cwd=FOLDER.parent, capture_output=True, timeout=280)
+    return time.monotonic() - start
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def controller() -> Controller:
 
 
 @pytest.fixture
-def server(controller) -> Iterator[Server]:
+def server(controller: Controller) -> Iterator[Server]:
     with serve(replies=controller.replies) as server:
         yield server
 
