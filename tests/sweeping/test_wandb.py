@@ -147,9 +147,9 @@ def test_a_server_that_fails_half_way_harms_no_training_and_a_later_sync_complet
     (run,) = tmp_path.glob("*/*")
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "finished"
-    (record,) = run.glob("wandb/run-*")
+    (record,) = run.glob("wandb/run-*/*.wandb")
     with serve() as server:
-        wandb(server, tmp_path, "sync", str(record))
+        wandb(server, tmp_path, "sync", str(record.parent))
         assert f'"test/masked_mse":{summary["test/masked_mse"]}'.encode() in sent(server)
 
 
