@@ -9,12 +9,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 TRAINING = {
     "fit": "train",
     "run": "train, then test, as one run: what sweeps call",
+    "sweep": "run a W&B sweep file, without its server",
     "test": "examine trained weights on the test images",
     "validate": "examine trained weights on the validation images",
     "predict": "write pictures of reconstructed test images; of your own with predict RUN --images FOLDER --output DIR",
 }
 LOOKING = {
-    "check": "what must hold for any experiment, your own classes included: leakage, visibility",
+    "check": "what must hold for any experiment, your own classes included: leakage, visibility, sweeps",
     "compare": "finished runs: intervals, verdicts, quality against cost",
     "export": "a run's encoder for use elsewhere: weights for timm, or a wrapper",
     "workspace": "save a W&B workspace, and a comparison as a W&B report",
@@ -56,6 +57,10 @@ def main() -> None:
             from semconv.commands.predict import main as predict
 
             predict(arguments)
+        case "sweep":
+            from semconv.sweeping.command import main as sweep
+
+            sweep(arguments)
         case _ if command in TRAINING:
             from semconv.cli import main as train
 

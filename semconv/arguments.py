@@ -67,14 +67,15 @@ def prepare(arguments: list[str]) -> list[str]:
 
 
 def read(arguments: list[str]) -> Iterator[Option]:
-    """Options with their values. A value `None` is null, as W&B's sweeps write it."""
+    """Options with their values. A value `None` is null, as W&B's sweeps write it; `-c A.yaml,B.yaml` is `-c A.yaml -c B.yaml`."""
     words = list(arguments)
     while words:
         name, joined, value = words.pop(0).partition("=")
         if not joined and name.startswith("-") and words and not words[0].startswith("--") and words[0] != "-c":
-            yield Option(name, _null(words.pop(0)))
+            option = Option(name, _null(words.pop(0)))
         else:
-            yield Option(name, _null(value) if joined else None, bool(joined))
+            option = Option(name, _null(value) if joined else None, bool(joined))
+        yield from _each_file(option)
 
 
 def classes_first(options: list[Option]) -> list[Option]:
@@ -147,6 +148,14 @@ def get(config: Mapping[str, Any], key: str) -> Any:
 def bare(key: str) -> str:
     """A dotted key without init_args and class_path."""
     return ".".join(part for part in key.split(".") if part not in ("init_args", "class_path"))
+
+
+def _each_file(option: Option) -> list[Option]:
+    """An option for each configuration file: a parameter of a sweep can name several in one value."""
+    names = (option.value or "").split(",")
+    if option.is_config and len(names) > 1 and all(name.endswith((".yaml", ".yml")) for name in names):
+        return [replace(option, value=name.strip()) for name in names]
+    return [option]
 
 
 def _sets(key: str, part: str) -> bool:

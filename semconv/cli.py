@@ -27,9 +27,9 @@ from semconv.console import fail
 from semconv.evaluation.examination import Examination, Level
 from semconv.interruption import Interruption, Terminated, listen
 from semconv.progress import RunProgress
-from semconv.saving import Checkpoints, WholeCheckpointIO, newest_checkpoint, read_checkpoint
+from semconv.saving import Checkpoints, WholeCheckpointIO, read_checkpoint
 from semconv.tracking.facts import derived_facts, variant_name
-from semconv.tracking.folder import RunFolder
+from semconv.tracking.folder import RunFolder, newest_checkpoint
 from semconv.tracking.identity import identity
 from semconv.tracking.record import RunRecord
 from semconv.tracking.secrets import redact
@@ -95,9 +95,16 @@ class OneLineParser(LightningArgumentParser):
 
 
 class SemconvCLI(LightningCLI):
-    """LightningCLI with a folder per run."""
+    """LightningCLI with a folder per run.
 
-    def __init__(self, args: list[str], run: bool = True) -> None:
+    Args:
+        args: of the command line.
+        run: whether the first of them is a subcommand, to be run.
+        instantiate: whether anything is built of what they say.
+    """
+
+    def __init__(self, args: list[str], run: bool = True, instantiate: bool = True) -> None:
+        self._instantiates = instantiate
         super().__init__(
             lightning.LightningModule,
             lightning.LightningDataModule,
@@ -177,6 +184,10 @@ class SemconvCLI(LightningCLI):
         )
         parser.add_class_arguments(WandbOptions, "wandb")
 
+    def instantiate_classes(self) -> None:
+        if self._instantiates:
+            super().instantiate_classes()
+
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         self._dump_config()
         saved = redact({key: value for key, value in self.config_dump.items() if key != "resume"})
@@ -222,6 +233,15 @@ def build(arguments: list[str]) -> SemconvCLI:
         arguments: those of a subcommand, such as `-c experiments/base.yaml -c experiments/cnn_plain.yaml`.
     """
     return SemconvCLI(arguments, run=False)
+
+
+def parse(arguments: list[str]) -> dict[str, Any]:
+    """The configuration that arguments of a subcommand give, without building anything.
+
+    Raises:
+        Refused: they are not taken.
+    """
+    return SemconvCLI(arguments, run=False, instantiate=False).config.as_dict()
 
 
 def print_config(arguments: list[str]) -> str:

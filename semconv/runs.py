@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from semconv.saving import newest_checkpoint, read_checkpoint
-from semconv.tracking.folder import RunFolder
+from semconv.saving import read_checkpoint
+from semconv.tracking.folder import RunFolder, newest_checkpoint
 
 # what a configuration may name; everything else could be anybody's code
 TRUSTED = ("semconv", "torch.nn")

@@ -1,8 +1,7 @@
-"""Checkpoints that are whole or not there, and found again."""
+"""Checkpoints that are whole or not there."""
 
 import os
 import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from semconv.tracking.files import write_whole
+from semconv.tracking.folder import is_whole
 
 
 class WholeCheckpointIO(CheckpointIO):
@@ -91,21 +91,6 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise ValueError(
             f"{path} holds more than weights and plain values, and is not read: take one that semconv wrote"
         ) from error
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in a folder: `last.ckpt`, or where that was cut off the last `step-<steps>.ckpt` that was not."""
-    candidates = [folder / "last.ckpt", *sorted(folder.glob("step-*.ckpt"), reverse=True)]
-    return next((path for path in candidates if is_whole(path)), None)
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a checkpoint is there with all its bytes, as their checksums say."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        return False
 
 
 def _link(path: Path, name: Path) -> None:

@@ -137,3 +137,10 @@ def signal_map(mask: Tensor, height: int, width: int, amount: int = 0, mode: Pad
 def assert_same(ours: Tensor, oracle: Tensor) -> None:
     """Equal but for the order of a float64 sum."""
     torch.testing.assert_close(ours, oracle.expand_as(ours), rtol=1e-10, atol=1e-10)
+
+
+def gradients(module: nn.Module) -> list[Tensor]:
+    """The gradient of every parameter, each of which must have one."""
+    found = {name: parameter.grad for name, parameter in module.named_parameters()}
+    assert [name for name, gradient in found.items() if gradient is None] == []
+    return [gradient for gradient in found.values() if gradient is not None]

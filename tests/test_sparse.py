@@ -2,7 +2,9 @@
 
 import itertools
 import math
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -109,7 +111,7 @@ def test_a_large_depthwise_gradient_is_summed_in_parts(monkeypatch):
     assert_same(found, expected)
 
 
-def windows(pool: nn.MaxPool2d | nn.AvgPool2d, visible: Tensor):
+def windows(pool: Any, visible: Tensor) -> Iterator[tuple[tuple[int, int], list[tuple[int, int]], int]]:
     """For each output site the visible input sites of its window, and how many of its sites are padding."""
     kernel, stride, amount = int(pool.kernel_size), int(pool.stride), int(pool.padding)
     height, width = ((side + 2 * amount - kernel) // stride + 1 for side in SIZE)
@@ -190,6 +192,8 @@ def response_norm(layer: GlobalResponseNorm, x: Tensor, visible: Tensor) -> Tens
 
 def squeeze_excite(layer: nn.Module, x: Tensor, visible: Tensor) -> Tensor:
     first, second = (module for module in layer.modules() if isinstance(module, nn.Conv2d))
+    assert first.bias is not None
+    assert second.bias is not None
     out = torch.zeros_like(x)
     for i in range(BATCH):
         seen = x[i][:, visible[i, 0]]
@@ -198,7 +202,7 @@ def squeeze_excite(layer: nn.Module, x: Tensor, visible: Tensor) -> Tensor:
     return out
 
 
-LAYERS = {
+LAYERS: dict[str, tuple[Callable[[int], nn.Module], Callable[[Any, Tensor, Tensor], Tensor]]] = {
     "batch norm": (nn.BatchNorm2d, batch_norm),
     "group norm": (partial(nn.GroupNorm, 2), group_norm),
     "layer norm": (LayerNorm2d, layer_norm),
@@ -228,6 +232,8 @@ def test_what_looks_at_no_neighbours_knows_visible_sites_alone(name):
 
 def test_running_statistics_are_those_of_visible_sites():
     layer = nn.BatchNorm2d(CHANNELS, dtype=torch.float64)
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
     sites, visible = sites_of()
     x = draw(BATCH, CHANNELS, *SIZE)
     at_visible(layer, x, sites)

@@ -15,7 +15,8 @@ import yaml
 from semconv import load_run
 from semconv.cli import main
 from semconv.runs import check_classes
-from semconv.saving import WholeCheckpointIO, is_whole, newest_checkpoint, read_checkpoint
+from semconv.saving import WholeCheckpointIO, read_checkpoint
+from semconv.tracking.folder import is_whole, newest_checkpoint
 from tests.experiments import FOLDER, arguments
 from tests.recording import logged
 

@@ -3,12 +3,13 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-Manner = Literal["kind", "broken", "silent"]
+Manner = Literal["kind", "slow", "broken", "silent"]
+Replies = Mapping[str, Callable[[dict[str, Any]], Any]]  # by operation: from its variables to its data
 
 PROJECT = {"id": "P", "name": "semconv", "entity": {"id": "E", "name": "somebody"}}
 VIEW = {
@@ -49,14 +50,16 @@ class Server(ThreadingHTTPServer):
     """Keeps every request's body.
 
     Args:
-        manner: kind takes everything; broken answers 500; silent does not answer.
+        manner: kind takes everything; slow does after a second; broken answers 500; silent does not answer.
+        replies: to further operations.
     """
 
     daemon_threads = True
 
-    def __init__(self, manner: Manner) -> None:
+    def __init__(self, manner: Manner, replies: Replies) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.manner: Manner = manner
+        self.replies = replies
         self.requests: list[tuple[str, bytes]] = []
 
     @property
@@ -85,6 +88,8 @@ class Handler(BaseHTTPRequestHandler):
             return {"exitcode": None, "limits": {}}
         request = json.loads(body)
         name = request.get("operationName") or request["query"].split("{")[0].split("(")[0].split()[-1]
+        if name in self.server.replies:
+            return {"data": self.server.replies[name](request.get("variables") or {})}
         if name in ANSWERS:
             return {"data": ANSWERS[name]}
         return {"errors": [{"message": f"this server knows no {name}"}]}
@@ -92,6 +97,8 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, content: Any) -> None:
         if self.server.manner == "silent":
             time.sleep(3600)
+        if self.server.manner == "slow":
+            time.sleep(1)
         self.send_response(500 if self.server.manner == "broken" else 200)
         payload = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_header("Content-Type", "application/json")
@@ -104,9 +111,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(manner: Manner = "kind") -> Iterator[Server]:
+def serve(manner: Manner = "kind", replies: Replies | None = None) -> Iterator[Server]:
     """A server while the block lasts."""
-    server = Server(manner)
+    server = Server(manner, replies or {})
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server

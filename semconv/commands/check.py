@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 LEAKAGE = "no hidden pixel reaches the prediction or the features"
 VISIBILITY = "how much of what is masked visible content reaches, layer by layer"
-CHECKS = {"leakage": LEAKAGE, "visibility": VISIBILITY}
+SWEEPS = "that every trial of W&B sweep files gets past the command line"
+CHECKS = {"leakage": LEAKAGE, "visibility": VISIBILITY, "sweeps": SWEEPS}
 USAGE = "semconv check {name} -c experiments/base.yaml -c experiments/<variant>.yaml [--dotted.key value]{more}"
 LEAKAGE_TEXT = """Hides pixels under every masker and fill, and by the experiment's own, and replaces what is hidden by other
 numbers and by NaN: nothing that comes out may change by a bit, and its gradient with respect to hidden pixels must be exactly 0;
@@ -32,7 +33,7 @@ data are read."""
 def main(arguments: list[str]) -> None:
     """List the checks, or make one."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        lines = [USAGE.format(name="CHECK", more=""), "", "Checks:"]
+        lines = [USAGE.format(name="CHECK", more=""), "semconv check sweeps [FILE...]", "", "Checks:"]
         print("\n".join([*lines, *(f"  {name:<12}{text}" for name, text in CHECKS.items()), "", "semconv check CHECK --help"]))
         return
     name, *others = arguments
@@ -41,6 +42,10 @@ def main(arguments: list[str]) -> None:
             leakage(others)
         case "visibility":
             visibility(others)
+        case "sweeps":
+            from semconv.checks.sweeps import main as sweeps
+
+            sweeps(others)
         case _:
             found = nearest(name, list(CHECKS))
             fail(f"there is no check {name}: " + (f"did you mean {found}?" if found else f"choose among {', '.join(CHECKS)}"))

@@ -69,7 +69,8 @@ def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison
         if given.metric and not any(isinstance(run.summary.get(each.key), int | float) for run in found.runs):
             fail(f"--metric {each.key}: no run has it; summary.json of a run lists what there is")
     groups = group(found.runs, given.baseline, [*found.factors, *given.factor], given.allow)
-    return compare(groups, endpoints, given.baseline, given.family)
+    family = given.family or [name for name in found.family if name in experiments]
+    return compare(groups, endpoints, given.baseline, family)
 
 
 def notes_on(comparison: "Comparison") -> list[str]:
@@ -106,7 +107,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="Experiments over which Holm's correction goes (all that are told).",
+        help="Experiments over which Holm's correction goes (those that a sweep declares, else all that are told).",
     )
     parser.add_argument(
         "--factor",

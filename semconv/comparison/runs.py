@@ -33,10 +33,11 @@ class Run(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Runs, and the factors that their sweeps declare."""
+    """Runs, and the factors and the family that their sweeps declare."""
 
     runs: list[Run]
     factors: list[str]
+    family: list[str]
 
 
 def find_runs(places: Sequence[str]) -> Found:
@@ -49,6 +50,7 @@ def find_runs(places: Sequence[str]) -> Found:
     """
     runs: list[Run] = []
     factors: list[str] = []
+    family: list[str] = []
     for place in places:
         if place.startswith("wandb:"):
             from semconv.comparison.wandb_runs import fetch
@@ -56,12 +58,16 @@ def find_runs(places: Sequence[str]) -> Found:
             found = fetch(place.removeprefix("wandb:"))
             runs += [run for run in found.runs if _is_whole(run)]
             factors += found.factors
+            family += found.family
             continue
         for folder in _folders(place):
-            factors += _declared(folder)
+            sweep = _sweep(folder)
+            factors += factors_of(sweep)
+            family += family_of(sweep)
             summaries = sorted(folder.rglob("summary.json"))
             runs += [run for path in summaries if _is_whole(run := Run(str(path.parent), _read(path)))]
-    return Found(_joined(list({run.folder: run for run in runs}.values())), list(dict.fromkeys(factors)))
+    own = _joined(list({run.folder: run for run in runs}.values()))
+    return Found(own, list(dict.fromkeys(factors)), list(dict.fromkeys(family)))
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -83,11 +89,27 @@ def leave_out(folder: str, reason: str) -> None:
 
 
 def factors_of(sweep: Mapping[str, Any]) -> list[str]:
-    """What a sweep in W&B's schema varies: dotted keys without init_args."""
+    """What a sweep in W&B's schema varies: dotted keys without init_args.
+
+    Those of its parameters, and those of the line `factors:` of its description, for what its configuration files vary.
+    """
     parameters = sweep.get("parameters") or {}
     varied = [key for key, spec in parameters.items() if isinstance(spec, Mapping) and _varies(spec)]
     keys = [".".join(part for part in key.split(".") if part not in ("init_args", "class_path")) for key in varied]
-    return [key for key in keys if key.lstrip("-") not in NO_FACTORS]
+    return [key for key in keys if key.lstrip("-") not in NO_FACTORS] + _described(sweep, "factors")
+
+
+def family_of(sweep: Mapping[str, Any]) -> list[str]:
+    """The experiments that a sweep declares to be judged together: the line `family:` of its description.
+
+    W&B's schema takes no keys of ours; it keeps the description as it is.
+    """
+    return _described(sweep, "family")
+
+
+def _described(sweep: Mapping[str, Any], key: str) -> list[str]:
+    lines = str(sweep.get("description") or "").splitlines()
+    return [word for line in lines if line.startswith(f"{key}:") for word in line.removeprefix(f"{key}:").split()]
 
 
 def _varies(spec: Mapping[str, Any]) -> bool:
@@ -108,15 +130,16 @@ def _folders(place: str) -> Iterator[Path]:
     yield from folders
 
 
-def _declared(folder: Path) -> list[str]:
+def _sweep(folder: Path) -> dict[str, Any]:
+    """The sweep whose folder this is; empty where it is no sweep's."""
     path = folder / "sweep.yaml"
     if not path.is_file():
-        return []
+        return {}
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         fail(f"{path} is not valid YAML: {error}")
-    return factors_of(content) if isinstance(content, dict) else []
+    return content if isinstance(content, dict) else {}
 
 
 def _read(path: Path) -> Summary:

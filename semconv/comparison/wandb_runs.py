@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from semconv.comparison.runs import Found, Run, factors_of
+from semconv.comparison.runs import Found, Run, factors_of, family_of
 from semconv.console import fail
 from semconv.tracking.identity import identity
 
@@ -19,17 +19,17 @@ def fetch(path: str) -> Found:
     project, _, sweep = rest.partition("/")
     if not entity or not project:
         fail(f"wandb:{path} names no project: give wandb:entity/project or wandb:entity/project/sweep")
-    factors: list[str] = []
+    content: dict[str, Any] = {}
     try:
         api = wandb.Api()
         if sweep:
             declared: Any = api.sweep(path).config
-            factors = factors_of(yaml.safe_load(declared) if isinstance(declared, str) else declared)
+            content = yaml.safe_load(declared) if isinstance(declared, str) else declared
         filters = {"sweep": sweep} if sweep else None
         runs = [_run(run) for run in api.runs(f"{entity}/{project}", filters=filters)]
     except (wandb.Error, OSError, ValueError) as error:
         fail(f"wandb:{path} cannot be read: {' '.join(str(error).split())}")
-    return Found(runs, factors)
+    return Found(runs, factors_of(content), family_of(content))
 
 
 def _run(run: Any) -> Run:

@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -120,6 +121,21 @@ class RunFolder:
         # a run that was resumed has been in several environments
         sessions = [*self.environment.get("sessions", []), describe_session(about)]
         write_text(self.path / "environment.json", json.dumps({"sessions": sessions}, indent=2) + "\n")
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint in a folder: `last.ckpt`, or where that was cut off the last `step-<steps>.ckpt` that was not."""
+    candidates = [folder / "last.ckpt", *sorted(folder.glob("step-*.ckpt"), reverse=True)]
+    return next((path for path in candidates if is_whole(path)), None)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint is there with all its bytes, as their checksums say."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _read_json(path: Path) -> dict[str, Any]:

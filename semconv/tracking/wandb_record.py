@@ -16,7 +16,7 @@ from torch import Tensor
 
 from semconv.pictures import enlarge, to_rgb
 from semconv.tracking.account import has_account, server
-from semconv.tracking.folder import RunFolder, Status
+from semconv.tracking.folder import RunFolder, Status, newest_checkpoint
 from semconv.tracking.secrets import redact
 
 Mode = Literal["auto", "online", "offline", "disabled"]
@@ -201,8 +201,6 @@ class WandbRecord:
 
     def _log_checkpoint(self) -> None:
         import wandb
-
-        from semconv.saving import newest_checkpoint  # which imports Lightning
 
         path = newest_checkpoint(self.folder.checkpoints)
         if path is not None:

@@ -9,6 +9,7 @@ import pytest
 import wandb
 
 from semconv.comparison import main
+from semconv.comparison.runs import find_runs
 from semconv.tracking.identity import TRAINER_KEYS, identity
 
 
@@ -192,6 +193,21 @@ def test_a_sweeps_own_parameters_are_factors(tmp_path, capsys):
     out, _, code = run(capsys, tmp_path)
     assert code == 0
     assert "factor model.base_lr: 0.008, 0.1" in out
+
+
+def test_a_sweeps_description_declares_its_family_and_what_its_files_vary(tmp_path, capsys):
+    write_family(tmp_path / "a")
+    write_run(tmp_path / "other", "other", 0.5)
+    sweep = "description: |\n  What helps?\n  family: told not_run_yet\n  factors: model.corruption\nparameters:\n  a: {value: 1}\n"
+    out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert "family of 2" in out
+    (tmp_path / "sweep.yaml").write_text(sweep)
+    out, _, code = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert code == 0
+    assert "family of 1" in out
+    out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse", "--family", "told", "other")
+    assert "family of 2" in out
+    assert find_runs([str(tmp_path)]).factors == ["model.corruption"]
 
 
 def test_variants_of_one_name_are_told_apart(tmp_path, capsys):

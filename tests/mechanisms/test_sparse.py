@@ -1,6 +1,7 @@
 """The sparse mechanism against a loop over sites, and the sparse network against dense maps that are masked after every layer."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +14,12 @@ from semconv.encoders import Geometry, SemanticCNN, initialise
 from semconv.indicators import Coordinates, Mask
 from semconv.mechanisms import Sparse
 from semconv.twins import Constant, Fixed, Noise, Only, Shuffled, Zero, make_twin
-from tests.oracles import SIZE, assert_same, build, convolve, draw, draw_mask, draw_view, mask_map, pad
+from tests.oracles import SIZE, assert_same, build, convolve, draw, draw_mask, draw_view, gradients, mask_map, pad
 
 GEOMETRY = Geometry(3, (16, 32), 4)
 
 
-def network(dtype: torch.dtype = torch.float64, geometry: Geometry = GEOMETRY, **arguments) -> SemanticCNN:
+def network(dtype: torch.dtype = torch.float64, geometry: Geometry = GEOMETRY, **arguments: Any) -> SemanticCNN:
     encoder = SemanticCNN(geometry, "test", [Mask()], Sparse, mlp_ratio=1, **arguments)
     initialise(encoder, 0)
     for name, parameter in encoder.named_parameters():
@@ -84,11 +85,12 @@ class Dense:
         padded = pad(self.hide(x), plain.kernel_size[0] // 2, plain.padding_mode)
         return self.hide(F.conv2d(padded, plain.weight, plain.bias, plain.stride, groups=plain.groups))
 
-    def norm(self, layer: nn.Module, x: Tensor) -> Tensor:
+    def norm(self, layer: Any, x: Tensor) -> Tensor:
         if isinstance(layer, nn.Identity):
             return x
         visible = self.visible(x).to(x.dtype)
-        dims, groups = (2,), 1  # of b group channel h w
+        dims: tuple[int, ...] = (2,)  # of b group channel h w
+        groups = 1
         if isinstance(layer, nn.BatchNorm2d):
             dims, groups = (0, 2, 3, 4), len(layer.weight)
         elif isinstance(layer, nn.GroupNorm):
@@ -101,13 +103,13 @@ class Dense:
         scaled = ((parts - mean) / (variance + layer.eps).sqrt()).flatten(1, 2)
         return self.hide(scaled * layer.weight.view(-1, 1, 1) + layer.bias.view(-1, 1, 1))
 
-    def perceptron(self, layer: nn.Module, x: Tensor) -> Tensor:
+    def perceptron(self, layer: Any, x: Tensor) -> Tensor:
         inner = torch.einsum("oc,bchw->bohw", layer.fc1.weight[:, :, 0, 0], x) + layer.fc1.bias.view(-1, 1, 1)
         inner = inner * (1 + torch.erf(inner / math.sqrt(2))) / 2
         return self.hide(torch.einsum("oc,bchw->bohw", layer.fc2.weight[:, :, 0, 0], inner) + layer.fc2.bias.view(-1, 1, 1))
 
     def stages(self, pixels: Tensor) -> list[Tensor]:
-        encoder = self.encoder
+        encoder: Any = self.encoder
         maps = [self.norm(encoder.stem.after, self.convolve(encoder.stem.convolution, pixels))]
         for stage in encoder.stages:
             x = maps[-1]
@@ -144,8 +146,9 @@ def test_batch_norm_keeps_the_statistics_of_visible_sites():
     hidden = Dense(encoder, view)
     values = hidden.convolve(encoder.stem.convolution, view.pixels).movedim(1, 3)[hidden.visible(torch.zeros(1, 1, 8, 16))[:, 0]]
     encoder.train()(view)
-    assert_same(encoder.stem.after.running_mean, 0.1 * values.mean(0).detach())
-    assert_same(encoder.stem.after.running_var, 0.9 + 0.1 * values.var(0).detach())
+    norm: Any = encoder.stem.after
+    assert_same(norm.running_mean, 0.1 * values.mean(0).detach())
+    assert_same(norm.running_var, 0.9 + 0.1 * values.var(0).detach())
 
 
 @pytest.mark.parametrize("norm", ["layer", "batch", "group"])
@@ -171,6 +174,7 @@ def test_hidden_content_leaves_no_trace_and_features_stand_at_visible_sites(norm
     for stage, one, other in zip(range(5), clean, dirty, strict=True):
         visible = mask_map(view.mask, *one.features.shape[2:])[:, 0] == 0
         assert torch.equal(one.features, other.features), stage
+        assert one.standing is not None
         assert torch.equal(one.standing, visible)
         assert (one.features.movedim(1, 3)[~visible] == 0).all()
         assert (one.features.movedim(1, 3)[visible] != 0).all()
@@ -182,7 +186,7 @@ def test_one_visible_cell_is_enough(norm):
     features = encoder(view).features
     features.square().sum().backward()
     assert features.isfinite().all()
-    assert all(parameter.grad.isfinite().all() for parameter in encoder.parameters())
+    assert all(gradient.isfinite().all() for gradient in gradients(encoder))
 
 
 def test_each_image_is_encoded_as_if_it_were_alone():
@@ -199,13 +203,14 @@ def test_autocast_gives_bfloat16_near_the_full_answer():
         found.float().square().sum().backward()
     # features are normalised to order 1; bfloat16 has 8 bits, through 14 layers
     assert (found.float() - expected).abs().max() < 0.2
-    assert all(parameter.grad.isfinite().all() and parameter.grad.dtype == torch.float32 for parameter in encoder.parameters())
+    assert all(gradient.isfinite().all() and gradient.dtype == torch.float32 for gradient in gradients(encoder))
 
 
 def test_drop_path_drops_whole_branches_of_an_image():
     """At a rate of 1 nothing but the strided convolutions and norms is left."""
     view, encoder = seen(), network()
     expected = network()
+    block: Any
     for block in encoder.modules():
         if hasattr(block, "drop_path"):
             block.drop_path.drop_prob, block.drop_path.scale_by_keep = 1.0, False
@@ -233,7 +238,7 @@ def test_told_to_some_convolutions_it_masks_again_at_these(depth):
     assert (encoding.features != 0).all()
 
 
-def twinned(twin, view: View) -> tuple[SemanticCNN, Tensor, Tensor | None]:
+def twinned(twin: Any, view: View) -> tuple[SemanticCNN, Tensor, Tensor | None]:
     encoder = network()
     make_twin(encoder, twin)
     encoding = encoder(view)
@@ -252,15 +257,17 @@ def test_a_zero_twin_is_plain():
 def test_a_constant_twin_sees_nothing_and_trains_nothing():
     encoder, features, standing = twinned(Constant(), seen())
     assert not features.any()
+    assert standing is not None
     assert not standing.any()
     features.sum().backward()
-    assert all(not parameter.grad.any() for parameter in encoder.parameters())
+    assert all(not gradient.any() for gradient in gradients(encoder))
 
 
 @pytest.mark.parametrize("twin", [Fixed(), Shuffled(), Noise()], ids=lambda twin: type(twin).__name__)
 def test_other_twins_see_as_many_sites_and_others(twin):
     view = seen()
     _, features, standing = twinned(twin, view)
+    assert standing is not None
     assert (standing.sum((1, 2)) == 8).all()
     assert not torch.equal(standing, ~view.mask)
     assert features.isfinite().all()

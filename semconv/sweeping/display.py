@@ -1,0 +1,95 @@
+"""One line per trial: live at the bottom while it runs, left above when it has ended."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from semconv.sweeping.ledger import Ending
+from semconv.sweeping.trials import Trial
+
+COLOURS = {"finished": "green", "stopped": "yellow", "failed": "red"}
+LONGEST = 60  # of a trial's parameters
+
+
+class Display:
+    """Says how a sweep goes on.
+
+    Args:
+        console: where to.
+        total: how many trials there are at most; None where nobody knows.
+    """
+
+    def __init__(self, console: Console, total: int | None) -> None:
+        self.console, self.total = console, total
+        self.live = Live(console=console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> "Display":
+        self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+
+    def begun(self, trial: Trial) -> None:
+        """A trial has been started; said where lines cannot be live."""
+        if not self.console.is_terminal:
+            self._print(self._line(trial, "begun", ""))
+
+    def update(self, trials: Sequence[Trial]) -> None:
+        """Show what runs."""
+        if self.console.is_terminal:
+            lines = [self._line(trial, "ends" if trial.stopping else "runs", progress(trial)) for trial in trials]
+            self.live.update(Text("\n").join(lines), refresh=True)
+
+    def ended(self, trial: Trial, ending: Ending | str, value: float | None, reason: str) -> None:
+        """Leave the line of a trial that has ended."""
+        measured = f"{trial.sweep.metric} {value:.4f}" if value is not None else ""
+        self._print(self._line(trial, ending, " ".join(filter(None, (measured, reason)))))
+
+    def note(self, text: str) -> None:
+        """Say something beside the trials."""
+        self._print(Text(text))
+
+    def _line(self, trial: Trial, state: str, what: str) -> Text:
+        of = f"/{self.total}" if self.total else ""
+        seconds = time.monotonic() - trial.begun
+        place = int(trial.claim.run.rpartition("-")[2]) + 1  # of one that is tried again, that of the first time
+        line = Text(f"{place:>4}{of}  ")
+        line.append(f"{state:<9}", COLOURS.get(state, ""))
+        line.append(f"{seconds:>6.0f} s  {described(trial.sweep.varied(trial.claim.parameters))}  {what}")
+        return line
+
+    def _print(self, line: Text) -> None:
+        self.console.print(line, soft_wrap=True)
+
+
+def described(parameters: Mapping[str, Any]) -> str:
+    """Parameters in a few words: the last part of each key, files without folder and ending."""
+    words = [
+        _bare(value) if name == "config" else f"{name.rpartition('.')[2]}={_number(value)}" for name, value in parameters.items()
+    ]
+    text = " ".join(words)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def progress(trial: Trial) -> str:
+    """How far a run is: its last step, and the newest value of the sweep's metric or of the loss."""
+    run = trial.run
+    rows = list(run.rows()) if run is not None else []
+    if not rows:
+        return "starts"
+    shown = [key for key in (trial.sweep.metric, "train/loss") if key]
+    found = next(((key, row[key]) for key in shown for row in reversed(rows) if isinstance(row.get(key), int | float)), None)
+    return f"step {rows[-1].get('step')}" + (f", {found[0]} {found[1]:.4f}" if found else "")
+
+
+def _bare(files: Any) -> str:
+    return "+".join(name.rpartition("/")[2].removesuffix(".yaml") for name in str(files).split(","))
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

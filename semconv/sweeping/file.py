@@ -1,0 +1,204 @@
+"""A sweep file in W&B's schema, read and checked."""
+
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from semconv.arguments import nearest
+from semconv.sweeping.distributions import all_values, grid_values, problem, quantile
+from semconv.sweeping.hyperband import brackets
+from semconv.sweeping.macros import DEFAULT
+
+METHODS = ("grid", "random", "bayes")
+KEYS = (
+    *("method", "parameters", "metric", "early_terminate", "run_cap", "command", "program", "name", "description"),
+    *("project", "entity", "kind", "apiVersion", "controller"),
+)
+METRIC_KEYS = ("name", "goal", "target", "impute")
+BAND_KEYS = ("type", "min_iter", "max_iter", "s", "eta")
+ON_TEST_IMAGES = ("test/", "probe/", "importance/")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep file says.
+
+    Args:
+        name: of the file, without its ending.
+        content: the file's.
+    """
+
+    name: str
+    content: Mapping[str, Any]
+
+    @property
+    def method(self) -> str:
+        return self.content["method"]
+
+    @cached_property
+    def parameters(self) -> dict[str, Mapping[str, Any]]:
+        """By dotted key, sorted: `config` comes before the options of what it chooses."""
+        return dict(sorted(self.content["parameters"].items()))
+
+    @property
+    def metric(self) -> str | None:
+        return (self.content.get("metric") or {}).get("name")
+
+    @property
+    def maximise(self) -> bool:
+        return (self.content.get("metric") or {}).get("goal") == "maximize"
+
+    @property
+    def target(self) -> float | None:
+        return (self.content.get("metric") or {}).get("target")
+
+    @property
+    def early_terminate(self) -> Mapping[str, Any] | None:
+        return self.content.get("early_terminate")
+
+    @property
+    def run_cap(self) -> int | None:
+        return self.content.get("run_cap")
+
+    @property
+    def command(self) -> list[Any]:
+        return list(self.content.get("command") or DEFAULT)
+
+    @property
+    def program(self) -> str:
+        return self.content.get("program") or ""
+
+    @cached_property
+    def grid(self) -> list[dict[str, Any]]:
+        """All points of a grid, the last key's values varying fastest; empty of another method."""
+        if self.method != "grid":
+            return []
+        values = {name: grid_values(spec) or [] for name, spec in self.parameters.items()}
+        return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+
+    def draw(self, number: int) -> dict[str, Any]:
+        """The point of one trial of a random search: a function of the file's parameters and the trial's number alone."""
+        return {name: quantile(spec)(self.share(number, name)) for name, spec in self.parameters.items()}
+
+    def share(self, number: int, name: str) -> float:
+        """Where in its distribution a parameter of a random trial lies: in (0, 1)."""
+        return random.Random(f"{self.key}/{number}/{name}").uniform(1e-9, 1 - 1e-9)
+
+    def seed(self, number: int) -> int:
+        """A seed of a trial's own."""
+        return random.Random(f"{self.key}/{number}").randrange(2**32)
+
+    @cached_property
+    def key(self) -> str:
+        """The same for the same parameters."""
+        return hashlib.sha256(json.dumps(self.parameters, sort_keys=True, default=str).encode()).hexdigest()
+
+    def varied(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Of a point, what is not the same in all trials."""
+        return {name: value for name, value in point.items() if "value" not in self.parameters.get(name, {"value": None})}
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read a sweep file.
+
+    Raises:
+        ValueError: there is no such file, or it holds what W&B, or the command line behind it, does not take.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"there is no sweep file {path}: give one such as sweeps/quickstart.yaml") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no sweep: it has keys such as method and parameters")
+    if (found := sweep_problem(content)) is not None:
+        raise ValueError(f"{path}: {found}")
+    return Sweep(path.stem, content)
+
+
+def sweep_problem(content: Mapping[str, Any]) -> str | None:
+    """What is wrong with a sweep; None where nothing is."""
+    for key in content:
+        if key not in KEYS:
+            similar = nearest(str(key), list(KEYS))
+            return f"W&B knows no {key}" + (f": did you mean {similar}?" if similar else f": it knows {', '.join(KEYS)}")
+    if content.get("method") not in METHODS:
+        return f"method is {content.get('method')}: give one of {', '.join(METHODS)}"
+    if not isinstance(content.get("parameters"), dict) or not content["parameters"]:
+        return "it has no parameters: give some, such as seed_everything: {values: [0, 1, 2]}"
+    if not isinstance(content.get("command", []), list):
+        return "command is no list of words"
+    for name, spec in content["parameters"].items():
+        if (found := _parameter_problem(name, spec)) is not None:
+            return f"{name}: {found}"
+    cap = content.get("run_cap", 1)
+    if not isinstance(cap, int) or cap < 1:
+        return f"run_cap is {cap}: give a whole number of runs"
+    return _metric_problem(content) or _method_problem(content) or _bands_problem(content)
+
+
+def _parameter_problem(name: str, spec: Any) -> str | None:
+    if not isinstance(spec, dict):
+        return f"give value: {spec}, or values: [...]"
+    if "parameters" in spec:
+        key = f"{name}.{next(iter(spec['parameters'] or {}), '')}"
+        return f"nested parameters hide a run's configuration in W&B: write the dotted key, {key}"
+    for value in all_values(spec) if isinstance(spec.get("values", []), list) else ():
+        if value is None:
+            return "W&B passes null on as the text None: leave the key out, or choose by a configuration file"
+        if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(part, dict) for part in value)):
+            return f"{value} reaches the command line as Python writes it: write it as text, in quotes"
+    return problem(spec)
+
+
+def _metric_problem(content: Mapping[str, Any]) -> str | None:
+    metric = content.get("metric")
+    if metric is None:
+        return None
+    if not isinstance(metric, dict) or not isinstance(metric.get("name"), str):
+        return "metric has no name: give one such as val/masked_mse"
+    if unknown := [key for key in metric if key not in METRIC_KEYS]:
+        return f"metric has no {unknown[0]}: it takes {', '.join(METRIC_KEYS)}"
+    if metric.get("goal", "minimize") not in ("minimize", "maximize"):
+        return f"metric.goal is {metric['goal']}: give minimize or maximize"
+    if metric["name"].startswith(ON_TEST_IMAGES):
+        return f"{metric['name']} is measured on test images, which would then choose what they are to judge: give one of val/*"
+    return None
+
+
+def _method_problem(content: Mapping[str, Any]) -> str | None:
+    if content["method"] == "bayes" and "metric" not in content:
+        return "bayes needs a metric: give metric: {name: val/masked_mse, goal: minimize}"
+    if content["method"] == "grid":
+        for name, spec in content["parameters"].items():
+            if grid_values(spec) is None:
+                return f"{name}: a grid takes values, or whole numbers from min to max: give values, or method: random"
+    return None
+
+
+def _bands_problem(content: Mapping[str, Any]) -> str | None:
+    given = content.get("early_terminate")
+    if given is None:
+        return None
+    if not isinstance(given, dict) or given.get("type") != "hyperband":
+        return "early_terminate.type is to be hyperband"
+    if unknown := [key for key in given if key not in BAND_KEYS]:
+        return f"early_terminate has no {unknown[0]}: it takes {', '.join(BAND_KEYS)}"
+    if "metric" not in content:
+        return "early_terminate needs a metric: give metric: {name: val/masked_mse, goal: minimize}"
+    if not all(isinstance(given[key], int | float) for key in BAND_KEYS[1:] if key in given) or given.get("eta", 3) <= 1:
+        return "early_terminate takes numbers, and an eta above 1"
+    try:
+        brackets(given)
+    except ValueError as error:
+        return str(error)
+    return None

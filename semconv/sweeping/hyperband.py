@@ -1,0 +1,60 @@
+"""Early termination by brackets (Li et al., 2018), as W&B decides it: who is not among the best 1/eta at a bracket is stopped."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def brackets(given: Mapping[str, Any]) -> list[int]:
+    """How many values of the metric there are before each decision.
+
+    Args:
+        given: `early_terminate` of a sweep: `min_iter` (first bracket, each next one eta times as far), or `max_iter` and `s` (the
+            last one, and how many brackets there are before it).
+
+    Raises:
+        ValueError: there is no bracket.
+    """
+    eta = given.get("eta", 3)
+    if "max_iter" in given:
+        found, bracket = [], float(given["max_iter"])
+        for _ in range(int(given.get("s", 0))):
+            bracket /= eta
+            if bracket < 1:
+                break
+            found.append(int(bracket))
+        found.sort()
+    else:
+        found = [int(given.get("min_iter", 0) * eta**i) for i in range(100)]
+    if not found or found[0] < 1:
+        raise ValueError("early_terminate has no bracket: give min_iter of 1 or more, or max_iter above eta and s of 1 or more")
+    return found
+
+
+def to_stop(
+    histories: Mapping[str, Sequence[float]], running: Sequence[str], given: Mapping[str, Any], maximise: bool
+) -> list[str]:
+    """The running trials that are to be stopped.
+
+    A trial is judged at the last bracket that it has passed: its best value so far against the value that the best 1/eta of all
+    trials had there.
+
+    Args:
+        histories: every trial's values of the metric in their order, those of stopped and finished trials included.
+        running: names of trials.
+        given: `early_terminate` of the sweep.
+        maximise: whether more is better.
+    """
+    values = {name: [-value if maximise else value for value in row if math.isfinite(value)] for name, row in histories.items()}
+    stopped = []
+    for name in running:
+        own = values.get(name, [])
+        passed = [bracket for bracket in brackets(given) if bracket < len(own)]
+        if passed and min(own) > _threshold(list(values.values()), passed[-1], given.get("eta", 3)):
+            stopped.append(name)
+    return stopped
+
+
+def _threshold(rows: Sequence[Sequence[float]], bracket: int, eta: float) -> float:
+    there = sorted(row[bracket] for row in rows if len(row) > bracket)
+    return there[int(1 / eta * len(there))]

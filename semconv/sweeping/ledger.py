@@ -1,0 +1,180 @@
+"""Which trials there are and who works on which: Optuna's journal in the sweep's folder, shared by any number of processes."""
+
+import secrets
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import optuna
+import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from semconv.sweeping.distributions import distribution, quantile
+from semconv.sweeping.file import Sweep
+from semconv.sweeping.locks import JournalLock, Lock, locked
+from semconv.tracking.files import write_text
+
+Ending = Literal["finished", "stopped", "failed"]
+STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+EDGE = 1e-6  # shares lie inside (0, 1): a normal distribution has no value at 0
+RANDOM_FIRST = 10  # trials of a bayes search that are drawn at random
+
+
+class Claim(NamedTuple):
+    """A trial that this process works on."""
+
+    number: int
+    run: str  # its run's id
+    parameters: dict[str, Any]
+    lock: Lock  # held while anybody works on it
+
+
+class Ledger:
+    """The trials of a sweep.
+
+    Args:
+        folder: the sweep's; made where it is not there.
+        sweep: what the file says.
+        join: whether the folder may hold this sweep already.
+
+    Raises:
+        ValueError: the folder holds another sweep, or this one and `join` is False.
+    """
+
+    def __init__(self, folder: Path, sweep: Sweep, join: bool) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.folder, self.sweep = folder, sweep
+        (folder / "trials").mkdir(parents=True, exist_ok=True)
+        with self._claiming():
+            self._keep_file(join)
+            journal = folder.resolve() / "journal.log"
+            backend = JournalFileBackend(str(journal), lock_obj=JournalLock(journal))  # type: ignore[arg-type]
+            self.study = optuna.create_study(
+                storage=JournalStorage(backend),
+                study_name=sweep.name,
+                direction="maximize" if sweep.maximise else "minimize",
+                load_if_exists=True,
+            )
+            if "id" not in self.study.user_attrs:
+                self.study.set_user_attr("id", secrets.token_hex(3))
+            known = {trial.user_attrs.get("point") for trial in self.trials()}
+            for number, point in enumerate(sweep.grid):
+                if number not in known:
+                    self.study.enqueue_trial({}, user_attrs={"point": number, "parameters": point})
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """All trials, or those in some states."""
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+    def run_of(self, trial: FrozenTrial) -> str:
+        """The id of a trial's run: of one that is tried again, that of the first time."""
+        return f"{self.study.user_attrs['id']}-{trial.user_attrs.get('first', trial.number):03d}"
+
+    def is_begun(self) -> bool:
+        """Whether all trials have been begun: those of the grid, or as many as the cap allows; or whether the target is reached."""
+        trials = self.trials()
+        if self._hit():
+            return True
+        if any(trial.state == TrialState.WAITING for trial in trials):
+            return False
+        begun = len([trial for trial in trials if trial.state != TrialState.FAIL])
+        return self.sweep.method == "grid" or begun >= (self.sweep.run_cap or float("inf"))
+
+    def is_over(self) -> bool:
+        """Whether all trials have been begun and none is being worked on."""
+        return self.is_begun() and not self.trials(TrialState.RUNNING)
+
+    def claim(self) -> Claim | None:
+        """A trial to work on: one whose processes have died, else the next. None where there is none now."""
+        with self._claiming():
+            return self._taken_over() or (None if self.is_begun() else self._next())
+
+    def finish(self, claim: Claim, ending: Ending, value: float | None) -> None:
+        """Say how a trial ended, and let go of it.
+
+        Args:
+            claim: the trial.
+            ending: finished; stopped early; or failed.
+            value: of the metric, of a finished one; None where the sweep has no metric.
+        """
+        values = (value or 0.0) if ending == "finished" else None
+        self.study.tell(claim.number, values, state=STATES[ending])
+        claim.lock.close()
+
+    def retry_failed(self) -> None:
+        """Put those failed trials back in the queue that are not there yet."""
+        with self._claiming():
+            again = {trial.user_attrs.get("again") for trial in self.trials()}
+            for trial in self.trials(TrialState.FAIL):
+                if trial.number not in again and "parameters" in trial.user_attrs:
+                    kept: dict[str, Any] = {
+                        key: trial.user_attrs[key] for key in ("point", "parameters") if key in trial.user_attrs
+                    }
+                    first = trial.user_attrs.get("first", trial.number)
+                    self.study.enqueue_trial(trial.params, user_attrs={**kept, "first": first, "again": trial.number})
+
+    def _claiming(self) -> AbstractContextManager[None]:
+        return locked(self.folder / "claim.lock")
+
+    def _keep_file(self, join: bool) -> None:
+        copy = self.folder / "sweep.yaml"
+        if not copy.exists():
+            write_text(copy, yaml.safe_dump(dict(self.sweep.content), sort_keys=False))
+        elif yaml.safe_load(copy.read_text(encoding="utf-8")) != self.sweep.content:
+            raise ValueError(f"{self.folder} holds another sweep, or this one before it was changed: give another --output")
+        elif not join:
+            raise ValueError(f"{self.folder} holds this sweep already: go on with it by --resume, or give another --output")
+
+    def _hit(self) -> bool:
+        target = self.sweep.target
+        if target is None:
+            return False
+        values = [trial.value for trial in self.trials(TrialState.COMPLETE) if trial.value is not None]
+        return any(value >= target if self.sweep.maximise else value <= target for value in values)
+
+    def _taken_over(self) -> Claim | None:
+        for trial in self.trials(TrialState.RUNNING):
+            lock = self._lock(trial.number)
+            held = lock.acquire(wait=False)
+            # who had it may have finished it since
+            if held and self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING:
+                if "parameters" in trial.user_attrs:
+                    return Claim(trial.number, self.run_of(trial), trial.user_attrs["parameters"], lock)
+                self.study.tell(trial.number, state=TrialState.FAIL)  # its process died before it knew what to try
+            lock.close()
+        return None
+
+    def _next(self) -> Claim:
+        if not self.trials(TrialState.WAITING):
+            number = len(self.trials())
+            if self.sweep.method == "random":
+                self.study.enqueue_trial({}, user_attrs={"parameters": self.sweep.draw(number)})
+            # a seed per trial: a process that goes on with a sweep would else draw the first points again
+            seed = self.sweep.seed(number)
+            self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_FIRST, constant_liar=True)
+        trial = self.study.ask()
+        lock = self._lock(trial.number)
+        lock.acquire()
+        if self.sweep.method == "bayes":
+            trial.set_user_attr("parameters", _suggest(trial, self.sweep))
+        frozen = self.study.get_trials(deepcopy=False)[trial.number]
+        return Claim(frozen.number, self.run_of(frozen), frozen.user_attrs["parameters"], lock)
+
+    def _lock(self, number: int) -> Lock:
+        return Lock(self.folder / "trials" / f"{number:03d}.lock")
+
+
+def _suggest(trial: optuna.Trial, sweep: Sweep) -> dict[str, Any]:
+    """A point of Optuna's choice: of each distribution it chooses the share, of a category its place."""
+    point = {}
+    for name, spec in sweep.parameters.items():
+        match distribution(spec):
+            case "constant":
+                point[name] = spec["value"]
+            case "categorical":
+                point[name] = spec["values"][trial.suggest_categorical(name, range(len(spec["values"])))]
+            case _:
+                point[name] = quantile(spec)(trial.suggest_float(name, EDGE, 1 - EDGE))
+    return point

@@ -1,0 +1,54 @@
+"""A sweep's command with its macros filled in, as W&B's agent does it."""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+DEFAULT = ("${env}", "${interpreter}", "${program}", "${args}")
+VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
+
+
+def expand(command: Sequence[Any], program: str, parameters: Mapping[str, Any], json_file: Path) -> list[str]:
+    """The words of a trial's command.
+
+    `${env}` is /usr/bin/env, `${interpreter}` is python, `${envvar:NAME}` a variable of the environment (its name where it is not
+    set); `${args}` and its kin are the parameters. An unknown macro is left out.
+
+    Args:
+        command: as the sweep file has it.
+        program: likewise.
+        parameters: by dotted key, in the order in which they are to come.
+        json_file: is written where the command holds `${args_json_file}`.
+    """
+    if "${args_json_file}" in command:
+        json_file.write_text(json.dumps(dict(parameters)), encoding="utf-8")
+    known = {
+        "env": ["/usr/bin/env"],
+        "interpreter": ["python"],
+        "program": [program],
+        "args_json_file": [str(json_file)],
+        **forms(parameters),
+    }
+    words: list[str] = []
+    for part in command:
+        word = VARIABLE.sub(lambda found: os.environ.get(found[1], found[1]), str(part))
+        words += known.get(word[2:-1], []) if word.startswith("${") and word.endswith("}") else [word]
+    return words
+
+
+def forms(parameters: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The parameters in every form that a macro gives them, by the macro's name."""
+    flags = {name: f"{name}={value}" for name, value in parameters.items()}
+    on = {name: name if value is True else flags[name] for name, value in parameters.items() if value is not False}
+    return {
+        "args": [f"--{flag}" for flag in flags.values()],
+        "args_no_equals": [word for name, value in parameters.items() for word in (f"--{name}", str(value))],
+        "args_no_hyphens": list(flags.values()),
+        "args_no_boolean_flags": [f"--{flag}" for flag in on.values()],
+        "args_json": [json.dumps(dict(parameters))],
+        "args_append_hydra": [f"+{flag}" for flag in flags.values()],
+        "args_override_hydra": [f"++{flag}" for flag in flags.values()],
+    }

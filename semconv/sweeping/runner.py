@@ -1,0 +1,117 @@
+"""Works through a sweep's trials, several at a time, until there are none left or somebody says stop."""
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+from semconv.sweeping.display import Display
+from semconv.sweeping.file import Sweep
+from semconv.sweeping.hyperband import to_stop
+from semconv.sweeping.ledger import Ledger
+from semconv.sweeping.trials import Trial, find_run, metric_history
+
+POLL_SECONDS = 0.2
+BAND_SECONDS = 2.0  # between looks at all trials' metrics
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Runner:
+    """One process's part in a sweep.
+
+    Args:
+        ledger: which trials there are.
+        display: says how it goes on.
+        jobs: trials at a time.
+        count: trials that this process begins at most; None: as many as there are.
+        failures: after as many failed trials it begins no more.
+    """
+
+    def __init__(self, ledger: Ledger, display: Display, jobs: int, count: int | None, failures: int) -> None:
+        self.ledger, self.display = ledger, display
+        self.jobs, self.count, self.failures = jobs, count, failures
+        self.running: list[Trial] = []
+        self.num_begun = self.num_failed = 0
+        self.received: int | None = None  # a signal
+        self._looked = 0.0
+
+    @property
+    def sweep(self) -> Sweep:
+        return self.ledger.sweep
+
+    @property
+    def folder(self) -> Path:
+        return self.ledger.folder
+
+    def work(self) -> int:
+        """Run trials until the sweep is over; the exit code: 0, 1 where a trial has failed, 128 + n after signal n."""
+        before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        try:
+            while self._go_on():
+                self._conclude()
+                self._stop_early()
+                self.display.update(self.running)
+                time.sleep(POLL_SECONDS)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self.received is not None:
+            return 128 + self.received
+        return 1 if self.num_failed else 0
+
+    def _go_on(self) -> bool:
+        """Begin what can be begun; False where nothing is left to be done."""
+        while self._may_begin() and (claim := self.ledger.claim()) is not None:
+            trial = Trial(claim, self.sweep, self.folder)
+            self.running.append(trial)
+            self.num_begun += 1
+            trial.start()
+            self.display.begun(trial)
+        if self.running:
+            return True
+        # what other processes work on would be left undone if they died
+        return self._may_begin() and not self.ledger.is_over()
+
+    def _may_begin(self) -> bool:
+        counted = self.count is None or self.num_begun < self.count
+        return self.received is None and counted and self.num_failed < self.failures and len(self.running) < self.jobs
+
+    def _conclude(self) -> None:
+        for trial in list(self.running):
+            code = trial.poll()
+            if code is None:
+                continue
+            self.running.remove(trial)
+            if self.received is not None and code != 0:
+                trial.claim.lock.close()  # whoever goes on with the sweep goes on with this trial
+                self.display.ended(trial, "left", None, "it goes on with --resume")
+                continue
+            ending, value, reason = trial.outcome(code)
+            self.ledger.finish(trial.claim, ending, value)
+            self.display.ended(trial, ending, value, reason)
+            if ending == "failed":
+                self.num_failed += 1
+                if self.num_failed == self.failures:
+                    self.display.note(f"{self.failures} trials have failed: no more are begun; the last one's log is {trial.log}")
+
+    def _stop_early(self) -> None:
+        for trial in self.running:
+            if trial.stopping is not None:
+                trial.terminate()  # who does not end is killed in the end
+        given, metric = self.sweep.early_terminate, self.sweep.metric
+        if given is None or metric is None or time.monotonic() < self._looked + BAND_SECONDS:
+            return
+        self._looked = time.monotonic()
+        runs = {trial.number: self.ledger.run_of(trial) for trial in self.ledger.trials()}
+        histories = {str(number): metric_history(find_run(self.folder, run), metric) for number, run in runs.items()}
+        own = {str(trial.claim.number): trial for trial in self.running if trial.stopping is None}
+        for name in to_stop(histories, list(own), given, self.sweep.maximise):
+            own[name].terminate()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        again = self.received is not None
+        self.received = number
+        for trial in self.running:
+            if again:
+                trial.stopping = None  # a second signal ends a run at once
+            trial.terminate()

@@ -1,0 +1,156 @@
+"""One trial: its command, its process, and how it ended."""
+
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from semconv.sweeping import preloaded
+from semconv.sweeping.file import Sweep
+from semconv.sweeping.ledger import Claim, Ending
+from semconv.sweeping.macros import expand
+from semconv.tracking.files import write_text
+from semconv.tracking.folder import RunFolder, newest_checkpoint
+
+KILL_SECONDS = 30  # from SIGTERM to SIGKILL, as W&B's agent has it
+OURS = ("run", "fit")
+
+
+class Trial:
+    """A trial that is being worked on.
+
+    Args:
+        claim: which.
+        sweep: it is of.
+        folder: of the sweep.
+    """
+
+    def __init__(self, claim: Claim, sweep: Sweep, folder: Path) -> None:
+        self.claim, self.sweep, self.folder = claim, sweep, folder
+        self.log = folder / "trials" / f"{claim.number:03d}.log"
+        self.begun = time.monotonic()
+        self.stopping: float | None = None  # when it was told to end
+        self._process: BaseProcess | subprocess.Popen[bytes] | None = None
+
+    @property
+    def run(self) -> RunFolder | None:
+        """The run's folder; None before there is one."""
+        return find_run(self.folder, self.claim.run)
+
+    def start(self) -> None:
+        """Begin, or go on from the run's last checkpoint; a run that is finished is not begun again."""
+        run = self.run
+        if run is not None and run.summary.get("status") == "finished":
+            return
+        resumed = run is not None and newest_checkpoint(run.checkpoints) is not None
+        if run is not None and not resumed:
+            shutil.rmtree(run.path)  # it has left nothing to go on from, and its name is needed
+        words = self._words(run if resumed else None)
+        with open(self.log, "a", encoding="utf-8") as log:
+            log.write(f"$ {' '.join(words)}\n")
+        environment = self._environment()
+        ours = own_command(words)
+        if ours:
+            self._process = preloaded.start(ours, environment, self.log, self.claim.lock)
+        else:
+            self._process = self._spawn(words, environment)
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        if self._process is None:
+            return 0
+        return self._process.exitcode if isinstance(self._process, BaseProcess) else self._process.poll()
+
+    def terminate(self) -> None:
+        """Ask it to save and end; who asks again after half a minute kills it."""
+        if self._process is None or self._process.pid is None or self.poll() is not None:
+            return
+        now = time.monotonic()
+        if self.stopping is None:
+            self.stopping = now
+            os.kill(self._process.pid, signal.SIGTERM)
+        elif now > self.stopping + KILL_SECONDS:
+            os.kill(self._process.pid, signal.SIGKILL)
+
+    def outcome(self, code: int) -> tuple[Ending, float | None, str]:
+        """How it ended, with the metric's value, and why in a few words.
+
+        Args:
+            code: its exit code.
+        """
+        if code != 0:
+            if self.stopping is not None:
+                return "stopped", None, "stopped early"
+            return "failed", None, f"exit code {code}: {self.last_line()}"
+        value = self.value()
+        if self.sweep.metric is not None and value is None:
+            return "failed", None, f"there is no {self.sweep.metric} in its summary: metric.name is to be a key that runs have"
+        return "finished", value, ""
+
+    def value(self) -> float | None:
+        """The sweep's metric, as the run's summary has it."""
+        run, metric = self.run, self.sweep.metric
+        found = run.summary.get(metric) if run is not None and metric is not None else None
+        return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
+
+    def last_line(self) -> str:
+        """What it said last."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n") if self.log.exists() else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+    def _words(self, resumed: RunFolder | None) -> list[str]:
+        parameters = {**self.claim.parameters, "runs": str(self.folder)}
+        json_file = self.folder / "trials" / f"{self.claim.number:03d}.json"
+        words = expand(self.sweep.command, self.sweep.program, dict(sorted(parameters.items())), json_file)
+        ours = own_command(words)
+        if resumed is not None and ours:
+            return ["semconv", ours[0], "--resume", str(resumed.path)]
+        return words
+
+    def _environment(self) -> dict[str, str]:
+        # W&B reads a sweep's parameters from here, and shows them as keys of the run's configuration
+        path = self.folder / "trials" / f"{self.claim.number:03d}.yaml"
+        values = {name: {"value": value} for name, value in self.claim.parameters.items()}
+        write_text(path, yaml.safe_dump({"wandb_version": 1, **values}))
+        kept = {name: value for name, value in os.environ.items() if name != "WANDB_SWEEP_ID"}
+        return {**kept, "WANDB_RUN_ID": self.claim.run, "WANDB_SWEEP_PARAM_PATH": str(path.resolve())}
+
+    def _spawn(self, words: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        with open(self.log, "ab") as log:
+            return subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=dict(environment),
+                start_new_session=True,  # Ctrl-C is the sweep's to pass on
+                pass_fds=[self.claim.lock.descriptor],
+            )
+
+
+def find_run(folder: Path, run_id: str) -> RunFolder | None:
+    """A run of a sweep by its id."""
+    return next((RunFolder(path) for path in folder.glob(f"*/{run_id}") if path.is_dir()), None)
+
+
+def metric_history(run: RunFolder | None, metric: str) -> list[float]:
+    """The values that a run has logged of a metric, in their order."""
+    rows: Any = run.rows() if run is not None else ()
+    return [float(row[metric]) for row in rows if isinstance(row.get(metric), int | float)]
+
+
+def own_command(words: list[str]) -> list[str]:
+    """The subcommand and arguments of a command that trains with semconv; empty of any other."""
+    rest = words[1:] if words[:1] == ["/usr/bin/env"] else words
+    if rest[:3] in (["python", "-m", "semconv"], [sys.executable, "-m", "semconv"]):
+        rest = rest[2:]
+    return rest[1:] if rest[:1] == ["semconv"] and rest[1:2] and rest[1] in OURS else []

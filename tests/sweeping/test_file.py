@@ -1,0 +1,204 @@
+"""Sweep files: what is refused, and what each of ours says."""
+
+import json
+
+import pytest
+import yaml
+
+from semconv.checks.sweeps import main, points
+from semconv.comparison.runs import factors_of, family_of
+from semconv.comparison.verdicts import TWINS
+from semconv.sweeping.file import KEYS, Sweep, read_sweep, sweep_problem
+from tests.experiments import FOLDER, NAMES
+from tests.sweeping.oracle import sweeps
+
+FILES = sorted((FOLDER.parent / "sweeps").glob("*.yaml"))
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+LEAST = {"method": "grid", "parameters": {"seed_everything": {"values": [0, 1]}}}
+BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"paramters": {}}, "W&B knows no paramters: did you mean parameters?"),
+        ({"method": "best"}, "method is best: give one of grid, random, bayes"),
+        ({"parameters": {}}, "it has no parameters"),
+        (
+            {"parameters": {"model": {"parameters": {"lr": {"value": 1}}}}},
+            "model: nested parameters .* the dotted key, model.lr",
+        ),
+        ({"parameters": {"a": {"values": [1, None]}}}, "a: W&B passes null on as the text None"),
+        ({"parameters": {"a": {"value": None}}}, "a: W&B passes null on"),
+        ({"parameters": {"a": {"values": [{"b": 1}]}}}, "a: {'b': 1} reaches the command line as Python writes it"),
+        ({"parameters": {"a": {"value": [{"b": 1}]}}}, "reaches the command line as Python writes it"),
+        ({"parameters": {"a": 3}}, "a: give value: 3"),
+        ({"parameters": {"a": {"min": 0.0, "max": 1.0}}}, "a: a grid takes values"),
+        ({"parameters": {"a": {"min": 1.0, "max": 0.0}}}, "a: min 1.0 is not below max 0.0"),
+        ({"metric": {"name": "test/masked_mse"}}, "test/masked_mse is measured on test images"),
+        ({"metric": {"name": "probe/linear_top1"}}, "probe/linear_top1 is measured on test images"),
+        ({"metric": {"goal": "minimize"}}, "metric has no name"),
+        ({"metric": {"name": "a", "goal": "least"}}, "metric.goal is least"),
+        ({"method": "bayes"}, "bayes needs a metric"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 2}}, "early_terminate needs a metric"),
+        ({**BAYES, "early_terminate": {"type": "hyperband"}}, "early_terminate has no bracket"),
+        ({**BAYES, "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}}, "an eta above 1"),
+        ({"command": "semconv run"}, "command is no list"),
+        ({"run_cap": 0}, "run_cap is 0"),
+    ],
+    ids=str,
+)
+def test_what_is_known_to_break_is_refused(change, said, tmp_path):
+    assert sweep_problem(LEAST) is None
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump({**LEAST, **change}))
+    with pytest.raises(ValueError, match=f"^{path}: .*{said}"):
+        read_sweep(path)
+
+
+def test_a_file_that_is_no_sweep_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="there is no sweep file"):
+        read_sweep(tmp_path / "no.yaml")
+    (tmp_path / "a.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match="is not valid YAML"):
+        read_sweep(tmp_path / "a.yaml")
+    (tmp_path / "a.yaml").write_text("- a")
+    with pytest.raises(ValueError, match="holds no sweep"):
+        read_sweep(tmp_path / "a.yaml")
+
+
+def test_the_keys_are_those_of_wandbs_schema():
+    schema = sweeps.config.schema.sweep_config_jsonschema
+    assert set(KEYS) == {*schema["properties"], "run_cap"}  # which W&B's server takes, and this version of its engine does not
+
+
+@every_file
+def test_our_files_are_valid_for_wandb(path):
+    content = yaml.safe_load(path.read_text())
+    content.pop("run_cap", None)
+    assert sweeps.schema_violations_from_proposed_config(content) == []
+    assert "program" in content  # the agent reads it unconditionally
+
+
+@every_file
+def test_a_grid_comes_in_the_order_in_which_wandb_gives_it(path):
+    sweep = read_sweep(path)
+    if sweep.method == "grid":
+        content = {"method": "grid", "parameters": sweep.content["parameters"]}
+        theirs = [run.config for run in sweeps.next_runs(content, [], n=len(sweep.grid) + 1) if run is not None]
+        assert [{name: value["value"] for name, value in run.items()} for run in theirs] == sweep.grid
+
+
+@every_file
+def test_our_files_open_with_command_question_and_cost_and_declare_family_and_factors(path):
+    command, question, cost = path.read_text().splitlines()[:3]
+    sweep = read_sweep(path)
+    assert command.startswith(f"# semconv sweep sweeps/{path.name}")
+    assert question.endswith("?")
+    assert cost.startswith(f"# {len(sweep.grid) or sweep.run_cap} runs")
+    named = {name for value in sweep.parameters["config"]["values"] for name in experiments_of(value)}
+    assert family_of(sweep.content)
+    assert set(family_of(sweep.content)) <= named
+    assert "cnn_plain" in named
+    varied = [
+        name for name in sweep.parameters if name not in ("config", "seed_everything") and "value" not in sweep.parameters[name]
+    ]
+    assert set(varied) <= set(factors_of(sweep.content))
+
+
+def experiments_of(value: str) -> list[str]:
+    """The names of the experiments that a list of configuration files names: the last counts."""
+    contents = [yaml.safe_load((FOLDER.parent / name).read_text()) for name in value.split(",")]
+    return [content["experiment"] for content in contents if "experiment" in content][-1:]
+
+
+@pytest.mark.parametrize(("name", "left_out"), [("mechanisms", ""), ("mask_ratio", "denoising"), ("learning_rate", "denoising")])
+def test_every_variant_is_swept(name, left_out):
+    files = read_sweep(FOLDER.parent / "sweeps" / f"{name}.yaml").parameters["config"]["values"]
+    assert files == [f"experiments/{variant}.yaml" for variant in NAMES if not left_out or left_out not in variant]
+
+
+def told() -> list[str]:
+    """The CNN variants that are told something, whose question is not another corruption."""
+    return [name for name in NAMES if name.startswith("cnn_") and name not in ("cnn_plain", "cnn_denoising")]
+
+
+@pytest.mark.parametrize("name", ["mechanisms", "controls", "mask_ratio", "learning_rate"])
+def test_the_family_is_all_told_mechanisms(name):
+    assert family_of(read_sweep(FOLDER.parent / "sweeps" / f"{name}.yaml").content) == told()
+
+
+def test_every_mechanism_is_swept_with_all_its_controls():
+    files = read_sweep(FOLDER.parent / "sweeps" / "controls.yaml").parameters["config"]["values"]
+    for name in told():
+        for control in (*TWINS, "cnn_plain_wide"):
+            assert f"experiments/{name}.yaml,experiments/controls/{control}.yaml" in files
+        assert f"experiments/{name}.yaml" in files
+
+
+@pytest.mark.parametrize(("name", "folder"), [("indicators", "indicators"), ("depth", "depth")])
+def test_every_file_of_a_folder_is_swept(name, folder):
+    text = (FOLDER.parent / "sweeps" / f"{name}.yaml").read_text()
+    names = sorted(path.stem for path in (FOLDER / folder).glob("*.yaml"))
+    assert names
+    for each in names:
+        assert f"experiments/{folder}/{each}.yaml" in text
+
+
+def test_a_learning_rate_is_searched_for_equally_on_seeds_of_its_own():
+    search = read_sweep(FOLDER.parent / "sweeps" / "learning_rate.yaml")
+    seeds = {path.stem: seeds_of(read_sweep(path)) for path in FILES}
+    assert search.metric == "val/masked_mse"
+    assert not seeds.pop("learning_rate") & set().union(*seeds.values())
+
+
+def seeds_of(sweep: Sweep) -> set[int]:
+    spec = sweep.parameters["seed_everything"]
+    return set(spec.get("values", [spec.get("value")]))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "number", [pytest.param("1", id="one point"), pytest.param("100", id="every value", marks=pytest.mark.slow)]
+)
+def test_the_command_line_takes_our_sweeps(number, monkeypatch, capsys):
+    monkeypatch.chdir(FOLDER.parent)
+    main(["--points", number])
+    assert capsys.readouterr().out.count("fine  ") == len(FILES)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_value_that_is_not_taken_or_has_no_effect_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(FOLDER.parent)
+    command = ["semconv", "run", "-c", "experiments/base.yaml", "-c", "experiments/cnn_channels.yaml", "${args}"]
+    found = {
+        "typo": ({"model.base_lrr": {"value": 0.1}}, "there is no option model.base_lrr: did you mean model.base_lr?"),
+        "wrong": ({"model.encoder.depth": {"values": ["stem", "somewhere"]}}, "--model.encoder.depth=somewhere"),
+        "before": (
+            {"checkpoint_every": {"value": 5}, "config": {"value": str(tmp_path / "f.yml")}},
+            "checkpoint_every has no effect",
+        ),
+        "program": ({"x": {"value": 1}}, "only `semconv run` and `semconv fit` can be checked"),
+    }
+    (tmp_path / "f.yml").write_text("checkpoint_every: 7\n")
+    for name, (parameters, _) in found.items():
+        words = ["python", "train.py", "${args}"] if name == "program" else command
+        (tmp_path / f"{name}.yaml").write_text(json.dumps({"method": "grid", "command": words, "parameters": parameters}))
+    files = [tmp_path / f"{name}.yaml" for name in found]
+    with pytest.raises(SystemExit) as ended:
+        main([str(path) for path in files])
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert "4 of 4 sweep files are refused" in err
+    for path, line in zip(files, out.splitlines(), strict=True):
+        assert line.startswith(f"refused  {path}: ")
+        assert found[path.stem][1] in line
+
+
+def test_every_value_is_tried():
+    for path in FILES:
+        sweep = read_sweep(path)
+        tried = list(points(sweep))
+        for name, spec in sweep.parameters.items():
+            if sweep.method == "grid":
+                assert [value for value in spec.get("values", []) if all(value != point[name] for point in tried)] == []

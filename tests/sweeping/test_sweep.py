@@ -1,0 +1,223 @@
+"""Sweeps end to end, over trials that only seem to train."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+
+from semconv.comparison.runs import find_runs
+from semconv.sweeping.file import read_sweep
+from semconv.sweeping.ledger import Ledger
+from semconv.sweeping.locks import Lock
+from tests.experiments import FOLDER
+
+GRID = {"x": {"values": [3, 1, 2]}}
+
+
+def begun(folder: Path) -> list[dict[str, str]]:
+    """The parameters of each process that was started, in order, with its run's id."""
+    lines = (folder / "begun.txt").read_text().splitlines() if (folder / "begun.txt").exists() else []
+    rows = [json.loads(line) for line in lines]
+    return [{"run": row["run"], **dict(word.removeprefix("--").split("=", 1) for word in row["words"])} for row in rows]
+
+
+def statuses(folder: Path) -> list[str]:
+    return sorted(json.loads(path.read_text())["status"] for path in folder.rglob("summary.json"))
+
+
+def start(path: Path, folder: Path, *options: str) -> subprocess.Popen:
+    """`semconv sweep` as a process of its own."""
+    command = [sys.executable, "-m", "semconv", "sweep", str(path), "--output", str(folder), *options]
+    return subprocess.Popen(command, cwd=FOLDER.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(condition, seconds=60):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def test_a_grid_is_run_once_with_a_line_a_log_and_a_run_for_each_trial(make_sweep, sweep, tmp_path, capsys):
+    path = make_sweep(parameters={**GRID, "experiment": {"values": ["b", "a"]}, "steps": {"value": 2}})
+    assert sweep(path, "--jobs", "3") == 0
+    folder = tmp_path / "sweep"
+    assert [(row["experiment"], row["x"]) for row in sorted(begun(folder), key=lambda row: row["run"])] == [
+        ("b", "3"),
+        ("b", "1"),
+        ("b", "2"),
+        ("a", "3"),
+        ("a", "1"),
+        ("a", "2"),
+    ]
+    assert statuses(folder) == ["finished"] * 6
+    said = capsys.readouterr().out
+    lines = [line for line in said.splitlines() if line.split()[1:2] == ["finished"]]
+    assert sorted(line.split()[0] for line in lines) == [f"{number}/6" for number in range(1, 7)]
+    assert any("1/6  finished" in line and "experiment=b x=3  val/loss 3.0000" in line for line in lines), said
+    assert said.splitlines()[-1] == f"semconv compare {folder} compares the runs"
+    logs = sorted((folder / "trials").glob("*.log"))
+    assert len(logs) == 6
+    assert "--experiment=b" in logs[0].read_text()
+    assert yaml.safe_load((folder / "trials" / "000.yaml").read_text())["x"] == {"value": 3}
+    assert find_runs([str(folder)]).factors == ["x"]
+
+
+def test_finished_trials_are_never_run_again_and_count_limits_a_call(make_sweep, sweep, tmp_path, capsys):
+    path = make_sweep(parameters=GRID)
+    assert sweep(path, "--count", "1") == 0
+    assert [row["x"] for row in begun(tmp_path / "sweep")] == ["3"]
+    assert "not all trials are finished" in capsys.readouterr().out
+    assert sweep(path) == 2
+    assert "holds this sweep already: go on with it by --resume" in capsys.readouterr().err
+    assert sweep(path, "--resume") == 0
+    assert sweep(path, "--resume") == 0
+    assert [row["x"] for row in begun(tmp_path / "sweep")] == ["3", "1", "2"]
+    make_sweep(parameters={"x": {"values": [3, 1]}})
+    assert sweep(path, "--resume") == 2
+    assert "holds another sweep, or this one before it was changed" in capsys.readouterr().err
+
+
+def test_a_sweep_killed_with_its_trials_goes_on_where_it_was(make_sweep, sweep, tmp_path):
+    path, folder = make_sweep(parameters={**GRID, "seconds": {"value": 0.5}}), tmp_path / "sweep"
+    process = start(path, folder)
+    wait_for(lambda: len(begun(folder)) == 2)
+    pids = re.findall(r"^(\d+)$", subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout, re.M)
+    for pid in (process.pid, *map(int, pids)):
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+    with open(folder / "journal.log", "a") as journal:
+        journal.write('{"op_code": 6, "worker')  # it was cut off as it wrote
+    assert statuses(folder) == ["finished", "running"]
+    assert sweep(path, "--resume") == 0
+    assert [row["x"] for row in begun(folder)] == ["3", "1", "1", "2"]
+    assert statuses(folder) == ["finished"] * 3
+    assert begun(folder)[1]["run"] == begun(folder)[2]["run"]
+
+
+def test_a_trial_that_outlives_its_killed_sweep_is_waited_for_and_not_run_twice(make_sweep, sweep, tmp_path):
+    path, folder = make_sweep(parameters={"x": {"values": [3, 1]}, "seconds": {"value": 1.0}}), tmp_path / "sweep"
+    process = start(path, folder)
+    wait_for(lambda: len(begun(folder)) == 1)
+    process.kill()
+    process.communicate()
+    assert sweep(path, "--resume") == 0
+    assert [row["x"] for row in begun(folder)] == ["3", "1"]
+    assert statuses(folder) == ["finished"] * 2
+    finished = Ledger(folder, read_sweep(path), join=True).trials(optuna.trial.TrialState.COMPLETE)
+    assert [trial.value for trial in finished] == [3, 1]
+
+
+def test_processes_share_a_sweep_without_running_a_trial_twice(make_sweep, tmp_path):
+    path, folder = make_sweep(parameters={"x": {"min": 1, "max": 8}, "seconds": {"value": 0.1}}), tmp_path / "sweep"
+    processes = [start(path, folder, "--resume") for _ in range(3)]
+    said = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    assert sorted(row["x"] for row in begun(folder)) == [str(x) for x in range(1, 9)]
+    assert statuses(folder) == ["finished"] * 8
+    assert len([text for text in said if "finished" in text]) > 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_ends_trials_softly_and_leaves_them_to_be_gone_on_with(number, code, make_sweep, sweep, tmp_path):
+    path, folder = make_sweep(parameters={**GRID, "seconds": {"value": 0.3}}), tmp_path / "sweep"
+    process = start(path, folder)
+    wait_for(lambda: len(begun(folder)) == 2)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == code, said
+    assert "it goes on with --resume" in said
+    assert sweep(path, "--resume") == 0
+    assert [row["x"] for row in begun(folder)] == ["3", "1", "1", "2"]
+
+
+def test_failed_trials_are_told_limited_and_tried_again_on_resume(make_sweep, sweep, tmp_path, capsys):
+    path, folder = make_sweep(parameters={"x": {"values": [1, 2, 3]}, "fails": {"value": True}}), tmp_path / "sweep"
+    assert sweep(path, "--failures", "2") == 1
+    said = capsys.readouterr().out
+    assert said.count("exit code 7: it has failed as it was told") == 2
+    assert "2 trials have failed: no more are begun" in said
+    assert len(begun(folder)) == 2
+    (folder / "mended").touch()
+    assert sweep(path, "--resume") == 0
+    assert [row["x"] for row in begun(folder)] == ["1", "2", "3", "1", "2"]
+    assert statuses(folder) == ["finished"] * 3
+
+
+def test_a_random_search_draws_the_same_points_whoever_draws_them(make_sweep, sweep, tmp_path):
+    parameters = {
+        "x": {"distribution": "log_uniform_values", "min": 0.1, "max": 10},
+        "seed_everything": {"values": list(range(99))},
+    }
+    path, folder = make_sweep(method="random", parameters=parameters, run_cap=5), tmp_path / "sweep"
+    assert sweep(path, "--count", "2") == 0
+    assert sweep(path, "--resume", "--jobs", "2") == 0
+    rows = sorted(begun(folder), key=lambda row: row["run"])
+    points = [read_sweep(path).draw(number) for number in range(5)]
+    assert [(float(row["x"]), int(row["seed_everything"])) for row in rows] == [(p["x"], p["seed_everything"]) for p in points]
+    assert len({row["x"] for row in rows}) == 5
+
+
+def test_a_search_without_an_end_is_refused(make_sweep, sweep, capsys):
+    assert sweep(make_sweep(method="random", parameters={"x": {"min": 0.0, "max": 1.0}})) == 2
+    assert "is a random search without an end: give --count, or run_cap" in capsys.readouterr().err
+
+
+def test_bayes_closes_in_on_the_best_and_stops_at_the_target(make_sweep, sweep, tmp_path):
+    parameters = {"x": {"min": 0.0, "max": 1.0}, "config": {"values": ["a", "b"]}, "steps": {"value": 1}}
+    metric = {"name": "val/loss", "goal": "minimize", "target": 0.02}
+    path, folder = make_sweep(method="bayes", parameters=parameters, run_cap=40, metric=metric), tmp_path / "sweep"
+    assert sweep(path, "--jobs", "2") == 0
+    values = [float(row["x"]) for row in sorted(begun(folder), key=lambda row: row["run"])]
+    assert min(values) <= 0.02
+    assert len(values) < 40
+    later = values[10:]  # the first ten are drawn at random
+    assert not later or sum(later) / len(later) < 0.4
+    assert len(set(values)) == len(values)
+
+
+def test_hyperband_stops_the_worse_trials_early_and_they_are_not_gone_on_with(make_sweep, sweep, tmp_path, capsys):
+    path = make_sweep(
+        parameters={"x": {"values": [1, 2, 3]}, "steps": {"value": 60}, "seconds": {"value": 0.1}},
+        early_terminate={"type": "hyperband", "min_iter": 2, "eta": 2},
+    )
+    assert sweep(path, "--jobs", "3") == 0
+    assert statuses(tmp_path / "sweep").count("finished") in (1, 2)
+    assert "stopped early" in capsys.readouterr().out
+    assert json.loads(next((tmp_path / "sweep").glob("fake/*-000/summary.json")).read_text())["status"] == "finished"
+    assert sweep(path, "--resume") == 0
+    assert len(begun(tmp_path / "sweep")) == 3
+
+
+def test_a_metric_that_runs_do_not_have_is_said(make_sweep, sweep, capsys):
+    path = make_sweep(parameters={"x": {"values": [1]}}, metric={"name": "val/other"})
+    assert sweep(path) == 1
+    assert "there is no val/other in its summary" in capsys.readouterr().out
+
+
+def test_a_lock_whose_holder_was_killed_is_free(tmp_path):
+    code = f"""
+import time
+from pathlib import Path
+from semconv.sweeping.locks import Lock
+Lock(Path({str(tmp_path / "lock")!r})).acquire()
+print("held", flush=True)
+time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=FOLDER.parent, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    lock = Lock(tmp_path / "lock")
+    assert not lock.acquire(wait=False)
+    process.kill()
+    process.communicate()
+    assert lock.acquire(wait=False)
+    lock.close()
