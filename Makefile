@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-DEMO := mae_vit cnn_plain cnn_channels cnn_appended
+DEMO := runs/sweeps/quickstart
 
 .PHONY: setup test lint demo clean
 
@@ -23,13 +23,10 @@ lint: setup
 test: lint
 	$(BIN)/pytest -n auto
 
+# goes on where it was stopped; make clean, and it begins anew
 demo: setup
-	rm -rf runs/demo
-	for variant in $(DEMO); do \
-		$(BIN)/semconv run -c experiments/base.yaml -c experiments/$$variant.yaml --runs runs/demo || exit; \
-	done
-	$(BIN)/semconv compare runs/demo
-	@echo "pictures:"; ls runs/demo/*/*/media/test.png
+	$(BIN)/semconv sweep sweeps/quickstart.yaml --jobs 2 --resume
+	$(BIN)/semconv compare $(DEMO) --output $(DEMO)/comparison
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache

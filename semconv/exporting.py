@@ -109,7 +109,8 @@ def export(folder: str | Path, output: str | Path, overwrite: bool = False, trus
         trust: further modules whose classes the run may name.
 
     Raises:
-        ValueError: the folder is no run's, has no whole checkpoint, has no encoder with weights, or the place is taken.
+        ValueError: the folder is no run's or has no whole checkpoint; its encoder has no weights, or is told an external map; or
+            the place is taken.
     """
     run = load_run(folder, trust)
     task, output = run.task, Path(output)
@@ -117,6 +118,8 @@ def export(folder: str | Path, output: str | Path, overwrite: bool = False, trus
         raise ValueError(f"{folder} is no run of masked reconstruction: export the run that it started from")
     if not any(True for _ in task.encoder.parameters()):
         raise ValueError(f"{folder}: {type(task.encoder).__name__} has no weights to export")
+    if "oracle" in task.encoder.tells:
+        raise ValueError(f"{folder}: its encoder is told a map that comes with each image, and pixels alone have no features")
     _claim(output, run, overwrite)
     mean, std = run.data.moments  # type: ignore[attr-defined]
     texts = {

@@ -136,9 +136,14 @@ def predict(
 
     Yields:
         each picture's path once it is written.
+
+    Raises:
+        ValueError: the network is told an external map.
     """
     task, moments = run.task, run.data.moments  # type: ignore[attr-defined]
     assert isinstance(task, MaskedReconstruction)
+    if "oracle" in task.encoder.tells:
+        raise ValueError("the run's network is told a map that comes with each image, and images alone have none: take another run")
     task.evaluation_seed = seed
     if masker is not None:
         task.masker = masker  # type: ignore[assignment]
@@ -146,7 +151,8 @@ def predict(
     note = ""
     for first in range(0, len(read.images), batch_size):
         columns, note = _columns(task, read.images[first : first + batch_size], first, moments)
-        sheet.append(columns)
+        if first < SHEET:
+            sheet.append(columns)
         for i, path in enumerate(read.paths[first : first + batch_size]):
             picture = contact_sheet({caption: images[i : i + 1] for caption, images in columns.items()}, note)
             place = output / "images" / f"{path.name}.png"

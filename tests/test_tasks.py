@@ -32,7 +32,7 @@ def test_norms_biases_and_tokens_do_not_decay(name):
     task = make_task(name)
     names = {id(parameter): key for key, parameter in task.named_parameters()}
     decayed, kept = ({names[id(p)] for p in group["params"]} for group in parameter_groups(task, 0.05, decay_tokens=False))
-    tokens = ("cls_token", "mask_token", "token.vector")
+    tokens = ("cls_token", "mask_token", "token.vector", "null_key", "null_value")
     assert not any(key.endswith(("bias", *tokens)) for key in decayed)
     norms = {f"{path}.weight" for path, module in task.named_modules() if isinstance(module, NORMS)}
     assert all(key.endswith(("bias", *tokens)) or key in norms for key in kept)

@@ -218,8 +218,9 @@ def _look(task: MaskedReconstruction, images: Tensor, training: bool) -> View:
 
 
 def _batch(images: Tensor) -> Batch:
+    """A batch as the data module would give it, with an external map of nothing."""
     index = torch.arange(len(images))
-    return Batch(images, torch.full_like(index, -1), index)
+    return Batch(images, torch.full_like(index, -1), index, external=torch.zeros_like(images[:, :1].detach()))
 
 
 @contextmanager

@@ -116,7 +116,8 @@ def _maps(network: nn.Module, pixels: Tensor, mask: Tensor) -> Maps:
         for path, module in _spatial(network):
             stack.callback(module.register_forward_hook(partial(keep, path)).remove)
         if isinstance(network, Encoder):
-            encodings = network.encode_stages(View(pixels, mask, int(mask[0].sum())))
+            view = View(pixels, mask, int(mask[0].sum()), external=torch.zeros_like(pixels[:, :1]))
+            encodings = network.encode_stages(view)
             maps += [(f"{STAGE}stage_{number}", encoding.features) for number, encoding in enumerate(encodings)]
         else:
             network(pixels)

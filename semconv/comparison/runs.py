@@ -100,7 +100,7 @@ def factors_of(sweep: Mapping[str, Any]) -> list[str]:
 
 
 def family_of(sweep: Mapping[str, Any]) -> list[str]:
-    """The experiments that a sweep declares to be judged together: the line `family:` of its description.
+    """The experiments that a sweep declares to be judged together: the lines `family:` of its description.
 
     W&B's schema takes no keys of ours; it keeps the description as it is.
     """

@@ -121,6 +121,8 @@ def masked_fraction(mask: Tensor, height: int, width: int) -> Tensor:
         height: rows of sites over the same image.
         width: columns of sites.
     """
+    if (height, width) == (mask.shape[1], mask.shape[2]):
+        return mask.float()[:, None]
     rows = overlap(height, mask.shape[1], mask.device)
     columns = overlap(width, mask.shape[2], mask.device)
     masked = torch.einsum("ij,bjk,lk->bil", rows, mask.double(), columns)

@@ -132,8 +132,8 @@ def test_a_report_is_one_file_with_every_section_and_alternatives_to_its_picture
 def test_what_it_says_is_what_the_tables_say(tmp_path, capsys):
     write_whole_family(tmp_path / "runs")
     text = make_report(capsys, tmp_path / "runs", tmp_path / "out")
-    assert "<b>beneficial</b> for reconstruction: told</li>" in text
-    assert "<b>equivalent</b> to plain for representation: told</li>" in text
+    assert "<b>beneficial</b> for reconstruction under zero fill: told</li>" in text
+    assert "<b>equivalent</b> to plain for representation under zero fill: told</li>" in text
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     (verdict,) = [each for each in found["verdicts"] if each["endpoint"] == "test/masked_mse"]
     for name, against in verdict["against"].items():

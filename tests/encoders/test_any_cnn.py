@@ -228,7 +228,7 @@ def sparse(convolution: nn.Conv2d, indicators: Indicators) -> Sparse:
         ({"pretrained": True, "checkpoint_path": "x.pth"}, "give pretrained or checkpoint_path"),
         ({"name": "vit_tiny_patch16_224"}, "give a CNN, such as resnet50"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else ", ".join(value),
 )
 def test_what_does_not_fit_is_refused_with_the_remedy(options, complaint):
     with pytest.raises(ValueError) as caught:

@@ -15,9 +15,9 @@ import semconv.mechanisms
 from semconv.convolution import Mechanism, MechanismFactory, SemanticConv2d
 from semconv.corruption import View
 from semconv.encoders import Geometry, SemanticCNN, initialise
-from semconv.indicators import Coordinates, Indicators, Mask
+from semconv.indicators import Coordinates, Indicator, Indicators, Mask
 from semconv.masking import spread_mask
-from semconv.mechanisms import AppendedValues, FiLM, Partial
+from semconv.mechanisms import AppendedValues, FiLM, Partial, Sparse
 from tests.experiments import stir
 from tests.oracles import make_generator
 
@@ -44,9 +44,14 @@ GEOMETRY = Geometry(3, (16, 16), 4)
 every_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS.values(), ids=MECHANISMS.keys())
 
 
+def told(mechanism: MechanismFactory) -> list[Indicator]:
+    """All that a mechanism can be told of mask and position."""
+    return [Mask()] if mechanism is Sparse else [Mask(), Coordinates()]
+
+
 def make_encoder(mechanism: MechanismFactory) -> SemanticCNN:
     """A network that is told everywhere, by weights that are not zero."""
-    encoder = SemanticCNN(GEOMETRY, "test", [Mask(), Coordinates()], mechanism, "all", mlp_ratio=1)
+    encoder = SemanticCNN(GEOMETRY, "test", told(mechanism), mechanism, "all", mlp_ratio=1)
     initialise(encoder, 0)
     stir(encoder)
     return encoder
@@ -103,10 +108,11 @@ def test_bfloat16_weights_are_told_too(mechanism):
 @every_mechanism
 @torch.no_grad()
 def test_memory_layout_changes_nothing(mechanism):
-    view, indicators = make_view(12), Indicators([Mask(), Coordinates()])
+    view, indicators = make_view(12), Indicators(told(mechanism))
     x = torch.randn(2, 16, 16, 8, generator=make_generator())
     for groups, stride in ((1, 2), (16, 1)):
         module = SemanticConv2d(16, 16, 3, groups=groups, stride=stride, indicators=indicators, mechanism=mechanism)
+        module.mechanism.stand_at(0.5)
         stir(module)
         expected = module(x, indicators(view))
         strided = torch.cat([x, x], 3)[..., : x.shape[3]]

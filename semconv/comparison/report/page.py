@@ -7,6 +7,7 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from semconv import __version__
+from semconv.comparison.grouping import setting
 from semconv.comparison.report.sections import Section, at, make
 from semconv.comparison.result import Comparison
 from semconv.comparison.tables import Sheet, is_number
@@ -56,17 +57,18 @@ def render(comparison: Comparison, notes: list[str]) -> str:
 
 
 def told(comparison: Comparison) -> list[Told]:
-    """The verdicts in short: by endpoint, of whom each word is said."""
+    """The verdicts in short: by endpoint and by what is done to hidden cells, of whom each word is said."""
     found = []
     for endpoint in comparison.endpoints:
         for word, sign in SIGNS.items():
-            judged = [
-                each for each in comparison.judged if each.endpoint == endpoint and each.verdict and each.verdict.word == word
-            ]
-            names = [f"{each.variant.label}{at(each.variant.level)}" for each in judged]
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            what = f"{'to plain ' if word == 'equivalent' else ''}for {endpoint.name}"
-            found += [Told(sign, word, what, ", ".join(names[:NAMED]) + more)] if names else []
+            names: dict[str, list[str]] = {}
+            for each in comparison.judged:
+                if each.endpoint == endpoint and each.verdict and each.verdict.word == word:
+                    names.setdefault(setting(each.variant), []).append(f"{each.variant.label}{at(each.variant.level)}")
+            for under, named in names.items():
+                more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+                what = f"{'to plain ' if word == 'equivalent' else ''}for {endpoint.name}{f' under {under}' if under else ''}"
+                found.append(Told(sign, word, what, ", ".join(named[:NAMED]) + more))
     return found
 
 

@@ -268,7 +268,7 @@ def _importance(comparison: Comparison) -> Section:
 
 def _pictures(comparison: Comparison) -> Section:
     variants = comparison.groups.variants
-    order = {"baseline": 0, "candidate": 1, "control": 1, "reference": 2}
+    order = {"baseline": 0, "candidate": 1, "control": 1, "reference": 2, "oracle": 3}
     levels = [level for level, _ in _by_level(comparison)]
     ordered = sorted(
         variants, key=lambda variant: (levels.index(variant.level), order[variant.kind], variant.experiment, variant.label)
