@@ -4,8 +4,9 @@
     python benchmarks/speed.py FiLM Partial --depths all --rounds 9
 
 Plain and told take turns in one process, step by step; a ratio is the median over pairs. A step is the encoder's alone, forward,
-backward and AdamW, on zero-filled images, told mask and coordinates: decoder, objective and data, which all share, would dilute it.
-Parameters and operations of a training step stand beside, over plain's. A mechanism that refuses a depth says why.
+backward and AdamW, on zero-filled images, told mask and coordinates (Sparse: the mask): decoder, objective and data, which all
+share, would dilute it. Parameters and operations of a training step stand beside, over plain's. A mechanism that refuses a depth
+says why.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from semconv.cost import count_training_flops
 from semconv.encoders import Geometry, SemanticCNN, initialise
 from semconv.encoders.encoder import count_parameters
 from semconv.hashing import make_keys
-from semconv.indicators import Coordinates, Mask
+from semconv.indicators import Coordinates, Indicator, Mask
 from semconv.masking import RandomMasker
 
 DEPTHS = ("stem", "stages", "all")
@@ -100,7 +101,8 @@ def measure(given: argparse.Namespace) -> list[list[str]]:
 
 
 def make_steps(mechanism: MechanismFactory, depth: Any, size: Any, geometry: Geometry, view: View) -> Steps:
-    encoder = SemanticCNN(geometry, size, [Mask(), Coordinates()], mechanism, depth)
+    indicators: list[Indicator] = [Mask()] if mechanism is mechanisms.Sparse else [Mask(), Coordinates()]
+    encoder = SemanticCNN(geometry, size, indicators, mechanism, depth)
     initialise(encoder, 0)
     return Steps(encoder, view)
 

@@ -38,6 +38,13 @@ def test_all_mechanisms_but_plain_are_found():
     assert "Mechanism" not in speed.TOLD
 
 
+def test_every_mechanism_can_be_measured_at_every_depth(capsys):
+    speed.main(["Sparse", "Gradual", "LocalAttention", *TINY])
+    _, _, _, _, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 3
+    assert all(cell[0].isdigit() for row in rows for cell in row.strip("| ").split(" | ")[1:])
+
+
 def test_turns_are_taken_and_their_median_ratio_said():
     order = []
 

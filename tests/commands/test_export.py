@@ -60,6 +60,8 @@ def by(mechanism):
 
 EXPORTS = [
     pytest.param("resnet18", "Channels", id="resnet18"),
+    pytest.param("resnet18", "FiLM", id="resnet18 FiLM", marks=pytest.mark.slow),
+    pytest.param("resnet18", "Partial", id="partial resnet18", marks=pytest.mark.slow),
     pytest.param("convnext_tiny", "OverlayAdd", id="convnext_tiny", marks=pytest.mark.slow),
     pytest.param("convnextv2_nano", "MaskToken", id="convnextv2_nano", marks=pytest.mark.slow),
     pytest.param("efficientnet_b0", "AppendedValues", id="efficientnet_b0", marks=pytest.mark.slow),
