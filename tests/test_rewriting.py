@@ -16,12 +16,23 @@ from torch.nn import functional as F
 from semconv import semanticize
 from semconv.convolution import Mechanism, Plain
 from semconv.indicators import Coordinates, Indicators, Mask, Signals
-from semconv.mechanisms import AppendedValues, Channels, MaskToken, OverlayAdd, OverlayReplace
+from semconv.mechanisms import (
+    AppendedValues,
+    Channels,
+    FiLM,
+    Gated,
+    Gradual,
+    LocalAttention,
+    MaskToken,
+    OverlayAdd,
+    OverlayReplace,
+    Partial,
+)
 from tests.cnns import FIRST, call, draw, every_model, own, plain, rewrite
 
 
 @every_model
-@pytest.mark.parametrize("mechanism", [Channels, AppendedValues, OverlayAdd])
+@pytest.mark.parametrize("mechanism", [Channels, AppendedValues, OverlayAdd, FiLM, Gated])
 def test_until_something_is_learned_outputs_are_the_models_to_the_bit(name, mechanism):
     model, network, view = own(name), rewrite(name, mechanism, told=False), draw()
     for training in (False, True):
@@ -65,7 +76,9 @@ def test_stages_give_what_timms_modules_do(name):
 
 
 @every_model
-@pytest.mark.parametrize("mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken])
+@pytest.mark.parametrize(
+    "mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken, FiLM, Gated, Partial, LocalAttention, Gradual]
+)
 def test_what_is_told_is_heard_and_every_weight_is_trained(name, mechanism):
     network, view = rewrite(name, mechanism), draw()
     other = view._replace(mask=view.mask.flip(1))
@@ -76,7 +89,7 @@ def test_what_is_told_is_heard_and_every_weight_is_trained(name, mechanism):
 
 
 @every_model
-@pytest.mark.parametrize("mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken])
+@pytest.mark.parametrize("mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken, FiLM, Partial])
 def test_with_nothing_masked_it_is_timms_network(name, mechanism):
     network, view, model = rewrite(name, mechanism, Mask()), draw(share=0), own(name).eval()
     with torch.no_grad():

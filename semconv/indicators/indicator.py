@@ -36,13 +36,12 @@ class Indicator(nn.Module, ABC):
     they are made once per forward; or `observe` and `lay`.
 
     Attributes:
-        channels: how many maps it makes. per_image: whether its maps differ between images; maps of position do not, and are made
-        for a batch of one. tells: what it tells of: the mask; position; content, what is seen in visible cells; or oracle, what no
-        network could know of
-            a hidden cell.
+        channels: how many maps it makes.
+        per_image: whether its maps differ between images; maps of position do not, and are made for a batch of one.
+        tells: what it tells of: the mask; position; content, what is seen in visible cells; or oracle, what no network could know
+            of a hidden cell.
         low: smallest value on an image. The value 0 of a mask-derived indicator means that nothing is masked; that of one of
-        content
-            or of an oracle that there is nothing to say.
+            content or of an oracle that there is nothing to say.
         high: largest value on an image.
     """
 

@@ -16,7 +16,7 @@ from semconv.corruption import CamouflageFill, Hide, ZeroFill
 from semconv.decoders import ConvDecoder, TransformerDecoder
 from semconv.encoders import Encoder, Geometry, TimmEncoder, initialise
 from semconv.finetuning import set_drop_path
-from semconv.indicators import Coordinates, Indicators, Mask
+from semconv.indicators import Coordinates, CropFrame, ExternalMap, Indicators, LearnedTable, Mask, VisibleClusters
 from semconv.masking import RandomMasker, spread_mask
 from semconv.mechanisms import AppendedValues, Channels, MaskToken, OverlayReplace, Sparse
 from tests.cnns import NAMES, draw
@@ -133,6 +133,18 @@ def test_decoders_reach_the_pixels_from_sites_coarser_than_a_cell(decoder, size,
     prediction = built(encoder(view), mask)
     assert prediction.shape == pixels.shape
     assert (prediction.flatten(1).std(1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    "indicator", [ExternalMap(3), CropFrame(), LearnedTable(), VisibleClusters()], ids=lambda one: type(one).__name__
+)
+def test_it_can_be_told_what_comes_with_an_image_is_learned_or_seen(indicator):
+    encoder = TimmEncoder(GEOMETRY, "test", "resnet10t", [indicator], Channels, "all")
+    initialise(encoder, 0)
+    stir(encoder)
+    view = draw()._replace(external=torch.ones(2, 1, *GEOMETRY.size))
+    assert encoder(view).features.isfinite().all()
+    assert encoder.tells == {indicator.tells}
 
 
 def weights(encoder: TimmEncoder) -> dict[str, Tensor]:
