@@ -26,6 +26,18 @@ LOOKING = {
 def main() -> None:
     """Dispatch to a subcommand; only those that train import torch."""
     command, *arguments = sys.argv[1:] or ["--help"]
+    try:
+        dispatch(command, arguments)
+    except BrokenPipeError:
+        if command in TRAINING:
+            raise
+        # who was to read has gone, as head does; nothing is left to be said, at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def dispatch(command: str, arguments: list[str]) -> None:
+    """Run a subcommand."""
     match command:
         case "-h" | "--help":
             print(overview())

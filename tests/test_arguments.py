@@ -129,8 +129,16 @@ def command(*words):
     return subprocess.run([sys.executable, "-m", "semconv", *words], capture_output=True, text=True, cwd=FOLDER.parent)
 
 
-HELP = [[command, "--help"] for command in ("compare", "check", "export", "predict")]
-WITHOUT_TORCH = [["--help"], *HELP, ["check", "leakage", "--help"], ["list"], ["--version"], ["fitt"]]
+HELP = [[command, "--help"] for command in ("compare", "check", "export", "predict", "sweep", "workspace")]
+WITHOUT_TORCH = [
+    ["--help"],
+    *HELP,
+    ["check", "leakage", "--help"],
+    ["check", "sweeps", "--help"],
+    ["list"],
+    ["--version"],
+    ["fitt"],
+]
 
 
 @pytest.mark.parametrize("words", WITHOUT_TORCH, ids=" ".join)
@@ -149,6 +157,16 @@ def test_what_needs_no_network_imports_no_torch_and_takes_less_than_a_second(wor
         command(*words)
         took.append(time.perf_counter() - start)
     assert min(took) < 1
+
+
+def test_whoever_reads_may_stop_reading():
+    words = [sys.executable, "-m", "semconv", "list"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=FOLDER.parent) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 1
 
 
 def test_list_names_every_variant_and_every_part():
