@@ -1,13 +1,14 @@
 """Slow definitions in explicit loops, float64, against which the tests hold the library."""
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from semconv.convolution import MechanismFactory, SemanticConv2d
+from semconv.convolution import Mechanism, MechanismFactory, SemanticConv2d
 from semconv.corruption import View
 from semconv.indicators import Coordinates, Indicator, Indicators, Mask, PaddingMode, Signals
 
@@ -144,3 +145,21 @@ def gradients(module: nn.Module) -> list[Tensor]:
     found = {name: parameter.grad for name, parameter in module.named_parameters()}
     assert [name for name, gradient in found.items() if gradient is None] == []
     return [gradient for gradient in found.values() if gradient is not None]
+
+
+class Mean(Mechanism):
+    """A mechanism without a use for a kernel: the mean of the window. It remembers where it was told that it stands."""
+
+    needs_kernel = False
+
+    def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
+        super().__init__()
+        self.depths: list[float] = []
+        self.scale = nn.Parameter(torch.ones(convolution.out_channels, 1, 1))
+
+    def stand_at(self, depth: float) -> None:
+        self.depths.append(depth)
+
+    def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
+        padding: Any = convolution.padding
+        return self.scale * F.avg_pool2d(x.mean(1, keepdim=True), convolution.kernel_size, convolution.stride, padding)

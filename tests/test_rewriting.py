@@ -11,11 +11,10 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
-from torch.nn import functional as F
 
 from semconv import semanticize
-from semconv.convolution import Mechanism, Plain
-from semconv.indicators import Coordinates, Indicators, Mask, Signals
+from semconv.convolution import Plain
+from semconv.indicators import Coordinates, Mask
 from semconv.mechanisms import (
     AppendedValues,
     Channels,
@@ -29,6 +28,7 @@ from semconv.mechanisms import (
     Partial,
 )
 from tests.cnns import FIRST, call, draw, every_model, own, plain, rewrite
+from tests.oracles import Mean
 
 
 @every_model
@@ -177,35 +177,17 @@ def test_it_compiles_into_one_graph(name):
         assert torch.equal(compiled(view.pixels, network.indicators(view)), call(network, view))
 
 
-class Nearby(Mechanism):
-    """A mechanism in the place of a kernel, which says where it stands."""
-
-    needs_kernel = False
-
-    def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
-        super().__init__()
-        self.depths: list[float] = []
-        self.scale = nn.Parameter(torch.ones(convolution.out_channels, 1, 1))
-
-    def stand_at(self, depth: float) -> None:
-        self.depths.append(depth)
-
-    def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
-        padding: Any = convolution.padding
-        return self.scale * F.avg_pool2d(x.mean(1, keepdim=True), convolution.kernel_size, convolution.stride, padding)
-
-
 def test_a_mechanism_is_told_once_how_deep_it_stands_among_all_spatial_convolutions():
-    told = semanticize(plain("resnet18"), Nearby, [], [0, 2, 4]).told
+    told = semanticize(plain("resnet18"), Mean, [], [0, 2, 4]).told
     assert [convolution.mechanism.depths for convolution in told.values()] == [[0], [5 / 16], [13 / 16]]
-    assert [each.mechanism.depths for each in semanticize(plain("resnet18"), Nearby, [], "all").told.values()][-1] == [1]
+    assert [each.mechanism.depths for each in semanticize(plain("resnet18"), Mean, [], "all").told.values()][-1] == [1]
 
 
 def test_a_mechanism_in_the_place_of_a_kernel_has_no_plain_model():
-    network = semanticize(plain("resnet18"), Nearby, [], "all")
+    network = semanticize(plain("resnet18"), Mean, [], "all")
     assert call(network, draw()).shape == (2, 10)
     assert not network.exports_as_timm
-    with pytest.raises(ValueError, match="Nearby has taken the place of the kernel of conv1: there is no plain model"):
+    with pytest.raises(ValueError, match="Mean has taken the place of the kernel of conv1: there is no plain model"):
         network.timm_state_dict()
     network.load_timm_state_dict(timm.create_model("resnet18", num_classes=10).state_dict())
 

@@ -1,16 +1,16 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from semconv.convolution import Mechanism, SemanticConv2d
+from semconv.convolution import SemanticConv2d
 from semconv.corruption import View
 from semconv.decoders import ConvDecoder, TransformerDecoder
 from semconv.encoders import Geometry, MAEViT, SemanticCNN, initialise
 from semconv.encoders.encoder import count_parameters
 from semconv.encoders.vit import init_transformer
-from semconv.indicators import Indicators, Mask, Signals
+from semconv.indicators import Mask
 from semconv.mechanisms import Channels
+from tests.oracles import Mean
 
 GEOMETRY = Geometry(3, (16, 24), 4)
 
@@ -47,24 +47,6 @@ def test_a_told_and_an_untold_cnn_start_from_one_set_of_weights() -> None:
     told = initialised(SemanticCNN(GEOMETRY, "test", [Mask()], Channels, mlp_ratio=4))
     assert len(told) > len(plain)
     assert all(torch.equal(plain[name], told[name]) for name in plain)
-
-
-class Mean(Mechanism):
-    """A mechanism without a use for a kernel: the mean of the window, in as many channels as are asked for."""
-
-    needs_kernel = False
-
-    def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
-        super().__init__()
-        self.depths: list[float] = []
-        self.scale = nn.Parameter(torch.ones(convolution.out_channels, 1, 1))
-
-    def stand_at(self, depth: float) -> None:
-        self.depths.append(depth)
-
-    def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
-        kernel, stride = convolution.kernel_size[0], convolution.stride[0]
-        return self.scale * F.avg_pool2d(x.mean(1, keepdim=True), kernel, stride, kernel // 2)
 
 
 def convolutions(network: nn.Module) -> list[SemanticConv2d]:
