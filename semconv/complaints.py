@@ -44,7 +44,7 @@ def own_message(error: BaseException) -> str | None:
     """What this package, or the operating system, has to say to the user; None for any other error, which keeps its traceback."""
     text = str(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}: make room, give access, or choose another folder by --runs"
+        return f"{error.filename}: {error.strerror}: make room, give access, or choose another folder"
     if "in DataLoader worker process" in text:  # raised anew from a worker, with its traceback as text
         frames = re.findall(r'File "([^"]+)", line', text)
         text = text.strip().splitlines()[-1].partition(": ")[2]
