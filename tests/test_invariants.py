@@ -1,6 +1,7 @@
 """What holds for every file in experiments/, those that are added later included."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +12,23 @@ from semconv.corruption import CamouflageFill, Hide, View, ZeroFill
 from semconv.encoders import Geometry, MAEViT, SemanticCNN
 from semconv.encoders.encoder import count_parameters
 from semconv.hashing import make_keys
-from semconv.indicators import Coordinates, Mask
+from semconv.indicators import Coordinates, Fourier, Mask
 from semconv.masking import RandomMasker, spread_mask
 from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
 from semconv.tasks import MaskedReconstruction
 from semconv.twins import told_things
-from tests.experiments import CNNS, built, encoder_factory, every_cnn, every_experiment, look, make_task, random_images, stir
+from tests.experiments import (
+    CNNS,
+    FOLDER,
+    built,
+    encoder_factory,
+    every_cnn,
+    every_experiment,
+    look,
+    make_task,
+    random_images,
+    stir,
+)
 
 
 @every_experiment
@@ -139,6 +151,22 @@ def test_parameters_match_at_every_depth_of_telling(name, depth):
         baseline = count_parameters(MAEViT(Geometry(3, (32, 32), 4), "test"))
         own = count_parameters(SemanticCNN(Geometry(3, (32, 32), 4), "test", **arguments))
     assert abs(own / baseline - 1) <= 0.03
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (FOLDER / "indicators").glob("*.yaml")))
+def test_parameters_match_whatever_is_told(name):
+    own = count_parameters(built("cnn_channels", "-c", str(FOLDER / "indicators" / f"{name}.yaml")).model.encoder)
+    with torch.device("meta"):
+        plain = count_parameters(encoder_factory("cnn_plain")(Geometry(3, (32, 32), 4), "test"))
+    assert abs(own / plain - 1) <= 0.03
+
+
+def test_what_cannot_be_matched_is_refused_unless_a_width_is_given():
+    arguments: dict[str, Any] = {"indicators": [Fourier()], "mechanism": Channels, "depth": "all"}
+    with torch.device("meta"):
+        with pytest.raises(ValueError, match="the encoder would have 357,760, the baseline has 203,264; tell less"):
+            SemanticCNN(Geometry(3, (32, 32), 4), "test", **arguments)
+        assert count_parameters(SemanticCNN(Geometry(3, (32, 32), 4), "test", **arguments, mlp_ratio=1)) > 203_264
 
 
 @every_experiment

@@ -56,7 +56,7 @@ class SemanticCNN(Encoder):
             many operations (`flops`) or as long on this machine (`time`): the plain to beat at equal cost.
 
     Raises:
-        ValueError: the cell is not 2, 4, 8, 16 or 32, or a listed stage does not exist.
+        ValueError: the cell is not 2, 4, 8, 16 or 32, a listed stage does not exist, or parameters cannot be matched.
     """
 
     TOLERANCE = 0.03
@@ -273,5 +273,14 @@ def _matched_ratio(build: Callable[..., SemanticCNN], mechanism: MechanismFactor
     plain = count_parameters(build(mechanism=Plain, mlp_ratio=4))
     slope = count_parameters(build(mechanism=Plain, mlp_ratio=5)) - plain
     extra = count_parameters(build(mechanism=mechanism, mlp_ratio=4)) - plain
-    spare = target - plain - (extra if abs(extra) > SemanticCNN.TOLERANCE * target else 0)
-    return 4 + spare / slope
+    tolerated = SemanticCNN.TOLERANCE * target
+    if abs(extra) <= tolerated:
+        return 4 + (target - plain) / slope
+    ratio = 4 + (target - plain - extra) / slope
+    matched = count_parameters(build(mechanism=mechanism, mlp_ratio=ratio))
+    if abs(matched - target) > tolerated:
+        raise ValueError(
+            f"what is told takes {extra:,} parameters, more than perceptrons can make up for: the encoder would have {matched:,}, "
+            f"the baseline has {target:,}; tell less, to fewer layers (depth), or give an mlp_ratio, and do without equality"
+        )
+    return ratio
