@@ -112,7 +112,10 @@ def experiments_of(value: str) -> list[str]:
     return [content["experiment"] for content in contents if "experiment" in content][-1:]
 
 
-@pytest.mark.parametrize(("name", "left_out"), [("mechanisms", ""), ("mask_ratio", "denoising"), ("learning_rate", "denoising")])
+@pytest.mark.parametrize(
+    ("name", "left_out"),
+    [("mechanisms", ""), ("screen", ""), ("mask_ratio", "denoising"), ("learning_rate", "denoising")],
+)
 def test_every_variant_is_swept(name, left_out):
     files = read_sweep(FOLDER.parent / "sweeps" / f"{name}.yaml").parameters["config"]["values"]
     assert files == [f"experiments/{variant}.yaml" for variant in NAMES if not left_out or left_out not in variant]
@@ -123,7 +126,7 @@ def told() -> list[str]:
     return [name for name in NAMES if name.startswith("cnn_") and name not in ("cnn_plain", "cnn_denoising")]
 
 
-@pytest.mark.parametrize("name", ["mechanisms", "controls", "mask_ratio", "learning_rate"])
+@pytest.mark.parametrize("name", ["mechanisms", "screen", "controls", "mask_ratio", "learning_rate"])
 def test_the_family_is_all_told_mechanisms(name):
     assert family_of(read_sweep(FOLDER.parent / "sweeps" / f"{name}.yaml").content) == told()
 
