@@ -217,7 +217,7 @@ class WandbRecord:
         waiting.start()
         waiting.join(END_SECONDS)
         if waiting.is_alive():
-            self._say(f"W&B does not take the rest of this run; to send it later: wandb sync {Path(run.dir).parent}")
+            self._say(f"W&B does not take the rest of this run; to send it: wandb sync --include-online {Path(run.dir).parent}")
 
     def _attempt(self, action: Callable[..., Any], *arguments: Any) -> None:
         try:

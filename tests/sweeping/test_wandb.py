@@ -149,7 +149,7 @@ def test_a_server_that_fails_half_way_harms_no_training_and_a_later_sync_complet
     assert summary["status"] == "finished"
     (record,) = run.glob("wandb/run-*/*.wandb")
     with serve() as server:
-        wandb(server, tmp_path, "sync", str(record.parent))
+        wandb(server, tmp_path, "sync", "--include-online", str(record.parent))
         assert f'"test/masked_mse":{summary["test/masked_mse"]}'.encode() in sent(server)
 
 
