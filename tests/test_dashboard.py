@@ -168,7 +168,7 @@ def test_a_report_has_the_comparisons_text_and_tables(tmp_path, capsys):
     assert made["displayName"] == "semconv: 5 variants, 25 runs"
     blocks = made["spec"]["blocks"]
     written = json.dumps(blocks)
-    assert "beneficial for reconstruction: told" in written
+    assert "beneficial for reconstruction under zero fill: told" in written
     tables = [block["content"] for block in blocks if block["type"] == "markdown-block"]
     assert any("| told | 5 | beneficial for reconstruction" in table for table in tables)
     (grid,) = [block for block in blocks if block["type"] == "panel-grid"]
