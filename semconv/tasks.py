@@ -239,10 +239,9 @@ class MaskedReconstruction(lightning.LightningModule):
 
     def _example(self) -> View:
         """A view of one image, masked as in training: what FLOPs are counted on."""
-        pixels = torch.zeros(1, self.geometry.channels, *self.geometry.size)
         count = self.masker.count(self.num_cells)
         mask = self.masker(torch.zeros(1, dtype=torch.int64), self.geometry.grid, count)
-        return View(pixels, mask, count, external=torch.zeros(1, 1, *self.geometry.size))
+        return self.geometry.blank()._replace(mask=mask, num_masked=count)
 
     def _error_under_hide(self, error: Tensor, batch: Batch, view: View, mask: Tensor) -> Tensor:
         """`b`: what the error is where nothing of the chosen cells is seen, so that all corruptions have a measure in common."""

@@ -108,11 +108,9 @@ class TimmEncoder(Encoder):
 
         told, (height, width) = self.model.told, geometry.size
         hooks = [module.register_forward_hook(partial(note, path)) for path, module in told.items()]
-        pixels, external = (torch.zeros(1, channels, height, width) for channels in (geometry.channels, 1))
-        view = View(pixels, torch.zeros(1, *geometry.grid, dtype=torch.bool), 0, external=external)
         try:
             with torch.no_grad():
-                shape = self.eval()(view).features.shape
+                shape = self.eval()(geometry.blank()).features.shape
         except RuntimeError as error:
             raise ValueError(f"images of {height} x {width} pixels are too small for {name}: {error}") from error
         self.train()

@@ -45,6 +45,11 @@ class Geometry:
         """Rows and columns of mask cells."""
         return self.size[0] // self.cell, self.size[1] // self.cell
 
+    def blank(self, batch: int = 1, device: torch.device | None = None) -> View:
+        """A view of zeros of which nothing is masked, with all that an indicator may ask for: what a network is measured on."""
+        pixels, external = (torch.zeros(batch, channels, *self.size, device=device) for channels in (self.channels, 1))
+        return View(pixels, torch.zeros(batch, *self.grid, dtype=torch.bool, device=device), 0, external=external)
+
 
 class Encoding(NamedTuple):
     """What an encoder says of a view."""

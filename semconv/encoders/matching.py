@@ -51,7 +51,7 @@ def match_cost(
 
 def training_flops(encoder: nn.Module, geometry: Geometry) -> int:
     """Operations of one training step on one image; see `count_training_flops`."""
-    return count_training_flops(encoder, _view(geometry, 1, torch.get_default_device()))
+    return count_training_flops(encoder, geometry.blank())
 
 
 def _solve(relative: Callable[[float], float], low: float, steps: int = 24) -> float:
@@ -68,7 +68,7 @@ def _solve(relative: Callable[[float], float], low: float, steps: int = 24) -> f
 def _time_ratio(plain: nn.Module, told: nn.Module, geometry: Geometry) -> float:
     """Median step time of one network over another's, measured alternately after two rounds of warm-up."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    view = _view(geometry, BATCH, device)
+    view = geometry.blank(BATCH, device)
     plain.to(device), told.to(device)
     times: list[float] = []
     for number in range(ROUNDS + 2):
@@ -88,12 +88,6 @@ def _step(encoder: nn.Module, view: View) -> None:
     encoding: Any = encoder(view)
     encoding.features.square().mean().backward()
     encoder.zero_grad()
-
-
-def _view(geometry: Geometry, batch: int, device: torch.device) -> View:
-    mask = torch.zeros(batch, *geometry.grid, dtype=torch.bool, device=device)
-    pixels, external = (torch.zeros(batch, channels, *geometry.size, device=device) for channels in (geometry.channels, 1))
-    return View(pixels, mask, 0, external=external)
 
 
 def _now(tensor: Tensor) -> float:
