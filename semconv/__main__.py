@@ -28,6 +28,7 @@ def main() -> None:
     command, *arguments = sys.argv[1:] or ["--help"]
     try:
         dispatch(command, arguments)
+        sys.stdout.flush()
     except BrokenPipeError:
         if command in TRAINING:
             raise

@@ -41,7 +41,8 @@ def _work(sweep: Sweep, folder: Path, given: argparse.Namespace) -> int:
     console = Console(highlight=False)
     with Display(console, len(sweep.grid) or sweep.run_cap) as display:
         code = Runner(ledger, display, given.jobs, given.count, given.failures).work()
-    left = "" if ledger.is_over() else f"; not all trials are finished: semconv sweep {given.file} --resume goes on"
+    place = f" --output {folder}" if given.output else ""
+    left = "" if ledger.is_over() else f"; not all trials are finished: semconv sweep {given.file}{place} --resume goes on"
     print(f"semconv compare {folder} compares the runs{left}")
     return code
 

@@ -78,13 +78,11 @@ def described(parameters: Mapping[str, Any]) -> str:
 
 def progress(trial: Trial) -> str:
     """How far a run is: its last step, and the newest value of the sweep's metric or of the loss."""
-    run = trial.run
-    rows = list(run.rows()) if run is not None else []
-    if not rows:
+    newest = trial.history.look().newest
+    if not newest:
         return "starts"
-    shown = [key for key in (trial.sweep.metric, "train/loss") if key]
-    found = next(((key, row[key]) for key in shown for row in reversed(rows) if isinstance(row.get(key), int | float)), None)
-    return f"step {rows[-1].get('step')}" + (f", {found[0]} {found[1]:.4f}" if found else "")
+    shown = [key for key in (trial.sweep.metric, "train/loss") if key and isinstance(newest.get(key), int | float)]
+    return f"step {newest.get('step')}" + (f", {shown[0]} {newest[shown[0]]:.4f}" if shown else "")
 
 
 def _bare(files: Any) -> str:

@@ -9,7 +9,7 @@ from semconv.sweeping.display import Display
 from semconv.sweeping.file import Sweep
 from semconv.sweeping.hyperband import to_stop
 from semconv.sweeping.ledger import Ledger
-from semconv.sweeping.trials import Trial, find_run, metric_history
+from semconv.sweeping.trials import History, Trial
 
 POLL_SECONDS = 0.2
 BAND_SECONDS = 2.0  # between looks at all trials' metrics
@@ -34,6 +34,7 @@ class Runner:
         self.num_begun = self.num_failed = 0
         self.received: int | None = None  # a signal
         self._looked = 0.0
+        self._histories: dict[int, History] = {}
 
     @property
     def sweep(self) -> Sweep:
@@ -102,8 +103,10 @@ class Runner:
         if given is None or metric is None or time.monotonic() < self._looked + BAND_SECONDS:
             return
         self._looked = time.monotonic()
-        runs = {trial.number: self.ledger.run_of(trial) for trial in self.ledger.trials()}
-        histories = {str(number): metric_history(find_run(self.folder, run), metric) for number, run in runs.items()}
+        for known in self.ledger.trials():
+            if known.number not in self._histories:
+                self._histories[known.number] = History(self.folder, self.ledger.run_of(known), metric)
+        histories = {str(number): history.look().values for number, history in self._histories.items()}
         own = {str(trial.claim.number): trial for trial in self.running if trial.stopping is None}
         for name in to_stop(histories, list(own), given, self.sweep.maximise):
             own[name].terminate()

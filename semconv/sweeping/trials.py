@@ -1,5 +1,6 @@
 """One trial: its command, its process, and how it ended."""
 
+import json
 import math
 import os
 import shutil
@@ -38,6 +39,7 @@ class Trial:
         self.claim, self.sweep, self.folder = claim, sweep, folder
         self.log = folder / "trials" / f"{claim.number:03d}.log"
         self.begun = time.monotonic()
+        self.history = History(folder, claim.run, sweep.metric)
         self.stopping: float | None = None  # when it was told to end
         self._process: BaseProcess | subprocess.Popen[bytes] | None = None
 
@@ -142,10 +144,48 @@ def find_run(folder: Path, run_id: str) -> RunFolder | None:
     return next((RunFolder(path) for path in folder.glob(f"*/{run_id}") if path.is_dir()), None)
 
 
-def metric_history(run: RunFolder | None, metric: str) -> list[float]:
-    """The values that a run has logged of a metric, in their order."""
-    rows: Any = run.rows() if run is not None else ()
-    return [float(row[metric]) for row in rows if isinstance(row.get(metric), int | float)]
+class History:
+    """What a run has logged, each row read once, however often one looks.
+
+    Args:
+        folder: of the sweep.
+        run_id: the run's; it may not have begun yet.
+        metric: whose values are kept.
+
+    Attributes:
+        values: of the metric, in their order.
+        newest: the last value of every key.
+    """
+
+    def __init__(self, folder: Path, run_id: str, metric: str | None) -> None:
+        self._folder, self._run_id, self._metric = folder, run_id, metric
+        self._forget(None)
+
+    def look(self) -> "History":
+        """Read what is new; all of it, if the run has been begun anew or goes on from an earlier step."""
+        run = find_run(self._folder, self._run_id)
+        path = run.path / "metrics.jsonl" if run is not None else None
+        if path is None or not path.exists():
+            self._forget(None)
+            return self
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_ino != self._file or status.st_size < self._read:
+                self._forget(status.st_ino)
+            file.seek(self._read)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]  # the last row may be half written
+        self._read += len(whole)
+        for row in map(json.loads, whole.splitlines()):
+            self.newest.update(row)
+            if isinstance(value := row.get(self._metric), int | float):
+                self.values.append(float(value))
+        return self
+
+    def _forget(self, file: int | None) -> None:
+        self._file, self._read = file, 0
+        self.values: list[float] = []
+        self.newest: dict[str, Any] = {}
 
 
 def own_command(words: list[str]) -> list[str]:

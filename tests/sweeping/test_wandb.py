@@ -121,9 +121,9 @@ def test_an_agents_trials_of_semconv_arrive_with_their_configuration_and_results
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("manner", ["slow", "broken"])
+@pytest.mark.parametrize("manner", ["slow", "broken", "gone"])
 def test_a_server_that_fails_half_way_harms_no_training_and_a_later_sync_completes(manner, controller, tmp_path):
-    """The server takes the run, and then is slow, or fails until the run is over."""
+    """The server takes the run, and then is slow, fails, or is there no more, until the run is over."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     words = [f"--{name}={spec['value']}" for name, spec in TINY.items() if name != "data.num_images"]
     command = [sys.executable, "-m", "semconv", "run", "-c", "experiments/base.yaml", "-c", "experiments/cnn_channels.yaml", *words]
@@ -141,7 +141,11 @@ def test_a_server_that_fails_half_way_harms_no_training_and_a_later_sync_complet
         while not any(path.endswith("file_stream") for path, _ in server.requests):
             assert time.monotonic() < limit
             time.sleep(0.05)
-        server.manner = cast(Manner, manner)
+        if manner == "gone":
+            server.shutdown()
+            server.server_close()
+        else:
+            server.manner = cast(Manner, manner)
         said, _ = process.communicate(timeout=250)
     assert process.returncode == 0, said
     (run,) = tmp_path.glob("*/*")
