@@ -3,8 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__all__ = ["SemanticConv2d", "load_exported", "load_mae_checkpoint", "load_run", "semanticize"]
-__version__ = "0.1.0"
+from semconv.version import __version__
+
+__all__ = ["SemanticConv2d", "__version__", "load_exported", "load_mae_checkpoint", "load_run", "semanticize"]
 
 if TYPE_CHECKING:
     from semconv.checkpoints import load_mae_checkpoint

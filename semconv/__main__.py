@@ -43,7 +43,7 @@ def dispatch(command: str, arguments: list[str]) -> None:
         case "-h" | "--help":
             print(overview())
         case "--version":
-            from semconv import __version__
+            from semconv.version import __version__
 
             print(__version__)
         case "compare":

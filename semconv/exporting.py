@@ -16,13 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from semconv import __version__
 from semconv.encoders import Encoder, Geometry, MAEViT, Size, TimmEncoder
 from semconv.evaluation.features import everything, pool
 from semconv.runs import TRUSTED, Run, check_classes, load_run
 from semconv.tasks import MaskedReconstruction
 from semconv.tracking.files import write_text, write_whole
 from semconv.twins import Twin, make_twin
+from semconv.version import __version__
 
 MARK = "export.json"
 WEIGHTS = "model.safetensors"

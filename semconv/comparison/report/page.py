@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from semconv import __version__
 from semconv.comparison.grouping import setting
 from semconv.comparison.report.sections import Section, at, make
 from semconv.comparison.result import Comparison
 from semconv.comparison.tables import Sheet, is_number
 from semconv.comparison.verdicts import Word
+from semconv.version import __version__
 
 SIGNS: dict[Word, str] = {"beneficial": "✓", "equivalent": "≈", "inconclusive": "?"}
 NAMED = 6  # variants of one verdict, at the head of the page
