@@ -79,7 +79,7 @@ def dispatch(command: str, arguments: list[str]) -> None:
 
             train([command, *arguments])
         case _:
-            from semconv.arguments import nearest
+            from semconv.configuration import nearest
             from semconv.console import fail
 
             found = nearest(command, [*TRAINING, *LOOKING])

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from semconv.configuration import bare, get, keys
 from semconv.tracking.secrets import refuse_secret_interpolation
 
 # what follows what, and how base.yaml says so; a value that disagrees is refused
@@ -101,12 +101,6 @@ def follower_problem(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def nearest(name: str, names: list[str]) -> str | None:
-    """The most similar of some names, if one is similar at all."""
-    found = get_close_matches(name, names, n=1, cutoff=0.6)
-    return found[0] if found else None
-
-
 def unknown_part(message: str) -> str | None:
     """What a parser's complaint says it does not know."""
     found = re.search(r"unrecognized arguments: --(\S+?)(?:[= ]|$)|[Oo]ption '([^']+)'|[Kk]ey '([^']+)' is not expected", message)
@@ -119,35 +113,13 @@ def without(arguments: list[str], part: str) -> tuple[list[str], str | None]:
     whole = None
     for option in read(arguments):
         if option.is_config and (content := _content(option)) is not None:
-            whole = next((key for key in flatten(content) if _sets(key, part)), whole)
+            whole = next((key for key in keys(content) if _sets(key, part)), whole)
             kept += ["-c", yaml.safe_dump(_pruned(content, part.partition(".")[0]))]
         elif not option.is_config and _sets(option.key, part):
             whole = option.key
         else:
             kept += option.words
     return kept, whole
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Every key of a configuration, dotted, without init_args and class_path; those of parts too."""
-    for name, value in config.items():
-        key = bare(f"{prefix}{name}")
-        yield key
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{key}.")
-
-
-def get(config: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key; None where there is none."""
-    value: Any = config
-    for name in key.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
-
-
-def bare(key: str) -> str:
-    """A dotted key without init_args and class_path."""
-    return ".".join(part for part in key.split(".") if part not in ("init_args", "class_path"))
 
 
 def _each_file(option: Option) -> list[Option]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from semconv.arguments import flatten, nearest, unknown_part, without
+from semconv.arguments import unknown_part, without
+from semconv.configuration import keys, nearest
 from semconv.console import fail
 
 
@@ -71,7 +72,7 @@ def correct(message: str, arguments: list[str], print_config: Callable[[list[str
     rest, key = without(arguments[1:], part)
     config = yaml.safe_load(print_config([arguments[0], *rest])) or {}
     message = f"there is no option {key}" if key else message
-    return _did_you_mean(message, key or part, list(flatten(config)))
+    return _did_you_mean(message, key or part, list(keys(config)))
 
 
 def _did_you_mean(message: str, name: str, names: list[str]) -> str:

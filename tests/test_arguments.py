@@ -5,8 +5,9 @@ import time
 import pytest
 import yaml
 
-from semconv.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, get, prepare
+from semconv.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, prepare
 from semconv.cli import main
+from semconv.configuration import get
 from semconv.listing import KINDS, list_classes, list_variants
 from tests.experiments import FOLDER, NAMES, arguments
 

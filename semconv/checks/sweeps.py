@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from semconv.arguments import bare
-from semconv.comparison.runs import flatten
+from semconv.configuration import bare, flatten
 from semconv.console import fail
 from semconv.sweeping.distributions import grid_values
 from semconv.sweeping.file import Sweep, read_sweep

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from semconv.arguments import nearest
+from semconv.configuration import nearest
 from semconv.console import fail
 
 if TYPE_CHECKING:

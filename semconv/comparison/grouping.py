@@ -5,8 +5,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from semconv.comparison.runs import Run, flatten, leave_out
+from semconv.comparison.runs import Run, leave_out
 from semconv.comparison.verdicts import TWINS
+from semconv.configuration import flatten
 from semconv.console import fail
 
 Kind = Literal["baseline", "candidate", "control", "reference", "oracle"]

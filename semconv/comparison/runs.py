@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from semconv.configuration import flatten
 from semconv.console import fail
 
 Summary = dict[str, Any]
@@ -70,19 +71,6 @@ def find_runs(places: Sequence[str]) -> Found:
     return Found(own, list(dict.fromkeys(factors)), list(dict.fromkeys(family)))
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key as on the command line: a class stands at its own key, its arguments below it. None is left out."""
-    if isinstance(config, Mapping):
-        if "class_path" in config:
-            below = flatten(config.get("init_args") or {}, prefix)
-            return {prefix: str(config["class_path"]).rpartition(".")[2], **below}
-        parts = (flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in config.items())
-        return {key: value for part in parts for key, value in part.items()}
-    if isinstance(config, list | tuple) and any(isinstance(value, Mapping) for value in config):
-        return {prefix: "+".join(_written(value) for value in config)}
-    return {} if config is None else {prefix: config if isinstance(config, str | int | float | bool) else json.dumps(config)}
-
-
 def leave_out(folder: str, reason: str) -> None:
     """Say that a run does not count, and why."""
     print(f"left out: {folder}: {reason}", file=sys.stderr)
@@ -114,12 +102,6 @@ def _described(sweep: Mapping[str, Any], key: str) -> list[str]:
 
 def _varies(spec: Mapping[str, Any]) -> bool:
     return len(spec["values"]) > 1 if "values" in spec else "value" not in spec
-
-
-def _written(value: Any) -> str:
-    flat = flatten(value)
-    name = flat.pop("", "")
-    return f"{name}({', '.join(f'{key}={inner}' for key, inner in flat.items())})" if flat else str(name)
 
 
 def _folders(place: str) -> Iterator[Path]:

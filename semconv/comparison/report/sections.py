@@ -9,10 +9,10 @@ from semconv.comparison.grouping import Level, Variant, controls_of, differences
 from semconv.comparison.report import plots, strips
 from semconv.comparison.report.sources import Curve, Spread, curve, environments, is_local, keys_below, spread
 from semconv.comparison.result import COSTS, Comparison, plain_at
-from semconv.comparison.runs import flatten
 from semconv.comparison.statistics import Paired
 from semconv.comparison.tables import Sheet, details, interactions, pareto, results, verdicts
 from semconv.comparison.verdicts import PLAIN, WIDE, Endpoint
+from semconv.configuration import flatten
 
 CURVES = ("val/masked_mse", "train/loss")
 SETTLING = 0.15  # of a training, in which curves may be far above where they end
