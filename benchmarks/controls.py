@@ -64,7 +64,7 @@ def train(words: list[str]) -> None:
     """One run, on one thread."""
     import torch
 
-    from semconv.cli import main
+    from semconv.commands.train import main
 
     torch.set_num_threads(1)
     main(words)

@@ -75,7 +75,7 @@ def dispatch(command: str, arguments: list[str]) -> None:
 
             sweep(arguments)
         case _ if command in TRAINING:
-            from semconv.cli import main as train
+            from semconv.commands.train import main as train
 
             train([command, *arguments])
         case _:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from semconv.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, prepare
-from semconv.cli import main
+from semconv.commands.train import main
 from semconv.configuration import get
 from semconv.listing import KINDS, list_classes, list_variants
 from tests.experiments import FOLDER, NAMES, arguments

@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
-from semconv.cli import build, main
+from semconv.commands.train import build, main
 from semconv.tracking.identity import identity
 from tests.experiments import FOLDER, arguments, built, every_experiment
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.controls import CONTROLS, TOLD, arguments
-from semconv.cli import build
+from semconv.commands.train import build
 from semconv.comparison.grouping import differences
 from semconv.configuration import flatten
 from semconv.tracking.facts import variant_name

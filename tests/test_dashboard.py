@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from semconv import dashboard
-from semconv.cli import main as train
+from semconv.commands.train import main as train
 from semconv.comparison.report import strips
 from semconv.dashboard import main
 from semconv.tracking.folder import RunFolder

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from semconv import load_run
-from semconv.cli import main
+from semconv.commands.train import main
 from semconv.runs import check_classes
 from semconv.saving import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.folder import is_whole, newest_checkpoint

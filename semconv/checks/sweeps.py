@@ -74,7 +74,7 @@ def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
 
 def _check_point(sweep: Sweep, point: dict[str, Any], arguments: list[str]) -> None:
     # torch takes seconds, which a mistake in the file need not wait for
-    from semconv.cli import Refused, parse, print_config, quieten
+    from semconv.commands.train import Refused, parse, print_config, quieten
     from semconv.complaints import correct
 
     quieten()

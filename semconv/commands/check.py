@@ -134,7 +134,7 @@ def _build(arguments: list[str], debug: bool) -> "MaskedReconstruction":
     Raises:
         SystemExit: it is none of masked reconstruction, or cannot be built.
     """
-    from semconv.cli import build, explaining, quieten
+    from semconv.commands.train import build, explaining, quieten
     from semconv.tasks import MaskedReconstruction
 
     quieten()

@@ -13,7 +13,15 @@ from pathlib import Path
 
 from semconv.sweeping.locks import Lock
 
-IMPORTED = ["semconv.cli", "semconv.data", "semconv.encoders", "semconv.mechanisms", "semconv.decoders", "rich.progress", "wandb"]
+IMPORTED = [
+    "semconv.commands.train",
+    "semconv.data",
+    "semconv.encoders",
+    "semconv.mechanisms",
+    "semconv.decoders",
+    "rich.progress",
+    "wandb",
+]
 
 
 def start(words: Sequence[str], environment: Mapping[str, str], log: Path, lock: Lock) -> BaseProcess:
@@ -41,6 +49,6 @@ def _trial(words: list[str], environment: dict[str, str], folder: str, log: str,
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = ["semconv", *words]
-    from semconv.cli import main
+    from semconv.commands.train import main
 
     main(words)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from semconv.checks.leakage import find_leak
-from semconv.cli import build
+from semconv.commands.train import build
 from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import CamouflageFill, Hide, ZeroFill
 from semconv.decoders import ConvDecoder, TransformerDecoder

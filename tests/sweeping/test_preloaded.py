@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from semconv.cli import main
+from semconv.commands.train import main
 from semconv.saving import read_checkpoint
 from tests.experiments import FOLDER
 
@@ -92,7 +92,7 @@ def test_a_trial_costs_a_fifth_of_what_a_process_of_its_own_does(tmp_path):
     path = write_sweep(tmp_path, parameters={"no.such_option": {"values": list(range(12))}})
     many = seconds("-m", "semconv", "sweep", str(path), "--output", str(tmp_path / "many"), "--failures", "99")
     one = seconds("-m", "semconv", "sweep", str(path), "--output", str(tmp_path / "one"), "--count", "1")
-    own = seconds("-c", "import semconv.cli")
+    own = seconds("-c", "import semconv.commands.train")
     print(f"12 trials {many:.1f} s, one {one:.1f} s, imports alone {own:.1f} s")
     assert (many - one) / 11 < own / 5
 
