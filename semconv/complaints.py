@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from semconv.arguments import unknown_part, without
+from semconv.commands.arguments import unknown_part, without
 from semconv.configuration import keys, nearest
 from semconv.console import fail
 

@@ -5,7 +5,7 @@ import time
 import pytest
 import yaml
 
-from semconv.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, prepare
+from semconv.commands.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, prepare
 from semconv.commands.train import main
 from semconv.configuration import get
 from semconv.listing import KINDS, list_classes, list_variants

@@ -20,8 +20,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from semconv.announcement import Announcement
-from semconv.arguments import follower_problem, prepare, read
 from semconv.callbacks import Cost, Dynamics, ErrorTable, Panels, Record
+from semconv.commands.arguments import follower_problem, prepare, read
 from semconv.complaints import causes, correct, in_one_line
 from semconv.console import fail
 from semconv.evaluation.examination import Examination, Level
