@@ -51,7 +51,7 @@ def dispatch(command: str, arguments: list[str]) -> None:
 
             compare(arguments)
         case "workspace":
-            from semconv.dashboard import main as dashboard
+            from semconv.commands.workspace import main as dashboard
 
             dashboard(arguments)
         case "list":

@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from semconv import dashboard
+from semconv.commands import workspace as dashboard
 from semconv.commands.train import main as train
+from semconv.commands.workspace import main
 from semconv.comparison.report import strips
-from semconv.dashboard import main
 from semconv.tracking.folder import RunFolder
 from tests.comparison.test_command import write_family
 from tests.experiments import arguments
