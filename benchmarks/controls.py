@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from semconv.comparison import main as compare
+from semconv.commands.compare import main as compare
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 TOLD = {"layout": "Coordinates", "stationary": "Coordinates", "dark": "Mask"}

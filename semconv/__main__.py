@@ -47,7 +47,7 @@ def dispatch(command: str, arguments: list[str]) -> None:
 
             print(__version__)
         case "compare":
-            from semconv.comparison import main as compare
+            from semconv.commands.compare import main as compare
 
             compare(arguments)
         case "workspace":

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from semconv.comparison.command import add_options, comparison_of, notes_on
+from semconv.commands.compare import add_options, comparison_of, notes_on
 from semconv.console import fail
 from semconv.tracking.account import has_account, server
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import wandb
 
-from semconv.comparison import main
+from semconv.commands.compare import main
 from semconv.comparison.runs import find_runs
 from semconv.tracking.identity import TRAINER_KEYS, identity
 
