@@ -71,7 +71,7 @@ def dispatch(command: str, arguments: list[str]) -> None:
 
             predict(arguments)
         case "sweep":
-            from semconv.sweeping.command import main as sweep
+            from semconv.commands.sweep import main as sweep
 
             sweep(arguments)
         case _ if command in TRAINING:
