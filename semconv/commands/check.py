@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
         case "visibility":
             visibility(others)
         case "sweeps":
-            from semconv.checks.sweeps import main as sweeps
+            from semconv.commands.check_sweeps import main as sweeps
 
             sweeps(others)
         case _:

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from semconv.checks.sweeps import main, points
+from semconv.commands.check_sweeps import main, points
 from semconv.comparison.runs import factors_of, family_of
 from semconv.comparison.verdicts import TWINS
 from semconv.sweeping.file import KEYS, Sweep, read_sweep, sweep_problem
