@@ -55,7 +55,7 @@ def dispatch(command: str, arguments: list[str]) -> None:
 
             dashboard(arguments)
         case "list":
-            from semconv.listing import main as show
+            from semconv.commands.list import main as show
 
             show(arguments)
         case "check":

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from semconv.commands.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, prepare
+from semconv.commands.list import KINDS, list_classes, list_variants
 from semconv.commands.train import main
 from semconv.configuration import get
-from semconv.listing import KINDS, list_classes, list_variants
 from tests.experiments import FOLDER, NAMES, arguments
 
 

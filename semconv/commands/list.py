@@ -9,7 +9,7 @@ import yaml
 
 from semconv.console import fail
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 # what is listed, by the class that its members extend
 KINDS = {
     "mechanisms": "Mechanism",
