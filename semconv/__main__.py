@@ -79,8 +79,8 @@ def dispatch(command: str, arguments: list[str]) -> None:
 
             train([command, *arguments])
         case _:
+            from semconv.commands.errors import fail
             from semconv.configuration import nearest
-            from semconv.console import fail
 
             found = nearest(command, [*TRAINING, *LOOKING])
             fail(f"there is no command {command}: " + (f"did you mean {found}?" if found else "semconv --help lists them"))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.table import Table
 
+from semconv.commands.errors import fail
 from semconv.configuration import nearest
-from semconv.console import fail
 
 if TYPE_CHECKING:
     from semconv.checks.leakage import Case
@@ -91,7 +91,7 @@ def visibility(arguments: list[str]) -> None:
         fail(f"--images is {given.images}: give 1 or more")
     task = _build(others, debug)
     from semconv.checks.visibility import as_data, draw_masks, visibility
-    from semconv.complaints import in_one_line
+    from semconv.commands.errors import in_one_line
 
     console = Console(width=None if sys.stdout.isatty() else 150)
     with console.status("measuring"):

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from semconv.commands.errors import fail
 from semconv.configuration import bare, flatten
-from semconv.console import fail
 from semconv.sweeping.distributions import grid_values
 from semconv.sweeping.file import Sweep, read_sweep
 from semconv.sweeping.macros import expand
@@ -74,8 +74,8 @@ def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
 
 def _check_point(sweep: Sweep, point: dict[str, Any], arguments: list[str]) -> None:
     # torch takes seconds, which a mistake in the file need not wait for
+    from semconv.commands.errors import correct
     from semconv.commands.train import Refused, parse, print_config, quieten
-    from semconv.complaints import correct
 
     quieten()
     try:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from semconv.commands.errors import fail
 from semconv.comparison.runs import find_runs
-from semconv.console import fail
 from semconv.tracking.files import write_text
 
 if TYPE_CHECKING:

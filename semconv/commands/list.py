@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from semconv.console import fail
+from semconv.commands.errors import fail
 
 PACKAGE = Path(__file__).parents[1]
 # what is listed, by the class that its members extend

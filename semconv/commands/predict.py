@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from semconv.complaints import in_one_line
-from semconv.console import fail
+from semconv.commands.errors import fail, in_one_line
 
 DESCRIPTION = """Masks the images of a folder and lets a run's network predict them: one PNG each, seen | predicted | pasted |
 original, and a contact sheet. Images are resized until they just cover the run's size, and the centre is cut out."""

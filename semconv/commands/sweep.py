@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from semconv.console import fail
+from semconv.commands.errors import fail
 from semconv.sweeping.file import Sweep, read_sweep
 
 DESCRIPTION = """Run a W&B sweep file without W&B's server: grid, random and bayes, hyperband, several trials at a time. What was

@@ -22,8 +22,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from semconv.announcement import Announcement
 from semconv.callbacks import Cost, Dynamics, ErrorTable, Panels, Record
 from semconv.commands.arguments import follower_problem, prepare, read
-from semconv.complaints import causes, correct, in_one_line
-from semconv.console import fail
+from semconv.commands.errors import causes, correct, fail, in_one_line
 from semconv.evaluation.examination import Examination, Level
 from semconv.interruption import Interruption, Terminated, listen
 from semconv.progress import RunProgress

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from semconv.commands.compare import add_options, comparison_of, notes_on
-from semconv.console import fail
+from semconv.commands.errors import fail
 from semconv.tracking.account import has_account, server
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from semconv.commands.errors import fail
 from semconv.comparison.runs import Run, leave_out
 from semconv.comparison.verdicts import TWINS
 from semconv.configuration import flatten
-from semconv.console import fail
 
 Kind = Literal["baseline", "candidate", "control", "reference", "oracle"]
 Level = tuple[tuple[str, Any], ...]  # factors with their values

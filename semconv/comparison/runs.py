@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from semconv.commands.errors import fail
 from semconv.configuration import flatten
-from semconv.console import fail
 
 Summary = dict[str, Any]
 REQUIRED = ("experiment", "seed", "protocol", "variant", "trainer/global_step", "test/masked_mse")

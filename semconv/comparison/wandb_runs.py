@@ -4,8 +4,8 @@ from typing import Any
 
 import yaml
 
+from semconv.commands.errors import fail
 from semconv.comparison.runs import Found, Run, factors_of, family_of
-from semconv.console import fail
 from semconv.tracking.identity import identity
 
 STATUS = {"running": "running", "finished": "finished", "failed": "failed", "crashed": "failed", "killed": "terminated"}

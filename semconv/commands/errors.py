@@ -1,17 +1,26 @@
-"""What is said of errors."""
+"""Errors of the user: one line on the terminal and exit code 2."""
 
 import importlib
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
 
 from semconv.commands.arguments import unknown_part, without
 from semconv.configuration import keys, nearest
-from semconv.console import fail
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and exit with code 2."""
+    print("semconv: error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
 
 
 @contextmanager
@@ -51,7 +60,7 @@ def own_message(error: BaseException) -> str | None:
         text = text.strip().splitlines()[-1].partition(": ")[2]
     else:
         frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    own = isinstance(error, ValueError) and frames and Path(frames[-1]).is_relative_to(Path(__file__).parent)
+    own = isinstance(error, ValueError) and frames and Path(frames[-1]).is_relative_to(PACKAGE)
     return text if own else None
 
 
