@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from semconv.commands.errors import fail
+from semconv.commands.errors import in_one_line
 from semconv.comparison.runs import find_runs
 from semconv.tracking.files import write_text
 
@@ -23,6 +23,11 @@ beneficial if it beats, on the same seeds, plain, each of its dead twins and pla
 def main(arguments: list[str]) -> None:
     """Compare runs, print tables, and write them where --output says."""
     given = _parser().parse_args(arguments)
+    with in_one_line():
+        _compare(given)
+
+
+def _compare(given: argparse.Namespace) -> None:
     # scipy takes a second, which --help need not wait for
     from semconv.comparison.result import as_data
     from semconv.comparison.tables import sheets, to_csv, to_markdown, to_rich
@@ -50,24 +55,28 @@ def main(arguments: list[str]) -> None:
 
 
 def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison":
-    """Compare the runs of some places by what `add_options` has parsed; exits where they cannot be compared."""
+    """Compare the runs of some places by what `add_options` has parsed.
+
+    Raises:
+        ValueError: they cannot be compared.
+    """
     from semconv.comparison.grouping import group
     from semconv.comparison.result import compare
     from semconv.comparison.verdicts import CO_PRIMARY, endpoint
 
     found = find_runs(runs)
     if not found.runs:
-        fail("no tested run in the given folders: semconv run leaves one in runs/<experiment>/<run>")
+        raise ValueError("no tested run in the given folders: semconv run leaves one in runs/<experiment>/<run>")
     experiments = sorted({run.summary["experiment"] for run in found.runs})
     for name in given.family:
         if name not in experiments:
-            fail(f"--family {name}: there are runs of {', '.join(experiments)}")
+            raise ValueError(f"--family {name}: there are runs of {', '.join(experiments)}")
     if given.baseline not in experiments and given.baseline != "cnn_plain":
-        fail(f"--baseline {given.baseline}: there are runs of {', '.join(experiments)}")
+        raise ValueError(f"--baseline {given.baseline}: there are runs of {', '.join(experiments)}")
     endpoints = [endpoint(key) for key in given.metric] or list(CO_PRIMARY)
     for each in endpoints:
         if given.metric and not any(isinstance(run.summary.get(each.key), int | float) for run in found.runs):
-            fail(f"--metric {each.key}: no run has it; summary.json of a run lists what there is")
+            raise ValueError(f"--metric {each.key}: no run has it; summary.json of a run lists what there is")
     groups = group(found.runs, given.baseline, [*found.factors, *given.factor], given.allow)
     family = given.family or [name for name in found.family if name in experiments]
     return compare(groups, endpoints, given.baseline, family)

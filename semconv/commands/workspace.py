@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from semconv.commands.compare import add_options, comparison_of, notes_on
-from semconv.commands.errors import fail
+from semconv.commands.errors import fail, in_one_line
 from semconv.tracking.account import has_account, server
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def main(arguments: list[str]) -> None:
         fail("no W&B account is configured: run `wandb login`, set WANDB_API_KEY, or give --dry-run")
     made: dict[str, Any] = {"workspace": make_workspace(given.entity, given.project, given.name)}
     if given.report:
-        comparison = comparison_of(given, given.report)
+        with in_one_line():
+            comparison = comparison_of(given, given.report)
         made["report"] = make_report(given.entity, given.project, comparison, notes_on(comparison))
     if given.dry_run:
         specs = {

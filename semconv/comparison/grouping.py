@@ -5,14 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from semconv.commands.errors import fail
-from semconv.comparison.runs import Run, leave_out
+from semconv.comparison.run import Run, leave_out
 from semconv.comparison.verdicts import TWINS
 from semconv.configuration import flatten
 
 Kind = Literal["baseline", "candidate", "control", "reference", "oracle"]
 Level = tuple[tuple[str, Any], ...]  # factors with their values
-FLOORS = "semconv.evaluation.floors."
 # what a reader needs to know of a protocol; all of it is in the runs' config.yaml
 TOLD_PROTOCOL = (
     *("data.source", "data.size", "data.batch_size", "trainer.max_epochs", "trainer.max_steps"),
@@ -65,7 +63,7 @@ def group(runs: Sequence[Run], baseline: str, factors: Sequence[str], allow: Seq
     if refused:
         told = "; ".join(f"{key}: {', '.join(map(_show, values))}" for key, values in refused.items())
         first = next(iter(refused))
-        fail(f"runs cannot be compared, as they differ in {told}: give fewer runs, --factor {first} or --allow {first}")
+        raise ValueError(f"runs cannot be compared, as they differ in {told}: give fewer runs, --factor {first} or --allow {first}")
     classes = {_encoder_class(run) for run in runs if run.summary["experiment"] == baseline}
     collected: dict[tuple, dict[int, Run]] = defaultdict(dict)
     for run in runs:

@@ -2,43 +2,17 @@
 
 import glob
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
-from semconv.commands.errors import fail
-from semconv.configuration import flatten
+from semconv.comparison.declared import factors_of, family_of
+from semconv.comparison.run import Found, Run, Summary, leave_out
+from semconv.comparison.wandb_runs import fetch
 
-Summary = dict[str, Any]
 REQUIRED = ("experiment", "seed", "protocol", "variant", "trainer/global_step", "test/masked_mse")
-# parameters of a sweep that say which run it is, not under what protocol
-NO_FACTORS = ("config", "c", "seed_everything", "experiment")
-
-
-class Run(NamedTuple):
-    """A finished run."""
-
-    folder: str
-    summary: Summary
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        return flatten(self.summary["protocol"])
-
-    @property
-    def id(self) -> str:
-        return self.folder.rstrip("/").rpartition("/")[2]
-
-
-class Found(NamedTuple):
-    """Runs, and the factors and the family that their sweeps declare."""
-
-    runs: list[Run]
-    factors: list[str]
-    family: list[str]
 
 
 def find_runs(places: Sequence[str]) -> Found:
@@ -54,8 +28,6 @@ def find_runs(places: Sequence[str]) -> Found:
     family: list[str] = []
     for place in places:
         if place.startswith("wandb:"):
-            from semconv.comparison.wandb_runs import fetch
-
             found = fetch(place.removeprefix("wandb:"))
             runs += [run for run in found.runs if _is_whole(run)]
             factors += found.factors
@@ -71,44 +43,11 @@ def find_runs(places: Sequence[str]) -> Found:
     return Found(own, list(dict.fromkeys(factors)), list(dict.fromkeys(family)))
 
 
-def leave_out(folder: str, reason: str) -> None:
-    """Say that a run does not count, and why."""
-    print(f"left out: {folder}: {reason}", file=sys.stderr)
-
-
-def factors_of(sweep: Mapping[str, Any]) -> list[str]:
-    """What a sweep in W&B's schema varies: dotted keys without init_args.
-
-    Those of its parameters, and those of the line `factors:` of its description, for what its configuration files vary.
-    """
-    parameters = sweep.get("parameters") or {}
-    varied = [key for key, spec in parameters.items() if isinstance(spec, Mapping) and _varies(spec)]
-    keys = [".".join(part for part in key.split(".") if part not in ("init_args", "class_path")) for key in varied]
-    return [key for key in keys if key.lstrip("-") not in NO_FACTORS] + _described(sweep, "factors")
-
-
-def family_of(sweep: Mapping[str, Any]) -> list[str]:
-    """The experiments that a sweep declares to be judged together: the lines `family:` of its description.
-
-    W&B's schema takes no keys of ours; it keeps the description as it is.
-    """
-    return _described(sweep, "family")
-
-
-def _described(sweep: Mapping[str, Any], key: str) -> list[str]:
-    lines = str(sweep.get("description") or "").splitlines()
-    return [word for line in lines if line.startswith(f"{key}:") for word in line.removeprefix(f"{key}:").split()]
-
-
-def _varies(spec: Mapping[str, Any]) -> bool:
-    return len(spec["values"]) > 1 if "values" in spec else "value" not in spec
-
-
 def _folders(place: str) -> Iterator[Path]:
     paths = [Path(match) for match in sorted(glob.glob(place))] if glob.has_magic(place) else [Path(place)]
     folders = [path for path in paths if path.is_dir()]
     if not folders:
-        fail(f"there is no folder {place}: give run folders, or folders that hold some")
+        raise ValueError(f"there is no folder {place}: give run folders, or folders that hold some")
     yield from folders
 
 
@@ -120,7 +59,7 @@ def _sweep(folder: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        fail(f"{path} is not valid YAML: {error}")
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     return content if isinstance(content, dict) else {}
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from semconv.commands.check_sweeps import main, points
-from semconv.comparison.runs import factors_of, family_of
+from semconv.comparison.declared import factors_of, family_of
 from semconv.comparison.verdicts import TWINS
 from semconv.sweeping.file import KEYS, Sweep, read_sweep, sweep_problem
 from tests.experiments import FOLDER, NAMES

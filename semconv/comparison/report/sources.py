@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from semconv.comparison.grouping import Variant
-from semconv.comparison.runs import Run
+from semconv.comparison.run import Run
 from semconv.tracking.folder import RunFolder
 
 POINTS = 60  # of a learning curve, at most
