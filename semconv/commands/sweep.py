@@ -10,6 +10,7 @@ from rich.console import Console
 from semconv.commands.errors import fail
 from semconv.sweeping.file import Sweep, read_sweep
 
+TRAINING = "semconv.commands.train"  # as text: importing it takes seconds, which the processes of trials spend
 DESCRIPTION = """Run a W&B sweep file without W&B's server: grid, random and bayes, hyperband, several trials at a time. What was
 stopped or killed goes on with --resume, finished trials are never run again, and several processes may share a sweep's folder."""
 
@@ -40,7 +41,7 @@ def _work(sweep: Sweep, folder: Path, given: argparse.Namespace) -> int:
         ledger.retry_failed()
     console = Console(highlight=False)
     with Display(console, len(sweep.grid) or sweep.run_cap) as display:
-        code = Runner(ledger, display, given.jobs, given.count, given.failures).work()
+        code = Runner(ledger, display, given.jobs, given.count, given.failures, TRAINING).work()
     place = f" --output {folder}" if given.output else ""
     left = "" if ledger.is_over() else f"; not all trials are finished: semconv sweep {given.file}{place} --resume goes on"
     print(f"semconv compare {folder} compares the runs{left}")
