@@ -11,7 +11,7 @@ from torch import Tensor
 
 from semconv.decoders import TransformerDecoder
 from semconv.encoders.vit import SIZES, MAEViT, position_embedding
-from semconv.weights import read_tensors
+from semconv.encoders.weights import read_tensors
 
 CLASSIFIER = ("head.", "fc_norm.")
 DECODER = ("decoder_", "mask_token")

@@ -13,9 +13,9 @@ from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import View
 from semconv.encoders.cnn import Depth, init_convolutional
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
+from semconv.encoders.weights import read_tensors
 from semconv.indicators import Grid, Indicator
 from semconv.rewriting import semanticize
-from semconv.weights import read_tensors
 
 
 class TimmEncoder(Encoder):
