@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from semconv.checkpoints import load_mae_checkpoint
     from semconv.convolution import SemanticConv2d
     from semconv.exporting import load_exported
-    from semconv.rewriting import semanticize
+    from semconv.rewriting.network import semanticize
     from semconv.runs import load_run
 else:
     _MODULES = {
@@ -19,7 +19,7 @@ else:
         "load_exported": "semconv.exporting",
         "load_mae_checkpoint": "semconv.checkpoints",
         "load_run": "semconv.runs",
-        "semanticize": "semconv.rewriting",
+        "semanticize": "semconv.rewriting.network",
     }
 
     def __getattr__(name: str) -> object:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from semconv.corruption import View
 from semconv.indicators import Coordinates, Indicator, Mask
 from semconv.mechanisms import Mechanism
-from semconv.rewriting import SemanticNetwork, semanticize
+from semconv.rewriting.network import SemanticNetwork, semanticize
 from tests.experiments import stir
 
 # the first spatial convolution of the stem and of each stage, read off timm's definitions

@@ -7,7 +7,7 @@ import torch
 from semconv.corruption import View
 from semconv.indicators import Mask
 from semconv.mechanisms import Sparse
-from semconv.rewriting import SemanticNetwork, semanticize
+from semconv.rewriting.network import SemanticNetwork, semanticize
 from semconv.twins import Constant
 from tests.cnns import call, draw, every_model, own, plain
 

@@ -15,7 +15,7 @@ from semconv.encoders.cnn import Depth, init_convolutional
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
 from semconv.encoders.weights import read_tensors
 from semconv.indicators import Grid, Indicator
-from semconv.rewriting import semanticize
+from semconv.rewriting.network import semanticize
 
 
 class TimmEncoder(Encoder):

@@ -9,8 +9,8 @@ from torch import Tensor, fx, nn
 from semconv.convolution import MechanismFactory, SemanticConv2d
 from semconv.indicators import Indicator, Indicators, PaddingMode, Signals
 from semconv.mechanisms.sparse import Sparse
-from semconv.sparsening import AtVisible, layers_of_place, make_sparse
-from semconv.tracing import Place, Traced, spatial_convolutions, trace
+from semconv.rewriting.sparse_layers import AtVisible, layers_of_place, make_sparse
+from semconv.rewriting.tracing import Place, Traced, spatial_convolutions, trace
 
 
 class SemanticNetwork(nn.Module):

@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 from torch.nn.modules import activation
 
 from semconv.indicators import Grid, Signals
+from semconv.rewriting.tracing import ATTENTION
 from semconv.sparse import average_pool, max_pool
-from semconv.tracing import ATTENTION
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 # layers that look at one site at a time; of what they make at hidden ones nobody takes notice
