@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     given = parser.parse_args(arguments)
     with in_one_line(given.debug):
-        from semconv.exporting import export
+        from semconv.trained.export import export
 
         made = export(given.run, given.output, given.overwrite, given.trust)
         if made.architecture:

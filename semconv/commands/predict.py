@@ -21,9 +21,9 @@ def main(arguments: list[str]) -> None:
 
 
 def _predict(given: argparse.Namespace) -> None:
-    from semconv.prediction import list_images, predict, read_images
-    from semconv.runs import load_run
     from semconv.tasks import MaskedReconstruction
+    from semconv.trained.predict import list_images, predict, read_images
+    from semconv.trained.run import load_run
 
     paths = list_images(given.images)
     _require_place(given.output, given.images, given.overwrite)
@@ -48,7 +48,7 @@ def _predict(given: argparse.Namespace) -> None:
 def _masker(given: argparse.Namespace, task: Any) -> Any:
     """The masker that was asked for; None: the run's own."""
     from semconv import masking
-    from semconv.prediction import GivenMask, read_mask
+    from semconv.trained.predict import GivenMask, read_mask
 
     if given.mask is not None:
         if given.masker is not None or given.ratio is not None:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from semconv.encoders import Encoder, Geometry, MAEViT, Size, TimmEncoder
 from semconv.evaluation.features import everything, pool
-from semconv.runs import TRUSTED, Run, check_classes, load_run
 from semconv.tasks import MaskedReconstruction
 from semconv.tracking.files import write_text, write_whole
+from semconv.trained.run import TRUSTED, Run, check_classes, load_run
 from semconv.twins import Twin, make_twin
 from semconv.version import __version__
 

@@ -19,8 +19,8 @@ from semconv.data.errors import BadImage
 from semconv.data.sources import Moments
 from semconv.masking import Masker
 from semconv.pictures import CAPTION, GAP, contact_sheet, save_picture
-from semconv.runs import Run
 from semconv.tasks import MaskedReconstruction
+from semconv.trained.run import Run
 
 ORDER = {"seen": "seen", "predicted": "reconstruction", "pasted": "pasted", "original": "original"}
 SHEET = 64  # images on the contact sheet at most
