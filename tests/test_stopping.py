@@ -14,7 +14,7 @@ import yaml
 
 from semconv import load_run
 from semconv.commands.train import main
-from semconv.saving import WholeCheckpointIO, read_checkpoint
+from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.folder import is_whole, newest_checkpoint
 from semconv.trained.run import check_classes
 from tests.experiments import FOLDER, arguments

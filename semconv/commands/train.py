@@ -19,14 +19,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from semconv.announcement import Announcement
 from semconv.callbacks import Cost, Dynamics, ErrorTable, Panels, Record
+from semconv.callbacks.announcement import Announcement
+from semconv.callbacks.checkpoints import Checkpoints
+from semconv.callbacks.interruption import Interruption, Terminated, listen
+from semconv.callbacks.progress import RunProgress
 from semconv.commands.arguments import follower_problem, prepare, read
 from semconv.commands.errors import causes, correct, fail, in_one_line
 from semconv.evaluation.examination import Examination, Level
-from semconv.interruption import Interruption, Terminated, listen
-from semconv.progress import RunProgress
-from semconv.saving import Checkpoints, WholeCheckpointIO, read_checkpoint
+from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.facts import derived_facts, variant_name
 from semconv.tracking.folder import RunFolder, newest_checkpoint
 from semconv.tracking.identity import identity

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map_only
 from semconv.corruption import View
 from semconv.data import Batch
 from semconv.encoders import Encoding
+from semconv.processes import all_gather
 from semconv.tracking.files import write_whole
 
 Look = Callable[[Batch], View]  # what is shown of a batch
@@ -45,10 +46,7 @@ class Examined(NamedTuple):
 
     def gathered(self, value: Any) -> list[Any]:
         """The values of all processes."""
-        everyone = [value] * self.world_size
-        if self.world_size > 1:
-            torch.distributed.all_gather_object(everyone, value)
-        return everyone
+        return all_gather(value, self.world_size)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from semconv.saving import read_checkpoint
+from semconv.tracking.checkpoints import read_checkpoint
 from semconv.tracking.folder import RunFolder, newest_checkpoint
 
 # what a configuration may name; everything else could be anybody's code

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from semconv.commands.train import main
-from semconv.saving import read_checkpoint
+from semconv.tracking.checkpoints import read_checkpoint
 from tests.experiments import FOLDER
 
 TINY: dict[str, dict[str, Any]] = {

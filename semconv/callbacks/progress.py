@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from semconv.callbacks import count_images
+from semconv.cost import count_images
 
 
 class RunProgress(ProgressBar):

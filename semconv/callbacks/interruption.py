@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from semconv.saving import Checkpoints
+from semconv.callbacks.checkpoints import Checkpoints
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
