@@ -160,9 +160,9 @@ class MaskedSites(nn.Module):
             return x
         if self.told:
             x = x + (masked_fraction(mask, *x.shape[2:]) * self.mask_token).to(x.dtype)
-        if encoding.standing is None:
+        if encoding.valid is None:
             return x
-        return torch.where(encoding.standing[:, None], x, self.mask_token.to(x.dtype))
+        return torch.where(encoding.valid[:, None], x, self.mask_token.to(x.dtype))
 
 
 def _init_token(module: nn.Module) -> None:

@@ -41,8 +41,8 @@ def test_gathering_takes_visible_sites_and_scattering_puts_them_back():
         found = sorted(tuple(column) for column in gathered[i, :, :, 0].T.tolist())
         assert found == sorted(tuple(column) for column in x[i][:, visible[i, 0]].T.tolist())
     assert torch.equal(sites.scatter(gathered), hide(x, visible))
-    assert sites.standing is not None
-    assert torch.equal(sites.standing[:, None], visible)
+    assert sites.valid is not None
+    assert torch.equal(sites.valid[:, None], visible)
     assert torch.equal(sites.only(x), hide(x, visible))
 
 
@@ -50,7 +50,7 @@ def test_where_nothing_is_masked_a_map_is_left_as_it_is():
     sites, _ = sites_of(count=0)
     x = draw(BATCH, CHANNELS, *SIZE)
     assert sites.everywhere
-    assert sites.standing is None
+    assert sites.valid is None
     assert sites.gather(x) is x
     assert sites.scatter(x) is x
     assert sites.only(x) is x

@@ -133,7 +133,7 @@ class SemanticCNN(Encoder):
         sites = signals.visible(Grid(pixels.shape[2], pixels.shape[3]))
         if not sites.num_visible:  # as a twin may say: no feature stands, and gradients are 0
             hidden = [(x, sites.at(x.shape[2], x.shape[3])) for x in self._encode_all(pixels, signals)]
-            return [Encoding(sites.only(x), sites.standing) for x, sites in hidden]
+            return [Encoding(sites.only(x), sites.valid) for x, sites in hidden]
         x, sites = through_map(self.stem.convolution.convolution, sites.only(pixels), sites)
         x = self.stem.after(x)
         maps = [(x, sites)]
@@ -142,7 +142,7 @@ class SemanticCNN(Encoder):
                 x, sites = layer.at_visible(x, sites)
             maps.append((x, sites))
         maps[-1] = (self.norm(x), sites)
-        return [Encoding(sites.scatter(x), sites.standing) for x, sites in maps]
+        return [Encoding(sites.scatter(x), sites.valid) for x, sites in maps]
 
     def init_weights(self, module: nn.Module) -> None:
         init_convolutional(module)

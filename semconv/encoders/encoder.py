@@ -55,7 +55,7 @@ class Encoding(NamedTuple):
     """What an encoder says of a view."""
 
     features: Tensor  # b d sh sw: one vector per site; zeros where none stands
-    standing: Tensor | None = None  # bool b sh sw: where a vector stands; None means everywhere
+    valid: Tensor | None = None  # bool b sh sw: where a vector stands; None means everywhere
     prefix: Tensor | None = None  # b t d: vectors of no place, as a class token
 
 

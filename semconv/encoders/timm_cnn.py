@@ -90,7 +90,7 @@ class TimmEncoder(Encoder):
         if not self.drops_masked:
             return [Encoding(x) for x in maps]
         visible = [signals.visible(Grid(x.shape[2], x.shape[3])) for x in maps]
-        return [Encoding(sites.only(x), sites.standing) for x, sites in zip(maps, visible, strict=True)]
+        return [Encoding(sites.only(x), sites.valid) for x, sites in zip(maps, visible, strict=True)]
 
     def init_weights(self, module: nn.Module) -> None:
         """Draw what `module` holds; timm's network is drawn as a whole, in timm's way, unless weights were given."""

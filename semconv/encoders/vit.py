@@ -89,7 +89,7 @@ class MAEViT(Encoder):
         encodings = []
         for prefix, seen in self._transform(tokens.gather(1, visible.expand(-1, -1, tokens.shape[2])), ends):
             whole = torch.zeros_like(tokens, dtype=seen.dtype).scatter(1, visible.expand_as(seen), seen)
-            encodings.append(Encoding(_to_map(whole, grid), standing=~mask, prefix=prefix))
+            encodings.append(Encoding(_to_map(whole, grid), valid=~mask, prefix=prefix))
         return encodings
 
     def init_weights(self, module: nn.Module) -> None:

@@ -78,10 +78,10 @@ def everything(images: Tensor, cell: int, frame: Tensor | None = None, external:
 def pool(encoding: Encoding) -> Tensor:
     """The mean over all sites where a feature stands, and 0 where none does: float32 `b d`."""
     features = encoding.features.float()
-    if encoding.standing is None:
+    if encoding.valid is None:
         return features.mean((2, 3))
-    standing = encoding.standing[:, None]
-    return torch.where(standing, features, 0).sum((2, 3)) / standing.sum((2, 3)).clamp(min=1)
+    valid = encoding.valid[:, None]
+    return torch.where(valid, features, 0).sum((2, 3)) / valid.sum((2, 3)).clamp(min=1)
 
 
 def extract(examined: Examined, encoder: nn.Module, part: str, count: int | None, look: Look) -> Features:

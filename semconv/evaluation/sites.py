@@ -151,10 +151,10 @@ def _rows(encoding: Encoding, view: Any, mask: Tensor) -> list[tuple[Tensor, Ten
     height, width = features.shape[2:]
     place = Coordinates()(view, Grid(height, width)).expand(len(features), -1, -1, -1)
     masked = masked_fraction(mask, height, width)
-    standing = torch.ones_like(features[:, 0], dtype=torch.bool) if encoding.standing is None else encoding.standing
-    seen = standing & (masked[:, 0] == 0)
+    valid = torch.ones_like(features[:, 0], dtype=torch.bool) if encoding.valid is None else encoding.valid
+    seen = valid & (masked[:, 0] == 0)
     colours = F.adaptive_avg_pool2d(view.pixels.float(), (height, width))
-    chosen = ((standing, torch.cat([place, masked], dim=1)), (seen, colours))
+    chosen = ((valid, torch.cat([place, masked], dim=1)), (seen, colours))
     return [(features.movedim(1, 3)[where], targets.movedim(1, 3)[where]) for where, targets in chosen]
 
 

@@ -78,7 +78,7 @@ class VisibleSites:
         return repeat(cells, "b (gh gw) -> b (gh p) (gw q)", gh=rows, p=p, q=q)
 
     @property
-    def standing(self) -> Tensor | None:
+    def valid(self) -> Tensor | None:
         """Where they are; None: everywhere."""
         hidden = self.hidden
         return None if hidden is None else ~hidden

@@ -274,10 +274,10 @@ def test_a_sparse_encoder_leaves_hidden_sites_to_the_decoder(decoder):
     mask = draw(seed=1).mask[:, ::2, ::2]
     view = draw()._replace(mask=mask[:1].expand(2, -1, -1), num_masked=int(mask[0].sum()))
     for encoding in encoder.encode_stages(view):
-        assert encoding.standing is not None
-        sites = encoding.standing.shape[1] // 4
-        assert torch.equal(encoding.standing, ~view.mask.repeat_interleave(sites, 1).repeat_interleave(sites, 2))
-        assert (encoding.features.permute(0, 2, 3, 1)[~encoding.standing] == 0).all()
+        assert encoding.valid is not None
+        sites = encoding.valid.shape[1] // 4
+        assert torch.equal(encoding.valid, ~view.mask.repeat_interleave(sites, 1).repeat_interleave(sites, 2))
+        assert (encoding.features.permute(0, 2, 3, 1)[~encoding.valid] == 0).all()
     assert built(encoder(view), view.mask).shape == view.pixels.shape
 
 

@@ -121,7 +121,7 @@ def test_explained_variance_is_scikit_learns():
 def test_pooling_counts_the_sites_that_stand():
     encoding = Encoding(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[True, False]]]))
     assert pool(encoding).item() == 1
-    assert pool(encoding._replace(standing=None)).item() == 2
+    assert pool(encoding._replace(valid=None)).item() == 2
 
 
 def test_effective_rank_by_hand():
