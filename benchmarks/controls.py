@@ -55,7 +55,7 @@ def arguments(
         f"--trainer.max_steps={steps}",
         "--trainer.enable_progress_bar=false",
         "--trainer.enable_checkpointing=false",
-        "--examination=none",
+        "--evaluation=none",
         f"--runs={runs}",
     ]
 

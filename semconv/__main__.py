@@ -10,8 +10,8 @@ TRAINING = {
     "fit": "train",
     "run": "train, then test, as one run: what sweeps call",
     "sweep": "run a W&B sweep file, without its server",
-    "test": "examine trained weights on the test images",
-    "validate": "examine trained weights on the validation images",
+    "test": "evaluate trained weights on the test images",
+    "validate": "evaluate trained weights on the validation images",
     "predict": "write pictures of reconstructed test images; of your own with predict RUN --images FOLDER --output DIR",
 }
 LOOKING = {

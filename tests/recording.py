@@ -21,7 +21,7 @@ SHORT = [
     "--data.num_images=128",
     "--data.num_test_images=33",
     "--data.batch_size=32",
-    "--examination=none",
+    "--evaluation=none",
 ]
 
 

@@ -88,7 +88,7 @@ def real_run(tmp_path_factory):
         )
         more = (
             "--data.num_images=300",
-            "--examination_images=60",
+            "--evaluation_images=60",
             "--trainer.val_check_interval=1",
             "--trainer.enable_progress_bar=false",
         )

@@ -143,7 +143,7 @@ def test_the_token_replaces_where_nothing_stands(
     everywhere = encoding._replace(valid=torch.ones_like(encoding.valid))
     untouched = built(everywhere, view.mask)
     change_token(built)
-    # a site that is masked and stands all the same, as a twin makes it, has the token added where the decoder is told
+    # a site that is masked and stands all the same, as a control makes it, has the token added where the decoder is told
     assert torch.equal(built(everywhere, view.mask), untouched) == (not told)
 
 

@@ -38,7 +38,7 @@ class Record(Callback):
             return
         if not self._begun and not self.resume:
             self.folder.create(self.config, **_machine(trainer))
-            self.folder.summarise({**self.summary, "tells": sorted(getattr(getattr(pl_module, "encoder", None), "tells", ()))})
+            self.folder.summarise({**self.summary, "conveys": sorted(getattr(getattr(pl_module, "encoder", None), "conveys", ()))})
             self._begun = True
         self._set("running")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from semconv.comparison.result import Comparison
 
 DESCRIPTION = """Finished runs side by side: grouped by variant, paired by seed, with intervals and verdicts. A variant is
-beneficial if it beats, on the same seeds, plain, each of its dead twins and plain of the same compute (experiments/controls)."""
+beneficial if it beats, on the same seeds, plain, each of its controls and plain of the same compute (experiments/controls)."""
 
 
 def main(arguments: list[str]) -> None:

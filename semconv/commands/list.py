@@ -19,8 +19,8 @@ KINDS = {
     "fills": "Fill",
     "encoders": "Encoder",
     "decoders": "Decoder",
-    "twins": "Twin",
-    "floors": "Floor",
+    "controls": "Control",
+    "baselines": "ClassicalBaseline",
 }
 
 

@@ -22,11 +22,11 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from semconv.callbacks import Cost, Dynamics, ErrorTable, Panels, Record
 from semconv.callbacks.announcement import Announcement
 from semconv.callbacks.checkpoints import Checkpoints
+from semconv.callbacks.evaluation import Evaluation, Extent
 from semconv.callbacks.interruption import Interruption, Terminated, listen
 from semconv.callbacks.progress import RunProgress
 from semconv.commands.arguments import follower_problem, prepare, read
 from semconv.commands.errors import causes, correct, fail, in_one_line
-from semconv.evaluation.examination import Examination, Level
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.facts import derived_facts, variant_name
 from semconv.tracking.folder import RunFolder, newest_checkpoint
@@ -171,10 +171,10 @@ class SemconvCLI(LightningCLI):
             help="Steps between the checkpoints that are kept. last.ckpt is written then, and at the end of each epoch.",
         )
         parser.add_argument(
-            "--examination", type=Level, default="quick", help="How thoroughly what was learned is examined after each test."
+            "--evaluation", type=Extent, default="quick", help="How thoroughly what was learned is evaluated after each test."
         )
         parser.add_argument(
-            "--examination_images", type=PositiveInt, default=10_000, help="Images of train, and of test, probed with at most."
+            "--evaluation_images", type=PositiveInt, default=10_000, help="Images of train, and of test, probed with at most."
         )
         parser.add_argument(
             "--recalibrate_batch_norm",
@@ -200,8 +200,8 @@ class SemconvCLI(LightningCLI):
         self.record = RunRecord(folder, wandb)
         loggers = [self.record, *(logger for logger in _as_list(config.get("logger")) if isinstance(logger, Logger))]
         callbacks = [*_as_list(config.get("callbacks")), *_callbacks(folder, saved, facts, bool(resume))]
-        options = (whole["examination"], whole["examination_images"], whole["recalibrate_batch_norm"])
-        callbacks.append(Examination(folder, *options, whole.get("ckpt_path") if self._tests() else None))
+        options = (whole["evaluation"], whole["evaluation_images"], whole["recalibrate_batch_norm"])
+        callbacks.append(Evaluation(folder, *options, whole.get("ckpt_path") if self._tests() else None))
         if config.get("enable_progress_bar") is not False:
             callbacks.append(RunProgress())
         checkpoints = None

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from semconv.comparison.run import Run, leave_out
-from semconv.comparison.verdicts import TWINS
 from semconv.configuration import flatten
 
 Kind = Literal["baseline", "candidate", "control", "reference", "oracle"]
@@ -90,17 +89,12 @@ def differences(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def controls_of(variant: Variant, variants: Sequence[Variant]) -> dict[str, Variant]:
-    """The dead twins of a variant and plain of its compute, at its level, by name."""
+    """The controls of a variant and plain of its compute, at its level, by name."""
     return {
         other.control: other
         for other in variants
         if other.control and other.level == variant.level and other.experiment == variant.experiment and other.kin == variant.kin
     }
-
-
-def is_twin(name: str) -> bool:
-    """Whether a control is a dead twin that counts in a verdict."""
-    return name in TWINS
 
 
 def setting(variant: Variant) -> str:
@@ -164,7 +158,7 @@ def _kind(runs: Mapping[int, Run], baseline: str, classes: set[str]) -> Kind:
         return "control"
     if run.summary["experiment"] == baseline:
         return "baseline"
-    if "oracle" in (run.summary.get("tells") or ()):  # it knows what is hidden: an upper bound, no competitor
+    if "oracle" in (run.summary.get("conveys") or ()):  # it knows what is hidden: an upper bound, no competitor
         return "oracle"
     return "candidate" if _encoder_class(run) in classes and _is_told(run) else "reference"
 

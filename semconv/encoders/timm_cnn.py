@@ -22,7 +22,7 @@ class TimmEncoder(Encoder):
     """A CNN of timm's without its classifier, told as `semconv.semanticize` does.
 
     Its width and depth are those of `name`, whatever the size of the protocol: parameters do not match the baseline's, and there is
-    no plain twin of equal cost; compare variants of one name. Features stand at the network's own stride, 32 pixels for most;
+    no plain control of equal cost; compare variants of one name. Features stand at the network's own stride, 32 pixels for most;
     stages coarser than a mask cell are told the masked fraction. Pools keep their own padding under every padding mode.
 
     Without given weights timm's own initialisation is drawn from the run's seed, the same for every mechanism. timm's published
@@ -72,8 +72,8 @@ class TimmEncoder(Encoder):
         # what the model pads with zeros is left as it is: TensorFlow's cannot be told otherwise
         padding_mode = None if geometry.padding_mode == "zeros" else geometry.padding_mode
         self.model = semanticize(plain, mechanism, indicators or [], depth, padding_mode)
-        told = any(not isinstance(convolution.mechanism, Plain) for convolution in self.model.told.values())
-        self.tells = self.model.indicators.tells if told else frozenset()
+        told = any(not isinstance(convolution.mechanism, Plain) for convolution in self.model.conditioned.values())
+        self.conveys = self.model.indicators.conveys if told else frozenset()
         self.drops_masked = self.model.sees_visible_alone
         self.stride = cast(Any, plain).feature_info[-1]["reduction"]
         self.num_features = self._measure(geometry, name)
@@ -96,7 +96,7 @@ class TimmEncoder(Encoder):
         """Draw what `module` holds; timm's network is drawn as a whole, in timm's way, unless weights were given."""
         if module is self.model and not self.weights_given:
             self.model.load_timm_state_dict(self._create().state_dict())
-        elif any(module is part for part in self.model.told_modules()):
+        elif any(module is part for part in self.model.conditioning_modules()):
             init_convolutional(module)
 
     def _measure(self, geometry: Geometry, name: str) -> int:
@@ -106,7 +106,7 @@ class TimmEncoder(Encoder):
         def note(path: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
             heights[path] = output.shape[2]
 
-        told, (height, width) = self.model.told, geometry.size
+        told, (height, width) = self.model.conditioned, geometry.size
         hooks = [module.register_forward_hook(partial(note, path)) for path, module in told.items()]
         try:
             with torch.no_grad():

@@ -55,7 +55,7 @@ class MAEViT(Encoder):
         width, depth, heads = SIZES[size]
         self.num_features, self.masked = width, masked
         self.drops_masked = masked == "drop"
-        self.tells = frozenset({"position"} if masked == "see" else {"mask", "position"})
+        self.conveys = frozenset({"position"} if masked == "see" else {"mask", "position"})
         self.grid = grid = (geometry.size[0] // self.stride, geometry.size[1] // self.stride)
         self.patch_embed = PatchEmbed(geometry.channels, width, self.stride)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))

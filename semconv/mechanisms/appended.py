@@ -65,17 +65,17 @@ class AppendedValues(Mechanism):
         self.encode = _SiteEncoding(indicators, encoding, levels, width)
         entries = self.encode.entries
         channels = convolution.out_channels if place == "window" else convolution.in_channels
-        self.told = SignalConv2d(indicators.num_per_image * entries, indicators.num_shared * entries, channels)
+        self.from_signals = SignalConv2d(indicators.num_per_image * entries, indicators.num_shared * entries, channels)
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         if self.place == "window":
             y = convolution(x)
             grid = output_grid(y)
-            return y + self.told(self.encode(signals.at(grid)), grid)
+            return y + self.from_signals(self.encode(signals.at(grid)), grid)
         grid = input_grid(convolution, x)
         # the mask beyond the border is that of the nearest cell: of its own it has none
         ring = grid._replace(mode="replicate")
-        told = torch.where(_outside(grid, x.device), self.told(self.encode(signals.at(ring)), ring), 0)
+        told = torch.where(_outside(grid, x.device), self.from_signals(self.encode(signals.at(ring)), ring), 0)
         return convolve_extended(convolution, grid.extend(x) + told.to(x.dtype))
 
 
@@ -89,7 +89,7 @@ class _SiteEncoding(nn.Module):
         channels = [part for part in indicators for _ in range(part.channels)]
         self.low = nn.Buffer(torch.tensor([part.low for part in channels]), persistent=False)
         self.high = nn.Buffer(torch.tensor([part.high for part in channels]), persistent=False)
-        self.silent = nn.Buffer(torch.tensor([part.tells != "position" for part in channels]), persistent=False)
+        self.silent = nn.Buffer(torch.tensor([part.conveys != "position" for part in channels]), persistent=False)
         if encoding == "embedding":
             self.table = nn.Parameter(torch.empty(len(channels), levels, width))
             self.reset_parameters()

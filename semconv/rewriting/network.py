@@ -47,15 +47,15 @@ class SemanticNetwork(nn.Module):
         return list(self.network(pixels, signals))
 
     @property
-    def told(self) -> dict[str, SemanticConv2d]:
-        """The told convolutions by path."""
+    def conditioned(self) -> dict[str, SemanticConv2d]:
+        """The conditioned convolutions by path."""
         return {path: module for path, module in self.network.named_modules() if isinstance(module, SemanticConv2d)}
 
     @property
     def exports_as_timm(self) -> bool:
         """Whether this is timm's plain network as long as nothing is masked: then `timm_state_dict` is all that there is to it."""
-        silent = all(told.mechanism.silent_when_visible for told in self.told.values())
-        return self.model_name is not None and self._padded_as_timm and silent and self.indicators.tells <= {"mask"}
+        silent = all(layer.mechanism.silent_when_visible for layer in self.conditioned.values())
+        return self.model_name is not None and self._padded_as_timm and silent and self.indicators.conveys <= {"mask"}
 
     def timm_state_dict(self) -> dict[str, Tensor]:
         """The model's own weights under its own names, all of them and no others.
@@ -63,9 +63,9 @@ class SemanticNetwork(nn.Module):
         Raises:
             ValueError: a mechanism has taken the place of a kernel.
         """
-        for path, told in self.told.items():
-            if not told.mechanism.needs_kernel:
-                name = type(told.mechanism).__name__
+        for path, layer in self.conditioned.items():
+            if not layer.mechanism.needs_kernel:
+                name = type(layer.mechanism).__name__
                 raise ValueError(f"{name} has taken the place of the kernel of {path}: there is no plain model of these weights")
         return self._plain_tensors()
 
@@ -79,13 +79,13 @@ class SemanticNetwork(nn.Module):
         """Whether all spatial convolutions are sparse, and with them all other layers: nothing stands at hidden sites then."""
         return any(isinstance(module, AtVisible) for module in self.network.modules())
 
-    def told_modules(self) -> Iterator[nn.Module]:
+    def conditioning_modules(self) -> Iterator[nn.Module]:
         """Every module that the plain model has not: indicators and mechanisms, and what these consist of."""
-        for part in (self.indicators, *(told.mechanism for told in self.told.values())):
+        for part in (self.indicators, *(layer.mechanism for layer in self.conditioned.values())):
             yield from part.modules()
 
     def _plain_tensors(self) -> dict[str, Tensor]:
-        told = self.told
+        told = self.conditioned
         mechanisms = tuple(f"{path}.mechanism." for path in told)
         layers = [path for path, module in self.network.named_modules() if isinstance(module, AtVisible)]
         inner = [f"{path}.convolution." for path in told] + [f"{path}.layer." for path in layers]

@@ -39,7 +39,7 @@ class AtVisible(nn.Module):
     def forward(self, x: Tensor, signals: Signals) -> Tensor:
         height, width = x.shape[1:3] if self.channels_last else x.shape[2:]
         sites = signals.visible(Grid(height, width))
-        if sites.everywhere or not sites.num_visible:  # a twin may say that nothing is visible
+        if sites.everywhere or not sites.num_visible:  # a control may say that nothing is visible
             return self.layer(x)
         if isinstance(self.layer, POOLS):
             pool: Any = max_pool if isinstance(self.layer, nn.MaxPool2d) else average_pool

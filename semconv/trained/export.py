@@ -16,12 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from semconv.controls import set_control
 from semconv.encoders import Encoder, Geometry, MAEViT, Size, TimmEncoder
 from semconv.evaluation.features import everything, pool
+from semconv.indicators import Control
 from semconv.tasks import MaskedReconstruction
 from semconv.tracking.files import write_text, write_whole
 from semconv.trained.run import TRUSTED, Run, check_classes, load_run
-from semconv.twins import Twin, make_twin
 from semconv.version import __version__
 
 MARK = "export.json"
@@ -118,7 +119,7 @@ def export(folder: str | Path, output: str | Path, overwrite: bool = False, trus
         raise ValueError(f"{folder} is no run of masked reconstruction: export the run that it started from")
     if not any(True for _ in task.encoder.parameters()):
         raise ValueError(f"{folder}: {type(task.encoder).__name__} has no weights to export")
-    if "oracle" in task.encoder.tells:
+    if "oracle" in task.encoder.conveys:
         raise ValueError(f"{folder}: its encoder is told a map that comes with each image, and pixels alone have no features")
     _claim(output, run, overwrite)
     mean, std = run.data.moments  # type: ignore[attr-defined]
@@ -163,7 +164,7 @@ def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEnco
             + (remedy if (folder / "config.json").is_file() else "give the folder that semconv export wrote")
         )
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    check_classes({key: config.get(key) for key in ("encoder", "twin")}, (*TRUSTED, *trust))
+    check_classes({key: config.get(key) for key in ("encoder", "control")}, (*TRUSTED, *trust))
     geometry = Geometry(config["channels"], tuple(config["image_size"]), config["cell"], config["padding_mode"])
     encoder = _build(config, folder)(geometry, config["size"])
     try:
@@ -190,10 +191,10 @@ def _as_timm(task: MaskedReconstruction, config: Mapping[str, Any]) -> str | tup
     if not isinstance(encoder, TimmEncoder):
         return f"{type(encoder).__name__} is none of its architectures"
     model, name = encoder.model, str(encoder.model.model_name)
-    if model.indicators.twin is not None:
-        return f"its {name} is told a dead twin's signals even where nothing is masked"
+    if model.indicators.control is not None:
+        return f"its {name} is told a control's signals even where nothing is masked"
     if not model.exports_as_timm:
-        mechanisms = sorted({type(told.mechanism).__name__ for told in model.told.values()})
+        mechanisms = sorted({type(told.mechanism).__name__ for told in model.conditioned.values()})
         told = ", ".join(type(part).__name__ for part in model.indicators)
         return f"its {name} is told of {told} by {', '.join(mechanisms)}, which changes features where nothing is masked"
     stride = config["model"]["init_args"]["encoder"]["init_args"].get("output_stride")
@@ -227,7 +228,7 @@ def _write_wrapper(run: Run, task: MaskedReconstruction, output: Path, texts: di
     mean, std = run.data.moments  # type: ignore[attr-defined]
     config = {
         "encoder": model["encoder"],
-        "twin": model.get("twin"),
+        "control": model.get("control"),
         "size": task.size,
         "channels": task.geometry.channels,
         "image_size": list(task.geometry.size),
@@ -279,15 +280,15 @@ def _build(config: dict[str, Any], folder: Path) -> Callable[[Geometry, Size], E
     """From geometry and size to the encoder that a configuration describes."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--encoder", type=Callable[[Geometry, Size], Encoder])
-    parser.add_argument("--twin", type=Twin | None)
+    parser.add_argument("--control", type=Control | None)
     try:
-        built = parser.instantiate_classes(parser.parse_object({key: config[key] for key in ("encoder", "twin")}))
+        built = parser.instantiate_classes(parser.parse_object({key: config[key] for key in ("encoder", "control")}))
     except (ArgumentError, KeyError) as error:
         raise ValueError(f"{folder}/config.yaml cannot be built: {' '.join(str(error).split())}") from error
 
     def make(geometry: Geometry, size: Size) -> Encoder:
         encoder = built["encoder"](geometry, size)
-        make_twin(encoder, built["twin"])
+        set_control(encoder, built["control"])
         return encoder
 
     return make

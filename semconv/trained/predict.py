@@ -142,7 +142,7 @@ def predict(
     """
     task, moments = run.task, run.data.moments  # type: ignore[attr-defined]
     assert isinstance(task, MaskedReconstruction)
-    if "oracle" in task.encoder.tells:
+    if "oracle" in task.encoder.conveys:
         raise ValueError("the run's network is told a map that comes with each image, and images alone have none: take another run")
     task.evaluation_seed = seed
     if masker is not None:

@@ -232,7 +232,7 @@ def test_a_network_that_sees_is_not_told_the_mask() -> None:
     view = draw_view(GEOMETRY, 17)
     encoding = encoder(view)
     assert encoding.valid is None
-    assert encoder.tells == {"position"}
+    assert encoder.conveys == {"position"}
     assert torch.equal(encoding.features, encoder(view._replace(mask=~view.mask, num_masked=7)).features)
     assert not torch.equal(encoding.features, encoder(hide(view, 0.0)).features)
 

@@ -129,7 +129,7 @@ def test_levels_that_differ_are_told_apart(encoding):
 def test_the_ends_of_the_range_fall_into_the_first_and_last_level():
     class Ends(Indicator):
         channels, per_image, low, high = 1, False, -1.0, 1.0
-        tells = "position"
+        conveys = "position"
 
         def forward(self, view, grid):
             return torch.tensor([-9.0, -1.0, 0.0, 1e-3, 1.0, 9.0]).view(1, 1, 1, 6)

@@ -1,4 +1,4 @@
-"""The examination as a callback: at the end of each test, into the run's summary."""
+"""The evaluation as a callback: at the end of each test, into the run's summary."""
 
 import sys
 import time
@@ -11,17 +11,17 @@ from lightning.pytorch import Callback
 
 from semconv.cost import inference_rate
 from semconv.evaluation import full, quick
-from semconv.evaluation.features import Examined
+from semconv.evaluation.features import Evaluated
 from semconv.tracking.folder import RunFolder
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-Level = Literal["none", "quick", "full"]
+Extent = Literal["none", "quick", "full"]
 
 
-class Examination(Callback):
-    """Examines a task with an encoder, on an `ImageData`, once it has been tested; others are left in peace.
+class Evaluation(Callback):
+    """Evaluates a task with an encoder, on an `ImageData`, once it has been tested; others are left in peace.
 
     Args:
         folder: the run's.
@@ -35,7 +35,7 @@ class Examination(Callback):
     def __init__(
         self,
         folder: RunFolder,
-        level: Level = "quick",
+        level: Extent = "quick",
         num_images: int = 10_000,
         recalibrate: bool = False,
         checkpoint: str | None = None,
@@ -49,13 +49,13 @@ class Examination(Callback):
             return
         begin = time.perf_counter()
         data.setup("fit")
-        examined = Examined(module, data, trainer.precision_plugin.forward_context, trainer.world_size)
+        evaluated = Evaluated(module, data, trainer.precision_plugin.forward_context, trainer.world_size)
         with torch.inference_mode(False):  # probes are fitted, and Lightning tests where nothing can be
-            results = quick.examine(examined, self.num_images, self.recalibrate, self._keep(trainer))
+            results = quick.evaluate(evaluated, self.num_images, self.recalibrate, self._keep(trainer))
             results["cost/inference_images_per_second"] = inference_rate(module, data.sample("test", data.batch_size), data)
             if self.level == "full":
-                results.update(full.examine(examined, results))
-        results["examination/seconds"] = time.perf_counter() - begin
+                results.update(full.evaluate(evaluated, results))
+        results["evaluation/seconds"] = time.perf_counter() - begin
         if trainer.is_global_zero:
             self._tell(results)
             self.folder.summarise(results)

@@ -1,13 +1,13 @@
 import pytest
 import torch
 
+from semconv.controls import Constant, Fixed, Noise, Only, Shuffled, Zero, set_control
 from semconv.corruption import Hide, View
 from semconv.encoders import Geometry, SemanticCNN
 from semconv.encoders.encoder import initialise
-from semconv.indicators import Coordinates, Grid, Indicators, Mask, VisibleColour
+from semconv.indicators import Control, Coordinates, Grid, Indicators, Mask, VisibleColour
 from semconv.masking import RandomMasker
 from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
-from semconv.twins import Constant, Fixed, Noise, Only, Shuffled, Twin, Zero, make_twin
 from tests.experiments import arguments, built, encoder_factory, look, make_task, random_images, stir
 
 DEAD = [Zero(), Constant(), Fixed(), Shuffled()]  # noise is a function of all masks: it is new in every step
@@ -15,11 +15,11 @@ MECHANISMS = [AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, Over
 GEOMETRY = Geometry(3, (32, 48), 4)
 
 
-def network(mechanism: type, twin: Twin | None) -> SemanticCNN:
+def network(mechanism: type, control: Control | None) -> SemanticCNN:
     encoder = SemanticCNN(GEOMETRY, "test", [Mask(), Coordinates()], mechanism, mlp_ratio=2)
     initialise(encoder, 0)
     stir(encoder)
-    make_twin(encoder, twin)
+    set_control(encoder, control)
     return encoder.eval()
 
 
@@ -29,34 +29,34 @@ def view(count: int = 3, seed: int = 0) -> View:
     return View(torch.randn(count, 3, 32, 48, generator=generator), mask, 72)
 
 
-@pytest.mark.parametrize("twin", DEAD, ids=lambda twin: type(twin).__name__)
+@pytest.mark.parametrize("control", DEAD, ids=lambda control: type(control).__name__)
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 @torch.no_grad()
-def test_a_twin_knows_nothing_of_its_own_mask(mechanism, twin):
+def test_a_control_knows_nothing_of_its_own_mask(mechanism, control):
     """With the pixels as they are and an image's mask changed, its own features stay (those of its neighbour may change)."""
-    encoder, seen = network(mechanism, twin), view()
+    encoder, seen = network(mechanism, control), view()
     other = seen.mask.clone()
     other[1] = view(seed=9).mask[1]
     before = encoder(seen).features[1]
     after = encoder(seen._replace(mask=other)).features[1]
-    if isinstance(twin, Shuffled):  # the frame of position is drawn from all masks
-        before, after = (mask_only(mechanism, twin)(each).features[1] for each in (seen, seen._replace(mask=other)))
+    if isinstance(control, Shuffled):  # the frame of position is drawn from all masks
+        before, after = (mask_only(mechanism, control)(each).features[1] for each in (seen, seen._replace(mask=other)))
     assert torch.equal(before, after)
     true = network(mechanism, None)
     assert not torch.equal(true(seen).features[1], true(seen._replace(mask=other)).features[1])
 
 
-def mask_only(mechanism, twin):
+def mask_only(mechanism, control):
     encoder = SemanticCNN(GEOMETRY, "test", [Mask()], mechanism, mlp_ratio=2)
     initialise(encoder, 0)
     stir(encoder)
-    make_twin(encoder, twin)
+    set_control(encoder, control)
     return encoder.eval()
 
 
-@pytest.mark.parametrize("twin", [Zero(), Constant(), Fixed()], ids=lambda twin: type(twin).__name__)
+@pytest.mark.parametrize("control", [Zero(), Constant(), Fixed()], ids=lambda control: type(control).__name__)
 @torch.no_grad()
-def test_a_twin_does_not_know_where_it_is(twin):
+def test_a_control_does_not_know_where_it_is(control):
     encoder = SemanticCNN(Geometry(3, (32, 32), 4, "circular"), "test", [Coordinates(), Mask()], Channels, mlp_ratio=2)
     initialise(encoder, 0)
     stir(encoder)
@@ -70,12 +70,12 @@ def test_a_twin_does_not_know_where_it_is(twin):
         return (still - moved).abs().max().item()
 
     assert change() > 1e-2
-    make_twin(encoder, twin)
+    set_control(encoder, control)
     assert change() < 1e-4
 
 
 @torch.no_grad()
-def test_what_each_twin_says():
+def test_what_each_control_says():
     seen, grid = view(), Grid(16, 24, (1, 1))
     mask, place = Mask(), Coordinates()
     assert not Zero()(mask, seen, grid).any()
@@ -114,13 +114,13 @@ def test_a_shifted_frame_is_uniform_over_places():
 @torch.no_grad()
 def test_one_indicator_alone_can_be_deceived():
     part, other, seen, grid = Mask(), Coordinates(), view(), Grid(8, 12)
-    twin = Only(part, Zero())
-    assert not twin(part, seen, grid).any()
-    assert torch.equal(twin(other, seen, grid), other(seen, grid))
+    control = Only(part, Zero())
+    assert not control(part, seen, grid).any()
+    assert torch.equal(control(other, seen, grid), other(seen, grid))
 
 
 @torch.no_grad()
-def test_a_zero_twin_of_overlay_replace_is_plain():
+def test_a_zero_control_of_overlay_replace_is_plain():
     encoder, plain = network(OverlayReplace, Zero()), SemanticCNN(GEOMETRY, "test", mlp_ratio=2).eval()
     plain.load_state_dict({key: value for key, value in encoder.state_dict().items() if ".mechanism." not in key})
     assert torch.equal(encoder(view()).features, plain(view()).features)
@@ -130,29 +130,29 @@ def test_a_zero_twin_of_overlay_replace_is_plain():
 def test_a_kept_map_of_position_does_not_outlive_the_truth():
     encoder, seen = network(Channels, None), view()
     true = encoder(seen).features
-    make_twin(encoder, Zero())
+    set_control(encoder, Zero())
     assert not torch.equal(encoder(seen).features, true)
-    make_twin(encoder, None)
+    set_control(encoder, None)
     assert torch.equal(encoder(seen).features, true)
 
 
-def test_twins_of_what_is_not_told_are_refused():
+def test_controls_of_what_is_not_told_are_refused():
     with pytest.raises(ValueError, match="told nothing"):
-        make_twin(SemanticCNN(GEOMETRY, "test", mlp_ratio=2), Zero())
+        set_control(SemanticCNN(GEOMETRY, "test", mlp_ratio=2), Zero())
     with pytest.raises(ValueError, match="position alone"):
-        make_twin(SemanticCNN(GEOMETRY, "test", [Coordinates()], Channels, mlp_ratio=2), Fixed())
+        set_control(SemanticCNN(GEOMETRY, "test", [Coordinates()], Channels, mlp_ratio=2), Fixed())
     with pytest.raises(ValueError, match="content and position alone"):
-        make_twin(SemanticCNN(GEOMETRY, "test", [Coordinates(), VisibleColour()], Channels, mlp_ratio=2), Fixed())
+        set_control(SemanticCNN(GEOMETRY, "test", [Coordinates(), VisibleColour()], Channels, mlp_ratio=2), Fixed())
     assert Fixed().problem(Indicators([Mask()])) is None
 
 
 @pytest.mark.parametrize("control", ["zero", "constant", "fixed", "shuffled", "noise"])
-def test_each_file_makes_the_twin_that_it_names(control):
+def test_each_file_makes_the_control_that_it_names(control):
     file = f"experiments/controls/{control}.yaml"
     task = built("cnn_channels", "-c", file).model
-    assert type(task.encoder.indicators.twin).__name__.lower() == control
+    assert type(task.encoder.indicators.control).__name__.lower() == control
     if control == "fixed":
-        assert task.encoder.indicators.twin.masker.low == 0.75
+        assert task.encoder.indicators.control.masker.low == 0.75
     images = random_images(make_task("cnn_channels"))
     seen, _ = look(task, images, RandomMasker(), Hide())
     assert task(seen).isfinite().all()
@@ -174,7 +174,7 @@ def test_wide_plain_has_the_training_flops_of_its_variant(name, size):
         ratio = training_flops(wide, geometry) / training_flops(told, geometry)
     # perceptrons of size test are 48 to 240 wide, in steps of 8
     assert ratio == pytest.approx(1, abs=0.015 if size == "test" else 0.003)
-    assert wide.tells == frozenset()
+    assert wide.conveys == frozenset()
 
 
 def test_slow_plain_takes_as_long_as_a_told_network_that_is_slow(monkeypatch):

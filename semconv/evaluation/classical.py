@@ -19,7 +19,7 @@ from semconv.masking import spread_mask
 from semconv.objective import Objective
 
 
-class Floor(Encoder, ABC):
+class ClassicalBaseline(Encoder, ABC):
     """Fills the hidden pixels in from the visible ones of the same image.
 
     Args:
@@ -43,14 +43,14 @@ class Floor(Encoder, ABC):
         """There are none."""
 
 
-class VisibleMean(Floor):
+class VisibleMean(ClassicalBaseline):
     """The mean colour of the visible pixels."""
 
     def fill(self, view: View, hidden: Tensor) -> Tensor:
         return mean_fill(view.pixels, view.mask, normalised=False)
 
 
-class NearestVisible(Floor):
+class NearestVisible(ClassicalBaseline):
     """The nearest visible pixel, by straight distance."""
 
     def fill(self, view: View, hidden: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class NearestVisible(Floor):
         return torch.stack(filled)
 
 
-class Harmonic(Floor):
+class Harmonic(ClassicalBaseline):
     """Diffusion from the visible pixels until nothing changes: hidden pixels are the mean of their neighbours (Laplace's equation).
 
     At the border of the image a pixel has the fewer neighbours. Solved by conjugate gradients, all images at once.

@@ -1,40 +1,22 @@
-"""Dead twins: networks of the same shape, told as much, and nothing true.
+"""Controls: networks of the same shape that are conditioned on signals without the true information (placebos).
 
-What a variant gains over its twins is gained by what it is told; what its twins gain over plain is gained by having more weights. A
-twin is trained and tested so. It stands between all indicators of a network and its mechanisms, `OverlayReplace`, `MaskToken` and
-`Sparse` included, which use the mask itself: where a constant twin says that all is masked, these see nothing at all. To `Sparse`
-noise hides as many cells of each image as are masked, at random.
+What a variant gains over its controls, it gains by the information in its signals. What a control gains over plain, it gains by
+having more weights. A control is trained and tested with its own signals. These replace all indicators of a network, and also the
+mask that `OverlayReplace`, `MaskToken` and `Sparse` use directly: where `Constant` says that every cell is masked, these mechanisms
+see nothing. For `Sparse`, `Noise` hides as many cells of each image as are masked, at random.
 """
-
-from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
 from semconv.corruption import View
 from semconv.hashing import hash_words, make_keys, uniform
-from semconv.indicators import Grid, Indicator, Indicators, Mask
+from semconv.indicators import Control, Grid, Indicator, Indicators, Mask
 from semconv.indicators.frame import turn_frame, whole_frame
 from semconv.masking import Masker, RandomMasker
 
 
-class Twin(ABC):
-    """What is told in place of the truth: a function of the view alone."""
-
-    @abstractmethod
-    def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
-        """Maps of the shape that the indicator would make; see `Indicator`."""
-
-    def num_masked(self, view: View) -> int:
-        """How many cells of each image are told to be masked: what drops them asks the number of no device."""
-        return view.num_masked
-
-    def problem(self, indicators: Indicators) -> str | None:
-        """Why there is no such twin of these indicators; None where there is."""
-        return None
-
-
-class Zero(Twin):
+class Zero(Control):
     """All signals are 0."""
 
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
@@ -44,7 +26,7 @@ class Zero(Twin):
         return 0
 
 
-class Constant(Twin):
+class Constant(Control):
     """All signals are their largest value, everywhere: a bias by another name."""
 
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
@@ -54,10 +36,10 @@ class Constant(Twin):
         return view.mask[0].numel()
 
 
-class Fixed(Twin):
+class Fixed(Control):
     """The mask of one other image, the same for all; signals of anything else, which no mask says, are 0.
 
-    A fixed map is a code of position: a variant that beats this twin gains from the mask itself, and not from being able to tell
+    A fixed map is a code of position: a variant that beats this control gains from the mask itself, and not from being able to tell
     places apart.
 
     Args:
@@ -68,20 +50,20 @@ class Fixed(Twin):
         self.masker = masker or RandomMasker()
 
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
-        if indicator.tells != "mask":
+        if indicator.conveys != "mask":
             return torch.zeros_like(indicator(view, grid))
         rows, columns = view.mask.shape[1:]
         mask = self.masker(make_keys("fixed twin", device=view.mask.device)[None], (rows, columns), view.num_masked)
         return indicator(view._replace(mask=mask.expand_as(view.mask)), grid)
 
     def problem(self, indicators: Indicators) -> str | None:
-        if "mask" in indicators.tells:
+        if "mask" in indicators.conveys:
             return None
-        told = " and ".join(sorted(indicators.tells))
+        told = " and ".join(sorted(indicators.conveys))
         return f"Fixed tells another image's mask, and this network is told of {told} alone: take Zero or Shuffled"
 
 
-class Shuffled(Twin):
+class Shuffled(Control):
     """What is true of the image before in the batch; and position in a frame that is shifted at random, round the edges.
 
     An image that is alone in its batch is told what would be true of it turned round. The shift is the same for a batch, drawn from
@@ -98,7 +80,7 @@ class Shuffled(Twin):
         return maps[:, :, rows][:, :, :, columns]
 
 
-class Noise(Twin):
+class Noise(Control):
     """Uniform noise of the indicator's range, new in every step: a diagnostic, as it also regularises."""
 
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
@@ -109,42 +91,42 @@ class Noise(Twin):
         return indicator.low + (indicator.high - indicator.low) * draws
 
 
-class Only:
-    """A twin of one indicator; the others tell the truth.
+class Only(Control):
+    """A control of one indicator; the others tell the truth.
 
     Args:
         indicator: which.
-        twin: what is told in its place.
+        control: what is told in its place.
     """
 
-    def __init__(self, indicator: Indicator, twin: Twin) -> None:
-        self.indicator, self.twin = indicator, twin
+    def __init__(self, indicator: Indicator, control: Control) -> None:
+        self.indicator, self.control = indicator, control
 
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
-        return self.twin(indicator, view, grid) if indicator is self.indicator else indicator(view, grid)
+        return self.control(indicator, view, grid) if indicator is self.indicator else indicator(view, grid)
 
     def num_masked(self, view: View) -> int:
-        return self.twin.num_masked(view) if isinstance(self.indicator, Mask) else view.num_masked
+        return self.control.num_masked(view) if isinstance(self.indicator, Mask) else view.num_masked
 
 
-def told_things(network: nn.Module) -> list[Indicators]:
+def find_indicators(network: nn.Module) -> list[Indicators]:
     """All that a network is told."""
     return [module for module in network.modules() if isinstance(module, Indicators) and len(module)]
 
 
-def make_twin(network: nn.Module, twin: Twin | None) -> None:
-    """Tell a network a twin's signals from now on; None: the truth.
+def set_control(network: nn.Module, control: Control | None) -> None:
+    """Tell a network a control's signals from now on; None: the truth.
 
     Raises:
-        ValueError: the network is told nothing, or there is no such twin of what it is told.
+        ValueError: the network is told nothing, or there is no such control of what it is told.
     """
-    told = told_things(network)
-    if twin is not None and not told:
-        raise ValueError(f"{type(twin).__name__} twin of a network that is told nothing: choose a variant with indicators")
+    told = find_indicators(network)
+    if control is not None and not told:
+        raise ValueError(f"{type(control).__name__} control of a network that is told nothing: choose a variant with indicators")
     for indicators in told:
-        if twin is not None and (problem := twin.problem(indicators)):
+        if control is not None and (problem := control.problem(indicators)):
             raise ValueError(problem)
-        indicators.twin = twin
+        indicators.control = control
 
 
 def _another(view: View) -> View:
