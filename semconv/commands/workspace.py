@@ -106,12 +106,12 @@ def make_report(entity: str, project: str, comparison: "Comparison", notes: Sequ
     """A `wandb_workspaces.reports.v2.Report` of a comparison, not saved yet: its verdicts and tables, and live panels below."""
     from wandb_workspaces.reports import v2 as wr
 
-    from semconv.comparison.report.page import told
+    from semconv.comparison.report.page import findings
     from semconv.comparison.tables import sheets, to_markdown
 
     variants = comparison.groups.variants
     num_runs = sum(len(variant.runs) for variant in variants)
-    said = [f"{found.sign} {found.word} {found.what}: {found.names}" for found in told(comparison)]
+    said = [f"{found.sign} {found.word} {found.what}: {found.names}" for found in findings(comparison)]
     blocks: list[Any] = [
         wr.P(f"{num_runs} runs against {comparison.baseline}, paired by seed, by `semconv compare`."),
         *(wr.P(note) for note in notes),

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from semconv.comparison.run import Run, leave_out
+from semconv.comparison.run import FinishedRun, leave_out
 from semconv.configuration import flatten
 
 Kind = Literal["baseline", "candidate", "control", "reference", "oracle"]
@@ -28,7 +28,7 @@ class Variant(NamedTuple):
     kin: str  # the same for a variant and its controls
     kind: Kind
     level: Level
-    runs: dict[int, Run]  # by seed
+    runs: dict[int, FinishedRun]  # by seed
 
     def values(self, key: str) -> dict[int, float]:
         """A metric by seed; of the runs that have it."""
@@ -48,7 +48,7 @@ class Groups(NamedTuple):
     allowed: dict[str, list[Any]]
 
 
-def group(runs: Sequence[Run], baseline: str, factors: Sequence[str], allow: Sequence[str]) -> Groups:
+def group(runs: Sequence[FinishedRun], baseline: str, factors: Sequence[str], allow: Sequence[str]) -> Groups:
     """Group runs by variant and level, and pair them by seed.
 
     A floor has no seed: of runs that differ in nothing else the last counts. What differs in the protocol and is neither factor nor
@@ -64,7 +64,7 @@ def group(runs: Sequence[Run], baseline: str, factors: Sequence[str], allow: Seq
         first = next(iter(refused))
         raise ValueError(f"runs cannot be compared, as they differ in {told}: give fewer runs, --factor {first} or --allow {first}")
     classes = {_encoder_class(run) for run in runs if run.summary["experiment"] == baseline}
-    collected: dict[tuple, dict[int, Run]] = defaultdict(dict)
+    collected: dict[tuple, dict[int, FinishedRun]] = defaultdict(dict)
     for run in runs:
         level = tuple((key, run.protocol.get(key)) for key in varied)
         rest = tuple((key, run.protocol.get(key)) for key in allowed)
@@ -119,7 +119,7 @@ def show_level(level: Level) -> str:
     return ", ".join(f"{key} {_show(value)}" for key, value in level)
 
 
-def _follows(key: str, factors: Mapping[str, Any], runs: Sequence[Run]) -> bool:
+def _follows(key: str, factors: Mapping[str, Any], runs: Sequence[FinishedRun]) -> bool:
     """Whether an argument of a class that is varied says nothing more than the class does."""
     for other in factors:
         if key.startswith(f"{other}."):
@@ -148,11 +148,11 @@ def _chosen(variant: Variant, allowed: Mapping[str, Any]) -> dict[str, Any]:
     return {key: protocol.get(key) for key in allowed}
 
 
-def _first(variant: Variant) -> Run:
+def _first(variant: Variant) -> FinishedRun:
     return next(iter(variant.runs.values()))
 
 
-def _kind(runs: Mapping[int, Run], baseline: str, classes: set[str]) -> Kind:
+def _kind(runs: Mapping[int, FinishedRun], baseline: str, classes: set[str]) -> Kind:
     run = next(iter(runs.values()))
     if run.summary.get("control"):
         return "control"
@@ -163,23 +163,23 @@ def _kind(runs: Mapping[int, Run], baseline: str, classes: set[str]) -> Kind:
     return "candidate" if _encoder_class(run) in classes and _is_told(run) else "reference"
 
 
-def _is_told(run: Run) -> bool:
+def _is_told(run: FinishedRun) -> bool:
     """Whether a network is told anything: a plain of another kind is no candidate."""
     mechanism = (run.summary["variant"]["encoder"].get("init_args") or {}).get("mechanism") or {}
     return not str(mechanism.get("class_path", "Plain")).endswith("Plain")
 
 
-def _encoder_class(run: Run) -> str:
+def _encoder_class(run: FinishedRun) -> str:
     return str(run.summary["variant"]["encoder"].get("class_path"))
 
 
-def _kin(run: Run) -> str:
+def _kin(run: FinishedRun) -> str:
     encoder = run.summary["variant"]["encoder"]
     arguments = {key: value for key, value in (encoder.get("init_args") or {}).items() if key not in HARMLESS}
     return json.dumps([encoder.get("class_path"), arguments], sort_keys=True)
 
 
-def _decoder(run: Run) -> str:
+def _decoder(run: FinishedRun) -> str:
     return json.dumps(run.summary["variant"].get("decoder"), sort_keys=True)
 
 

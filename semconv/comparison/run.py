@@ -8,7 +8,7 @@ from semconv.configuration import flatten
 Summary = dict[str, Any]
 
 
-class Run(NamedTuple):
+class FinishedRun(NamedTuple):
     """A finished run."""
 
     folder: str
@@ -26,7 +26,7 @@ class Run(NamedTuple):
 class Found(NamedTuple):
     """Runs, and the factors and the family that their sweeps declare."""
 
-    runs: list[Run]
+    runs: list[FinishedRun]
     factors: list[str]
     family: list[str]
 

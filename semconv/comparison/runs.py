@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from semconv.comparison.declared import factors_of, family_of
-from semconv.comparison.run import Found, Run, Summary, leave_out
+from semconv.comparison.run import FinishedRun, Found, Summary, leave_out
 from semconv.comparison.wandb_runs import fetch
 
 REQUIRED = ("experiment", "seed", "protocol", "variant", "trainer/global_step", "test/masked_mse")
@@ -23,7 +23,7 @@ def find_runs(places: Sequence[str]) -> Found:
     Args:
         places: run folders, folders that hold some at any depth, globs, or `wandb:entity/project[/sweep]`.
     """
-    runs: list[Run] = []
+    runs: list[FinishedRun] = []
     factors: list[str] = []
     family: list[str] = []
     for place in places:
@@ -38,7 +38,7 @@ def find_runs(places: Sequence[str]) -> Found:
             factors += factors_of(sweep)
             family += family_of(sweep)
             summaries = sorted(folder.rglob("summary.json"))
-            runs += [run for path in summaries if _is_whole(run := Run(str(path.parent), _read(path)))]
+            runs += [run for path in summaries if _is_whole(run := FinishedRun(str(path.parent), _read(path)))]
     own = _joined(list({run.folder: run for run in runs}.values()))
     return Found(own, list(dict.fromkeys(factors)), list(dict.fromkeys(family)))
 
@@ -71,7 +71,7 @@ def _read(path: Path) -> Summary:
     return content if isinstance(content, dict) else {}
 
 
-def _is_whole(run: Run) -> bool:
+def _is_whole(run: FinishedRun) -> bool:
     summary = run.summary
     status = summary.get("status", "finished")
     if not summary:
@@ -87,7 +87,7 @@ def _is_whole(run: Run) -> bool:
     return False
 
 
-def _joined(runs: list[Run]) -> list[Run]:
+def _joined(runs: list[FinishedRun]) -> list[FinishedRun]:
     """Each linear probe's and fine-tuning's results in the summary of the run it started from."""
     own = [run for run in runs if "pretrained_run" not in run.summary]
     results: dict[str, Summary] = {}
@@ -99,4 +99,4 @@ def _joined(runs: list[Run]) -> list[Run]:
             leave_out(run.folder, f"the run that it started from, {origin}, is not among those given")
         found = {key: value for key, value in run.summary.items() if key.startswith(("linear_probe/", "finetune/"))}
         results[origin] = {**results.get(origin, {}), **found}
-    return [Run(run.folder, {**run.summary, **results.get(run.id, {})}) for run in own]
+    return [FinishedRun(run.folder, {**run.summary, **results.get(run.id, {})}) for run in own]

@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from semconv.comparison.declared import factors_of, family_of
-from semconv.comparison.run import Found, Run
+from semconv.comparison.run import FinishedRun, Found
 from semconv.tracking.identity import identity
 
 STATUS = {"running": "running", "finished": "finished", "failed": "failed", "crashed": "failed", "killed": "terminated"}
@@ -32,11 +32,11 @@ def fetch(path: str) -> Found:
     return Found(runs, factors_of(content), family_of(content))
 
 
-def _run(run: Any) -> Run:
+def _run(run: Any) -> FinishedRun:
     summary = dict(run.summary.items()) if hasattr(run.summary, "items") else {}
     try:
         known = identity(run.config)
     except (KeyError, TypeError):
         known = {}  # somebody else's run: it is named and left out
     status = STATUS.get(run.state, run.state)
-    return Run(f"wandb:{'/'.join(run.path)}", {**summary, **known, "status": status})
+    return FinishedRun(f"wandb:{'/'.join(run.path)}", {**summary, **known, "status": status})

@@ -16,7 +16,7 @@ from semconv.convolution import (
 )
 from semconv.indicators import Grid, Indicators, Signals, Sites
 
-Encoding = Literal["scalar", "one-hot", "embedding"]
+ValueEncoding = Literal["scalar", "one-hot", "embedding"]
 
 
 class AppendedValues(Mechanism):
@@ -48,7 +48,7 @@ class AppendedValues(Mechanism):
         self,
         convolution: nn.Conv2d,
         indicators: Indicators,
-        encoding: Encoding = "scalar",
+        encoding: ValueEncoding = "scalar",
         place: Literal["window", "edge"] = "window",
         levels: int = 8,
         width: int = 8,
@@ -82,7 +82,7 @@ class AppendedValues(Mechanism):
 class _SiteEncoding(nn.Module):
     """From signals to the entries that are appended: each channel becomes `entries` channels."""
 
-    def __init__(self, indicators: Indicators, encoding: Encoding, levels: int, width: int) -> None:
+    def __init__(self, indicators: Indicators, encoding: ValueEncoding, levels: int, width: int) -> None:
         super().__init__()
         self.encoding, self.levels, self.num_per_image = encoding, levels, indicators.num_per_image
         self.entries = {"scalar": 1, "one-hot": levels, "embedding": width}[encoding]

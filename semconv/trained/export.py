@@ -22,7 +22,7 @@ from semconv.evaluation.features import everything, pool
 from semconv.indicators import Control
 from semconv.tasks import MaskedReconstruction
 from semconv.tracking.files import write_text, write_whole
-from semconv.trained.run import TRUSTED, Run, check_classes, load_run
+from semconv.trained.run import TRUSTED, LoadedRun, check_classes, load_run
 from semconv.version import __version__
 
 MARK = "export.json"
@@ -223,7 +223,7 @@ def _timm_config(
     }
 
 
-def _write_wrapper(run: Run, task: MaskedReconstruction, output: Path, texts: dict[str, Any], why: str) -> None:
+def _write_wrapper(run: LoadedRun, task: MaskedReconstruction, output: Path, texts: dict[str, Any], why: str) -> None:
     model = run.config["model"]["init_args"]
     mean, std = run.data.moments  # type: ignore[attr-defined]
     config = {
@@ -251,7 +251,7 @@ def _write_weights(output: Path, state: Mapping[str, Tensor]) -> None:
     write_whole(output / WEIGHTS, lambda file: file.write(content))
 
 
-def _claim(output: Path, run: Run, overwrite: bool) -> None:
+def _claim(output: Path, run: LoadedRun, overwrite: bool) -> None:
     """Make the folder, and say in it whose export it is.
 
     Raises:

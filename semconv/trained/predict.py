@@ -20,7 +20,6 @@ from semconv.data.sources import Moments
 from semconv.masking import Masker
 from semconv.pictures import CAPTION, GAP, contact_sheet, save_picture
 from semconv.tasks import MaskedReconstruction
-from semconv.trained.run import Run
 
 ORDER = {"seen": "seen", "predicted": "reconstruction", "pasted": "pasted", "original": "original"}
 SHEET = 64  # images on the contact sheet at most
@@ -122,7 +121,7 @@ def read_mask(path: Path, size: tuple[int, int], cell: int) -> tuple[Tensor, int
 
 
 def predict(
-    run: Run, read: Read, output: Path, masker: Masker | GivenMask | None = None, seed: int = 0, batch_size: int = 32
+    run: LoadedRun, read: Read, output: Path, masker: Masker | GivenMask | None = None, seed: int = 0, batch_size: int = 32
 ) -> Iterator[Path]:
     """Write a picture seen | predicted | pasted | original of each image, and of the first ones together `contact_sheet.png`.
 

@@ -17,7 +17,7 @@ TRUSTED = ("semconv", "torch.nn")
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
-class Run(NamedTuple):
+class LoadedRun(NamedTuple):
     """A run as it ended."""
 
     task: LightningModule  # with its weights, in evaluation mode
@@ -26,7 +26,7 @@ class Run(NamedTuple):
     folder: RunFolder
 
 
-def load_run(folder: str | Path, trust: Sequence[str] = ()) -> Run:
+def load_run(folder: str | Path, trust: Sequence[str] = ()) -> LoadedRun:
     """Rebuild a run's task, with the weights of its newest whole checkpoint, and its data.
 
     A run's folder may be somebody else's: its configuration is built from classes of semconv and torch.nn alone, each a subclass of
@@ -51,7 +51,7 @@ def load_run(folder: str | Path, trust: Sequence[str] = ()) -> Run:
     state = read_checkpoint(checkpoint)
     task.on_load_checkpoint(state)  # says what does not fit
     task.load_state_dict(state["state_dict"])
-    return Run(task.eval(), data, config, run)
+    return LoadedRun(task.eval(), data, config, run)
 
 
 def check_classes(config: Any, trusted: Sequence[str]) -> None:

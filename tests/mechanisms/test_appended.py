@@ -12,15 +12,15 @@ from torch.nn import functional as F
 from semconv.convolution import MechanismFactory, SemanticConv2d
 from semconv.indicators import Coordinates, Grid, Indicator, Mask, Sites
 from semconv.mechanisms import AppendedValues
-from semconv.mechanisms.appended import Encoding
+from semconv.mechanisms.appended import ValueEncoding
 from tests.oracles import CHANNELS, SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
 
 LEVELS, WIDTH = 4, 3
 
-every_encoding = pytest.mark.parametrize("encoding", get_args(Encoding))
+every_encoding = pytest.mark.parametrize("encoding", get_args(ValueEncoding))
 
 
-def appended(encoding: Encoding, place: Literal["window", "edge"] = "window") -> MechanismFactory:
+def appended(encoding: ValueEncoding, place: Literal["window", "edge"] = "window") -> MechanismFactory:
     return functools.partial(AppendedValues, encoding=encoding, place=place, levels=LEVELS, width=WIDTH)
 
 
@@ -37,7 +37,7 @@ def level_of(value: float, low: float, is_mask: bool) -> int | None:
     return next((i for i in range(LEVELS) if value <= low + (i + 1) * span), LEVELS - 1)
 
 
-def entries(signals: Tensor, module: SemanticConv2d, encoding: Encoding) -> Tensor:
+def entries(signals: Tensor, module: SemanticConv2d, encoding: ValueEncoding) -> Tensor:
     """What is appended at every site, for signals mask, x, y: `b (3 e) h w`."""
     if encoding == "scalar":
         return signals
