@@ -8,6 +8,7 @@ Every mechanism is one case of
 it, c. The kernel W itself keeps its shape and its fan-in: indicator weights stand beside it and start at zero.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
@@ -135,7 +136,12 @@ class SemanticConv2d(nn.Module):
 
 
 class SignalConv2d(nn.Module):
-    """What signals add to a convolution: c(u) = sum over d of U_d m(u + d), with U from zero.
+    """Mean of the signals in a window, weighted: c(u) = 1/N sum over d of U_d m(u + d), N the number of taps, U from zero.
+
+    Adam moves every weight by about the learning rate, whatever its gradient. The taps of an indicator that is smooth in space move
+    together, so that their plain sum moves N times as far as a bias does: conditioning would be a larger step size under another
+    name. The factor 1/N makes the step of c that of a bias. It is the argument of the maximal update parametrisation (Yang et al.,
+    2021) with taps in place of width; it stands in the forward pass, and changes no function that the layer can represent.
 
     Signals of position do not depend on the image: their part is computed once for the whole batch, and kept in evaluation until a
     weight changes. Only what is done to `weight.data` goes unseen: call `train()` or `eval()` after it.
@@ -147,6 +153,7 @@ class SignalConv2d(nn.Module):
         kernel_size: rows and columns of the kernel.
         stride: its step.
         dilation: its spacing.
+        average: divide by N. Without it, c is the plain sum, as if signals were concatenated to the input.
     """
 
     def __init__(
@@ -157,8 +164,10 @@ class SignalConv2d(nn.Module):
         kernel_size: tuple[int, ...] = (1, 1),
         stride: tuple[int, ...] = (1, 1),
         dilation: tuple[int, ...] = (1, 1),
+        average: bool = True,
     ) -> None:
         super().__init__()
+        self.multiplier = 1 / math.prod(kernel_size) if average else 1.0
         self.num_per_image, self.stride, self.dilation = num_per_image, stride, dilation
         self.weight = nn.Parameter(torch.zeros(out_channels, num_per_image + num_shared, *kernel_size))
         self._kept: _Kept | None = None
@@ -207,7 +216,7 @@ class SignalConv2d(nn.Module):
             signals = signals.as_strided((batch, 1, height, width), (height * width, 1, width, 1))
         else:
             signals = signals.contiguous(memory_format=torch.channels_last)
-        return F.conv2d(signals.to(weight.dtype), weight, stride=self.stride, dilation=self.dilation)
+        return F.conv2d(signals.to(weight.dtype), weight * self.multiplier, stride=self.stride, dilation=self.dilation)
 
 
 class _Kept(NamedTuple):

@@ -27,6 +27,21 @@ class View(NamedTuple):
     # b 1 h w: a map that comes with each image: classes (uint8), or values from 0 to 1 (float32)
     external: Tensor | None = None
 
+    def check(self) -> None:
+        """Compare `num_masked` with the mask, where this costs nothing: on a CPU, outside of compiled code.
+
+        Raises:
+            ValueError: an image has another number of masked cells. Encoders that drop masked cells would read hidden ones.
+        """
+        if torch.compiler.is_compiling() or self.mask.device.type != "cpu":
+            return
+        counts = self.mask.flatten(1).sum(1)
+        if not bool((counts == self.num_masked).all()):
+            raise ValueError(
+                f"num_masked is {self.num_masked}, but images of the batch have {int(counts.min())} to {int(counts.max())} masked cells: "
+                "mask the same number in every image, as semconv.masking.RandomMasker does, and give that number"
+            )
+
 
 class Fill(ABC):
     """What stands in hidden cells."""

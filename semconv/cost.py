@@ -5,7 +5,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -62,6 +62,22 @@ def count_flops(module: nn.Module, *inputs: Any) -> int:
 def count_training_flops(module: nn.Module, *inputs: Any) -> int:
     """Operations of a forward pass and of a backward pass to the gradients of all parameters; as `count_flops` otherwise."""
     return _count(module, inputs, backward=True)
+
+
+def flops_per_image(count: Callable[..., int], module: nn.Module, inputs: Sequence[Any], batch_size: int) -> float:
+    """Operations for one image in a batch, of which some, as those of position, are done once for the whole batch.
+
+    Operations are a fixed number and a number for each image, so that counts of one and of two images give those of any batch.
+
+    Args:
+        count: `count_flops` or `count_training_flops`.
+        module: what is called.
+        inputs: its arguments for one image; all tensors in them have a batch axis first.
+        batch_size: images in the batch.
+    """
+    one = count(module, *inputs)
+    two = count(module, *tree_map_only(torch.Tensor, lambda tensor: torch.cat([tensor, tensor]), tuple(inputs)))
+    return (two - one) + (2 * one - two) / batch_size
 
 
 def _count(module: nn.Module, inputs: tuple[Any, ...], backward: bool) -> int:

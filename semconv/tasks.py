@@ -85,9 +85,10 @@ class MaskedReconstruction(lightning.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.geometry = Geometry(channels, image_size, cell, padding_mode)
-        self.num_cells = self.geometry.grid[0] * self.geometry.grid[1]
+        grid = Geometry(channels, image_size, cell).grid
+        self.num_cells = grid[0] * grid[1]
         masker.check(self.num_cells)  # refused now, not at the first step
+        self.geometry = Geometry(channels, image_size, cell, padding_mode, batch_size, masker.count(self.num_cells))
         self.masker, self.corruption, self.objective = masker, corruption, objective
         self.pixel_error = Objective(cell, normalise=False)
         self.squared = Objective(objective.patch, objective.normalise, "mse", objective.eps)

@@ -8,11 +8,12 @@ from semconv.encoders.encoder import initialise
 from semconv.indicators import Control, Coordinates, Grid, Indicators, Mask, VisibleColour
 from semconv.masking import RandomMasker
 from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
-from tests.experiments import arguments, built, encoder_factory, look, make_task, random_images, stir
+from tests.experiments import NAMES, arguments, built, encoder_factory, look, make_task, random_images, stir
 
 DEAD = [Zero(), Constant(), Fixed(), Shuffled()]  # noise is a function of all masks: it is new in every step
 MECHANISMS = [AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial]
 GEOMETRY = Geometry(3, (32, 48), 4)
+CNNS = [name for name in NAMES if name.startswith("cnn") and name != "cnn_plain"]
 
 
 def network(mechanism: type, control: Control | None) -> SemanticCNN:
@@ -164,16 +165,19 @@ def test_the_untold_decoder_is_told_nothing():
     assert built("controls/cnn_plain_untold_decoder").config["experiment"] == "cnn_plain_untold_decoder"
 
 
-@pytest.mark.parametrize(("name", "size"), [("cnn_channels", "test"), ("cnn_overlay_add", "test"), ("cnn_channels", "tiny")])
+@pytest.mark.parametrize(("name", "size"), [*((name, "test") for name in CNNS), ("cnn_channels", "tiny"), ("cnn_sparse", "tiny")])
 def test_wide_plain_has_the_training_flops_of_its_variant(name, size):
     from semconv.encoders.matching import training_flops
 
-    geometry, factory = Geometry(3, (32, 32), 4), encoder_factory(name)
+    geometry, factory = Geometry(3, (32, 32), 4, batch_size=128, num_masked=48), encoder_factory(name)
     with torch.device("meta"):
         told, wide = factory(geometry, size), factory(geometry, size, as_plain="flops")
         ratio = training_flops(wide, geometry) / training_flops(told, geometry)
-    # perceptrons of size test are 48 to 240 wide, in steps of 8
-    assert ratio == pytest.approx(1, abs=0.015 if size == "test" else 0.003)
+    if name == "cnn_sparse" and size == "test":  # plain's spatial convolutions alone cost more: its MLPs are as narrow as they get
+        assert 1 < ratio < 1.3
+        assert {block.mlp.fc1.out_channels for stage in wide.stages for block in stage if hasattr(block, "mlp")} == {8}
+    else:
+        assert ratio == pytest.approx(1, abs=0.02)
     assert wide.conveys == frozenset()
 
 

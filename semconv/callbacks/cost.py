@@ -1,11 +1,11 @@
 """Parameters, FLOPs, speed and memory of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from semconv.callbacks.callback import Callback
 from semconv.convolution import Mechanism
-from semconv.cost import Throughput, count_flops, count_images, count_training_flops, peak_memory
+from semconv.cost import Throughput, count_flops, count_images, count_training_flops, flops_per_image, peak_memory
 from semconv.encoders.encoder import count_parameters
 from semconv.indicators import Indicators
 from semconv.tracking.folder import RunFolder
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Cost(Callback):
     """Parameters, FLOPs, images per second and peak memory, into the run's summary.
 
-    FLOPs are those of one forward pass of the module's `example_input_array`, as Lightning calls it; null where there is none.
+    FLOPs are those of one image, given by the module's `example_input_array` as Lightning calls it, in a batch of the module's
+    `batch_size` where it has one; null where there is no example.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -27,16 +28,21 @@ class Cost(Callback):
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         if not self.size:  # before the module is shared out over devices
             encoder, decoder = getattr(pl_module, "encoder", None), getattr(pl_module, "decoder", None)
-            example = pl_module.example_input_array
-            inputs = example if isinstance(example, tuple) else (example,)
             self.size = {
                 "cost/parameters": count_parameters(pl_module),
                 "cost/encoder_parameters": count_parameters(encoder) if encoder is not None else None,
                 "cost/decoder_parameters": count_parameters(decoder) if decoder is not None else None,
                 "cost/indicator_parameters": _count_told(pl_module),
-                "cost/flops": count_flops(pl_module, *inputs) if example is not None else None,
-                "cost/train_flops": count_training_flops(pl_module, *inputs) if example is not None else None,
+                "cost/flops": self._flops(count_flops, pl_module),
+                "cost/train_flops": self._flops(count_training_flops, pl_module),
             }
+
+    def _flops(self, count: Callable[..., int], module: "LightningModule") -> float | None:
+        example = module.example_input_array
+        if example is None:
+            return None
+        inputs = example if isinstance(example, tuple) else (example,)
+        return flops_per_image(count, module, inputs, getattr(module, "batch_size", 1))
 
     def on_fit_start(self, trainer: "Trainer", module: "LightningModule") -> None:
         self._summarise(trainer, self.size)

@@ -146,6 +146,12 @@ class SemanticCNN(Encoder):
 
     def init_weights(self, module: nn.Module) -> None:
         init_convolutional(module)
+        stem = self.stem.convolution.convolution
+        if module is stem and stem.bias is not None:
+            # under zero fill a stem without biases says exactly 0 at hidden sites, and the layer norms behind it, of eps 1e-6, multiply
+            # gradients there by up to 1,000 each; drawn as torch.nn.Conv2d draws it
+            bound = stem.in_channels**-0.5 / stem.kernel_size[0]
+            nn.init.uniform_(stem.bias, -bound, bound)
 
 
 class _SpatialConvolutions:

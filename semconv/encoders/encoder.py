@@ -23,6 +23,8 @@ class Geometry:
         size: its height and width in pixels.
         cell: side of a mask cell in pixels.
         padding_mode: how convolutions continue a map beyond its border.
+        batch_size: images of a training step, over all devices.
+        num_masked: masked cells of an image in training.
 
     Raises:
         ValueError: the cells do not tile the image.
@@ -32,6 +34,8 @@ class Geometry:
     size: tuple[int, int]
     cell: int
     padding_mode: PaddingMode = "zeros"
+    batch_size: int = 1
+    num_masked: int = 0
 
     def __post_init__(self) -> None:
         if self.cell < 1 or any(side < self.cell or side % self.cell for side in self.size):
@@ -46,9 +50,11 @@ class Geometry:
         return self.size[0] // self.cell, self.size[1] // self.cell
 
     def blank(self, batch: int = 1, device: torch.device | None = None) -> View:
-        """A view of zeros of which nothing is masked, with all that an indicator may ask for: what a network is measured on."""
+        """A view of zeros, masked as in training, with all that an indicator may ask for: what costs are measured on."""
         pixels, external = (torch.zeros(batch, channels, *self.size, device=device) for channels in (self.channels, 1))
-        return View(pixels, torch.zeros(batch, *self.grid, dtype=torch.bool, device=device), 0, external=external)
+        rows, columns = self.grid
+        mask = (torch.arange(rows * columns, device=device) < self.num_masked).view(1, rows, columns).expand(batch, -1, -1)
+        return View(pixels, mask, self.num_masked, external=external)
 
 
 class Encoding(NamedTuple):

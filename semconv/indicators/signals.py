@@ -73,6 +73,12 @@ class Indicators(nn.Module):
         return len(self.parts)
 
     def forward(self, view: View) -> "Signals":
+        """The signals of a view.
+
+        Raises:
+            ValueError: see `View.check`.
+        """
+        view.check()
         return Signals(self, view)
 
 

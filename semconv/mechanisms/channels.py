@@ -7,18 +7,24 @@ from semconv.indicators import Indicators, Signals
 
 
 class Channels(Mechanism):
-    """Each signal is one more channel that the kernel reads: c(u) = b + sum over d of U_d m(u + d).
+    """Signals as additional input channels: c(u) = b + 1/N sum over d of U_d m(u + d), N the number of taps.
 
-    Equal to convolving the concatenation of x and m with the concatenation of W and U, but W keeps its fan-in and U starts at
-    zero, so that the first step computes what plain does. Signals are evaluated on the padded grid: a zero-padded coordinate would
+    Equal to convolving the concatenation of x and m with the concatenation of W and U / N, but W keeps its fan-in and U starts at
+    zero, so that the first step computes what plain does. The factor 1/N keeps the step of c at that of a bias (`SignalConv2d`). Signals are evaluated on the padded grid: a zero-padded coordinate would
     be a border artefact. In a grouped convolution every group sees every signal.
 
-    Also known as: mask channel (DeepFill, LaMa), CoordConv (Liu et al., 2018) where the signal is position.
+    Also known as: mask channel (DeepFill, LaMa), CoordConv (Liu et al., 2018) where the signal is position; both concatenate, which
+    is `average: false`.
+
+    Args:
+        convolution: the convolution that is conditioned.
+        indicators: what it is conditioned on.
+        average: divide the sum over the window by its number of taps.
     """
 
     silent_when_visible = True
 
-    def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
+    def __init__(self, convolution: nn.Conv2d, indicators: Indicators, average: bool = True) -> None:
         super().__init__()
         require_signals(self, indicators)
         self.from_signals = SignalConv2d(
@@ -28,6 +34,7 @@ class Channels(Mechanism):
             convolution.kernel_size,
             convolution.stride,
             convolution.dilation,
+            average,
         )
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:

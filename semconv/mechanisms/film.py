@@ -10,7 +10,7 @@ from semconv.indicators import Indicators, Signals
 class FiLM(Mechanism):
     """Each output is scaled and shifted by what is told near its site: A(u) = 1 + gamma(u), c(u) = A(u) b + beta(u).
 
-    gamma and beta are convolutions of the signals on the output's own grid, with weights from zero, so that the first step computes
+    gamma and beta are means over a window of the signals on the output's own grid (`SignalConv2d`), with weights from zero, so that the first step computes
     what plain does. beta can take up gamma's share of b: this is the family of A = 1 + gamma, c = b + beta. Without gamma it is
     appended values at `kernel_size` 1. Unlike everything that only adds, it can silence a feature where something is masked, in
     one layer.
@@ -26,6 +26,7 @@ class FiLM(Mechanism):
         convolution: the convolution that is told.
         indicators: what it is told.
         kernel_size: side of the window of signals that gamma and beta read: an odd number. 3 as in SPADE, where 1 did worse.
+        average: divide the sums over the window by its number of taps.
 
     Raises:
         ValueError: `kernel_size` is not odd.
@@ -33,14 +34,14 @@ class FiLM(Mechanism):
 
     silent_when_visible = True
 
-    def __init__(self, convolution: nn.Conv2d, indicators: Indicators, kernel_size: int = 3) -> None:
+    def __init__(self, convolution: nn.Conv2d, indicators: Indicators, kernel_size: int = 3, average: bool = True) -> None:
         super().__init__()
         require_signals(self, indicators)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size of FiLM is {kernel_size}: give an odd number, so that the window has a centre")
         self.pad = (kernel_size // 2, kernel_size // 2)
         counts = indicators.num_per_image, indicators.num_shared
-        self.from_signals = SignalConv2d(*counts, 2 * convolution.out_channels, (kernel_size, kernel_size))
+        self.from_signals = SignalConv2d(*counts, 2 * convolution.out_channels, (kernel_size, kernel_size), average=average)
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         y = convolution(x)

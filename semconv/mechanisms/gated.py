@@ -11,7 +11,7 @@ class Gated(Mechanism):
     """A gate that sees pixels and signals weighs an answer that does: y = 2 sigmoid(conv[x, m]) * conv[x, m].
 
     Both convolutions read x and m, with weights of their own; split, so that the kernel keeps its fan-in:
-    A(u) = 2 sigmoid(G x + H m + a), c(u) = A(u) (b + U m). G is as large as the convolution's kernel, so that `SemanticCNN` narrows
+    A(u) = 2 sigmoid(G x + H m + a), c(u) = A(u) (b + U m), U m and H m being means over a window (`SignalConv2d`). G is as large as the convolution's kernel, so that `SemanticCNN` narrows
     its perceptrons to match parameters. U and H read the output's own grid, 3 x 3 sites of it: for a 3 x 3 kernel of stride 1 that
     is the concatenation to the letter, for a 7 x 7 depthwise one U and H would be twelve times the kernel itself. No activation
     follows the answer but the network's own.
@@ -21,13 +21,20 @@ class Gated(Mechanism):
     and U m are 0, but the gate still sees the pixels: it is then not plain.
 
     Also known as: gated convolution (DeepFill v2; Yu et al., 2019); gated linear unit (Dauphin et al., 2017).
+
+    Args:
+        convolution: the convolution that is conditioned.
+        indicators: what it is conditioned on.
+        average: divide the sums of signals over the window by its number of taps.
     """
 
-    def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
+    def __init__(self, convolution: nn.Conv2d, indicators: Indicators, average: bool = True) -> None:
         super().__init__()
         require_signals(self, indicators)
         self.gate = _Gate(convolution)
-        self.from_signals = SignalConv2d(indicators.num_per_image, indicators.num_shared, 2 * convolution.out_channels, (3, 3))
+        self.from_signals = SignalConv2d(
+            indicators.num_per_image, indicators.num_shared, 2 * convolution.out_channels, (3, 3), average=average
+        )
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         y = convolution(x)

@@ -74,13 +74,19 @@ class Token(nn.Module):
     Args:
         channels: length of the vector.
         indicators: what is told, the mask among it.
+        std: deviation of the normal distribution that the vector is drawn from; 0 for a vector of zeros.
     """
 
-    def __init__(self, channels: int, indicators: Indicators) -> None:
+    def __init__(self, channels: int, indicators: Indicators, std: float = 0.0) -> None:
         super().__init__()
+        self.std = std
         self.vector = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.reset_parameters()
         others = (indicators.num_per_image - 1, indicators.num_shared)
         self.from_signals = SignalConv2d(*others, channels) if any(others) else None
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.vector, std=self.std)
 
     def forward(self, x: Tensor, signals: Signals, grid: Grid) -> Tensor:
         """Lay the token over the masked sites of `b c h w`."""
