@@ -9,7 +9,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 
-from semconv.cli import SemconvCLI, build
+from semconv.commands.train import SemconvCLI, build
 from semconv.convolution import SignalConv2d
 from semconv.corruption import Corruption, View
 from semconv.encoders import Encoder, Geometry, Size

@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
-from semconv.cli import build, main
+from semconv.commands.train import build, main
 from semconv.tracking.identity import identity
 from tests.experiments import FOLDER, arguments, built, every_experiment
 
@@ -90,7 +90,7 @@ def test_fit_validate_and_predict(tmp_path):
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
-def test_untrained_weights_are_not_examined(subcommand, tmp_path, capsys):
+def test_untrained_weights_are_not_evaluated(subcommand, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main([subcommand, *short("cnn_plain", tmp_path)])
     assert stop.value.code == 2

@@ -12,15 +12,15 @@ from torch.nn import functional as F
 from semconv.convolution import MechanismFactory, SemanticConv2d
 from semconv.indicators import Coordinates, Grid, Indicator, Mask, Sites
 from semconv.mechanisms import AppendedValues
-from semconv.mechanisms.appended import Encoding
+from semconv.mechanisms.appended import ValueEncoding
 from tests.oracles import CHANNELS, SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
 
 LEVELS, WIDTH = 4, 3
 
-every_encoding = pytest.mark.parametrize("encoding", get_args(Encoding))
+every_encoding = pytest.mark.parametrize("encoding", get_args(ValueEncoding))
 
 
-def appended(encoding: Encoding, place: Literal["window", "edge"] = "window") -> MechanismFactory:
+def appended(encoding: ValueEncoding, place: Literal["window", "edge"] = "window") -> MechanismFactory:
     return functools.partial(AppendedValues, encoding=encoding, place=place, levels=LEVELS, width=WIDTH)
 
 
@@ -37,7 +37,7 @@ def level_of(value: float, low: float, is_mask: bool) -> int | None:
     return next((i for i in range(LEVELS) if value <= low + (i + 1) * span), LEVELS - 1)
 
 
-def entries(signals: Tensor, module: SemanticConv2d, encoding: Encoding) -> Tensor:
+def entries(signals: Tensor, module: SemanticConv2d, encoding: ValueEncoding) -> Tensor:
     """What is appended at every site, for signals mask, x, y: `b (3 e) h w`."""
     if encoding == "scalar":
         return signals
@@ -129,7 +129,7 @@ def test_levels_that_differ_are_told_apart(encoding):
 def test_the_ends_of_the_range_fall_into_the_first_and_last_level():
     class Ends(Indicator):
         channels, per_image, low, high = 1, False, -1.0, 1.0
-        tells = "position"
+        conveys = "position"
 
         def forward(self, view, grid):
             return torch.tensor([-9.0, -1.0, 0.0, 1e-3, 1.0, 9.0]).view(1, 1, 1, 6)

@@ -52,7 +52,7 @@ def test_a_coarse_layer_reads_the_masked_share():
 def test_one_kind_of_signal_may_stand_alone(parts):
     view = draw_view()
     module, indicators = build(Channels, parts)
-    m = signal_map(view.mask, *SIZE, 1)[:, :1] if indicators.tell_mask else signal_map(view.mask, *SIZE, 1)[:, 1:]
+    m = signal_map(view.mask, *SIZE, 1)[:, :1] if indicators.include_mask else signal_map(view.mask, *SIZE, 1)[:, 1:]
     plain = module.convolution
     expected = convolve(pad(view.pixels, 1, "zeros"), plain.weight, plain.bias) + convolve(m, learned(module, "told.weight"))
     assert_same(module(view.pixels, indicators(view)), expected)
@@ -76,7 +76,7 @@ def test_gradients_reach_indicator_weights_at_the_first_step():
     view = draw_view()
     module, indicators = build(Channels, told=False)
     module(view.pixels, indicators(view)).square().sum().backward()
-    gradient = module.get_parameter("mechanism.told.weight").grad
+    gradient = module.get_parameter("mechanism.from_signals.weight").grad
     assert gradient is not None
     assert (gradient != 0).all()
 

@@ -49,10 +49,10 @@ def test_open_halfway_it_is_channels():
     state = gated.state_dict()
     for name in ("gate.weight", "gate.bias"):
         state[f"mechanism.{name}"].zero_()
-    state["mechanism.told.weight"][CHANNELS:] = 0
+    state["mechanism.from_signals.weight"][CHANNELS:] = 0
     gated.load_state_dict(state)
     kept = {name: value for name, value in state.items() if "gate" not in name}
-    channels.load_state_dict({**kept, "mechanism.told.weight": state["mechanism.told.weight"][:CHANNELS]})
+    channels.load_state_dict({**kept, "mechanism.from_signals.weight": state["mechanism.from_signals.weight"][:CHANNELS]})
     assert_same(gated(view.pixels, indicators(view)), channels(view.pixels, indicators(view)))
 
 
@@ -61,9 +61,9 @@ def test_the_gate_hears_what_the_answer_is_not_told(part):
     view = draw_view((8, 16))
     module, indicators = build(Gated, [part])
     with torch.no_grad():
-        module.get_parameter("mechanism.told.weight")[:CHANNELS] = 0
+        module.get_parameter("mechanism.from_signals.weight")[:CHANNELS] = 0
         told = module(view.pixels, indicators(view))
-        module.get_parameter("mechanism.told.weight")[CHANNELS:] = 0
+        module.get_parameter("mechanism.from_signals.weight")[CHANNELS:] = 0
     assert not torch.equal(told, module(view.pixels, indicators(view)))
 
 
