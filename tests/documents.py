@@ -1,6 +1,7 @@
 """Commands, code and tables of the documents, and how a command is tried."""
 
 import argparse
+import json
 import os
 import re
 import runpy
@@ -23,6 +24,7 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for pat
 # makes any training short
 SMALL = [
     "--trainer.limit_train_batches=2",
+    "--trainer.max_epochs=1",
     "--trainer.limit_val_batches=1",
     "--data.batch_size=8",
     "--data.num_images=60",
@@ -152,22 +154,20 @@ class Desk:
         return str(min(self.folder.glob(f"{pattern}*")).relative_to(self.folder)) + rest
 
     def _train(self, words: tuple[str, ...]) -> None:
-        """Train, on very little, unless the same command has been run; only finished runs are shared."""
-        if words not in self.shared:
+        """Train, on very little; a command that another document has trained already gives a copy of its run."""
+        if words in self.shared:
+            made = self.shared[words]
+            shutil.copytree(made, self.folder / "runs" / made.parent.name / made.name, dirs_exist_ok=self.folder not in made.parents)
+        elif "--resume" in words:
+            self._interrupt(self.folder / words[words.index("--resume") + 1])
+            self._call([*words, "--trainer.max_epochs=2"])
+        else:
             before = set(self.folder.glob("runs/*/*"))
-            options = [*SMALL, "--trainer.max_epochs=1"]
-            if "--resume" in words:
-                self._interrupt(self.folder / words[words.index("--resume") + 1])
-                options = ["--trainer.max_epochs=2"]
-            elif not any(word.startswith("--evaluation") for word in words) and "--pretrained" not in words:
-                options.append("--evaluation=none")
-            self._call([*words, *options])
-            if "--resume" in words:
-                return
+            evaluates = any(word.startswith("--evaluation") or word == "--pretrained" for word in words)
+            self._call([*words, *SMALL, *([] if evaluates else ["--evaluation=none"])])
             (made,) = set(self.folder.glob("runs/*/*")) - before
+            assert json.loads((made / "summary.json").read_text())["status"] == "finished"
             self.shared[words] = made
-        made = self.shared[words]
-        shutil.copytree(made, self.folder / "runs" / made.parent.name / made.name, dirs_exist_ok=True)
 
     def _interrupt(self, run: Path) -> None:
         summary = (run / "summary.json").read_text()

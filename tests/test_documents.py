@@ -68,9 +68,9 @@ def test_every_command_and_snippet_of_a_document_works(name, desk):
         exec(snippet, scope)
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_links_lead_somewhere(name):
-    """Within the site mkdocs checks them, anchors too; those of README.md and CONTRIBUTING.md lead out of it."""
+    """Those of docs/ are for mkdocs, which checks anchors, too."""
     links = re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", Document(name).text)
     assert [link for link in links if not (ROOT / name).parent.joinpath(link).is_file()] == []
 
