@@ -20,6 +20,7 @@ from semconv.data.sources import Moments
 from semconv.masking import Masker
 from semconv.pictures import CAPTION, GAP, contact_sheet, save_picture
 from semconv.tasks import MaskedReconstruction
+from semconv.trained.run import LoadedRun
 
 ORDER = {"seen": "seen", "predicted": "reconstruction", "pasted": "pasted", "original": "original"}
 SHEET = 64  # images on the contact sheet at most
