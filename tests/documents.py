@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from semconv.__main__ import main
+from semconv.sweeping.file import read_sweep
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -31,6 +32,9 @@ SMALL = [
     "--data.num_test_images=9",
     "--trainer.log_every_n_steps=1",
 ]
+
+# the run that stands for any
+BASE = ("run", "-c", "experiments/base.yaml", "-c", "experiments/cnn_channels.yaml")
 
 
 class Document:
@@ -95,15 +99,17 @@ class Desk:
 
     def semconv(self, words: list[str]) -> None:
         words = [self._place(word) for word in words]
+        if words[1] in ("compare", "workspace") and not (self.folder / "runs").is_dir():
+            self._train(BASE)
         match words[1]:
             case "run" | "fit" if any(word.startswith("--trainer.devices=") for word in words) or "full" in " ".join(words):
                 self._parse_training(words[1:])  # more than one device, or the full tier
-            case "run" | "fit":
+            case "run" | "fit" if "--help" not in words:
                 self._train(tuple(words[1:]))
-            case "sweep":  # hours: its options and its file are checked; tests/sweeping/ runs sweeps
+            case "sweep":  # hours: its options are parsed and its file is checked; tests/sweeping/ runs sweeps
                 self._until_parsed(lambda: self._call(words[1:]))
-                self._call(["check", "sweeps", words[2], "--points=1"])
-            case "check" if words[2] == "sweeps":  # minutes: one point a file; test_file tries every value
+                read_sweep(self.folder / words[2])
+            case "check" if words[2] == "sweeps":  # minutes: one point a file; tests/sweeping/test_file.py tries every value
                 self._call([*words[1:], "--points=1"])
             case "workspace":  # an account
                 self._call([*words[1:], *([] if "--dry-run" in words else ["--dry-run"])])
@@ -147,24 +153,28 @@ class Desk:
 
     def _place(self, word: str) -> str:
         """RUN in a path is any run that is there; RUN alone one of cnn_channels."""
-        word = "runs/cnn_channels/RUN" if word == "RUN" else word
         if "RUN" not in word:
             return word
-        pattern, _, rest = word.partition("RUN")
+        if word == "RUN" or "cnn_channels" in word:
+            self._train(BASE)
+        pattern, _, rest = ("runs/cnn_channels/RUN" if word == "RUN" else word).partition("RUN")
         return str(min(self.folder.glob(f"{pattern}*")).relative_to(self.folder)) + rest
 
     def _train(self, words: tuple[str, ...]) -> None:
-        """Train, on very little; a command that another document has trained already gives a copy of its run."""
+        """Train, on very little; a command that has been run already, in any document, gives a copy of its run."""
         if words in self.shared:
             made = self.shared[words]
-            shutil.copytree(made, self.folder / "runs" / made.parent.name / made.name, dirs_exist_ok=self.folder not in made.parents)
+            if not (place := self.folder / "runs" / made.parent.name / made.name).exists():
+                shutil.copytree(made, place)
         elif "--resume" in words:
             self._interrupt(self.folder / words[words.index("--resume") + 1])
             self._call([*words, "--trainer.max_epochs=2"])
         else:
             before = set(self.folder.glob("runs/*/*"))
             evaluates = any(word.startswith("--evaluation") or word == "--pretrained" for word in words)
-            self._call([*words, *SMALL, *([] if evaluates else ["--evaluation=none"])])
+            wide = any("cnn_plain_wide" in word for word in words)  # its width is not searched for
+            extra = [*([] if evaluates else ["--evaluation=none"]), *(["--model.encoder.mlp_ratio=4"] if wide else [])]
+            self._call([*words, *SMALL, *extra])
             (made,) = set(self.folder.glob("runs/*/*")) - before
             assert json.loads((made / "summary.json").read_text())["status"] == "finished"
             self.shared[words] = made

@@ -29,8 +29,6 @@ def data(tmp_path_factory):
     (folder / "data" / "cifar10").mkdir()
     for split in ("train", "test"):
         table.to_parquet(folder / "data" / "cifar10" / f"{split}-00000-of-00001.parquet")
-    (folder / "photos" / "test" / "a").rename(folder / "photos" / "test" / "cat")
-    (folder / "photos" / "train" / "a").rename(folder / "photos" / "train" / "cat")
     return folder
 
 
@@ -41,7 +39,7 @@ def shared():
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch, data, shared):
-    """A folder in which a reader tries a document: that of the project, with data, and a run of plain and of channels."""
+    """A folder in which a reader tries a document: that of the project, with data."""
     for place in [ROOT / "experiments", ROOT / "sweeps", *data.iterdir()]:
         (tmp_path / place.name).symlink_to(place)
     monkeypatch.chdir(tmp_path)
@@ -58,9 +56,6 @@ def test_every_command_and_snippet_of_a_document_works(name, desk):
     document = Document(name)
     for file, text in document.files.items():
         (desk.folder / file).write_text(text, encoding="utf-8")
-    if any(command.startswith("semconv ") for command in document.commands):
-        for variant in ("cnn_plain", "cnn_channels"):
-            desk.follow(f"semconv run -c experiments/base.yaml -c experiments/{variant}.yaml")
     for command in document.commands:
         desk.follow(command)
     scope: dict = {}
