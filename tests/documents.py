@@ -65,6 +65,11 @@ class Document:
         files = self.files.values()
         return [text for _, kind, text in self._blocks if kind == "python" and text not in files]
 
+    @property
+    def names(self) -> set[str]:
+        """What stands in backticks within the text."""
+        return set(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", self.text, flags=re.DOTALL)))
+
     def table(self, *head: str) -> dict[str, list[str]]:
         """The rows of the table that begins with these column heads: first cell, without backticks, to the others."""
         start = self.text.index("| " + " | ".join(head))

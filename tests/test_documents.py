@@ -4,6 +4,7 @@ How each kind of command is tried, and which cannot be run in a test, is said in
 """
 
 import ast
+import pkgutil
 import re
 import sys
 
@@ -11,6 +12,8 @@ import pytest
 import yaml
 
 from semconv import indicators, mechanisms
+from semconv.commands.train import parse
+from semconv.configuration import keys
 from semconv.version import __version__
 from tests.documents import DOCUMENTS, ROOT, Desk, Document, draw_images
 from tests.experiments import NAMES
@@ -68,6 +71,17 @@ def test_links_lead_somewhere(name):
     """Those of docs/ are for mkdocs, which checks anchors, too."""
     links = re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", Document(name).text)
     assert [link for link in links if not (ROOT / name).parent.joinpath(link).is_file()] == []
+
+
+def test_names_in_the_text_are_those_of_the_code():
+    options = set(keys(parse(["-c", str(ROOT / "experiments" / "base.yaml"), "-c", str(ROOT / "experiments" / "cnn_channels.yaml")])))
+    for name in set.union(*(Document(name).names for name in DOCUMENTS)):
+        if re.fullmatch(r"semconv(\.\w+)+", name):
+            assert pkgutil.resolve_name(name), name
+        elif option := re.fullmatch(r"(?:--)?((?:data|model|trainer|wandb)(?:\.\w+)+)(?: \S+)?", name):
+            assert option[1] in options, name
+        elif re.fullmatch(r"(experiments|sweeps|examples|benchmarks|tests|docs)/[\w/.]*", name):
+            assert (ROOT / name).exists(), name
 
 
 def test_pages_list_what_there_is():

@@ -175,6 +175,7 @@ def test_the_last_stage_is_what_an_encoder_gives(name):
     view, _ = look(task, random_images(task), RandomMasker(), Hide())
     with torch.no_grad():
         stages, whole = task.encoder.encode_stages(view), task.encoder(view)
-    assert len(stages) == 5
+    if isinstance(task.encoder, MAEViT | SemanticCNN):
+        assert len(stages) == 5
     assert torch.equal(stages[-1].features, whole.features)
     assert all(len(stage.features) == 2 for stage in stages)
