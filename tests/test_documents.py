@@ -7,6 +7,7 @@ import ast
 import pkgutil
 import re
 import sys
+from types import ModuleType
 
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from semconv.commands.train import parse
 from semconv.configuration import keys
 from semconv.version import __version__
 from tests.documents import DOCUMENTS, ROOT, Desk, Document, draw_images
-from tests.experiments import NAMES
+from tests.experiments import NAMES, arguments
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_links_lead_somewhere(name):
 
 
 def test_names_in_the_text_are_those_of_the_code():
-    options = set(keys(parse(["-c", str(ROOT / "experiments" / "base.yaml"), "-c", str(ROOT / "experiments" / "cnn_channels.yaml")])))
+    options = set(keys(parse(arguments("cnn_channels"))))
     for name in set.union(*(Document(name).names for name in DOCUMENTS)):
         if re.fullmatch(r"semconv(\.\w+)+", name):
             assert pkgutil.resolve_name(name), name
@@ -85,7 +86,7 @@ def test_names_in_the_text_are_those_of_the_code():
 
 
 def test_pages_list_what_there_is():
-    def exported(module) -> set[str]:
+    def exported(module: ModuleType) -> set[str]:
         return {name for name in module.__all__ if isinstance(getattr(module, name), type)}
 
     assert set(Document("docs/mechanisms.md").table("mechanism", "x̃")) == exported(mechanisms) - {"Mechanism"}
@@ -112,8 +113,15 @@ def test_every_test_that_a_page_names_is_there():
     assert [f"{file}::{test}" for file, test in named if test not in functions[file]] == []
 
 
+def test_the_readme_says_which_shape_its_code_gives():
+    scope: dict = {}
+    (snippet,) = Document("README.md").snippets
+    exec(snippet, scope)
+    assert f"# {' x '.join(map(str, scope['features'].shape))}\n" in snippet
+
+
 def test_a_release_is_called_the_same_everywhere():
-    version, date = re.findall(r"^## (\d\S*), (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[0]
+    version, date = re.findall(r"^## (\d\S*) - (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[0]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert version == citation["version"] == __version__
     assert date == str(citation["date-released"])
