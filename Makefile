@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml
 
 # the site, into site/; a warning is an error
 docs: setup
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: setup docs
 	$(BIN)/ruff check

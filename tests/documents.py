@@ -106,7 +106,7 @@ class Desk:
         if words[1] in ("compare", "workspace") and not (self.folder / "runs").is_dir():
             self._train(BASE)
         match words[1]:
-            case "run" | "fit" if any(word.startswith("--trainer.devices=") for word in words) or "full" in " ".join(words):
+            case "run" | "fit" if any(word.startswith("--trainer.devices=") or "recipes/full" in word for word in words):
                 self._parse_training(words[1:])  # more than one device, or the full tier
             case "run" | "fit" if "--help" not in words:
                 self._train(tuple(words[1:]))
