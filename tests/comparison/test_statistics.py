@@ -17,7 +17,8 @@ from semconv.comparison.statistics import (
     seeds_for_equivalence,
     seeds_needed,
 )
-from semconv.comparison.verdicts import PLAIN, REPRESENTATION, WIDE, gather, judge
+from semconv.comparison.verdicts import PLAIN, WIDE, gather, judge
+from semconv.metrics import REPRESENTATION
 
 DRAWS = 2000
 
