@@ -296,8 +296,10 @@ def damage(path, kind):
             path.write_bytes(content[: len(content) // 2])
         case "corrupt":
             path.write_bytes(content.replace(b"IDAT", b"ID\0T"))
-        case "huge":
-            Image.new("L", (5000, 5000)).save(path)
+        case "corrupt further on":  # found while pixels are read, not when the file is opened
+            Image.effect_noise((400, 400), 99).save(path)
+            first, second, rest = path.read_bytes().split(b"IDAT", 2)
+            path.write_bytes(first + b"IDAT" + second + b"ID\0T" + rest)
         case "of another size":
             Image.new("RGB", (9, 8)).save(path)
         case "without a number":
@@ -308,12 +310,19 @@ def damage(path, kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["missing", "no picture", "cut off", "corrupt", "huge", "of another size", "without a number", "a folder"]
+    "kind",
+    ["missing", "no picture", "cut off", "corrupt", "corrupt further on", "of another size", "without a number", "a folder"],
 )
 def test_pictures_that_cannot_be_shown_are_left_alone(kind, tmp_path):
     write_media(tmp_path)
     assert strips.read(tmp_path / "media" / "test") is not None
     damage(tmp_path / "media" / "test" / "pasted-000004.png", kind)
+    assert strips.read(tmp_path / "media" / "test") is None
+
+
+def test_pictures_of_more_pixels_than_memory_allows_are_left_alone(tmp_path, monkeypatch):
+    write_media(tmp_path, size=8)
+    monkeypatch.setattr(strips, "MOST_PIXELS", 63)
     assert strips.read(tmp_path / "media" / "test") is None
 
 
