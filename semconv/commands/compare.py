@@ -24,7 +24,7 @@ if it beats, on the same seeds, plain, each of its controls and plain of the sam
 
 
 def main(arguments: list[str]) -> None:
-    """Compare runs, print tables, and write them where --output says."""
+    """Compare runs, print tables, and write them to the folder of --output."""
     given = _parser().parse_args(arguments)
     with in_one_line():
         _compare(given)

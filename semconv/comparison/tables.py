@@ -179,7 +179,7 @@ def _named(variant: Variant) -> str:
 
 
 def _rank(variant: Variant, endpoint: Metric) -> tuple[bool, float]:
-    """Best first; oracles stand below the others."""
+    """A key that sorts the best first, and oracles last."""
     mean = variant.mean(endpoint.key)
     return variant.kind == "oracle", float("inf") if mean is None else -endpoint.sign * mean
 
