@@ -62,9 +62,9 @@ def _joined(label: str, unit: str) -> str:
     return f"{label}, {unit}" if unit else label
 
 
-FULL, QUICK = "--evaluation full", "--evaluation quick or full"
-LABELS, RAW = f"{QUICK}, and images with labels of two or more classes", "targets that are not normalised per patch"
-CONDITIONED = f"{QUICK}, and a network that is conditioned on something"
+FULL, QUICK = "--evaluation full", "--evaluation quick"
+LABELS, RAW = f"{QUICK} and labels of two or more classes", "targets that are not normalised per patch"
+CONDITIONED = f"{QUICK} and a conditioned network"
 
 
 def _mse(key: str, label: str, section: str = "", split: str = "test", needs: str = "", quality: str = "") -> Metric:
@@ -95,7 +95,7 @@ METRICS = (
     Metric("train/learning_rate", "learning rate", None, section="curves", split="train"),
     Metric("train/images_per_second", "training", "higher", "images/s", split="train"),
     Metric("val/loss", "cross-entropy of validation images", "lower", split="validation"),
-    _accuracy("val/top1", "top-1 of validation images", split="validation", needs="experiments/evaluation"),
+    _accuracy("val/top1", "top-1 of validation images", split="validation", needs="a run of experiments/evaluation"),
     _mse(MASKED_MSE, "masked MSE", "results", quality="reconstruction"),
     _accuracy(LINEAR_TOP1, "linear top-1", "results", quality="representation"),
     _score("test/ssim", "SSIM of pasted images over hidden pixels", "results", ""),
@@ -111,7 +111,7 @@ METRICS = (
     # a small gap is no merit where both accuracies are low
     _accuracy("probe/linear_top1_gap", "linear top-1, whole minus masked input")._replace(direction=None),
     _accuracy("probe/knn_top1_gap", "k-NN top-1 (k = 20), whole minus masked input")._replace(direction=None),
-    _score("probe/dense_miou", "mIoU of a linear probe of sites", needs=f"{QUICK}, and images with label maps"),
+    _score("probe/dense_miou", "mIoU of a linear probe of sites", needs=f"{QUICK} and label maps"),
     _count("probe/num_features", "features of the last stage", LABELS),
     _count("probe/num_*_images", "images of the linear probe", LABELS),
     _count("probe/penalty", "penalty of the linear probe", LABELS),
@@ -123,17 +123,19 @@ METRICS = (
     _score("test/psnr", "PSNR", needs=RAW, unit="dB"),
     _mse("test/pixel_mse", "MSE of pixels in [0, 1]", needs=RAW),
     # how much a network uses an indicator, which is not how well
-    Metric("importance/*/zeroed", "zeroed", None, section="importance", needs=CONDITIONED),
-    Metric("importance/*/shuffled", "shuffled", None, section="importance", needs=CONDITIONED),
-    Metric("importance/*/another_mask", "another mask", None, section="importance", needs=f"{CONDITIONED}, the mask among it"),
+    Metric("importance/*/zeroed", "rise of masked MSE with one indicator zeroed", None, section="importance", needs=CONDITIONED),
+    Metric(
+        "importance/*/shuffled", "rise of masked MSE with one indicator shuffled", None, section="importance", needs=CONDITIONED
+    ),
+    Metric("importance/*/another_mask", "rise of masked MSE with another mask", None, section="importance", needs=CONDITIONED),
     Metric("mechanism/*", "a mechanism's own measure", None, split="", needs="a mechanism that logs it"),
     _mse("full/masked_mse/ratio_*", "masked MSE", "ratios", needs=FULL),
     _mse("full/masked_mse/*", "masked MSE under other conditions", needs=FULL),
     _accuracy("full/linear_top1/*", "linear top-1 under other conditions", needs=FULL),
     Metric("full/equivariance_error/*", "error of equivariance", "lower", "share of the features' norm", needs=FULL),
     _score("full/rankme", "effective rank of features (RankMe)", needs=FULL),
-    _accuracy("linear_probe/top*", "top-k of MAE's linear probe", needs="experiments/evaluation/linear_probe.yaml"),
-    _accuracy("finetune/top*", "top-k after fine-tuning", needs="experiments/evaluation/finetune.yaml"),
+    _accuracy("linear_probe/top*", "top-k of MAE's linear probe", needs="a run of experiments/evaluation/linear_probe.yaml"),
+    _accuracy("finetune/top*", "top-k after fine-tuning", needs="a run of experiments/evaluation/finetune.yaml"),
     _cost("encoder_parameters", "encoder parameters", section="costs"),
     _cost("flops", "forward pass", "FLOPs", section="costs"),
     _cost("train_images_per_second", "training", "images/s", "higher", section="costs"),

@@ -85,8 +85,8 @@ def _endpoint(key: str, direction: Direction | None, runs: Sequence[FinishedRun]
     """The metric that runs are to be judged by, with its direction."""
     metric, measured = find(key) or Metric(key, key, None), {name: None for run in runs for name in run.metrics}
     if key not in measured:
-        similar, needs = nearest(key, list(measured)), f"; it takes {metric.needs}" if metric.needs else ""
-        advice = f": did you mean {similar}?" if similar else "; summary.json of a run lists its metrics"
+        similar, needs = nearest(key, list(measured)), f"; it needs {metric.needs}" if metric.needs else ""
+        advice = f": did you mean {similar}?" if similar else "; semconv list metrics names those that semconv records"
         raise ValueError(f"--metric {key}: no run has it{needs}{advice}")
     if direction and metric.direction and direction != metric.direction:
         raise ValueError(f"--direction {direction}: {key} is better when {metric.direction}")

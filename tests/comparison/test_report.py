@@ -369,7 +369,9 @@ def test_lines_and_points_stand_where_their_values_are():
     assert "b</text>" in drawing
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.0441, 0.0441), (203000, 203999), (1e-9, 3e-9), (-3, 1000), (5, 5), (0.709, 0.828)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (-0.0441, 0.0441), (203000, 203999), (1e-9, 3e-9), (-3, 1000), (5, 5), (0.709, 0.828)]
+)
 def test_ticks_are_few_round_and_different(low, high):
     found = scale([low, high], 0, 100)
     ticks = found.ticks()

@@ -220,7 +220,8 @@ def _importance(comparison: Comparison) -> Section:
         for number, metric in enumerate(of_section("importance"), start=1):
             for indicator, key in parts(metric, keys_of([variant])).items():
                 if found := spread(variant, key):
-                    dots.setdefault(indicator, []).append(plots.Dot(metric.label, number, found.mean, found.low, found.high))
+                    name = key.rpartition("/")[2].replace("_", " ")
+                    dots.setdefault(indicator, []).append(plots.Dot(name, number, found.mean, found.low, found.high))
                     ns.append(found.n)
         groups += [(f"{variant.title}: {indicator}", rows, 0.0) for indicator, rows in dots.items()]
     if not groups:
