@@ -13,7 +13,8 @@ from semconv.convolution import MechanismFactory, SemanticConv2d
 from semconv.indicators import Coordinates, Grid, Indicator, Mask, Sites
 from semconv.mechanisms import AppendedValues
 from semconv.mechanisms.appended import Encoding
-from tests.oracles import CHANNELS, SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
+from tests.oracles import CHANNELS, MODES, SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
+from tests.pairwise import pairwise
 
 LEVELS, WIDTH = 4, 3
 
@@ -85,10 +86,12 @@ def test_codes_are_appended_as_loops_make_them(encoding, kernel, stride):
     assert_same(module(view.pixels, indicators(view)), expected)
 
 
-@every_encoding
-@pytest.mark.parametrize(("kernel", "stride", "groups"), [(3, 1, 1), (5, 2, 1), (7, 4, 1), (3, 1, CHANNELS)])
-@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
-def test_at_the_edge_the_padding_ring_holds_the_values(encoding, kernel, stride, groups, mode):
+@pytest.mark.parametrize(
+    ("encoding", "geometry", "mode"),
+    pairwise(get_args(Encoding), [(3, 1, 1), (5, 2, 1), (7, 4, 1), (3, 1, CHANNELS)], MODES),
+)
+def test_at_the_edge_the_padding_ring_holds_the_values(encoding, geometry, mode):
+    kernel, stride, groups = geometry
     view, amount = draw_view(), kernel // 2
     module, indicators = build(appended(encoding, "edge"), None, kernel, stride, groups, mode)
     # the mask beyond the border is that of the nearest cell
