@@ -57,20 +57,20 @@ def make_task(name: str, *overrides: str) -> MaskedReconstruction:
 
 
 @cache
-def factory(name: str, part: str, kind: Any) -> Callable[..., Any]:
+def factory(part: str, kind: Any, name: str, *overrides: str) -> Callable[..., Any]:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument(f"--{part}", type=kind)
-    return parser.instantiate_classes(parser.parse_object({part: parsed(name)["model"]["init_args"][part]}))[part]
+    return parser.instantiate_classes(parser.parse_object({part: parsed(name, *overrides)["model"]["init_args"][part]}))[part]
 
 
-def encoder_factory(name: str) -> Any:
+def encoder_factory(name: str, *overrides: str) -> Any:
     """The encoder's class with the file's arguments, still to be called with a geometry and a size."""
-    return factory(name, "encoder", Callable[[Geometry, Size], Encoder])
+    return factory("encoder", Callable[[Geometry, Size], Encoder], name, *overrides)
 
 
 @cache
 def sized(name: str, geometry: Geometry) -> MaskedReconstruction:
-    decoder = factory(name, "decoder", Callable[[Geometry, Size, Encoder], Decoder])
+    decoder = factory("decoder", Callable[[Geometry, Size, Encoder], Decoder], name)
     like = built(name).model
     objective = Objective(geometry.cell, like.objective.normalise, like.objective.loss)
     parts = (encoder_factory(name), decoder, like.masker, like.corruption, objective)

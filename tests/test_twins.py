@@ -8,7 +8,7 @@ from semconv.indicators import Coordinates, Grid, Indicator, Indicators, Mask, V
 from semconv.masking import RandomMasker
 from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
 from semconv.twins import Constant, Fixed, Noise, Only, Shuffled, Twin, Zero, make_twin
-from tests.experiments import arguments, built, encoder_factory, look, make_task, random_images, stir
+from tests.experiments import built, encoder_factory, look, make_task, parsed, random_images, stir
 
 DEAD = [Zero(), Constant(), Fixed(), Shuffled()]  # noise is a function of all masks: it is new in every step
 MECHANISMS = [AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial]
@@ -192,9 +192,8 @@ def test_controls_are_named_after_what_they_stand_beside():
     from semconv.tracking.facts import control, variant_name
 
     names = {
-        file: variant_name(built("cnn_channels", "-c", f"experiments/controls/{file}.yaml").config.as_dict())
+        file: variant_name(parsed("cnn_channels", "-c", f"experiments/controls/{file}.yaml"))
         for file in ("zero", "fixed", "cnn_plain_wide")
     }
     assert names == {"zero": "cnn_channels-zero", "fixed": "cnn_channels-fixed", "cnn_plain_wide": "cnn_channels-plain_wide"}
-    assert control(built("cnn_channels").config.as_dict()) is None
-    assert arguments("cnn_channels")
+    assert control(parsed("cnn_channels")) is None

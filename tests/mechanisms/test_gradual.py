@@ -19,7 +19,7 @@ from semconv.indicators import Coordinates, Indicators, Mask
 from semconv.mechanisms import Gradual
 from semconv.mechanisms.gradual import scheduled, split_width
 from semconv.tracking.facts import variant_name
-from tests.experiments import FOLDER, built, make_task
+from tests.experiments import FOLDER, make_task, parsed
 from tests.mechanisms.test_local_attention import attend, mix, state_of, visible_map
 from tests.oracles import assert_same, convolve, draw, draw_mask, pad, randomise, signal_map
 from tests.recording import logged, train
@@ -235,9 +235,9 @@ def test_training_logs_the_share_of_each_layer(tmp_path):
 @pytest.mark.parametrize("control", CONTROLS)
 def test_a_control_is_a_run_of_its_own_name(control):
     path = str(FOLDER / "controls" / f"gradual_{control}.yaml")
-    config = built("cnn_gradual", "-c", path).config.as_dict()
+    config = parsed("cnn_gradual", "-c", path)
     assert variant_name(config) == f"cnn_gradual-gradual_{control}"
-    assert variant_name(built("cnn_gradual").config.as_dict()) == "cnn_gradual"
+    assert variant_name(parsed("cnn_gradual")) == "cnn_gradual"
     encoder = make_task("cnn_gradual", "-c", path).encoder
     shares = [float(value) for value in measured(encoder).values()]
     assert (
