@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from semconv.comparison import main as compare
+from semconv.commands.compare import main as compare
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 TOLD = {"layout": "Coordinates", "stationary": "Coordinates", "dark": "Mask"}
@@ -55,7 +55,7 @@ def arguments(
         f"--trainer.max_steps={steps}",
         "--trainer.enable_progress_bar=false",
         "--trainer.enable_checkpointing=false",
-        "--examination=none",
+        "--evaluation=none",
         f"--runs={runs}",
     ]
 
@@ -64,7 +64,7 @@ def train(words: list[str]) -> None:
     """One run, on one thread."""
     import torch
 
-    from semconv.cli import main
+    from semconv.commands.train import main
 
     torch.set_num_threads(1)
     main(words)

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from semconv.cli import SemconvCLI, build, quieten
+from semconv.commands.train import SemconvCLI, build, quieten
 from semconv.data import Batch, ImageData
 
 ROOT = Path(__file__).parent.parent

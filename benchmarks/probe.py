@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semconv import load_run
-from semconv.evaluation.features import Examined, Features, extract, kept
+from semconv.evaluation.features import Evaluated, Features, extract, kept
 from semconv.evaluation.probes import choose_linear, knn_scores, top1
 from semconv.evaluation.quick import views
 from semconv.finetuning import LinearProbe
@@ -74,14 +74,14 @@ def main() -> None:
     run = load_run(given.run)
     run.data.setup("fit")
     run.data.setup("test")
-    examined = Examined(run.task, run.data, torch.no_grad)
-    look = views(examined)["whole"]
+    evaluated = Evaluated(run.task, run.data, torch.no_grad)
+    look = views(evaluated)["whole"]
 
     def features(part: str) -> Features:
         return kept(
             run.folder.checkpoints,
             f"probe-{part}",
-            lambda: extract(examined, run.task.encoder, part, None, look),  # type: ignore[arg-type]
+            lambda: extract(evaluated, run.task.encoder, part, None, look),  # type: ignore[arg-type]
         )
 
     train, test = features("train"), features("test")

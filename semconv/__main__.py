@@ -10,8 +10,8 @@ TRAINING = {
     "fit": "train",
     "run": "train, then test, as one run: what sweeps call",
     "sweep": "run a W&B sweep file, without its server",
-    "test": "examine trained weights on the test images",
-    "validate": "examine trained weights on the validation images",
+    "test": "evaluate trained weights on the test images",
+    "validate": "evaluate trained weights on the validation images",
     "predict": "write pictures of reconstructed test images; of your own with predict RUN --images FOLDER --output DIR",
 }
 LOOKING = {
@@ -43,19 +43,19 @@ def dispatch(command: str, arguments: list[str]) -> None:
         case "-h" | "--help":
             print(overview())
         case "--version":
-            from semconv import __version__
+            from semconv.version import __version__
 
             print(__version__)
         case "compare":
-            from semconv.comparison import main as compare
+            from semconv.commands.compare import main as compare
 
             compare(arguments)
         case "workspace":
-            from semconv.dashboard import main as dashboard
+            from semconv.commands.workspace import main as dashboard
 
             dashboard(arguments)
         case "list":
-            from semconv.listing import main as show
+            from semconv.commands.list import main as show
 
             show(arguments)
         case "check":
@@ -71,16 +71,16 @@ def dispatch(command: str, arguments: list[str]) -> None:
 
             predict(arguments)
         case "sweep":
-            from semconv.sweeping.command import main as sweep
+            from semconv.commands.sweep import main as sweep
 
             sweep(arguments)
         case _ if command in TRAINING:
-            from semconv.cli import main as train
+            from semconv.commands.train import main as train
 
             train([command, *arguments])
         case _:
-            from semconv.arguments import nearest
-            from semconv.console import fail
+            from semconv.commands.errors import fail
+            from semconv.configuration import nearest
 
             found = nearest(command, [*TRAINING, *LOOKING])
             fail(f"there is no command {command}: " + (f"did you mean {found}?" if found else "semconv --help lists them"))

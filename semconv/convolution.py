@@ -265,5 +265,5 @@ def require_signals(mechanism: Mechanism, indicators: Indicators, mask: bool = F
     name = type(mechanism).__name__
     if not len(indicators):
         raise ValueError(f"{name} has nothing to tell: give at least one of semconv.indicators")
-    if mask and not indicators.tell_mask:
+    if mask and not indicators.include_mask:
         raise ValueError(f"{name} tells the mask: list semconv.indicators.Mask among the indicators")

@@ -137,3 +137,8 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def count_images(batch: Any) -> int:
+    """How many images a batch of any form has: the length of its first tensor."""
+    return len(next(leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor)))

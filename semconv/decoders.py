@@ -147,22 +147,22 @@ class MaskedSites(nn.Module):
         width: channels.
         replaces: whether the token stands where no encoding does.
         told: whether it is added to the encodings of masked sites, in the share that is masked: in a network that keeps these, and
-            where a twin lets another take a masked site for a visible one.
+            where a control lets another take a masked site for a visible one.
     """
 
     def __init__(self, width: int, replaces: bool, told: bool) -> None:
         super().__init__()
-        self.replaces, self.told = replaces, told
+        self.replaces, self.adds = replaces, told
         self.mask_token = nn.Parameter(torch.zeros(1, width, 1, 1)) if replaces or told else None
 
     def forward(self, x: Tensor, encoding: Encoding, mask: Tensor) -> Tensor:
         if self.mask_token is None:
             return x
-        if self.told:
+        if self.adds:
             x = x + (masked_fraction(mask, *x.shape[2:]) * self.mask_token).to(x.dtype)
-        if encoding.standing is None:
+        if encoding.valid is None:
             return x
-        return torch.where(encoding.standing[:, None], x, self.mask_token.to(x.dtype))
+        return torch.where(encoding.valid[:, None], x, self.mask_token.to(x.dtype))
 
 
 def _init_token(module: nn.Module) -> None:

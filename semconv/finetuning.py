@@ -24,8 +24,8 @@ from semconv.encoders import Encoder
 from semconv.evaluation.features import everything, frozen, pool
 from semconv.hashing import make_keys
 from semconv.optimisation import parameter_groups, warmup_cosine
-from semconv.runs import load_run
 from semconv.tasks import MaskedReconstruction
+from semconv.trained.run import load_run
 
 
 class Classification(lightning.LightningModule, ABC):

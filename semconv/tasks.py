@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, SumMetric
 
+from semconv.controls import set_control
 from semconv.corruption import Corruption, Hide, View, ZeroFill
 from semconv.data import Batch
 from semconv.data.batch import to_unit
@@ -17,12 +18,11 @@ from semconv.decoders import Decoder
 from semconv.encoders import Encoder, Geometry, Size, initialise
 from semconv.evaluation.metrics import REGIONS, give_moments, mean_fill, psnr, regions, squared_errors, ssim
 from semconv.hashing import make_keys
-from semconv.indicators import PaddingMode
+from semconv.indicators import Control, PaddingMode
 from semconv.masking import Masker, spread_mask
 from semconv.objective import Objective
 from semconv.optimisation import parameter_groups, warmup_cosine
 from semconv.pictures import Reconstruction
-from semconv.twins import Twin, make_twin
 
 Stage = Literal["train", "val", "test", "probe"]
 
@@ -56,7 +56,7 @@ class MaskedReconstruction(lightning.LightningModule):
         batch_size: images per step over all devices, before accumulation; the data's.
         seed: of weights, masks and corruption.
         evaluation_seed: of evaluation masks.
-        twin: of semconv.twins: what the encoder is told in place of the truth.
+        control: of semconv.controls: what the encoder is told in place of the truth.
         compile: compile encoder and decoder with torch.compile.
     """
 
@@ -81,7 +81,7 @@ class MaskedReconstruction(lightning.LightningModule):
         batch_size: int = 256,
         seed: int = 0,
         evaluation_seed: int = 0,
-        twin: Twin | None = None,
+        control: Control | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class MaskedReconstruction(lightning.LightningModule):
         self.decoder = decoder(self.geometry, size, self.encoder)
         initialise(self.encoder, seed)
         initialise(self.decoder, seed)
-        make_twin(self.encoder, twin)
+        set_control(self.encoder, control)
         if compile:
             self.encoder.compile()
             self.decoder.compile()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from semconv.corruption import View
 from semconv.indicators import Coordinates, Indicator, Mask
 from semconv.mechanisms import Mechanism
-from semconv.rewriting import SemanticNetwork, semanticize
+from semconv.rewriting.network import SemanticNetwork, semanticize
 from tests.experiments import stir
 
 # the first spatial convolution of the stem and of each stage, read off timm's definitions
@@ -48,7 +48,7 @@ def rewrite(
     network = semanticize(plain(name), mechanism, indicators or [Mask(), Coordinates()], depth).eval()  # type: ignore[arg-type]
     if told:
         generator = torch.Generator().manual_seed(1)
-        for module in network.told_modules():
+        for module in network.conditioning_modules():
             for parameter in module.parameters(recurse=False):
                 with torch.no_grad():
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)

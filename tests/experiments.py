@@ -10,7 +10,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 
-from semconv.cli import SemconvCLI, parse
+from semconv.commands.train import SemconvCLI, parse
 from semconv.convolution import SignalConv2d
 from semconv.corruption import Corruption, View
 from semconv.decoders import Decoder

@@ -5,9 +5,10 @@ import time
 import pytest
 import yaml
 
-from semconv.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, get, prepare
-from semconv.cli import main
-from semconv.listing import KINDS, list_classes, list_variants
+from semconv.commands.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, prepare
+from semconv.commands.list import KINDS, list_classes, list_variants
+from semconv.commands.train import main
+from semconv.configuration import get
 from tests.experiments import FOLDER, NAMES, arguments
 
 

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from semconv.checkpoints import load_mae_checkpoint
 from semconv.corruption import View
 from semconv.decoders import TransformerDecoder
 from semconv.encoders import Geometry, MAEViT
+from semconv.trained.mae import load_mae_checkpoint
 from tests.peers import make_hugging_face, name_as_released, noise_of
 
 GEOMETRY = Geometry(3, (32, 32), 4)

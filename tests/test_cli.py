@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
-from semconv.cli import build, main
+from semconv.commands.train import build, main
 from semconv.tracking.identity import identity
 from tests.experiments import FOLDER, arguments, built, every_experiment
 
@@ -34,7 +34,7 @@ def test_an_experiment_trains_tests_and_reloads(name, tmp_path):
     main(["run", *short(name, tmp_path / "first")])
     run = the_run(tmp_path / "first")
     checkpoint = run / "checkpoints" / "last.ckpt"
-    again = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / 'second'}", "--examination=none"]
+    again = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / 'second'}", "--evaluation=none"]
     main(["test", *again, f"--ckpt_path={checkpoint}"])
     first, second = summary(run), summary(the_run(tmp_path / "second"))
     metrics = {key: value for key, value in first.items() if key.startswith("test/")}
@@ -91,7 +91,7 @@ def test_fit_validate_and_predict(tmp_path):
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
-def test_untrained_weights_are_not_examined(subcommand, tmp_path, capsys):
+def test_untrained_weights_are_not_evaluated(subcommand, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main([subcommand, *short("cnn_plain", tmp_path)])
     assert stop.value.code == 2

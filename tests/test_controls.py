@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.controls import CONTROLS, TOLD, arguments
-from semconv.cli import parse
+from semconv.commands.train import parse
 from semconv.comparison.grouping import differences
-from semconv.comparison.runs import flatten
+from semconv.configuration import flatten
 from semconv.tracking.facts import variant_name
 from semconv.tracking.identity import identity
 

@@ -124,7 +124,7 @@ def test_channels_last_changes_no_number(mechanism):
     assert_same(module(turned, indicators(view)), module(view.pixels, indicators(view)))
 
 
-class Told(nn.Module):
+class Conditioned(nn.Module):
     """Indicators and two convolutions, as a user would write them."""
 
     def __init__(self, mechanism: MechanismFactory, parts: list[Indicator]) -> None:
@@ -144,7 +144,7 @@ class Told(nn.Module):
 def test_a_module_compiles_without_a_graph_break(name):
     view = draw_view((8, 16))
     view = view._replace(pixels=view.pixels.float())
-    module = Told(ALL[name], [Mask(), Coordinates()])
+    module = Conditioned(ALL[name], [Mask(), Coordinates()])
     torch._dynamo.reset()
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(view), module(view))

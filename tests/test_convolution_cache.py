@@ -26,7 +26,7 @@ class Table(Indicator):
     """A learned map of position."""
 
     channels, per_image, low, high = 1, False, -1.0, 1.0
-    tells = "position"
+    conveys = "position"
 
     def __init__(self) -> None:
         super().__init__()

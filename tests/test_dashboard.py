@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from semconv import dashboard
-from semconv.cli import main as train
+from semconv.commands import workspace as dashboard
+from semconv.commands.train import main as train
+from semconv.commands.workspace import main
 from semconv.comparison.report import strips
-from semconv.dashboard import main
 from semconv.tracking.folder import RunFolder
 from tests.comparison.test_command import write_family
 from tests.experiments import arguments
@@ -88,7 +88,7 @@ def real_run(tmp_path_factory):
         )
         more = (
             "--data.num_images=300",
-            "--examination_images=60",
+            "--evaluation_images=60",
             "--trainer.val_check_interval=1",
             "--trainer.enable_progress_bar=false",
         )

@@ -136,14 +136,14 @@ def test_the_token_replaces_where_nothing_stands(
     view = draw_view(GEOMETRY)
     encoding = encoder(view)
     prediction = built(encoding, view.mask)
-    dirty = encoding.features.masked_fill(~encoding.standing[:, None], math.nan)
+    dirty = encoding.features.masked_fill(~encoding.valid[:, None], math.nan)
     assert torch.equal(built(encoding._replace(features=dirty), view.mask), prediction)
     change_token(built)
     assert not torch.equal(built(encoding, view.mask), prediction)
-    everywhere = encoding._replace(standing=torch.ones_like(encoding.standing))
+    everywhere = encoding._replace(valid=torch.ones_like(encoding.valid))
     untouched = built(everywhere, view.mask)
     change_token(built)
-    # a site that is masked and stands all the same, as a twin makes it, has the token added where the decoder is told
+    # a site that is masked and stands all the same, as a control makes it, has the token added where the decoder is told
     assert torch.equal(built(everywhere, view.mask), untouched) == (not told)
 
 

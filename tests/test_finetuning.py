@@ -11,7 +11,7 @@ from timm.optim import Lars
 from torch import nn
 from torch.nn import functional as F
 
-from semconv.cli import _starting_from, build, main
+from semconv.commands.train import _starting_from, build, main
 from semconv.corruption import View
 from semconv.data import Batch
 from semconv.finetuning import Classification, FineTune, LinearProbe, layer_scales, set_drop_path

@@ -24,7 +24,7 @@ class Scaled(Indicator):
     """The mask times a factor: an indicator with an argument."""
 
     channels, per_image, low, high = 1, True, 0.0, 9.0
-    tells = "mask"
+    conveys = "mask"
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Radius(Indicator):
     """Distance from the centre: another map of position."""
 
     channels, per_image, low, high = 1, False, 0.0, 1.5
-    tells = "position"
+    conveys = "position"
 
     def forward(self, view: View, grid: Grid) -> Tensor:
         return Coordinates()(view, grid).square().sum(1, keepdim=True).sqrt()
@@ -155,7 +155,7 @@ def test_the_mask_stands_first_and_what_is_shared_is_kept_apart():
 
 
 @pytest.mark.parametrize(
-    ("parts", "tells", "tell_mask"),
+    ("parts", "conveys", "include_mask"),
     [
         ([], set(), False),
         ([Mask()], {"mask"}, True),
@@ -163,8 +163,8 @@ def test_the_mask_stands_first_and_what_is_shared_is_kept_apart():
         ([Radius(), Mask()], {"mask", "position"}, True),
     ],
 )
-def test_indicators_know_what_they_tell(parts, tells, tell_mask):
-    assert (Indicators(parts).tells, Indicators(parts).tell_mask) == (tells, tell_mask)
+def test_indicators_know_what_they_tell(parts, tells, include_mask):
+    assert (Indicators(parts).conveys, Indicators(parts).include_mask) == (tells, include_mask)
 
 
 def test_none_of_a_kind_is_an_empty_map_on_the_padded_grid():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from semconv.checks.leakage import MASKERS, find_leak
+from semconv.controls import find_indicators
 from semconv.corruption import CamouflageFill, Hide, View, ZeroFill
 from semconv.encoders import Geometry, MAEViT, SemanticCNN, Size
 from semconv.encoders.encoder import count_parameters
@@ -18,7 +19,6 @@ from semconv.indicators import Coordinates, Fourier, Mask
 from semconv.masking import RandomMasker, spread_mask
 from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
 from semconv.tasks import MaskedReconstruction
-from semconv.twins import told_things
 from tests.experiments import (
     CNNS,
     FOLDER,
@@ -56,10 +56,10 @@ def test_a_variant_sees_the_mask_in_a_blank_image_iff_it_is_told(name):
     blank = torch.zeros(1, 3, *task.geometry.size)
     masks = RandomMasker()(keys, task.geometry.grid, 48)
     first, second = (encode(task, blank, mask[None]) for mask in masks)
-    tells = task.encoder.tells
+    conveys = task.encoder.conveys
     # content is of visible cells, so that where they are may show: nothing is claimed of who is told of it, but not of the mask
-    if "mask" in tells or "content" not in tells:
-        assert torch.equal(first, second) == ("mask" not in tells)
+    if "mask" in conveys or "content" not in conveys:
+        assert torch.equal(first, second) == ("mask" not in conveys)
 
 
 @every_experiment
@@ -73,9 +73,9 @@ def test_a_variant_sees_where_it_is_iff_it_is_told(name):
     # float32 rounding differs between positions, by a few units of 1e-6 at features of order 1
     equal = (still - moved).abs().max() < 1e-4
     # what is told of more than a site's own mask ends at the border of the image, and so shows where that is
-    ends = any(part.tells != "position" and not isinstance(part, Mask) for told in told_things(task.encoder) for part in told)
-    if "position" in task.encoder.tells or not ends:
-        assert equal == ("position" not in task.encoder.tells)
+    ends = any(part.conveys != "position" and not isinstance(part, Mask) for told in find_indicators(task.encoder) for part in told)
+    if "position" in task.encoder.conveys or not ends:
+        assert equal == ("position" not in task.encoder.conveys)
 
 
 @every_experiment

@@ -13,15 +13,15 @@ import torch
 import yaml
 
 from semconv import load_run
-from semconv.cli import main
-from semconv.runs import check_classes
-from semconv.saving import WholeCheckpointIO, read_checkpoint
+from semconv.commands.train import main
+from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.folder import is_whole, newest_checkpoint
+from semconv.trained.run import check_classes
 from tests.experiments import FOLDER, arguments
 from tests.recording import logged
 
 OPTIONS = ["--data.num_images=700", "--data.num_test_images=40", "--data.batch_size=32", "--trainer.max_epochs=2"]
-OPTIONS += ["--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu", "--examination=none"]
+OPTIONS += ["--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu", "--evaluation=none"]
 
 
 def the_run(folder):
@@ -180,7 +180,7 @@ def test_code_that_is_not_trusted_is_not_even_imported(whole, tmp_path, monkeypa
 
 
 def test_code_that_is_trusted_is_built(whole, tmp_path, monkeypatch):
-    (tmp_path / "friend.py").write_text("from semconv.mechanisms import Channels as Told")
+    (tmp_path / "friend.py").write_text("from semconv.mechanisms import Channels as Information")
     monkeypatch.syspath_prepend(tmp_path)
     folder = altered(whole, tmp_path, lambda config: encoder_of(config)["init_args"].update(mechanism="friend.Told"))
     with pytest.raises(ValueError, match=r"the run names friend\.Told"):

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 import torch
 
-from semconv.cli import main
+from semconv.commands.train import main
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.wandb_record import WandbOptions, WandbRecord, answers, choose_mode
 from tests.experiments import FOLDER, arguments

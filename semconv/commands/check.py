@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from semconv.arguments import nearest
-from semconv.console import fail
+from semconv.commands.errors import fail
+from semconv.configuration import nearest
 
 if TYPE_CHECKING:
     from semconv.checks.leakage import Case
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
         case "visibility":
             visibility(others)
         case "sweeps":
-            from semconv.checks.sweeps import main as sweeps
+            from semconv.commands.check_sweeps import main as sweeps
 
             sweeps(others)
         case _:
@@ -91,7 +91,7 @@ def visibility(arguments: list[str]) -> None:
         fail(f"--images is {given.images}: give 1 or more")
     task = _build(others, debug)
     from semconv.checks.visibility import as_data, draw_masks, visibility
-    from semconv.complaints import in_one_line
+    from semconv.commands.errors import in_one_line
 
     console = Console(width=None if sys.stdout.isatty() else 150)
     with console.status("measuring"):
@@ -134,7 +134,7 @@ def _build(arguments: list[str], debug: bool) -> "MaskedReconstruction":
     Raises:
         SystemExit: it is none of masked reconstruction, or cannot be built.
     """
-    from semconv.cli import build, explaining, quieten
+    from semconv.commands.train import build, explaining, quieten
     from semconv.tasks import MaskedReconstruction
 
     quieten()

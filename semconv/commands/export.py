@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from semconv.complaints import in_one_line
+from semconv.commands.errors import in_one_line
 
 DESCRIPTION = """Writes a run's encoder into a folder, with the mean, deviation and size of its images. Where it is a model of
 timm's as soon as nothing is masked (mae_vit; timm's CNNs that are told of the mask alone), as weights that timm loads strictly; all
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     given = parser.parse_args(arguments)
     with in_one_line(given.debug):
-        from semconv.exporting import export
+        from semconv.trained.export import export
 
         made = export(given.run, given.output, given.overwrite, given.trust)
         if made.architecture:

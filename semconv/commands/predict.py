@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from semconv.complaints import in_one_line
-from semconv.console import fail
+from semconv.commands.errors import fail, in_one_line
 
 DESCRIPTION = """Masks the images of a folder and lets a run's network predict them: one PNG each, seen | predicted | pasted |
 original, and a contact sheet. Images are resized until they just cover the run's size, and the centre is cut out."""
@@ -22,9 +21,9 @@ def main(arguments: list[str]) -> None:
 
 
 def _predict(given: argparse.Namespace) -> None:
-    from semconv.prediction import list_images, predict, read_images
-    from semconv.runs import load_run
     from semconv.tasks import MaskedReconstruction
+    from semconv.trained.predict import list_images, predict, read_images
+    from semconv.trained.run import load_run
 
     paths = list_images(given.images)
     _require_place(given.output, given.images, given.overwrite)
@@ -49,7 +48,7 @@ def _predict(given: argparse.Namespace) -> None:
 def _masker(given: argparse.Namespace, task: Any) -> Any:
     """The masker that was asked for; None: the run's own."""
     from semconv import masking
-    from semconv.prediction import GivenMask, read_mask
+    from semconv.trained.predict import GivenMask, read_mask
 
     if given.mask is not None:
         if given.masker is not None or given.ratio is not None:

@@ -5,13 +5,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from semconv.comparison.runs import Run, flatten, leave_out
-from semconv.comparison.verdicts import TWINS
-from semconv.console import fail
+from semconv.comparison.run import FinishedRun, leave_out
+from semconv.configuration import flatten
 
 Kind = Literal["baseline", "candidate", "control", "reference", "oracle"]
 Level = tuple[tuple[str, Any], ...]  # factors with their values
-FLOORS = "semconv.evaluation.floors."
 # what a reader needs to know of a protocol; all of it is in the runs' config.yaml
 TOLD_PROTOCOL = (
     *("data.source", "data.size", "data.batch_size", "trainer.max_epochs", "trainer.max_steps"),
@@ -30,7 +28,7 @@ class Variant(NamedTuple):
     kin: str  # the same for a variant and its controls
     kind: Kind
     level: Level
-    runs: dict[int, Run]  # by seed
+    runs: dict[int, FinishedRun]  # by seed
 
     def values(self, key: str) -> dict[int, float]:
         """A metric by seed; of the runs that have it."""
@@ -50,7 +48,7 @@ class Groups(NamedTuple):
     allowed: dict[str, list[Any]]
 
 
-def group(runs: Sequence[Run], baseline: str, factors: Sequence[str], allow: Sequence[str]) -> Groups:
+def group(runs: Sequence[FinishedRun], baseline: str, factors: Sequence[str], allow: Sequence[str]) -> Groups:
     """Group runs by variant and level, and pair them by seed.
 
     A floor has no seed: of runs that differ in nothing else the last counts. What differs in the protocol and is neither factor nor
@@ -64,9 +62,9 @@ def group(runs: Sequence[Run], baseline: str, factors: Sequence[str], allow: Seq
     if refused:
         told = "; ".join(f"{key}: {', '.join(map(_show, values))}" for key, values in refused.items())
         first = next(iter(refused))
-        fail(f"runs cannot be compared, as they differ in {told}: give fewer runs, --factor {first} or --allow {first}")
+        raise ValueError(f"runs cannot be compared, as they differ in {told}: give fewer runs, --factor {first} or --allow {first}")
     classes = {_encoder_class(run) for run in runs if run.summary["experiment"] == baseline}
-    collected: dict[tuple, dict[int, Run]] = defaultdict(dict)
+    collected: dict[tuple, dict[int, FinishedRun]] = defaultdict(dict)
     for run in runs:
         level = tuple((key, run.protocol.get(key)) for key in varied)
         rest = tuple((key, run.protocol.get(key)) for key in allowed)
@@ -91,17 +89,12 @@ def differences(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def controls_of(variant: Variant, variants: Sequence[Variant]) -> dict[str, Variant]:
-    """The dead twins of a variant and plain of its compute, at its level, by name."""
+    """The controls of a variant and plain of its compute, at its level, by name."""
     return {
         other.control: other
         for other in variants
         if other.control and other.level == variant.level and other.experiment == variant.experiment and other.kin == variant.kin
     }
-
-
-def is_twin(name: str) -> bool:
-    """Whether a control is a dead twin that counts in a verdict."""
-    return name in TWINS
 
 
 def setting(variant: Variant) -> str:
@@ -126,7 +119,7 @@ def show_level(level: Level) -> str:
     return ", ".join(f"{key} {_show(value)}" for key, value in level)
 
 
-def _follows(key: str, factors: Mapping[str, Any], runs: Sequence[Run]) -> bool:
+def _follows(key: str, factors: Mapping[str, Any], runs: Sequence[FinishedRun]) -> bool:
     """Whether an argument of a class that is varied says nothing more than the class does."""
     for other in factors:
         if key.startswith(f"{other}."):
@@ -155,38 +148,38 @@ def _chosen(variant: Variant, allowed: Mapping[str, Any]) -> dict[str, Any]:
     return {key: protocol.get(key) for key in allowed}
 
 
-def _first(variant: Variant) -> Run:
+def _first(variant: Variant) -> FinishedRun:
     return next(iter(variant.runs.values()))
 
 
-def _kind(runs: Mapping[int, Run], baseline: str, classes: set[str]) -> Kind:
+def _kind(runs: Mapping[int, FinishedRun], baseline: str, classes: set[str]) -> Kind:
     run = next(iter(runs.values()))
     if run.summary.get("control"):
         return "control"
     if run.summary["experiment"] == baseline:
         return "baseline"
-    if "oracle" in (run.summary.get("tells") or ()):  # it knows what is hidden: an upper bound, no competitor
+    if "oracle" in (run.summary.get("conveys") or ()):  # it knows what is hidden: an upper bound, no competitor
         return "oracle"
     return "candidate" if _encoder_class(run) in classes and _is_told(run) else "reference"
 
 
-def _is_told(run: Run) -> bool:
+def _is_told(run: FinishedRun) -> bool:
     """Whether a network is told anything: a plain of another kind is no candidate."""
     mechanism = (run.summary["variant"]["encoder"].get("init_args") or {}).get("mechanism") or {}
     return not str(mechanism.get("class_path", "Plain")).endswith("Plain")
 
 
-def _encoder_class(run: Run) -> str:
+def _encoder_class(run: FinishedRun) -> str:
     return str(run.summary["variant"]["encoder"].get("class_path"))
 
 
-def _kin(run: Run) -> str:
+def _kin(run: FinishedRun) -> str:
     encoder = run.summary["variant"]["encoder"]
     arguments = {key: value for key, value in (encoder.get("init_args") or {}).items() if key not in HARMLESS}
     return json.dumps([encoder.get("class_path"), arguments], sort_keys=True)
 
 
-def _decoder(run: Run) -> str:
+def _decoder(run: FinishedRun) -> str:
     return json.dumps(run.summary["variant"].get("decoder"), sort_keys=True)
 
 

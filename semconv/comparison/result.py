@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from semconv.comparison.grouping import Groups, Level, Variant, controls_of, is_twin, setting, shared_protocol
+from semconv.comparison.grouping import Groups, Level, Variant, controls_of, setting, shared_protocol
 from semconv.comparison.statistics import Paired, interaction, paired
-from semconv.comparison.verdicts import PLAIN, WIDE, Endpoint, Evidence, Verdict, gather, judge
+from semconv.comparison.verdicts import CONTROLS, PLAIN, WIDE, Endpoint, Evidence, Verdict, gather, judge
 
 COSTS = {  # whether more is better
     "cost/encoder_parameters": False,
@@ -95,9 +95,9 @@ def plain_at(level: Level, variants: Sequence[Variant]) -> Variant | None:
 
 def _evidence(variant: Variant, endpoint: Endpoint, variants: Sequence[Variant]) -> Evidence:
     plain, controls = plain_at(variant.level, variants), controls_of(variant, variants)
-    twins = {name: control.values(endpoint.key) for name, control in controls.items() if is_twin(name)}
+    placebos = {name: control.values(endpoint.key) for name, control in controls.items() if name in CONTROLS}
     wide = controls[WIDE].values(endpoint.key) if WIDE in controls else None
-    return gather(endpoint, variant.values(endpoint.key), plain.values(endpoint.key) if plain else {}, twins, wide)
+    return gather(endpoint, variant.values(endpoint.key), plain.values(endpoint.key) if plain else {}, placebos, wide)
 
 
 def _against_plain(variant: Variant, endpoint: Endpoint, variants: Sequence[Variant]) -> dict[int, float]:

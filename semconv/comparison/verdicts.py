@@ -1,4 +1,4 @@
-"""What makes an answer: a variant against plain, against its dead twins, and against plain of equal compute."""
+"""What makes an answer: a variant against plain, against its controls, and against plain of equal compute."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from semconv.comparison.statistics import (
 
 Word = Literal["beneficial", "equivalent", "inconclusive"]
 PLAIN, WIDE = "plain", "plain_wide"
-TWINS = ("zero", "constant", "fixed", "shuffled")
+CONTROLS = ("zero", "constant", "fixed", "shuffled")
 HIGHER_IS_BETTER = ("probe/", "top1", "top5", "psnr", "ssim", "r2", "auc", "miou", "per_second")
 
 
@@ -38,7 +38,7 @@ CO_PRIMARY = (RECONSTRUCTION, REPRESENTATION)
 class Evidence(NamedTuple):
     """All that is known of one candidate by one endpoint."""
 
-    against: Mapping[str, Paired]  # plain, dead twins by name, plain_wide; as far as there are runs
+    against: Mapping[str, Paired]  # plain, controls by name, plain_wide; as far as there are runs
     p_equivalent: float | None  # to plain
     margin: float  # in the endpoint's units
     sd: float  # of the differences to plain
@@ -67,7 +67,7 @@ def gather(
     what: Endpoint,
     candidate: Mapping[int, float],
     plain: Mapping[int, float],
-    twins: Mapping[str, Mapping[int, float]],
+    controls: Mapping[str, Mapping[int, float]],
     wide: Mapping[int, float] | None,
 ) -> Evidence:
     """Compare a candidate with everything that it has to beat, seed by seed.
@@ -76,10 +76,10 @@ def gather(
         what: the endpoint.
         candidate: its values by seed.
         plain: the baseline's.
-        twins: those of its dead twins, by name.
+        controls: those of its controls, by name.
         wide: those of plain of equal compute.
     """
-    others = {PLAIN: plain, **twins, **({WIDE: wide} if wide is not None else {})}
+    others = {PLAIN: plain, **controls, **({WIDE: wide} if wide is not None else {})}
     differences = {name: _differences(what.sign, candidate, values) for name, values in others.items()}
     against = {name: paired(values) for name, values in differences.items() if values}
     margin = what.margin
@@ -97,8 +97,8 @@ def judge(family: Sequence[Evidence]) -> list[Verdict]:
     """Verdicts on a family of candidates.
 
     The p value of a candidate is the largest of its comparisons' (intersection-union; Berger, 1982), as it has to win all of them;
-    to beat the best of the twins is to beat each. Holm's step-down over the family. A candidate that lacks a kind of comparison is
-    not tested, but counts in the family.
+    to beat the best of the controls is to beat each. Holm's step-down over the family. A candidate that lacks a kind of comparison
+    is not tested, but counts in the family.
     """
     tested = [_largest(evidence) if not _missing(evidence) else None for evidence in family]
     p_values = [p if p is not None else 1.0 for p in tested]
@@ -138,7 +138,7 @@ def _verdict(evidence: Evidence, p: float | None, family: int) -> Verdict:
 def _missing(evidence: Evidence) -> list[str]:
     """The kinds of comparison that cannot be made."""
     tested = {name for name, found in evidence.against.items() if found.p is not None}
-    kinds = {"plain": {PLAIN}, "a dead twin": set(TWINS), WIDE: {WIDE}}
+    kinds = {"plain": {PLAIN}, "a control": set(CONTROLS), WIDE: {WIDE}}
     return [kind for kind, names in kinds.items() if not tested & names]
 
 

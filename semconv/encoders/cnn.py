@@ -104,7 +104,7 @@ class SemanticCNN(Encoder):
             self.stages.append(nn.ModuleList(stage))
         self.norm = make_norm(norm, widths[-1])
         spatial.place()
-        self.tells = self.indicators.tells if spatial.any_told else frozenset()
+        self.conveys = self.indicators.conveys if spatial.any_told else frozenset()
         self.drops_masked = spatial.all_sparse
         self.apply(self.init_weights)
 
@@ -131,9 +131,9 @@ class SemanticCNN(Encoder):
 
     def _encode_visible(self, pixels: Tensor, signals: Signals) -> list[Encoding]:
         sites = signals.visible(Grid(pixels.shape[2], pixels.shape[3]))
-        if not sites.num_visible:  # as a twin may say: no feature stands, and gradients are 0
+        if not sites.num_visible:  # as a control may say: no feature stands, and gradients are 0
             hidden = [(x, sites.at(x.shape[2], x.shape[3])) for x in self._encode_all(pixels, signals)]
-            return [Encoding(sites.only(x), sites.standing) for x, sites in hidden]
+            return [Encoding(sites.only(x), sites.valid) for x, sites in hidden]
         x, sites = through_map(self.stem.convolution.convolution, sites.only(pixels), sites)
         x = self.stem.after(x)
         maps = [(x, sites)]
@@ -142,7 +142,7 @@ class SemanticCNN(Encoder):
                 x, sites = layer.at_visible(x, sites)
             maps.append((x, sites))
         maps[-1] = (self.norm(x), sites)
-        return [Encoding(sites.scatter(x), sites.standing) for x, sites in maps]
+        return [Encoding(sites.scatter(x), sites.valid) for x, sites in maps]
 
     def init_weights(self, module: nn.Module) -> None:
         init_convolutional(module)

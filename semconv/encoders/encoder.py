@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from semconv.corruption import View
 from semconv.hashing import make_keys
-from semconv.indicators import PaddingMode, Told
+from semconv.indicators import Information, PaddingMode
 
 Size = Literal["test", "tiny", "small", "base", "large", "huge"]
 
@@ -55,7 +55,7 @@ class Encoding(NamedTuple):
     """What an encoder says of a view."""
 
     features: Tensor  # b d sh sw: one vector per site; zeros where none stands
-    standing: Tensor | None = None  # bool b sh sw: where a vector stands; None means everywhere
+    valid: Tensor | None = None  # bool b sh sw: where a vector stands; None means everywhere
     prefix: Tensor | None = None  # b t d: vectors of no place, as a class token
 
 
@@ -67,7 +67,7 @@ class Encoder(nn.Module, ABC):
         stride: pixels from one site to the next.
         num_prefix_tokens: vectors of no place.
         drops_masked: whether masked sites are left without a vector.
-        tells: what the network is told.
+        conveys: what the network is told.
         part: what the network is in a model; its weights are drawn from it.
     """
 
@@ -76,7 +76,7 @@ class Encoder(nn.Module, ABC):
     stride: int
     num_prefix_tokens: int = 0
     drops_masked: bool = False
-    tells: frozenset[Told] = frozenset()
+    conveys: frozenset[Information] = frozenset()
 
     @abstractmethod
     def forward(self, view: View) -> Encoding:

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map_only
 from semconv.corruption import View
 from semconv.data import Batch
 from semconv.encoders import Encoding
+from semconv.processes import all_gather
 from semconv.tracking.files import write_whole
 
 Look = Callable[[Batch], View]  # what is shown of a batch
@@ -29,8 +30,8 @@ class Features(NamedTuple):
     labels: Tensor  # n, int64, -1 where unlabelled
 
 
-class Examined(NamedTuple):
-    """A network to be examined, where it stands, and the images for it."""
+class Evaluated(NamedTuple):
+    """A network to be evaluated, where it stands, and the images for it."""
 
     task: Any  # a MaskedReconstruction
     data: Any  # an ImageData
@@ -45,10 +46,7 @@ class Examined(NamedTuple):
 
     def gathered(self, value: Any) -> list[Any]:
         """The values of all processes."""
-        everyone = [value] * self.world_size
-        if self.world_size > 1:
-            torch.distributed.all_gather_object(everyone, value)
-        return everyone
+        return all_gather(value, self.world_size)
 
 
 @contextmanager
@@ -80,17 +78,17 @@ def everything(images: Tensor, cell: int, frame: Tensor | None = None, external:
 def pool(encoding: Encoding) -> Tensor:
     """The mean over all sites where a feature stands, and 0 where none does: float32 `b d`."""
     features = encoding.features.float()
-    if encoding.standing is None:
+    if encoding.valid is None:
         return features.mean((2, 3))
-    standing = encoding.standing[:, None]
-    return torch.where(standing, features, 0).sum((2, 3)) / standing.sum((2, 3)).clamp(min=1)
+    valid = encoding.valid[:, None]
+    return torch.where(valid, features, 0).sum((2, 3)) / valid.sum((2, 3)).clamp(min=1)
 
 
-def extract(examined: Examined, encoder: nn.Module, part: str, count: int | None, look: Look) -> Features:
+def extract(evaluated: Evaluated, encoder: nn.Module, part: str, count: int | None, look: Look) -> Features:
     """Pooled features of up to `count` images spread evenly over a part, in the order of the images.
 
     Args:
-        examined: whose data are read.
+        evaluated: whose data are read.
         encoder: from a view to an encoding.
         part: train, validation or test.
         count: how many images; None: all.
@@ -98,27 +96,27 @@ def extract(examined: Examined, encoder: nn.Module, part: str, count: int | None
     """
     vectors, labels, index = [], [], []
     with frozen(encoder):
-        for batch in examined.batches(part, count):
-            with examined.precision():
-                encoding = encoder(_in_precision(look(batch), examined.task.dtype))
+        for batch in evaluated.batches(part, count):
+            with evaluated.precision():
+                encoding = encoder(_in_precision(look(batch), evaluated.task.dtype))
             vectors.append(pool(encoding).cpu())
             labels.append(batch.labels.cpu())
             index.append(batch.index.cpu())
     own = tuple(torch.cat(parts) for parts in (vectors, labels, index))
-    joined = [torch.cat(parts) for parts in zip(*examined.gathered(own), strict=True)]
+    joined = [torch.cat(parts) for parts in zip(*evaluated.gathered(own), strict=True)]
     order = joined[2].argsort(stable=True)
     return Features(joined[0][order], joined[1][order])
 
 
-def recalibrated(examined: Examined, look: Look, count: int = 1024) -> nn.Module:
+def recalibrated(evaluated: Evaluated, look: Look, count: int = 1024) -> nn.Module:
     """A copy of the encoder whose batch norms have the statistics of views of another kind; the encoder itself without any.
 
     Args:
-        examined: the network and its training images.
+        evaluated: the network and its training images.
         look: what is shown of them.
         count: how many training images are looked at.
     """
-    encoder = deepcopy(examined.task.encoder)
+    encoder = deepcopy(evaluated.task.encoder)
     norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.reset_running_stats()
@@ -126,8 +124,8 @@ def recalibrated(examined: Examined, look: Look, count: int = 1024) -> nn.Module
         norm.train()
     if norms:
         with torch.no_grad():
-            for batch in examined.batches("train", count):
-                encoder(_in_precision(look(batch), examined.task.dtype))
+            for batch in evaluated.batches("train", count):
+                encoder(_in_precision(look(batch), evaluated.task.dtype))
     return encoder.eval()
 
 

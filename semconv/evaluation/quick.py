@@ -1,4 +1,4 @@
-"""The quick examination: what every run, ViT and CNN alike, ends with."""
+"""The quick evaluation: what every run, ViT and CNN alike, ends with."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from semconv.evaluation import features
-from semconv.evaluation.features import Examined, Features, Look
+from semconv.evaluation.features import Evaluated, Features, Look
 from semconv.evaluation.importance import importance
 from semconv.evaluation.probes import (
     NEIGHBOURS,
@@ -18,7 +18,7 @@ from semconv.evaluation.probes import (
     knn_scores,
     top1,
 )
-from semconv.evaluation.sites import dense_miou, know_sites
+from semconv.evaluation.sites import dense_miou, probe_sites
 
 DRAWS = 4  # masks of which the accuracy at the training ratio is the mean
 PROBED = ("probe/linear_top1", "probe/knn_top1")
@@ -30,11 +30,11 @@ class Probed(dict[str, Any]):
     classifier: LinearClassifier | None = None
 
 
-def examine(examined: Examined, num_images: int, recalibrate: bool, keep: Path | None) -> Probed:
-    """All keys of the quick examination that need more than the test step.
+def evaluate(evaluated: Evaluated, num_images: int, recalibrate: bool, keep: Path | None) -> Probed:
+    """All keys of the quick evaluation that need more than the test step.
 
     Args:
-        examined: the network and its images.
+        evaluated: the network and its images.
         num_images: at most so many images of train, and of test, are probed with.
         recalibrate: give batch norms the statistics of each kind of view before features are taken.
         keep: folder that features are kept in; None: nowhere.
@@ -43,30 +43,30 @@ def examine(examined: Examined, num_images: int, recalibrate: bool, keep: Path |
     _attempt(
         results,
         [*PROBED, *(f"{key}_masked" for key in PROBED)],
-        lambda: _classify(examined, num_images, recalibrate, keep, results),
+        lambda: _classify(evaluated, num_images, recalibrate, keep, results),
     )
-    results.update(know_sites(examined))
-    _attempt(results, ["probe/dense_miou"], lambda: {"probe/dense_miou": dense_miou(examined)})
-    results.update(importance(examined))
+    results.update(probe_sites(evaluated))
+    _attempt(results, ["probe/dense_miou"], lambda: {"probe/dense_miou": dense_miou(evaluated)})
+    results.update(importance(evaluated))
     return results
 
 
-def views(examined: Examined) -> dict[str, Look]:
+def views(evaluated: Evaluated) -> dict[str, Look]:
     """The two kinds of view that features are taken of: nothing masked, and masked as in training."""
-    task = examined.task
+    task = evaluated.task
     return {
         "whole": lambda batch: features.everything(batch.images, task.geometry.cell, batch.frame, batch.external),
         "masked": lambda batch: task.look(batch, "probe")[0],
     }
 
 
-def _classify(examined: Examined, num_images: int, recalibrate: bool, keep: Path | None, results: Probed) -> dict[str, Any]:
+def _classify(evaluated: Evaluated, num_images: int, recalibrate: bool, keep: Path | None, results: Probed) -> dict[str, Any]:
     """Linear probe and nearest neighbours, of whole images and of images masked as in training."""
-    task = examined.task
+    task = evaluated.task
     found: dict[str, Any] = {}
-    for kind, look in views(examined).items():
-        encoder = features.recalibrated(examined, look) if recalibrate else task.encoder
-        settings = {"kind": kind, "num_images": num_images, "data": examined.data.describe(), "seed": task.evaluation_seed}
+    for kind, look in views(evaluated).items():
+        encoder = features.recalibrated(evaluated, look) if recalibrate else task.encoder
+        settings = {"kind": kind, "num_images": num_images, "data": evaluated.data.describe(), "seed": task.evaluation_seed}
         print_of = features.fingerprint(encoder, **settings, masker=vars(task.masker), corruption=repr(task.corruption))
 
         def get(
@@ -74,7 +74,7 @@ def _classify(examined: Examined, num_images: int, recalibrate: bool, keep: Path
         ) -> Features:
             seen: Look = look if not draw else lambda batch: task.look(batch, "probe", draw)[0]
             file = f"features-{name}-{part}-{count}-{draw}"
-            return features.kept(keep, file, lambda: features.extract(examined, encoder, part, count, seen))
+            return features.kept(keep, file, lambda: features.extract(evaluated, encoder, part, count, seen))
 
         train = get("train", num_images)
         tests = [get("test", num_images)]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from semconv.encoders import Encoding
-from semconv.evaluation.features import Examined, everything, frozen
+from semconv.evaluation.features import Evaluated, everything, frozen
 from semconv.evaluation.probes import fit_linear
 from semconv.indicators import Coordinates, Grid, masked_fraction
 
@@ -46,7 +46,7 @@ class LeastSquares:
         return torch.linalg.lstsq(inner + penalty.diag(), torch.as_tensor(self.outer)).solution
 
 
-def know_sites(examined: Examined, count: int = IMAGES) -> dict[str, Any]:
+def probe_sites(evaluated: Evaluated, count: int = IMAGES) -> dict[str, Any]:
     """What can be read off the features of a site linearly, after each stage, under masks of the training ratio.
 
     `probe/position_r2/stage_<n>`: share of the variance of x and y that a linear regression explains; `probe/mask_auc/stage_<n>`:
@@ -55,17 +55,17 @@ def know_sites(examined: Examined, count: int = IMAGES) -> dict[str, Any]:
     images. The keys without a stage are the last stage's. A site that is masked in part counts as masked from a half on.
 
     Args:
-        examined: the network and its images.
+        evaluated: the network and its images.
         count: images of each part.
     """
     fits: list[LeastSquares] = []  # of place and mask, and of colour, stage by stage
-    with frozen(examined.task.encoder):
-        for batch in examined.batches("train", count):
-            for number, (features, targets) in enumerate(_sites(examined, batch)):
+    with frozen(evaluated.task.encoder):
+        for batch in evaluated.batches("train", count):
+            for number, (features, targets) in enumerate(_sites(evaluated, batch)):
                 if number == len(fits):
                     fits.append(LeastSquares())
                 fits[number].add(features, targets)
-        sums = examined.gathered([(fit.inner, fit.outer) for fit in fits])
+        sums = evaluated.gathered([(fit.inner, fit.outer) for fit in fits])
         weights = []
         for number in range(max(len(parts) for parts in sums)):
             whole = LeastSquares()
@@ -73,11 +73,11 @@ def know_sites(examined: Examined, count: int = IMAGES) -> dict[str, Any]:
                 whole.inner, whole.outer = whole.inner + parts[number][0], whole.outer + parts[number][1]
             weights.append(whole.solve())
         found: list[list[Tensor]] = [[] for _ in weights]
-        for batch in examined.batches("test", count):
-            for number, (features, targets) in enumerate(_sites(examined, batch)):
+        for batch in evaluated.batches("test", count):
+            for number, (features, targets) in enumerate(_sites(evaluated, batch)):
                 answers = _with_one(features) @ weights[number].to(features.device)
                 found[number].append(torch.cat([answers, targets.double()], dim=1).cpu())
-    everyone = examined.gathered([torch.cat(parts) for parts in found])
+    everyone = evaluated.gathered([torch.cat(parts) for parts in found])
     results: dict[str, Any] = {}
     for stage in range(len(weights) // 2):
         places, colours = (torch.cat([parts[2 * stage + n] for parts in everyone]).chunk(2, dim=1) for n in (0, 1))
@@ -113,19 +113,19 @@ def mask_auc(scores: Tensor, masked: Tensor) -> float | None:
     return ((ranks[positive].sum() - ones * (ones + 1) / 2) / (ones * zeros)).item()
 
 
-def dense_miou(examined: Examined, count: int = IMAGES) -> float:
+def dense_miou(evaluated: Evaluated, count: int = IMAGES) -> float:
     """Mean intersection over union of a linear classifier of sites, with nothing masked, its logits enlarged to pixels.
 
     Fitted to the commonest class of each site's pixels.
 
     Args:
-        examined: the network and its images.
+        evaluated: the network and its images.
         count: images of each part.
 
     Raises:
         ValueError: the source has no label maps.
     """
-    (features, maps), (test_features, test_maps) = (_maps(examined, part, count) for part in ("train", "test"))
+    (features, maps), (test_features, test_maps) = (_maps(evaluated, part, count) for part in ("train", "test"))
     classes = int(max(maps.max(), test_maps.max())) + 1
     rows, columns = features.shape[2:]
     shares = F.adaptive_avg_pool2d(F.one_hot(maps.long(), classes).movedim(3, 1).float(), (rows, columns))
@@ -137,12 +137,12 @@ def dense_miou(examined: Examined, count: int = IMAGES) -> float:
     return multiclass_jaccard_index(predicted, test_maps.long(), classes, average="macro").item()
 
 
-def _sites(examined: Examined, batch: Any) -> list[tuple[Tensor, Tensor]]:
+def _sites(evaluated: Evaluated, batch: Any) -> list[tuple[Tensor, Tensor]]:
     """Features and targets, twice for each stage: (x, y, masked) of all sites that have a feature; the mean colour of those of them
     that are wholly visible."""
-    view, mask = examined.task.look(batch, "probe")
-    with examined.precision():
-        stages = examined.task.encoder.encode_stages(view._replace(pixels=view.pixels.to(examined.task.dtype)))
+    view, mask = evaluated.task.look(batch, "probe")
+    with evaluated.precision():
+        stages = evaluated.task.encoder.encode_stages(view._replace(pixels=view.pixels.to(evaluated.task.dtype)))
     return [rows for encoding in stages for rows in _rows(encoding, view, mask)]
 
 
@@ -151,10 +151,10 @@ def _rows(encoding: Encoding, view: Any, mask: Tensor) -> list[tuple[Tensor, Ten
     height, width = features.shape[2:]
     place = Coordinates()(view, Grid(height, width)).expand(len(features), -1, -1, -1)
     masked = masked_fraction(mask, height, width)
-    standing = torch.ones_like(features[:, 0], dtype=torch.bool) if encoding.standing is None else encoding.standing
-    seen = standing & (masked[:, 0] == 0)
+    valid = torch.ones_like(features[:, 0], dtype=torch.bool) if encoding.valid is None else encoding.valid
+    seen = valid & (masked[:, 0] == 0)
     colours = F.adaptive_avg_pool2d(view.pixels.float(), (height, width))
-    chosen = ((standing, torch.cat([place, masked], dim=1)), (seen, colours))
+    chosen = ((valid, torch.cat([place, masked], dim=1)), (seen, colours))
     return [(features.movedim(1, 3)[where], targets.movedim(1, 3)[where]) for where, targets in chosen]
 
 
@@ -162,16 +162,16 @@ def _with_one(features: Tensor) -> Tensor:
     return torch.cat([features.double(), features.new_ones(len(features), 1, dtype=torch.float64)], dim=1)
 
 
-def _maps(examined: Examined, part: str, count: int) -> tuple[Tensor, Tensor]:
+def _maps(evaluated: Evaluated, part: str, count: int) -> tuple[Tensor, Tensor]:
     """Features `n d h w` of the last stage and label maps `n H W` of a part's images, on the CPU."""
     features, maps = [], []
-    with frozen(examined.task.encoder):
-        for batch in examined.batches(part, count):
-            view = everything(batch.images.to(examined.task.dtype), examined.task.geometry.cell, batch.frame, batch.external)
-            with examined.precision():
-                encoding = examined.task.encoder(view)
+    with frozen(evaluated.task.encoder):
+        for batch in evaluated.batches(part, count):
+            view = everything(batch.images.to(evaluated.task.dtype), evaluated.task.geometry.cell, batch.frame, batch.external)
+            with evaluated.precision():
+                encoding = evaluated.task.encoder(view)
             features.append(encoding.features.float().cpu())
-            maps.append(examined.data.label_maps(part, batch.index.cpu()))
-    everyone = examined.gathered((torch.cat(features), torch.cat(maps)))
+            maps.append(evaluated.data.label_maps(part, batch.index.cpu()))
+    everyone = evaluated.gathered((torch.cat(features), torch.cat(maps)))
     first, second = zip(*everyone, strict=True)
     return torch.cat(first), torch.cat(second)

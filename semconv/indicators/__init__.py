@@ -5,16 +5,18 @@ of any layer, each once per forward.
 """
 
 from semconv.indicators.content import SelfSimilarity, VisibleClusters, VisibleColour, VisibleEdges
+from semconv.indicators.control import Control
 from semconv.indicators.external import ExternalMap
 from semconv.indicators.frame import CropFrame
-from semconv.indicators.indicator import Grid, Indicator, PaddingMode, Told
+from semconv.indicators.indicator import Grid, Indicator, Information, PaddingMode
 from semconv.indicators.mask import Mask, MaskRatio, VisibleDirection, VisibleDistance, WindowFraction, masked_fraction
 from semconv.indicators.position import BorderDistance, CellOffset, Coordinates, Fourier, LearnedTable, Radius
-from semconv.indicators.signals import Indicators, Signals, Sites, Twin
+from semconv.indicators.signals import Indicators, Signals, Sites
 
 __all__ = [
     "BorderDistance",
     "CellOffset",
+    "Control",
     "Coordinates",
     "CropFrame",
     "ExternalMap",
@@ -22,6 +24,7 @@ __all__ = [
     "Grid",
     "Indicator",
     "Indicators",
+    "Information",
     "LearnedTable",
     "Mask",
     "MaskRatio",
@@ -30,8 +33,6 @@ __all__ = [
     "SelfSimilarity",
     "Signals",
     "Sites",
-    "Told",
-    "Twin",
     "VisibleClusters",
     "VisibleColour",
     "VisibleDirection",

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from semconv.corruption import View
 from semconv.indicators.areas import window_sums
-from semconv.indicators.indicator import Grid, Indicator, Told
+from semconv.indicators.indicator import Grid, Indicator, Information
 from semconv.indicators.mask import check_windows
 from semconv.masking import spread_mask
 
@@ -34,7 +34,7 @@ class VisibleColour(Indicator):
     """
 
     per_image, low, high = True, -3.0, 3.0
-    tells: Told = "content"
+    conveys: Information = "content"
 
     def __init__(self, windows: tuple[int, ...] = (3,), colours: int = 3) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class VisibleEdges(Indicator):
     """
 
     channels, per_image, low, high = 3, True, -1.0, 1.0
-    tells: Told = "content"
+    conveys: Information = "content"
 
     def observe(self, view: View) -> Tensor:
         hidden = spread_mask(view.mask, (view.pixels.shape[2], view.pixels.shape[3]))
@@ -103,7 +103,7 @@ class VisibleClusters(Indicator):
     """
 
     per_image, low, high = True, 0.0, 1.0
-    tells: Told = "content"
+    conveys: Information = "content"
 
     def __init__(self, clusters: int = 4, steps: int = 5) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class SelfSimilarity(Indicator):
     """
 
     per_image, low, high = True, 0.0, 1.0
-    tells: Told = "content"
+    conveys: Information = "content"
 
     def __init__(self, window: int = 3) -> None:
         super().__init__()

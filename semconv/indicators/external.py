@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from semconv.corruption import View
-from semconv.indicators.indicator import Indicator, Told
+from semconv.indicators.indicator import Indicator, Information
 
 
 class ExternalMap(Indicator):
@@ -24,7 +24,7 @@ class ExternalMap(Indicator):
     """
 
     per_image, low, high = True, 0.0, 1.0
-    tells: Told = "oracle"
+    conveys: Information = "oracle"
 
     def __init__(self, num_classes: int | None = None) -> None:
         super().__init__()

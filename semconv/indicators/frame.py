@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from semconv.corruption import View
-from semconv.indicators.indicator import Grid, Indicator, Told
+from semconv.indicators.indicator import Grid, Indicator, Information
 from semconv.indicators.position import Coordinates
 
 
@@ -22,7 +22,7 @@ class CropFrame(Indicator):
     """
 
     channels, per_image, low, high = 4, True, -1.0, 1.0
-    tells: Told = "position"
+    conveys: Information = "position"
 
     def forward(self, view: View, grid: Grid) -> Tensor:
         place = Coordinates()(view, grid)

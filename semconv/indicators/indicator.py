@@ -10,7 +10,7 @@ from semconv.corruption import View
 from semconv.indicators.areas import area_mean
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
-Told = Literal["mask", "position", "content", "oracle"]
+Information = Literal["mask", "position", "content", "oracle"]
 
 
 class Grid(NamedTuple):
@@ -38,7 +38,7 @@ class Indicator(nn.Module, ABC):
     Attributes:
         channels: how many maps it makes.
         per_image: whether its maps differ between images; maps of position do not, and are made for a batch of one.
-        tells: what it tells of: the mask; position; content, what is seen in visible cells; or oracle, what no network could know
+        conveys: what it tells of: the mask; position; content, what is seen in visible cells; or oracle, what no network could know
             of a hidden cell.
         low: smallest value on an image. The value 0 of a mask-derived indicator means that nothing is masked; that of one of
             content or of an oracle that there is nothing to say.
@@ -47,7 +47,7 @@ class Indicator(nn.Module, ABC):
 
     channels: int
     per_image: bool
-    tells: Told
+    conveys: Information
     low: float
     high: float
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from semconv.corruption import View
 from semconv.indicators.areas import overlap, window_sums
-from semconv.indicators.indicator import Grid, Indicator, Told
+from semconv.indicators.indicator import Grid, Indicator, Information
 
 
 class Mask(Indicator):
@@ -15,7 +15,7 @@ class Mask(Indicator):
     """
 
     channels, per_image, low, high = 1, True, 0.0, 1.0
-    tells: Told = "mask"
+    conveys: Information = "mask"
 
     def forward(self, view: View, grid: Grid) -> Tensor:
         return grid.extend(masked_fraction(view.mask, grid.height, grid.width))
@@ -37,7 +37,7 @@ class WindowFraction(Indicator):
     """
 
     per_image, low, high = True, 0.0, 1.0
-    tells: Told = "mask"
+    conveys: Information = "mask"
 
     def __init__(self, windows: tuple[int, ...] = (3,)) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class VisibleDistance(Indicator):
     """
 
     channels, per_image, low, high = 1, True, 0.0, 1.0
-    tells: Told = "mask"
+    conveys: Information = "mask"
 
     def __init__(self, reach: float = 4.0) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class VisibleDirection(Indicator):
     """
 
     channels, per_image, low, high = 2, True, -1.0, 1.0
-    tells: Told = "mask"
+    conveys: Information = "mask"
 
     def observe(self, view: View) -> Tensor:
         return nearest_visible(view.mask)[1]
@@ -106,7 +106,7 @@ class MaskRatio(Indicator):
     """
 
     channels, per_image, low, high = 1, True, 0.0, 1.0
-    tells: Told = "mask"
+    conveys: Information = "mask"
 
     def forward(self, view: View, grid: Grid) -> Tensor:
         ratio = view.mask.float().mean((1, 2))[:, None, None, None]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semconv.corruption import View
-from semconv.indicators.indicator import Grid, Indicator, Told
+from semconv.indicators.indicator import Grid, Indicator, Information
 
 
 class Coordinates(Indicator):
@@ -17,7 +17,7 @@ class Coordinates(Indicator):
     """
 
     channels, per_image, low, high = 2, False, -1.0, 1.0
-    tells: Told = "position"
+    conveys: Information = "position"
 
     def forward(self, view: View, grid: Grid) -> Tensor:
         y = centres(grid.height, grid.pad[0], view.mask.device)
@@ -33,7 +33,7 @@ class Radius(Indicator):
     """
 
     channels, per_image, low, high = 1, False, 0.0, 1.0
-    tells: Told = "position"
+    conveys: Information = "position"
 
     def forward(self, view: View, grid: Grid) -> Tensor:
         height, width = view.pixels.shape[2:]
@@ -59,7 +59,7 @@ class Fourier(Indicator):
     """
 
     per_image, low, high = False, -1.0, 1.0
-    tells: Told = "position"
+    conveys: Information = "position"
 
     def __init__(self, frequencies: int = 4) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class LearnedTable(Indicator):
     """A learned vector for each place: a table, drawn from N(0, .02) and trained with the network, interpolated to any grid.
 
     Bilinear, antialiased where a grid is coarser than the table; beyond the border the outermost values go on. Its values know no
-    bounds: -1 to 1 is what a twin takes them to be. Not closed under shifts. Made once for the batch, anew in each forward.
+    bounds: -1 to 1 is what a control takes them to be. Not closed under shifts. Made once for the batch, anew in each forward.
 
     Also known as: learned position embedding (ViT; Dosovitskiy et al., 2021).
 
@@ -101,7 +101,7 @@ class LearnedTable(Indicator):
     """
 
     per_image, low, high = False, -1.0, 1.0
-    tells: Told = "position"
+    conveys: Information = "position"
 
     def __init__(self, width: int = 8, size: tuple[int, int] = (8, 8)) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class CellOffset(Indicator):
     """
 
     channels, per_image, low, high = 2, False, -1.0, 1.0
-    tells: Told = "position"
+    conveys: Information = "position"
 
     def forward(self, view: View, grid: Grid) -> Tensor:
         rows, columns = view.mask.shape[1:]
@@ -152,7 +152,7 @@ class BorderDistance(Indicator):
     """
 
     per_image, low, high = False, 0.0, 1.0
-    tells: Told = "position"
+    conveys: Information = "position"
 
     def __init__(self, each: bool = False) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from semconv.convolution import (
 )
 from semconv.indicators import Grid, Indicators, Signals, Sites
 
-Encoding = Literal["scalar", "one-hot", "embedding"]
+ValueEncoding = Literal["scalar", "one-hot", "embedding"]
 
 
 class AppendedValues(Mechanism):
@@ -48,7 +48,7 @@ class AppendedValues(Mechanism):
         self,
         convolution: nn.Conv2d,
         indicators: Indicators,
-        encoding: Encoding = "scalar",
+        encoding: ValueEncoding = "scalar",
         place: Literal["window", "edge"] = "window",
         levels: int = 8,
         width: int = 8,
@@ -65,31 +65,31 @@ class AppendedValues(Mechanism):
         self.encode = _SiteEncoding(indicators, encoding, levels, width)
         entries = self.encode.entries
         channels = convolution.out_channels if place == "window" else convolution.in_channels
-        self.told = SignalConv2d(indicators.num_per_image * entries, indicators.num_shared * entries, channels)
+        self.from_signals = SignalConv2d(indicators.num_per_image * entries, indicators.num_shared * entries, channels)
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         if self.place == "window":
             y = convolution(x)
             grid = output_grid(y)
-            return y + self.told(self.encode(signals.at(grid)), grid)
+            return y + self.from_signals(self.encode(signals.at(grid)), grid)
         grid = input_grid(convolution, x)
         # the mask beyond the border is that of the nearest cell: of its own it has none
         ring = grid._replace(mode="replicate")
-        told = torch.where(_outside(grid, x.device), self.told(self.encode(signals.at(ring)), ring), 0)
+        told = torch.where(_outside(grid, x.device), self.from_signals(self.encode(signals.at(ring)), ring), 0)
         return convolve_extended(convolution, grid.extend(x) + told.to(x.dtype))
 
 
 class _SiteEncoding(nn.Module):
     """From signals to the entries that are appended: each channel becomes `entries` channels."""
 
-    def __init__(self, indicators: Indicators, encoding: Encoding, levels: int, width: int) -> None:
+    def __init__(self, indicators: Indicators, encoding: ValueEncoding, levels: int, width: int) -> None:
         super().__init__()
         self.encoding, self.levels, self.num_per_image = encoding, levels, indicators.num_per_image
         self.entries = {"scalar": 1, "one-hot": levels, "embedding": width}[encoding]
         channels = [part for part in indicators for _ in range(part.channels)]
         self.low = nn.Buffer(torch.tensor([part.low for part in channels]), persistent=False)
         self.high = nn.Buffer(torch.tensor([part.high for part in channels]), persistent=False)
-        self.silent = nn.Buffer(torch.tensor([part.tells != "position" for part in channels]), persistent=False)
+        self.silent = nn.Buffer(torch.tensor([part.conveys != "position" for part in channels]), persistent=False)
         if encoding == "embedding":
             self.table = nn.Parameter(torch.empty(len(channels), levels, width))
             self.reset_parameters()

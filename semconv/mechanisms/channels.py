@@ -21,7 +21,7 @@ class Channels(Mechanism):
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
         super().__init__()
         require_signals(self, indicators)
-        self.told = SignalConv2d(
+        self.from_signals = SignalConv2d(
             indicators.num_per_image,
             indicators.num_shared,
             convolution.out_channels,
@@ -32,4 +32,4 @@ class Channels(Mechanism):
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         grid = input_grid(convolution, x)
-        return convolution(x) + self.told(signals.at(grid), grid)
+        return convolution(x) + self.from_signals(signals.at(grid), grid)

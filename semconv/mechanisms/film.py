@@ -40,11 +40,11 @@ class FiLM(Mechanism):
             raise ValueError(f"kernel_size of FiLM is {kernel_size}: give an odd number, so that the window has a centre")
         self.pad = (kernel_size // 2, kernel_size // 2)
         counts = indicators.num_per_image, indicators.num_shared
-        self.told = SignalConv2d(*counts, 2 * convolution.out_channels, (kernel_size, kernel_size))
+        self.from_signals = SignalConv2d(*counts, 2 * convolution.out_channels, (kernel_size, kernel_size))
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         y = convolution(x)
         grid = output_grid(y)._replace(pad=self.pad, mode=convolution.padding_mode)
-        told: Tensor = self.told(signals.at(grid), grid)
+        told: Tensor = self.from_signals(signals.at(grid), grid)
         gamma, beta = told.to(y.dtype).chunk(2, 1)
         return torch.addcmul(y + beta, y, gamma)

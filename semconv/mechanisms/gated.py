@@ -27,12 +27,12 @@ class Gated(Mechanism):
         super().__init__()
         require_signals(self, indicators)
         self.gate = _Gate(convolution)
-        self.told = SignalConv2d(indicators.num_per_image, indicators.num_shared, 2 * convolution.out_channels, (3, 3))
+        self.from_signals = SignalConv2d(indicators.num_per_image, indicators.num_shared, 2 * convolution.out_channels, (3, 3))
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         y = convolution(x)
         grid = output_grid(y)._replace(pad=(1, 1), mode=convolution.padding_mode)
-        told: Tensor = self.told(signals.at(grid), grid)
+        told: Tensor = self.from_signals(signals.at(grid), grid)
         answer, gate = told.chunk(2, 1)
         return (y + answer) * (2 * torch.sigmoid(self.gate(convolution, x) + gate))
 

@@ -115,8 +115,8 @@ class WindowAttention(nn.Module):
         self.offset_bias = nn.Parameter(torch.zeros(self.heads, *convolution.kernel_size))
         self.null_key = nn.Parameter(torch.zeros(self.heads, self.head_dim))
         self.null_value = nn.Parameter(torch.zeros(width))
-        self.tell_mask = indicators.tell_mask
-        self.told = SignalConv2d(indicators.num_per_image, indicators.num_shared, self.heads) if len(indicators) else None
+        self.include_mask = indicators.include_mask
+        self.from_signals = SignalConv2d(indicators.num_per_image, indicators.num_shared, self.heads) if len(indicators) else None
 
     def forward(self, x: Tensor, value: nn.Module, grid: Grid, signals: Signals) -> Tensor:
         """The weighted mean of the values `b width h' w'` at every output site.
@@ -167,7 +167,7 @@ class WindowAttention(nn.Module):
 
     def _select(self, x: Tensor, grid: Grid, signals: Signals) -> Tensor:
         """Without what is masked: what stands there is chosen away, as a weight of 0 would let NaN pass."""
-        return x.masked_fill(signals.masked(Grid(grid.height, grid.width)) >= 1, 0) if self.tell_mask else x
+        return x.masked_fill(signals.masked(Grid(grid.height, grid.width)) >= 1, 0) if self.include_mask else x
 
     def centres(self, x: Tensor, grid: Grid) -> Tensor:
         """What stands at the centre of each window: `b h' w' c`."""
@@ -191,12 +191,12 @@ class WindowAttention(nn.Module):
         """What is said of each key wherever it is seen from, -inf where there is nothing to see: `b tiles n 1 keys`."""
         dtype = torch.promote_types(self.offset_bias.dtype, torch.float32)
         visible = grid.extend(torch.ones(1, 1, grid.height, grid.width, dtype=dtype, device=places.device))
-        if self.tell_mask:
+        if self.include_mask:
             visible = visible * (1 - signals.masked(grid).to(dtype))
         # the logarithm of 0 is chosen away: its gradient is not finite
         logits = torch.where(visible > 0, visible, 1).log().masked_fill(visible <= 0, -math.inf)
-        if self.told is not None:
-            logits = logits + self.told(signals.at(grid), grid)
+        if self.from_signals is not None:
+            logits = logits + self.from_signals(signals.at(grid), grid)
         tiles = logits.flatten(2).index_select(2, places.flatten()).unflatten(2, places.shape)
         return F.pad(rearrange(tiles, "b n t l -> b t n 1 l"), (1, 0))
 

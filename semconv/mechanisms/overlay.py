@@ -20,14 +20,14 @@ class OverlayAdd(Mechanism):
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
         super().__init__()
         require_signals(self, indicators)
-        self.told = SignalConv2d(indicators.num_per_image, indicators.num_shared, convolution.in_channels)
-        self.follows = all(part.tells == "mask" for part in indicators if part.per_image)
+        self.from_signals = SignalConv2d(indicators.num_per_image, indicators.num_shared, convolution.in_channels)
+        self.follows = all(part.conveys == "mask" for part in indicators if part.per_image)
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         grid = input_grid(convolution, x)
         if self.follows and signals.truthful:
             return self._convolve_apart(convolution, x, signals, grid)
-        overlay = self.told(signals.at(grid), grid)
+        overlay = self.from_signals(signals.at(grid), grid)
         return convolve_extended(convolution, grid.extend(x) + _like(overlay, x))
 
     def _convolve_apart(self, convolution: nn.Conv2d, x: Tensor, signals: Signals, grid: Grid) -> Tensor:
@@ -35,11 +35,11 @@ class OverlayAdd(Mechanism):
         bare = Grid(grid.height, grid.width)
         sites = signals.at(bare)
         if sites.per_image.shape[1]:
-            x = x + _like(self.told(sites._replace(shared=sites.shared[:, :0]), bare), x)
+            x = x + _like(self.from_signals(sites._replace(shared=sites.shared[:, :0]), bare), x)
         y = convolution(x)
         sites = signals.at(grid)
         if sites.shared.shape[1]:
-            overlay = self.told(sites._replace(per_image=sites.per_image[:, :0]), grid)
+            overlay = self.from_signals(sites._replace(per_image=sites.per_image[:, :0]), grid)
             y = y + spread(convolve_extended(convolution, overlay, bias=False), y)
         return y
 
@@ -62,7 +62,7 @@ class OverlayReplace(Mechanism):
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         grid = input_grid(convolution, x)
-        if signals.truthful and (grid.mode == "zeros" or not self.token.told):
+        if signals.truthful and (grid.mode == "zeros" or not self.token.from_signals):
             # padding leaves the same beyond the border
             return convolution(self.token(x, signals, Grid(grid.height, grid.width)))
         return convolve_extended(convolution, self.token(grid.extend(x), signals, grid))
@@ -80,14 +80,14 @@ class Token(nn.Module):
         super().__init__()
         self.vector = nn.Parameter(torch.zeros(1, channels, 1, 1))
         others = (indicators.num_per_image - 1, indicators.num_shared)
-        self.told = SignalConv2d(*others, channels) if any(others) else None
+        self.from_signals = SignalConv2d(*others, channels) if any(others) else None
 
     def forward(self, x: Tensor, signals: Signals, grid: Grid) -> Tensor:
         """Lay the token over the masked sites of `b c h w`."""
         masked = signals.masked(grid).to(x.dtype)
         sites = signals.at(grid)
         # the mask stands first among the signals, and says nothing more where it is 1
-        told = self.told(sites._replace(per_image=sites.per_image[:, 1:]), grid) if self.told else 0.0
+        told = self.from_signals(sites._replace(per_image=sites.per_image[:, 1:]), grid) if self.from_signals else 0.0
         token = _like(self.vector + told, x)
         return torch.lerp(x, spread(token, x) if len(token) == 1 else token, masked)
 

@@ -32,7 +32,7 @@ class Partial(Mechanism):
     that behind it a site is as visible as its branch has made it. To recompute layers in the backward pass (activation
     checkpointing) would move v twice: use `none` there.
 
-    The Constant twin says that all is masked: nothing is read. A window is then empty unless it reaches a border that counts as
+    The Constant control says that all is masked: nothing is read. A window is then empty unless it reaches a border that counts as
     valid; the answer is b + E m there, and 0 elsewhere.
 
     Also known as: normalised convolution (Knutsson & Westin, 1993), sparsity-invariant convolution (Uhrig et al., 2017), partial
@@ -66,7 +66,7 @@ class Partial(Mechanism):
         self.power, self.border, self.update = power, border, update
         self.silent_when_visible = border == "valid"
         others = (indicators.num_per_image - 1, indicators.num_shared)
-        self.told = SignalConv2d(*others, convolution.out_channels) if any(others) else None
+        self.from_signals = SignalConv2d(*others, convolution.out_channels) if any(others) else None
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         grid = input_grid(convolution, x)
@@ -93,12 +93,12 @@ class Partial(Mechanism):
     def _added(self, convolution: nn.Conv2d, y: Tensor, signals: Signals) -> Tensor | None:
         """What stands in c: bias and what is told besides the mask."""
         bias = None if convolution.bias is None else convolution.bias.view(1, -1, 1, 1)
-        if self.told is None:
+        if self.from_signals is None:
             return bias
         grid = output_grid(y)
         sites = signals.at(grid)
         # the mask stands first among the signals
-        told: Tensor = self.told(sites._replace(per_image=sites.per_image[:, 1:]), grid)
+        told: Tensor = self.from_signals(sites._replace(per_image=sites.per_image[:, 1:]), grid)
         return told if bias is None else told + bias.to(told.dtype)
 
     def _windows(self, convolution: nn.Conv2d, visible: "_Visible", grid: Grid, signals: Signals) -> "_Windows":

@@ -12,9 +12,9 @@ class Sparse(Mechanism):
     So the mask neither fades nor grows with depth: a site is visible if its own area is. It holds no weight, and where nothing is
     masked it is plain.
 
-    Told to every convolution of `SemanticCNN` (depth `all`) it makes the whole network sparse: norms and their statistics,
-    residuals and perceptrons are computed at visible sites alone, and hidden sites have no features. Told to some, it masks again
-    at these, and the layers between see all sites. Sites must lie within mask cells: the cell must be a multiple of the stride.
+    At every convolution of `SemanticCNN` (depth `all`) it makes the whole network sparse: norms and their statistics, residuals and
+    MLPs are computed at visible sites alone, and hidden sites have no features. At some convolutions, it masks again at these,
+    and the layers between see all sites. Sites must lie within mask cells: the cell must be a multiple of the stride.
 
     Also known as: submanifold sparse convolution (Graham et al., 2018), sparse masked modelling (SparK; Tian et al., 2023), sparse
     convolution of FCMAE (Woo et al., 2023), masked convolution (MCMAE; Gao et al., 2022) where some layers alone are told.

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from semconv.arguments import nearest
+from semconv.configuration import nearest
 from semconv.sweeping.distributions import all_values, grid_values, problem, quantile
 from semconv.sweeping.hyperband import brackets
 from semconv.sweeping.macros import DEFAULT

@@ -25,11 +25,12 @@ class Runner:
         jobs: trials at a time.
         count: trials that this process begins at most; None: as many as there are.
         failures: after as many failed trials it begins no more.
+        program: see `Trial`.
     """
 
-    def __init__(self, ledger: Ledger, display: Display, jobs: int, count: int | None, failures: int) -> None:
+    def __init__(self, ledger: Ledger, display: Display, jobs: int, count: int | None, failures: int, program: str) -> None:
         self.ledger, self.display = ledger, display
-        self.jobs, self.count, self.failures = jobs, count, failures
+        self.jobs, self.count, self.failures, self.program = jobs, count, failures, program
         self.running: list[Trial] = []
         self.num_begun = self.num_failed = 0
         self.received: int | None = None  # a signal
@@ -63,7 +64,7 @@ class Runner:
     def _go_on(self) -> bool:
         """Begin what can be begun; False where nothing is left to be done."""
         while self._may_begin() and (claim := self.ledger.claim()) is not None:
-            trial = Trial(claim, self.sweep, self.folder)
+            trial = Trial(claim, self.sweep, self.folder, self.program)
             self.running.append(trial)
             self.num_begun += 1
             trial.start()

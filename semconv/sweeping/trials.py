@@ -33,10 +33,11 @@ class Trial:
         claim: which.
         sweep: it is of.
         folder: of the sweep.
+        program: the module whose `main` runs semconv's own training commands.
     """
 
-    def __init__(self, claim: Claim, sweep: Sweep, folder: Path) -> None:
-        self.claim, self.sweep, self.folder = claim, sweep, folder
+    def __init__(self, claim: Claim, sweep: Sweep, folder: Path, program: str) -> None:
+        self.claim, self.sweep, self.folder, self.program = claim, sweep, folder, program
         self.log = folder / "trials" / f"{claim.number:03d}.log"
         self.begun = time.monotonic()
         self.history = History(folder, claim.run, sweep.metric)
@@ -62,7 +63,7 @@ class Trial:
         environment = self._environment()
         ours = own_command(words)
         if ours:
-            self._process = preloaded.start(ours, environment, self.log, self.claim.lock)
+            self._process = preloaded.start(self.program, ours, environment, self.log, self.claim.lock)
         else:
             self._process = self._spawn(words, environment)
 

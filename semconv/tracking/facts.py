@@ -41,13 +41,13 @@ def variant_name(config: Mapping[str, Any]) -> str:
 
 
 def control(config: Mapping[str, Any]) -> str | None:
-    """What a network is in place of the variant that its experiment names: `zero` or another dead twin; plain of equal cost,
+    """What a network is in place of the variant that its experiment names: `zero` or another control; plain of equal cost,
     `plain_wide` (operations) or `plain_slow` (time); `gradual_none` or another schedule that asks what a rising one is worth; None:
     the variant itself."""
     model = _arguments(config.get("model"))
     encoder = _arguments(model.get("encoder"))
-    if twin := short_name(model.get("twin")):
-        return twin.lower()
+    if control := short_name(model.get("control")):
+        return control.lower()
     if as_plain := encoder.get("as_plain"):
         return {"flops": "plain_wide", "time": "plain_slow"}.get(as_plain)
     schedule = _arguments(encoder.get("mechanism")).get("schedule")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from semconv import load_run
-from semconv.prediction import ORDER, predict, read_images, read_mask
+from semconv.trained.predict import ORDER, predict, read_images, read_mask
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_caption_says_when_the_truth_helps(make_run, photos, monkeypatch, tm
         notes.append(note)
         return Image.new("RGB", (9, 99))
 
-    monkeypatch.setattr("semconv.prediction.contact_sheet", sheet)
+    monkeypatch.setattr("semconv.trained.predict.contact_sheet", sheet)
     for options in ([], ["--model.objective.normalise=false"]):
         run = load_run(make_run("mae_vit", *options))
         list(predict(run, read_images([photos / "wide.png"], 3, (32, 32)), tmp_path / str(len(notes))))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import wandb
 
-from semconv.comparison import main
+from semconv.commands.compare import main
 from semconv.comparison.runs import find_runs
 from semconv.tracking.identity import TRAINER_KEYS, identity
 
@@ -17,7 +17,7 @@ def hide(fill):
     return {"class_path": "semconv.corruption.Hide", "init_args": {"fill": {"class_path": f"semconv.corruption.{fill}"}}}
 
 
-def config(source="scenes", base_lr=0.008, depth="all", mechanism="Channels", twin=None, corruption=None, **encoder):
+def config(source="scenes", base_lr=0.008, depth="all", mechanism="Channels", control=None, corruption=None, **encoder):
     """As much of a run's configuration as says what it is."""
     part = {"class_path": "semconv.masking.RandomMasker", "init_args": {"ratio": 0.75}}
     model = {
@@ -32,7 +32,7 @@ def config(source="scenes", base_lr=0.008, depth="all", mechanism="Channels", tw
     model |= {
         "encoder": {"class_path": "semconv.encoders.SemanticCNN", "init_args": {"mechanism": told, "depth": depth, **encoder}}
     }
-    model |= {"twin": {"class_path": f"semconv.twins.{twin}"} if twin else None}
+    model |= {"control": {"class_path": f"semconv.controls.{control}"} if control else None}
     data = {"source": source, "size": [32, 32], "batch_size": 64}
     trainer = dict.fromkeys(TRAINER_KEYS) | {"max_epochs": 1, "max_steps": -1}
     return {"model": {"init_args": model}, "data": {"init_args": data}, "trainer": trainer}
@@ -56,13 +56,13 @@ def write_run(folder, experiment, error, seed=0, more=None, **settings):
 
 
 def write_family(folder, gain=0.1, **settings):
-    """plain, a variant that is better by `gain`, two twins and wide plain, five seeds each; names of folders are their labels."""
+    """plain, a variant that is better by `gain`, two controls and wide plain, five seeds each; folders are named by label."""
     for seed in range(5):
         noise = 0.001 * ((seed * 7) % 5)
         write_run(folder / "cnn_plain" / f"{seed}", "cnn_plain", 0.8 + noise, seed, mechanism="Plain", **settings)
         write_run(folder / "told" / f"{seed}", "told", 0.8 - gain + (0.9 - gain) * noise, seed, **settings)
-        for twin in ("Zero", "Shuffled"):
-            write_run(folder / f"told-{twin}" / f"{seed}", "told", 0.801 + noise * 1.1, seed, twin=twin, **settings)
+        for control in ("Zero", "Shuffled"):
+            write_run(folder / f"told-{control}" / f"{seed}", "told", 0.801 + noise * 1.1, seed, control=control, **settings)
         write_run(folder / "wide" / f"{seed}", "told", 0.799 + noise * 1.2, seed, as_plain="flops", **settings)
 
 
@@ -85,7 +85,7 @@ def words(text, first):
 def test_an_oracle_is_shown_and_not_ranked(tmp_path, capsys):
     write_family(tmp_path)
     for seed in range(5):
-        write_run(tmp_path / "oracle" / f"{seed}", "knows_all", 0.1 + 0.001 * seed, seed, {"tells": ["mask", "oracle"]})
+        write_run(tmp_path / "oracle" / f"{seed}", "knows_all", 0.1 + 0.001 * seed, seed, {"conveys": ["mask", "oracle"]})
     out, _, code = run(capsys, tmp_path, "--output", tmp_path / "out")
     assert code == 0
     results = out[out.index("Results") : out.index("Verdicts")]
@@ -140,7 +140,7 @@ def test_a_variant_without_controls_is_not_judged_beneficial(tmp_path, capsys):
     write_family(tmp_path)
     out, _, _ = run(capsys, tmp_path / "told", tmp_path / "cnn_plain", "--metric", "test/masked_mse")
     assert "beneficial for" not in out
-    assert "not compared with a dead twin and plain_wide" in " ".join(out.split())
+    assert "not compared with a control and plain_wide" in " ".join(out.split())
 
 
 def test_the_table_stands_best_first_with_mean_and_deviation(tmp_path, capsys):
@@ -276,7 +276,7 @@ def test_linear_probes_are_joined_to_their_runs(tmp_path, capsys):
 def test_a_network_of_another_kind_is_a_reference(tmp_path, capsys):
     write_family(tmp_path)
     for seed in range(3):
-        other = {"encoder": {"class_path": "semconv.encoders.MAEViT"}, "decoder": None, "twin": None}
+        other = {"encoder": {"class_path": "semconv.encoders.MAEViT"}, "decoder": None, "control": None}
         write_run(tmp_path / "vit" / f"{seed}", "mae_vit", 0.9, seed, more={"variant": other})
     out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())

@@ -30,7 +30,7 @@ SECTIONS = (
     *("verdicts", "differences", "results", "curves", "costs", "ratios", "known", "importance", "pictures", "configurations"),
     "environment",
 )
-EXAMINED = {
+EVALUATED = {
     **{f"full/masked_mse/ratio_{ratio:.2f}": ratio for ratio in (0.1, 0.5, 0.95)},
     **{f"probe/{what}/stage_{stage}": 0.5 for what in ("position_r2", "mask_auc", "rgb_r2") for stage in range(3)},
     "importance/Mask/zeroed": 0.02,
@@ -84,11 +84,11 @@ def write_rows(folder, values, key="val/masked_mse", step=100):
 def write_whole_family(folder, **settings):
     """A family whose runs have all that a report can show."""
     write_family(folder, **settings)
-    write_run(folder / "told-Noise" / "0", "told", 0.8, twin="Noise", **settings)  # no part of a verdict
+    write_run(folder / "told-Noise" / "0", "told", 0.8, control="Noise", **settings)  # no part of a verdict
     for path in folder.glob("*/*/summary.json"):
         summary = json.loads(path.read_text())
-        examined = {key: value for key, value in EXAMINED.items() if "told" in path.parts[-3] or not key.startswith("importance")}
-        path.write_text(json.dumps({**summary, **examined}))
+        evaluated = {key: value for key, value in EVALUATED.items() if "told" in path.parts[-3] or not key.startswith("importance")}
+        path.write_text(json.dumps({**summary, **evaluated}))
         write_rows(path.parent, [1.0, 0.9, 0.8])
         write_media(path.parent)
         session = {"git_commit": "0123456789abcdef", "git_dirty": False, "device": "CPU", "versions": {"torch": "2.6"}}
@@ -146,8 +146,8 @@ def test_a_section_without_data_says_which_runs_would_give_it(tmp_path, capsys):
     text = make_report(capsys, tmp_path / "runs", tmp_path / "out")
     missing = re.findall('<p class="missing">(.*?)</p>', text)
     for words in (
-        "--examination full",
-        "--examination at quick",
+        "--evaluation full",
+        "--evaluation at quick",
         "media/test.png",
         "metrics.jsonl",
         "environment.json",

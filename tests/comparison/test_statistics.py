@@ -117,7 +117,7 @@ def simulated(generator, n, sd, effects, shared=0.0):
     """Evidence on a family: seeds make all rise and fall together, each network adds noise of its own.
 
     Args:
-        effects: of each candidate over plain, its twins and wide plain, in units of the deviation of a difference.
+        effects: of each candidate over plain, its controls and wide plain, in units of the deviation of a difference.
         shared: deviation of what is common to all of a seed.
     """
     common = generator.normal(0, shared, n)
@@ -171,18 +171,18 @@ def test_it_has_to_win_every_comparison():
     low = {seed: value + 1e-4 * seed for seed, value in low.items()}
     winning = judge([gather(REPRESENTATION, ours, low, {"zero": low}, low)])[0]
     assert (winning.word, winning.seeds) == ("beneficial", None)
-    for plain, twin, wide in ((high, low, low), (low, high, low), (low, low, high)):
-        assert judge([gather(REPRESENTATION, ours, plain, {"zero": twin}, wide)])[0].word != "beneficial"
+    for plain, control, wide in ((high, low, low), (low, high, low), (low, low, high)):
+        assert judge([gather(REPRESENTATION, ours, plain, {"zero": control}, wide)])[0].word != "beneficial"
 
 
 def test_what_was_not_compared_is_named():
     ours = {0: 0.9, 1: 0.91, 2: 0.9}
     plain = {0: 0.5, 1: 0.5, 2: 0.51}
     reasons = [
-        judge([gather(REPRESENTATION, ours, plain, twins, wide)])[0].reason
-        for twins, wide in (({}, plain), ({"zero": plain}, None), ({"noise": plain}, plain))
+        judge([gather(REPRESENTATION, ours, plain, controls, wide)])[0].reason
+        for controls, wide in (({}, plain), ({"zero": plain}, None), ({"noise": plain}, plain))
     ]
-    assert reasons == ["not compared with a dead twin", "not compared with plain_wide", "not compared with a dead twin"]
+    assert reasons == ["not compared with a control", "not compared with plain_wide", "not compared with a control"]
     (alone,) = judge([gather(REPRESENTATION, {0: 0.9}, {0: 0.5}, {}, None)])
     assert alone.reason == "one seed: no interval"
     (apart,) = judge([gather(REPRESENTATION, {0: 0.9}, {1: 0.5}, {}, None)])

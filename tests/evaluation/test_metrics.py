@@ -7,7 +7,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from semconv.corruption import View
 from semconv.encoders import Geometry
-from semconv.evaluation.floors import Harmonic, NearestVisible, VisibleMean
+from semconv.evaluation.classical import Harmonic, NearestVisible, VisibleMean
 from semconv.evaluation.metrics import REGIONS, distance_to_visible, regions, seam, squared_errors, ssim
 from semconv.hashing import make_keys
 from semconv.masking import CentreMasker, RandomMasker, spread_mask
@@ -121,9 +121,9 @@ def test_a_floor_keeps_what_is_visible_and_reads_nothing_else(floor):
 
 @pytest.mark.parametrize("name", ["mean_fill", "nearest_fill", "harmonic_fill"])
 def test_floors_are_experiments_without_parameters(name):
-    task = built(f"floors/{name}").model
+    task = built(f"classical/{name}").model
     assert not any(True for _ in task.parameters())
-    assert built(f"floors/{name}").config["experiment"] == name
+    assert built(f"classical/{name}").config["experiment"] == name
 
 
 def test_a_test_measures_every_region(tmp_path):

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from semconv.controls import Constant, Fixed, Noise, Shuffled, Zero
 from semconv.corruption import View
 from semconv.encoders import Geometry, SemanticCNN
 from semconv.encoders.matching import training_flops
 from semconv.indicators import Grid, Indicator, Indicators
 from semconv.mechanisms import Channels
-from semconv.twins import Constant, Fixed, Noise, Shuffled, Zero
 from tests.experiments import built, stir
 from tests.indicators.views import CELLS, COUNT, ODD, SIZE, STAGES, draw_seen, every_class, only, spread
 from tests.oracles import MODES, draw_mask
@@ -47,7 +47,7 @@ def test_maps_are_continued_as_features_are_and_position_goes_on(make):
         grid, inside = Grid(*sites, (2, 1), mode), part(view, Grid(*sites))
         padded = part(view, grid)
         assert torch.equal(padded[:, :, 2:-2, 1:-1], inside)
-        if part.tells != "position":
+        if part.conveys != "position":
             assert torch.equal(padded, grid.extend(inside))
 
 
@@ -64,7 +64,7 @@ def test_hidden_pixels_do_not_matter(make):
         assert all(torch.equal(first, other) for other in others)
     pixels = view.pixels.clone().requires_grad_()
     total = part(view._replace(pixels=pixels), Grid(8, 12)).square().sum()
-    if total.requires_grad and part.tells == "content":
+    if total.requires_grad and part.conveys == "content":
         (gradient,) = torch.autograd.grad(total, pixels)
         assert (gradient.masked_select(hidden) == 0).all()
         assert gradient.any()
@@ -75,7 +75,7 @@ def test_what_is_told_of_the_mask_is_nothing_when_nothing_is_masked(make):
     part = make()
     view = draw_seen()._replace(mask=torch.zeros(3, *CELLS, dtype=torch.bool), num_masked=0)
     maps = [part(view, Grid(*sites, (1, 1), mode)) for sites in [(16, 24), (4, 6), (7, 5)] for mode in MODES]
-    assert any(each.any() for each in maps) == (part.tells != "mask")
+    assert any(each.any() for each in maps) == (part.conveys != "mask")
 
 
 @every_indicator
@@ -91,10 +91,10 @@ def test_each_depends_on_what_it_tells_of_and_on_nothing_else(make):
     }
     before = part(view, grid)
     changed = {told for told, each in changes.items() if not torch.equal(part(each, grid), before)}
-    allowed = {"mask": {"mask"}, "content": {"content", "mask"}, "oracle": {"oracle"}, "position": {"position"}}[part.tells]
+    allowed = {"mask": {"mask"}, "content": {"content", "mask"}, "oracle": {"oracle"}, "position": {"position"}}[part.conveys]
     assert changed <= allowed
     # of the ratio the test has but one; what is the same for all images depends on nothing
-    assert (part.tells in changed) == (part.per_image and type(part).__name__ != "MaskRatio")
+    assert (part.conveys in changed) == (part.per_image and type(part).__name__ != "MaskRatio")
 
 
 @every_indicator
@@ -153,15 +153,15 @@ def make_alike(part: Indicator) -> Indicator:
 
 
 @every_indicator
-def test_a_twin_knows_nothing_of_its_own_image(make):
+def test_a_control_knows_nothing_of_its_own_image(make):
     part, view, grid = make(), draw_seen(), Grid(8, 12, (1, 1))
     other = draw_seen(seed=9)
     own = only(View(*map(join, view, other)), [0, 4, 2])
     own = own._replace(mask=view.mask if not part.per_image else own.mask)  # the shift of position is drawn from all masks
-    for twin in (Zero(), Constant(), Fixed(), Shuffled()):
-        before, after = twin(part, view, grid), twin(part, own, grid)
+    for control in (Zero(), Constant(), Fixed(), Shuffled()):
+        before, after = control(part, view, grid), control(part, own, grid)
         assert before.shape == part(view, grid).shape
-        assert torch.equal(before[1:2] if part.per_image else before, after[1:2] if part.per_image else after), twin
+        assert torch.equal(before[1:2] if part.per_image else before, after[1:2] if part.per_image else after), control
     if part.per_image:
         shuffled = Shuffled()(part, view, grid)
         assert torch.equal(shuffled, part(view, grid).roll(1, 0))

@@ -29,7 +29,7 @@ SCHEDULES = ["linear", "cosine", "learned", "none", "whole", "reversed"]
 CONTROLS = ["learned", "none", "reversed", "whole"]
 
 
-def standing(
+def placed(
     depth: float, channels: tuple[int, int], groups: int = 1, stride: int = 1, **own: Any
 ) -> tuple[SemanticConv2d, Indicators]:
     """A convolution in float64 that stands at a depth, with random weights."""
@@ -83,7 +83,7 @@ def test_the_width_splits_in_whole_groups(shape, share, first, expected):
 @pytest.mark.parametrize("first", [False, True])
 def test_pixels_are_convolved_and_semantics_attend_to_both(stride, first):
     own: dict[str, Any] = {"start": 0.5, "end": 0.5, "heads": 2, "head_dim": 2}
-    module, indicators = standing(0.0 if first else 0.5, (8, 16), stride=stride, **own)
+    module, indicators = placed(0.0 if first else 0.5, (8, 16), stride=stride, **own)
     view = view_of(8)
     part: Any = module.mechanism
     x, pixels = view.pixels, 8 if first else 4
@@ -107,7 +107,7 @@ def test_pixels_are_convolved_and_semantics_attend_to_both(stride, first):
 
 
 def test_a_depthwise_convolution_keeps_the_groups_of_its_pixels():
-    module, indicators = standing(0.5, (16, 16), groups=16, start=0.25, end=0.25)
+    module, indicators = placed(0.5, (16, 16), groups=16, start=0.25, end=0.25)
     view = view_of(16)
     y = module(view.pixels, indicators(view))
     assert module.convolution.weight.shape == (12, 1, 3, 3)
@@ -131,7 +131,7 @@ def test_what_a_convolution_keeps_of_its_weights_is_as_it_was():
 
 
 def test_a_learned_share_mixes_convolution_and_attention():
-    module, indicators = standing(0.5, (4, 4), schedule="learned")
+    module, indicators = placed(0.5, (4, 4), schedule="learned")
     view = view_of(4)
     part: Any = module.mechanism
     with torch.no_grad():
@@ -173,7 +173,7 @@ def test_shares_rise_with_depth_and_pixels_are_kept():
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_all_is_finite_where_next_to_nothing_is_visible(schedule):
     for (channels, groups), visible in itertools.product([((4, 8), 1), ((8, 8), 8)], (0, 1)):
-        module, indicators = standing(0.6, channels, groups, schedule=schedule)
+        module, indicators = placed(0.6, channels, groups, schedule=schedule)
         view = View(draw(2, channels[0], 8, 8), draw_mask(2, (4, 4), 16 - visible), 16 - visible)
         y = module(view.pixels, indicators(view))
         y.square().sum().backward()
@@ -183,7 +183,7 @@ def test_all_is_finite_where_next_to_nothing_is_visible(schedule):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_copies_answer_alike_and_precision_and_format_do_not_matter(schedule):
-    module, indicators = standing(0.6, (4, 8), schedule=schedule)
+    module, indicators = placed(0.6, (4, 8), schedule=schedule)
     module, view = module.float(), view_of(4)
     x = view.pixels.float()
     expected = module(x, indicators(view))
@@ -211,7 +211,7 @@ def test_a_share_beyond_the_whole_is_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["linear", "learned"])
 def test_it_compiles_without_a_graph_break(schedule):
-    module, indicators = standing(0.6, (4, 8), schedule=schedule, heads=2, head_dim=1)
+    module, indicators = placed(0.6, (4, 8), schedule=schedule, heads=2, head_dim=1)
     view = view_of(4)
     torch._dynamo.reset()
     compiled = torch.compile(lambda x, mask: module(x, indicators(View(x, mask, 9))), fullgraph=True, backend="aot_eager")

@@ -58,7 +58,8 @@ def tied(module: SemanticConv2d, vectors: Tensor, groups: int = 1) -> Tensor:
 )
 def test_the_first_step_is_plain_to_the_bit(name, geometry, mode):
     view = draw_view((8, 16))
-    module, indicators = build(PLAIN_AT_FIRST[name], None, *geometry, mode, told=False)
+    kernel, stride, groups = geometry
+    module, indicators = build(PLAIN_AT_FIRST[name], None, kernel, stride, groups, mode, told=False)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         x = view.pixels.to(dtype)
         y = module.to(dtype)(x, indicators(view))
@@ -74,9 +75,9 @@ def test_appended_values_are_channels_with_the_centre_tap_alone(parts, kernel, m
     appended, indicators = build(AppendedValues, parts, kernel, mode=mode)
     channels, _ = build(Channels, parts, kernel, mode=mode)
     state = appended.state_dict()
-    centre = torch.zeros_like(learned(channels, "told.weight"))
-    centre[:, :, kernel // 2, kernel // 2] = state["mechanism.told.weight"][:, :, 0, 0]
-    channels.load_state_dict({**state, "mechanism.told.weight": centre})
+    centre = torch.zeros_like(learned(channels, "from_signals.weight"))
+    centre[:, :, kernel // 2, kernel // 2] = state["mechanism.from_signals.weight"][:, :, 0, 0]
+    channels.load_state_dict({**state, "mechanism.from_signals.weight": centre})
     assert_same(channels(view.pixels, indicators(view)), appended(view.pixels, indicators(view)))
 
 
@@ -87,13 +88,13 @@ def test_of_coordinates_channels_say_no_more_than_appended_values(stride):
     channels, indicators = build(Channels, [Coordinates()], 5, stride)
     appended, _ = build(AppendedValues, [Coordinates()], 5, stride)
     state = channels.state_dict()
-    told, bias = state["mechanism.told.weight"], state["convolution.bias"].clone()
+    told, bias = state["mechanism.from_signals.weight"], state["convolution.bias"].clone()
     for i, j in itertools.product(range(5), range(5)):
         # from the centre of an output site, which covers stride x stride input sites, to the input site of this tap
         y, x = ((tap - 2 - (stride - 1) / 2) * 2 / side for tap, side in zip((i, j), size, strict=True))
         bias += told[:, 0, i, j] * x + told[:, 1, i, j] * y
     appended.load_state_dict(
-        {**state, "mechanism.told.weight": told.sum((2, 3), keepdim=True), "convolution.bias": bias}, strict=True
+        {**state, "mechanism.from_signals.weight": told.sum((2, 3), keepdim=True), "convolution.bias": bias}, strict=True
     )
     assert_same(appended(view.pixels, indicators(view)), channels(view.pixels, indicators(view)))
 
@@ -118,8 +119,8 @@ def test_on_separate_patches_channels_appended_values_and_tokens_are_one():
     appended, token = AppendedValues(stem, indicators).double(), MaskToken(stem, indicators).double()
     randomise(channels)
     assert stem.bias is not None
-    total = channels.told.weight.detach().sum((2, 3), keepdim=True)
-    appended.load_state_dict({"told.weight": total})
+    total = channels.from_signals.weight.detach().sum((2, 3), keepdim=True)
+    appended.load_state_dict({"from_signals.weight": total})
     token.load_state_dict({**token.state_dict(), "token.vector": stem.bias.view(1, -1, 1, 1) + total.view(1, -1, 1, 1)})
     expected = channels(stem, x, signals)
     assert_same(appended(stem, x, signals), expected)
@@ -132,8 +133,8 @@ def test_an_added_overlay_is_channels_with_a_tied_kernel(kernel, stride, groups,
     overlay, indicators = build(OverlayAdd, None, kernel, stride, groups, mode)
     channels, _ = build(Channels, None, kernel, stride, groups, mode)
     state = overlay.state_dict()
-    vectors = state["mechanism.told.weight"][:, :, 0, 0]
-    channels.load_state_dict({**state, "mechanism.told.weight": tied(overlay, vectors, groups)})
+    vectors = state["mechanism.from_signals.weight"][:, :, 0, 0]
+    channels.load_state_dict({**state, "mechanism.from_signals.weight": tied(overlay, vectors, groups)})
     assert_same(overlay(view.pixels, indicators(view)), channels(view.pixels, indicators(view)))
 
 
@@ -144,7 +145,7 @@ def test_a_replacing_overlay_is_zero_fill_and_a_mask_channel_with_a_tied_kernel(
     channels, _ = build(Channels, [Mask()], kernel, stride, groups, mode)
     vector = overlay.state_dict()["mechanism.token.vector"].view(CHANNELS, 1)
     state = {name: value for name, value in overlay.state_dict().items() if name.startswith("convolution")}
-    channels.load_state_dict({**state, "mechanism.told.weight": tied(overlay, vector, groups)})
+    channels.load_state_dict({**state, "mechanism.from_signals.weight": tied(overlay, vector, groups)})
     assert_same(overlay(view.pixels, indicators(view)), channels(zero_filled(view), indicators(view)))
 
 

@@ -67,7 +67,7 @@ def attend(state: dict[str, Tensor], x: Tensor, visible: Tensor, told: Tensor, v
                             key = (state["key.weight"] @ x[b, :, y, z])[own]
                             logit = query[own] @ key / dim**0.5 + bias[n, k, m]
                             if told.shape[1]:
-                                logit += state["told.weight"][n, :, 0, 0] @ told[b, :, y, z]
+                                logit += state["from_signals.weight"][n, :, 0, 0] @ told[b, :, y, z]
                             weights.append(visible[b, y, z].item() * math.exp(logit))
                             seen.append(values[b, rows, y, z])
                     total = sum(weight * value for weight, value in zip(weights, seen, strict=True))

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from semconv.controls import Constant, set_control
 from semconv.convolution import MechanismFactory, SemanticConv2d
 from semconv.corruption import View
 from semconv.encoders import Geometry, SemanticCNN
 from semconv.indicators import Coordinates, Indicators, Mask
 from semconv.mechanisms import Partial
 from semconv.mechanisms.partial import Border, Update
-from semconv.twins import Constant, make_twin
 from tests.oracles import (
     BATCH,
     CHANNELS,
@@ -152,13 +152,13 @@ def test_a_site_that_is_masked_in_part_counts_in_part(power, border):
 def test_position_is_told_beside_the_bias_where_something_is_visible(border):
     view = draw_view(count=14)
     module, indicators = build(partial(1, border), None)
-    told = torch.einsum("bkhw,ok->bohw", coordinate_map(*SIZE), learned(module, "told.weight")[:, :, 0, 0])
+    told = torch.einsum("bkhw,ok->bohw", coordinate_map(*SIZE), learned(module, "from_signals.weight")[:, :, 0, 0])
     expected, _ = slow(module.convolution, view.pixels, visible_map(view, *SIZE), 1, border, told)
     assert_same(module(view.pixels, indicators(view)), expected)
 
 
 class Several(nn.Module):
-    """Told convolutions, the last two at half resolution, with activations and skips between them."""
+    """Partial convolutions, the last two at half resolution, with activations and skips between them."""
 
     def __init__(self, mechanism: MechanismFactory) -> None:
         super().__init__()
@@ -299,11 +299,11 @@ def test_half_precision_stays_finite_when_next_to_nothing_is_visible(update, dty
 
 
 @pytest.mark.parametrize("border", get_args(Border))
-def test_the_constant_twin_reads_nothing(border):
+def test_the_constant_control_reads_nothing(border):
     """All is masked: what is left is bias where a window reaches a border that counts as valid."""
     view = draw_view((8, 16))
     module, indicators = build(partial(1, border, "none"), [Mask()])
-    indicators.twin = Constant()
+    indicators.control = Constant()
     y = module(view.pixels, indicators(view))
     assert module.convolution.bias is not None
     assert (y[:, :, 1:-1, 1:-1] == 0).all()
@@ -313,9 +313,9 @@ def test_the_constant_twin_reads_nothing(border):
 
 @every_update
 @every_border
-def test_a_network_of_constant_twins_stays_finite(border, update):
+def test_a_network_of_constant_controls_stays_finite(border, update):
     encoder = SemanticCNN(Geometry(3, (32, 32), 4), "test", [Mask(), Coordinates()], partial(1, border, update), "all", mlp_ratio=2)
-    make_twin(encoder, Constant())
+    set_control(encoder, Constant())
     view = View(torch.randn(2, 3, 32, 32), draw_mask(2, (8, 8), 48), 48)
     features = encoder(view).features
     features.square().sum().backward()

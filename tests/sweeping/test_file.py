@@ -5,9 +5,9 @@ import json
 import pytest
 import yaml
 
-from semconv.checks.sweeps import main, points
-from semconv.comparison.runs import factors_of, family_of
-from semconv.comparison.verdicts import TWINS
+from semconv.commands.check_sweeps import main, points
+from semconv.comparison.declared import factors_of, family_of
+from semconv.comparison.verdicts import CONTROLS
 from semconv.sweeping.file import KEYS, Sweep, read_sweep, sweep_problem
 from tests.experiments import FOLDER, NAMES
 from tests.sweeping.oracle import sweeps
@@ -134,7 +134,7 @@ def test_the_family_is_all_told_mechanisms(name):
 def test_every_mechanism_is_swept_with_all_its_controls():
     files = read_sweep(FOLDER.parent / "sweeps" / "controls.yaml").parameters["config"]["values"]
     for name in told():
-        for control in (*TWINS, "cnn_plain_wide"):
+        for control in (*CONTROLS, "cnn_plain_wide"):
             assert f"experiments/{name}.yaml,experiments/controls/{control}.yaml" in files
         assert f"experiments/{name}.yaml" in files
 

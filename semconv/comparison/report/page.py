@@ -6,18 +6,18 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from semconv import __version__
 from semconv.comparison.grouping import setting
 from semconv.comparison.report.sections import Section, at, make
 from semconv.comparison.result import Comparison
 from semconv.comparison.tables import Sheet, is_number
 from semconv.comparison.verdicts import Word
+from semconv.version import __version__
 
 SIGNS: dict[Word, str] = {"beneficial": "✓", "equivalent": "≈", "inconclusive": "?"}
 NAMED = 6  # variants of one verdict, at the head of the page
 
 
-class Told(NamedTuple):
+class Finding(NamedTuple):
     """A verdict with all that it is said of."""
 
     sign: str
@@ -46,7 +46,7 @@ def render(comparison: Comparison, notes: list[str]) -> str:
     return environment.get_template("template.html").render(
         sections=sections,
         notes=notes,
-        told=told(comparison),
+        findings=findings(comparison),
         endpoints=[endpoint.key for endpoint in comparison.endpoints],
         num_runs=sum(len(variant.runs) for variant in variants),
         num_variants=len({variant.label for variant in variants}),
@@ -56,7 +56,7 @@ def render(comparison: Comparison, notes: list[str]) -> str:
     )
 
 
-def told(comparison: Comparison) -> list[Told]:
+def findings(comparison: Comparison) -> list[Finding]:
     """The verdicts in short: by endpoint and by what is done to hidden cells, of whom each word is said."""
     found = []
     for endpoint in comparison.endpoints:
@@ -68,7 +68,7 @@ def told(comparison: Comparison) -> list[Told]:
             for under, named in names.items():
                 more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
                 what = f"{'to plain ' if word == 'equivalent' else ''}for {endpoint.name}{f' under {under}' if under else ''}"
-                found.append(Told(sign, word, what, ", ".join(named[:NAMED]) + more))
+                found.append(Finding(sign, word, what, ", ".join(named[:NAMED]) + more))
     return found
 
 

@@ -9,10 +9,10 @@ from semconv.comparison.grouping import Level, Variant, controls_of, differences
 from semconv.comparison.report import plots, strips
 from semconv.comparison.report.sources import Curve, Spread, curve, environments, is_local, keys_below, spread
 from semconv.comparison.result import COSTS, Comparison, plain_at
-from semconv.comparison.runs import flatten
 from semconv.comparison.statistics import Paired
 from semconv.comparison.tables import Sheet, details, interactions, pareto, results, verdicts
 from semconv.comparison.verdicts import PLAIN, WIDE, Endpoint
+from semconv.configuration import flatten
 
 CURVES = ("val/masked_mse", "train/loss")
 SETTLING = 0.15  # of a training, in which curves may be far above where they end
@@ -84,7 +84,7 @@ def _verdicts(comparison: Comparison) -> Section:
     made = [verdicts(comparison, endpoint) for endpoint in comparison.endpoints]
     made = [sheet for sheet in [*made, interactions(comparison)] if sheet.rows]
     text = (
-        "Beneficial is what beats, on the same seeds, plain, each of its dead twins and plain of the same training operations; p "
+        "Beneficial is what beats, on the same seeds, plain, each of its controls and plain of the same training operations; p "
         "is the largest of these comparisons', corrected over the family by Holm. Equivalent to plain is what lies within the "
         "margin by two one-sided tests. All else is inconclusive."
     )
@@ -194,7 +194,7 @@ def _ratios(comparison: Comparison) -> Section:
         comparison,
         Section("ratios", "Other mask ratios", "Trained at one ratio (the dashed line), tested at others."),
         {"full/masked_mse": (keys, places, "share of cells hidden in the test", "masked MSE")},
-        "No run was examined at other mask ratios: give --examination full.",
+        "No run was evaluated at other mask ratios: give --evaluation full.",
         _training_ratio(comparison),
     )
 
@@ -209,7 +209,7 @@ def _known(comparison: Comparison) -> Section:
         panels[f"{name}: {what}"] = (keys, [float(key.removeprefix(prefix)) for key in keys], "stage", name)
     text = "What a linear map reads off the features of a site, stage by stage: 0 is the first."
     return _over(
-        comparison, Section("known", "What is known where", text), panels, "No run was examined: leave --examination at quick."
+        comparison, Section("known", "What is known where", text), panels, "No run was evaluated: leave --evaluation at quick."
     )
 
 
@@ -256,7 +256,7 @@ def _importance(comparison: Comparison) -> Section:
         if variant.kind == "candidate" or variant.kind == "reference":
             groups += [(f"{_label(variant)}: {indicator}", dots, 0.0) for indicator, dots in parts.items()]
     if not groups:
-        missing = "No run of a network that is told something was examined: leave --examination at quick."
+        missing = "No run of a network that is told something was evaluated: leave --evaluation at quick."
         return Section("importance", "Importance of what is told", missing=missing)
     caption = (
         f"By how much test/masked_mse grows when one indicator lies, in trained networks: means over {_ns(ns)}, and their range. "
@@ -360,7 +360,7 @@ def _point(variant: Variant, both: tuple[Spread, Spread], numbers: dict[str, int
 
 
 def _look_of(control: str) -> int:
-    """The look of a control; twins of a user's own share one."""
+    """The look of a control; controls of a user's own share one."""
     return AGAINST.get(control, len(AGAINST) + 1)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from semconv.comparison.grouping import Variant
-from semconv.comparison.runs import Run
+from semconv.comparison.run import FinishedRun
 from semconv.tracking.folder import RunFolder
 
 POINTS = 60  # of a learning curve, at most
@@ -50,7 +50,7 @@ def keys_below(variants: Sequence[Variant], prefix: str) -> list[str]:
     return list(found)
 
 
-def is_local(run: Run) -> bool:
+def is_local(run: FinishedRun) -> bool:
     """Whether a run's folder is at hand."""
     return not run.folder.startswith("wandb:")
 
@@ -75,7 +75,7 @@ def curve(variant: Variant, key: str) -> Curve | None:
     return Curve(places.tolist(), values.mean(0).tolist(), values.min(0).tolist(), values.max(0).tolist(), len(tracks))
 
 
-def environments(runs: Sequence[Run]) -> dict[str, Counter[str]]:
+def environments(runs: Sequence[FinishedRun]) -> dict[str, Counter[str]]:
     """What runs were made with and on: for each thing, its values with the number of runs."""
     found: dict[str, Counter[str]] = {}
     for run in runs:
@@ -84,7 +84,7 @@ def environments(runs: Sequence[Run]) -> dict[str, Counter[str]]:
     return found
 
 
-def _track(run: Run, key: str) -> np.ndarray:
+def _track(run: FinishedRun, key: str) -> np.ndarray:
     """Rows (samples seen, value) of a run's own record."""
     rows = [(row.get("samples_seen"), row.get(key)) for row in RunFolder(run.folder).rows()]
     good = [row for row in rows if all(isinstance(value, int | float) and np.isfinite(value) for value in row)]
@@ -94,7 +94,7 @@ def _track(run: Run, key: str) -> np.ndarray:
     return track[np.argsort(track[:, 0], kind="stable")]
 
 
-def _environment(run: Run) -> Iterator[tuple[str, str]]:
+def _environment(run: FinishedRun) -> Iterator[tuple[str, str]]:
     if not is_local(run):
         return
     try:
@@ -111,6 +111,6 @@ def _environment(run: Run) -> Iterator[tuple[str, str]]:
         yield str(name), str(value)
 
 
-def media(run: Run) -> Path:
+def media(run: FinishedRun) -> Path:
     """The contact sheet of test images that a run has left."""
     return RunFolder(run.folder).media / "test.png"

@@ -1,0 +1,183 @@
+"""The command line before it is parsed: what people and sweeps write, turned into what the parser takes. Imports no torch."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from semconv.configuration import bare, get, keys
+from semconv.tracking.secrets import refuse_secret_interpolation
+
+# what follows what, and how base.yaml says so; a value that disagrees is refused
+FOLLOWS = {
+    "data.init_args.seed": "${...seed_everything}",
+    "model.init_args.seed": "${...seed_everything}",
+    "model.init_args.image_size": "${...data.init_args.size}",
+    "model.init_args.channels": "${...data.init_args.channels}",
+    "model.init_args.batch_size": "${...data.init_args.batch_size}",
+}
+# follows unless it is given: patches may be larger than cells
+MAY_FOLLOW = {"model.init_args.objective.init_args.patch": "${...cell}"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of the command line with its value; `value` is None where it has none."""
+
+    name: str
+    value: str | None = None
+    joined: bool = False  # written with =
+
+    @property
+    def key(self) -> str:
+        """What it sets, without init_args and class_path: `--model.init_args.size` and `--model.size` are one."""
+        return bare(self.name.lstrip("-"))
+
+    @property
+    def is_config(self) -> bool:
+        return self.name in ("-c", "--config")
+
+    @property
+    def words(self) -> list[str]:
+        first, *inner = self.key.split(".")
+        if self.value == "null" and first in ("model", "data") and len(inner) > 1:
+            # below the first class, jsonargparse makes the text "None" of null; in a file it does not
+            content: Any = None
+            for name in reversed(inner):
+                content = {"init_args": {name: content}}
+            return ["-c", yaml.safe_dump({first: content})]
+        if self.value is None:
+            return [self.name]
+        return [f"{self.name}={self.value}"] if self.joined else [self.name, self.value]
+
+
+def prepare(arguments: list[str]) -> list[str]:
+    """Arguments as the parser takes them: null for None, each class before its own arguments, followers relinked.
+
+    Raises:
+        ValueError: a file or a value asks for a secret of the environment.
+    """
+    options = [_relinked(option) if option.is_config else option for option in read(arguments)]
+    for option in options:
+        refuse_secret_interpolation(option.value or "", option.name)
+    return [word for option in classes_first(options) for word in option.words]
+
+
+def read(arguments: list[str]) -> Iterator[Option]:
+    """Options with their values. A value `None` is null, as W&B's sweeps write it; `-c A.yaml,B.yaml` is `-c A.yaml -c B.yaml`."""
+    words = list(arguments)
+    while words:
+        name, joined, value = words.pop(0).partition("=")
+        if not joined and name.startswith("-") and words and not words[0].startswith("--") and words[0] != "-c":
+            option = Option(name, _null(words.pop(0)))
+        else:
+            option = Option(name, _null(value) if joined else None, bool(joined))
+        yield from _each_file(option)
+
+
+def classes_first(options: list[Option]) -> list[Option]:
+    """Options in their order, but arguments of a class after the class: given before, they would go to the class before."""
+    ordered: list[Option] = []
+    for option in options:
+        chooses = option.value is not None and not option.value.startswith("{")
+        waiting = [other for other in ordered if chooses and other.key.startswith(f"{option.key}.")]
+        ordered = [other for other in ordered if other not in waiting] + [option, *waiting]
+    return ordered
+
+
+def follower_problem(config: Mapping[str, Any]) -> str | None:
+    """What is wrong with a configuration in which a value does not agree with what it follows; None if all do."""
+    for target, link in FOLLOWS.items():
+        source = link.strip("${.}")
+        follows, followed = get(config, target), get(config, source)
+        if None not in (follows, followed) and _plain(follows) != _plain(followed):
+            return (
+                f"{bare(target)} is {_plain(follows)}, but follows {bare(source)}, which is {_plain(followed)}: "
+                f"leave it out and give {bare(source)}"
+            )
+    return None
+
+
+def unknown_part(message: str) -> str | None:
+    """What a parser's complaint says it does not know."""
+    found = re.search(r"unrecognized arguments: --(\S+?)(?:[= ]|$)|[Oo]ption '([^']+)'|[Kk]ey '([^']+)' is not expected", message)
+    return next((part for part in found.groups() if part), None) if found else None
+
+
+def without(arguments: list[str], part: str) -> tuple[list[str], str | None]:
+    """Arguments without what sets `part` anywhere, and the whole key of that; None where nothing does."""
+    kept: list[str] = []
+    whole = None
+    for option in read(arguments):
+        if option.is_config and (content := _content(option)) is not None:
+            whole = next((key for key in keys(content) if _sets(key, part)), whole)
+            kept += ["-c", yaml.safe_dump(_pruned(content, part.partition(".")[0]))]
+        elif not option.is_config and _sets(option.key, part):
+            whole = option.key
+        else:
+            kept += option.words
+    return kept, whole
+
+
+def _each_file(option: Option) -> list[Option]:
+    """An option for each configuration file: a parameter of a sweep can name several in one value."""
+    names = (option.value or "").split(",")
+    if option.is_config and len(names) > 1 and all(name.endswith((".yaml", ".yml")) for name in names):
+        return [replace(option, value=name.strip()) for name in names]
+    return [option]
+
+
+def _sets(key: str, part: str) -> bool:
+    return f".{bare(part)}." in f".{key}."
+
+
+def _relinked(option: Option) -> Option:
+    """A file in which values agree with what they follow, as a finished run's does, with the links in their place.
+
+    So that an override of what is followed propagates there too.
+    """
+    content = _content(option)
+    if content is None:
+        return option
+    refuse_secret_interpolation(Path(option.value or "").read_text(encoding="utf-8"), str(option.value))
+    changed = False
+    for target, link in {**FOLLOWS, **MAY_FOLLOW}.items():
+        source = link.strip("${.}")
+        followed = get(content, source if target in FOLLOWS else f"model.init_args.{source}")
+        holder, _, name = target.rpartition(".")
+        if followed is not None and get(content, target) == followed:
+            get(content, holder)[name] = link
+            changed = True
+    return replace(option, value=yaml.safe_dump(content, sort_keys=False)) if changed else option
+
+
+def _content(option: Option) -> dict[str, Any] | None:
+    """What a configuration file holds; None where there is none, which the parser says better.
+
+    Raises:
+        ValueError: it is no YAML.
+    """
+    try:
+        content = yaml.safe_load(Path(option.value or "").read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{option.value} is not valid YAML: {' '.join(str(error).split())}") from error
+    return content if isinstance(content, dict) else None
+
+
+def _pruned(content: Any, name: str) -> Any:
+    if isinstance(content, dict):
+        return {key: _pruned(value, name) for key, value in content.items() if key != name}
+    return content
+
+
+def _null(value: str) -> str:
+    return "null" if value == "None" else value
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,88 @@
+"""`semconv list`: what there is, read from the files themselves. Imports no torch."""
+
+import argparse
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from semconv.commands.errors import fail
+
+PACKAGE = Path(__file__).parents[1]
+# what is listed, by the class that its members extend
+KINDS = {
+    "mechanisms": "Mechanism",
+    "indicators": "Indicator",
+    "maskers": "Masker",
+    "corruptions": "Corruption",
+    "fills": "Fill",
+    "encoders": "Encoder",
+    "decoders": "Decoder",
+    "controls": "Control",
+    "baselines": "ClassicalBaseline",
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Print one line for each variant and each part."""
+    parser = argparse.ArgumentParser(prog="semconv list", description="Variants, and the parts they are made of.")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"variants, {', '.join(KINDS)}; default: all.")
+    parser.add_argument("--experiments", type=Path, default=_experiments(), help="Folder of the variants' files.")
+    given = parser.parse_args(arguments)
+    unknown = [kind for kind in given.kinds if kind not in ("variants", *KINDS)]
+    if unknown:
+        fail(f"there is no kind {unknown[0]}: choose among variants, {', '.join(KINDS)}")
+    found = dict(list_classes())
+    for kind in given.kinds or ("variants", *KINDS):
+        rows = list_variants(given.experiments) if kind == "variants" else found[KINDS[kind]]
+        width = max(len(name) for name, _ in rows)
+        print("\n".join([f"{kind}:", *(f"  {name:<{width}}  {line}" for name, line in rows), ""]))
+
+
+def list_variants(folder: Path) -> list[tuple[str, str]]:
+    """Each variant's name and the question it asks: the second line of its file. base.yaml names no variant."""
+    rows = []
+    for path in sorted(folder.glob("*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        name = (yaml.safe_load(text) or {}).get("experiment")
+        if name and name != "unnamed":
+            comments = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+            rows.append((name, comments[1] if len(comments) > 1 else ""))
+    if not rows:
+        fail(f"there is no variant's file in {folder}: give their folder by --experiments")
+    return rows
+
+
+def list_classes() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """For each kind of part its finished classes, as class path and the first line of the docstring."""
+    classes = [
+        (f"semconv.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}.{node.name}", node)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    for kind in KINDS.values():
+        yield (
+            kind,
+            [
+                (_shortest(path), (ast.get_docstring(node) or "").partition("\n")[0])
+                for path, node in classes
+                if any(isinstance(base, ast.Name) and base.id == kind for base in node.bases)
+            ],
+        )
+
+
+def _shortest(path: str) -> str:
+    """A class path without its module where the package above exports the class."""
+    package, _, name = path.rpartition(".")
+    above = package.rpartition(".")[0]
+    exports = PACKAGE.parent.joinpath(*above.split("."), "__init__.py")
+    exported = above != "semconv" and f'"{name}"' in exports.read_text(encoding="utf-8")
+    return f"{above}.{name}" if exported else path
+
+
+def _experiments() -> Path:
+    """The folder `experiments` here, or beside the package."""
+    here = Path("experiments")
+    return here if here.is_dir() else PACKAGE.parent / "experiments"

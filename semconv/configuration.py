@@ -1,0 +1,53 @@
+"""Reading nested configurations: dotted keys, values, nearest names. Imports no torch."""
+
+import json
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+
+def get(config: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key; None if the key is absent."""
+    value: Any = config
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def bare(key: str) -> str:
+    """A dotted key without init_args and class_path."""
+    return ".".join(part for part in key.split(".") if part not in ("init_args", "class_path"))
+
+
+def keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a configuration, those of inner nodes included, without init_args and class_path."""
+    for name, value in config.items():
+        key = bare(f"{prefix}{name}")
+        yield key
+        if isinstance(value, Mapping):
+            yield from keys(value, f"{key}.")
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key, as on the command line: a class stands at its own key, its arguments below it. None is left out."""
+    if isinstance(config, Mapping):
+        if "class_path" in config:
+            below = flatten(config.get("init_args") or {}, prefix)
+            return {prefix: str(config["class_path"]).rpartition(".")[2], **below}
+        parts = (flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in config.items())
+        return {key: value for part in parts for key, value in part.items()}
+    if isinstance(config, list | tuple) and any(isinstance(value, Mapping) for value in config):
+        return {prefix: "+".join(_written(value) for value in config)}
+    return {} if config is None else {prefix: config if isinstance(config, str | int | float | bool) else json.dumps(config)}
+
+
+def nearest(name: str, names: list[str]) -> str | None:
+    """The most similar of some names; None if no name is similar."""
+    found = get_close_matches(name, names, n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def _written(value: Any) -> str:
+    flat = flatten(value)
+    name = flat.pop("", "")
+    return f"{name}({', '.join(f'{key}={inner}' for key, inner in flat.items())})" if flat else str(name)

@@ -1,0 +1,153 @@
+"""Layers that look at neighbours, on visible sites alone and at the cost of these.
+
+Layers that look at sites one by one, or at all of them, need no change on a gathered map: pointwise convolutions, norms of every
+kind and their statistics, squeeze-excite, global pools, dropout and drop path, sums and products of maps. Only layers that look at
+neighbours have to know where the sites are: `convolve`, `max_pool` and `average_pool` take gathered maps and give gathered maps.
+
+In a network that keeps whole maps, `convolve` is `semconv.mechanisms.Sparse`, and all other layers stand between
+`VisibleSites.gather` and `.scatter`.
+"""
+
+import math
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from semconv.sparse.sites import VisibleSites, padding_of, pick, taps_of
+
+_CHUNK = 2**19  # numbers that are multiplied at once, so that they stay in the cache
+
+
+def convolve(convolution: nn.Conv2d, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
+    """A submanifold sparse convolution (Graham et al., 2018): it reads visible sites alone, and answers at visible sites alone.
+
+    An output site is visible if its own area is; hidden sites count as 0.
+
+    Args:
+        convolution: any, strided, grouped or dilated.
+        x: gathered map `b c n 1`.
+        sites: where it stands.
+
+    Returns:
+        Gathered map `b c' n' 1`, and where it stands.
+
+    Raises:
+        ValueError: an output site is masked in part.
+    """
+    if sites.everywhere or not _is_simple(convolution):
+        return through_map(convolution, sites.scatter(x), sites)
+    after = sites.at(*_output_size(convolution, sites))
+    if convolution.groups > 1:
+        return after.gather(_depthwise(convolution, sites.scatter(x), sites, after)), after
+    rows = rearrange(x, "b c n 1 -> (b n) c")
+    if after is not sites or convolution.kernel_size != (1, 1):
+        rows = rearrange(pick(rows, sites.reads(convolution, after), sites.readers(convolution, after)), "m k c -> m (k c)")
+    y = F.linear(rows, rearrange(convolution.weight, "o c i j -> o (i j c)"), convolution.bias)
+    return rearrange(y, "(b n) c -> b c n 1", b=len(x)), after
+
+
+def max_pool(pool: nn.MaxPool2d, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
+    """The largest of the visible sites of each window; arguments and result as for `convolve`."""
+    return through_map(pool, sites.only(sites.scatter(x), -math.inf), sites)
+
+
+def average_pool(pool: nn.AvgPool2d, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
+    """The mean over the visible sites of each window; arguments and result as for `convolve`.
+
+    Padding counts where it does for the pool itself, so that nothing changes where nothing is masked.
+    """
+    y, after = through_map(pool, sites.scatter(x), sites)
+    hidden = sites.hidden
+    if hidden is None:
+        return y, after
+    return y / (1 - after.gather(pool(hidden[:, None].to(y.dtype)))), after
+
+
+def through_map(spatial: nn.Module, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
+    """What a layer that looks at neighbours makes of a whole map `b c h w`; of its answers the visible ones, gathered."""
+    y = spatial(x)
+    after = sites.at(y.shape[2], y.shape[3])
+    return after.gather(y), after
+
+
+def _is_simple(convolution: nn.Conv2d) -> bool:
+    """Whether a convolution can be had without the whole map, or its gradient can."""
+    # padding by zeros is what no row stands for, and windows of few channels are slow to pick
+    if type(convolution) is not nn.Conv2d or convolution.padding_mode != "zeros" or isinstance(convolution.padding, str):
+        return False
+    if max(convolution.stride) > 1 and max(convolution.dilation) > 1:
+        return False
+    channels = convolution.in_channels
+    # elsewhere than on a CPU the gradient of a depthwise kernel is not slow
+    depthwise = convolution.groups == channels == convolution.out_channels and convolution.weight.device.type == "cpu"
+    return channels >= 8 and (convolution.groups == 1 or depthwise)
+
+
+def _depthwise(convolution: nn.Conv2d, x: Tensor, before: VisibleSites, after: VisibleSites) -> Tensor:
+    weight, bias = convolution.weight, convolution.bias
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    corners = before.corners(convolution, after)
+    taps = taps_of(convolution, before.width + 2 * padding_of(convolution)[1], x.device)
+    settings = (convolution.stride, padding_of(convolution), convolution.dilation)
+    return _Depthwise.apply(x, weight, bias, corners, taps, after.numbers, settings)
+
+
+class _Depthwise(torch.autograd.Function):
+    """A depthwise convolution of a map, of whose answers those at some sites alone are used.
+
+    Its kernel's gradient is summed over these sites: the whole map's takes a CPU forty times as long as the convolution.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        corners: Tensor,
+        taps: Tensor,
+        sites: Tensor,
+        settings: tuple[tuple[int, ...], ...],
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, corners, taps, sites)
+        ctx.settings, ctx.has_bias = settings, bias is not None
+        stride, padding, dilation = settings
+        return F.conv2d(x, weight, bias, stride, padding, dilation, len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, corners, taps, sites = ctx.saved_tensors
+        by_input, _, _ = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, *ctx.settings, False, [0, 0], len(weight), [True, False, False]
+        )
+        above, left = ctx.settings[1]
+        rows = F.pad(rearrange(x, "b c h w -> b h w c"), (0, 0, left, left, above, above)).flatten(0, 2)
+        gradients = rearrange(gradient, "b c h w -> (b h w) c").index_select(0, sites)
+        precise = torch.promote_types(weight.dtype, torch.float32)
+        by_weight = weight.new_zeros(len(taps), len(weight), dtype=precise)
+        size = max(1, _CHUNK // (len(taps) * len(weight)))
+        for corner, part in zip(corners.split(size), gradients.split(size), strict=True):
+            window = rows.index_select(0, (corner[:, None] + taps).flatten()).view(len(corner), len(taps), -1)
+            by_weight = by_weight + (window * part[:, None]).sum(0, dtype=precise)
+        by_bias = gradients.sum(0) if ctx.has_bias else None
+        return by_input, by_weight.T.reshape(weight.shape).to(weight.dtype), by_bias, None, None, None, None
+
+
+def _output_size(convolution: nn.Conv2d, sites: VisibleSites) -> tuple[int, int]:
+    height, width = (
+        (side + 2 * pad - step * (kernel - 1) - 1) // stride + 1
+        for side, pad, step, kernel, stride in zip(
+            (sites.height, sites.width),
+            padding_of(convolution),
+            convolution.dilation,
+            convolution.kernel_size,
+            convolution.stride,
+            strict=True,
+        )
+    )
+    return height, width
