@@ -163,7 +163,7 @@ def test_the_mask_stands_first_and_what_is_shared_is_kept_apart():
         ([Radius(), Mask()], {"mask", "position"}, True),
     ],
 )
-def test_indicators_know_what_they_tell(parts, tells, include_mask):
+def test_indicators_know_what_they_convey(parts, conveys, include_mask):
     assert (Indicators(parts).conveys, Indicators(parts).include_mask) == (tells, include_mask)
 
 
