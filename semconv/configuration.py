@@ -1,6 +1,7 @@
 """Reading nested configurations: dotted keys, values, nearest names. Imports no torch."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -39,6 +40,22 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(config, list | tuple) and any(isinstance(value, Mapping) for value in config):
         return {prefix: "+".join(_written(value) for value in config)}
     return {} if config is None else {prefix: config if isinstance(config, str | int | float | bool) else json.dumps(config)}
+
+
+def resolve_links(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration whose relative links, such as `${...cell}`, are replaced by the values that they name.
+
+    As OmegaConf resolves them: one dot is the link's own node, each further dot the node above. Nothing else is resolved: a
+    configuration from elsewhere cannot read environment variables.
+    """
+
+    def resolve(value: Any, above: list[Mapping[str, Any]]) -> Any:
+        if isinstance(value, Mapping):
+            return {key: resolve(inner, [value, *above]) for key, inner in value.items()}
+        link = re.fullmatch(r"\$\{(\.+)([\w.]+)\}", value) if isinstance(value, str) else None
+        return get(above[len(link[1]) - 1], link[2]) if link and len(link[1]) <= len(above) else value
+
+    return resolve(config, [])
 
 
 def nearest(name: str, names: list[str]) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from semconv.configuration import resolve_links
 from semconv.tracking.environment import describe_session
 from semconv.tracking.files import write_text
 
@@ -53,7 +54,8 @@ class RunFolder:
 
     @property
     def config(self) -> dict[str, Any]:
-        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        """The whole configuration, its links replaced by the values that they name."""
+        return resolve_links(self._read_config())
 
     def create(self, config: Mapping[str, Any], **about: Any) -> None:
         """Make the folder, with the run's whole configuration and environment.
@@ -80,7 +82,7 @@ class RunFolder:
         """
         kept = [row for row in self.rows() if row["step"] is None or row["step"] < step]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
-        if self.config != config:
+        if self._read_config() != config:
             (self.path / "config.yaml").replace(self.path / f"config-until-step-{step}.yaml")
             self.write_config(config)
         self._begin_session({"from_step": step, **about})
@@ -116,6 +118,9 @@ class RunFolder:
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Add to `summary.json`."""
         write_text(self.path / "summary.json", json.dumps({**self.summary, **values}, indent=2) + "\n")
+
+    def _read_config(self) -> dict[str, Any]:
+        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
 
     def _begin_session(self, about: Mapping[str, Any]) -> None:
         # a run that was resumed has been in several environments
