@@ -1,4 +1,4 @@
-"""Reading nested configurations: dotted keys, values, nearest names. Imports no torch."""
+"""Nested configurations: dotted keys, links, nearest names; and errors in one line. Imports no torch."""
 
 import json
 import re
@@ -62,6 +62,16 @@ def nearest(name: str, names: list[str]) -> str | None:
     """The most similar of some names; None if no name is similar."""
     found = get_close_matches(name, names, n=1, cutoff=0.6)
     return found[0] if found else None
+
+
+def one_line(error: Exception, limit: int | None = None) -> str:
+    """An error's message on one line, without its last full stop; its class if it has no message.
+
+    Args:
+        error: any exception.
+        limit: characters at most.
+    """
+    return " ".join(str(error).split())[:limit].rstrip(".") or type(error).__name__
 
 
 def _written(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from semconv.configuration import bare, flatten, get, keys
+from semconv.configuration import bare, flatten, get, keys, one_line
 from semconv.tracking.secrets import refuse_secret_interpolation
 
 # values that must equal another, with the link in base.yaml; a different value is refused
@@ -179,7 +179,7 @@ def _content(option: Option) -> dict[str, Any] | None:
     except OSError:
         return None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{option.value} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{option.value} is not valid YAML: {one_line(error)}") from error
     return content if isinstance(content, dict) else None
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from semconv.commands.arguments import read
 from semconv.commands.errors import fail, in_one_line
 
-DESCRIPTION = """Mask the images of a folder, and reconstruct them with a run's network: one PNG per image, seen | predicted | pasted |
-original, and a contact sheet. Each image is resized until it just covers the run's image size, then its centre is cropped."""
+DESCRIPTION = """Mask the images of a folder, and reconstruct them with a run's network: one PNG per image, seen | predicted |
+pasted | original, and a contact sheet. Each image is resized until it just covers the run's image size, then its centre is
+cropped."""
 EPILOG = """`semconv predict -c RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt` reconstructs the test images of a run
 instead: with -c, predict is a subcommand like fit, and `semconv fit --help` lists its options."""
 

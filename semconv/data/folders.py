@@ -6,7 +6,8 @@ from pathlib import Path
 import timm.data
 from timm.utils.misc import natural_key
 
-from semconv.data.errors import SourceMissing, one_line
+from semconv.configuration import one_line
+from semconv.data.errors import SourceMissing
 from semconv.data.images import FileImages
 
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "eval", "test", "testing"}

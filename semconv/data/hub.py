@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from semconv.data.errors import SourceMissing, one_line
+from semconv.configuration import one_line
+from semconv.data.errors import SourceMissing
 from semconv.data.images import HubImages, encoded_bytes
 from semconv.data.streams import StreamImages
 

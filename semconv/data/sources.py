@@ -10,7 +10,8 @@ import timm.data
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
-from semconv.data.errors import SourceMissing, one_line
+from semconv.configuration import one_line
+from semconv.data.errors import SourceMissing
 from semconv.data.folders import open_folder
 from semconv.data.hub import open_hub, open_hub_stream
 from semconv.data.images import ArrayImages, Images, MemoryImages, TorchvisionImages

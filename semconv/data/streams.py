@@ -10,8 +10,9 @@ import timm.data
 import torch
 from torch import Tensor
 
+from semconv.configuration import one_line
 from semconv.data.decoding import decode
-from semconv.data.errors import SourceMissing, one_line
+from semconv.data.errors import SourceMissing
 from semconv.data.images import Images
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from semconv.configuration import nearest
+from semconv.configuration import nearest, one_line
 from semconv.sweeping.distributions import all_values, grid_values, problem, quantile
 from semconv.sweeping.hyperband import brackets
 from semconv.sweeping.macros import DEFAULT
@@ -117,7 +117,7 @@ def read_sweep(path: Path) -> Sweep:
     except OSError as error:
         raise ValueError(f"there is no sweep file {path}: give one such as sweeps/quickstart.yaml") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no sweep: it has keys such as method and parameters")
     if (found := sweep_problem(content)) is not None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from semconv.configuration import one_line
 from semconv.pictures import enlarge, to_rgb
 from semconv.tracking.account import has_account, server
 from semconv.tracking.folder import RunFolder, Status, newest_checkpoint
@@ -138,7 +139,7 @@ class WandbRecord:
         except (wandb.Error, OSError) as error:
             if mode != "online":
                 raise
-            self._say(f"W&B does not take this run ({_one_line(error)})")
+            self._say(f"W&B does not take this run ({redact(one_line(error, 200))})")
             wandb.teardown()  # its service would hold the run's id
             mode, self._run = "offline", self._start(wandb, "offline")
         self._run.config.update(self._described(), allow_val_change=True)
@@ -224,7 +225,8 @@ class WandbRecord:
             action(*arguments)
         except Exception as error:  # of W&B, its service, the network or the disk: none of them may end a run
             self._run = None
-            self._say(f"W&B has failed ({_one_line(error)}): the run goes on without it, and {self.folder.path} has everything")
+            reason = redact(one_line(error, 200))
+            self._say(f"W&B has failed ({reason}): the run continues without it, and {self.folder.path} has everything")
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -263,7 +265,3 @@ def _settings(wandb: Any) -> Any:
         "login_timeout": START_SECONDS,
     }
     return wandb.Settings(**{name: value for name, value in wanted.items() if name in wandb.Settings.model_fields})
-
-
-def _one_line(error: Exception) -> str:
-    return redact(" ".join(str(error).split())[:200]) or type(error).__name__
