@@ -8,7 +8,7 @@ from typing import Any
 
 
 def get(config: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key; None if the key is absent."""
+    """Look up a dotted key; None if it is absent."""
     value: Any = config
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -16,12 +16,12 @@ def get(config: Mapping[str, Any], key: str) -> Any:
 
 
 def bare(key: str) -> str:
-    """A dotted key without init_args and class_path."""
+    """Remove init_args and class_path from a dotted key."""
     return ".".join(part for part in key.split(".") if part not in ("init_args", "class_path"))
 
 
 def keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Every dotted key of a configuration, those of inner nodes included, without init_args and class_path."""
+    """List every dotted key of a configuration, inner nodes included, without init_args and class_path."""
     for name, value in config.items():
         key = bare(f"{prefix}{name}")
         yield key
@@ -30,7 +30,7 @@ def keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key, as on the command line: a class stands at its own key, its arguments below it. None is left out."""
+    """Map dotted keys to values, as on the command line: a class has its own key, its arguments the keys below; None is omitted."""
     if isinstance(config, Mapping):
         if "class_path" in config:
             below = flatten(config.get("init_args") or {}, prefix)
@@ -43,10 +43,10 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def resolve_links(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration whose relative links, such as `${...cell}`, are replaced by the values that they name.
+    """Replace the relative links of a configuration, such as `${...cell}`, by the values that they name.
 
-    As OmegaConf resolves them: one dot is the link's own node, each further dot the node above. Nothing else is resolved: a
-    configuration from elsewhere cannot read environment variables.
+    One dot means the link's own node, and each further dot the node above, as in OmegaConf. Nothing else is resolved, so that
+    somebody else's configuration cannot read environment variables.
     """
 
     def resolve(value: Any, above: list[Mapping[str, Any]]) -> Any:
@@ -59,13 +59,13 @@ def resolve_links(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nearest(name: str, names: list[str]) -> str | None:
-    """The most similar of some names; None if no name is similar."""
+    """Find the most similar of some names; None if no name is similar."""
     found = get_close_matches(name, names, n=1, cutoff=0.6)
     return found[0] if found else None
 
 
 def one_line(error: Exception, limit: int | None = None) -> str:
-    """An error's message on one line, without its last full stop; its class if it has no message.
+    """The message of an error on one line, without its last full stop; its class if there is no message.
 
     Args:
         error: any exception.
