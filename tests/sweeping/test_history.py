@@ -45,7 +45,7 @@ def test_a_run_that_goes_on_from_an_earlier_step_or_begins_anew_is_read_anew(run
         run.log({"val/loss": step}, step)
     assert history.look().values == [0, 1, 2, 3]
     run.write_config({})
-    run.go_on(2, {})
+    run.resume(2, {})
     for step in range(2, 6):
         run.log({"val/loss": 10 + step}, step)
     assert history.look().values == [0, 1, 12, 13, 14, 15]
