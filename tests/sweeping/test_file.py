@@ -21,7 +21,7 @@ BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"paramters": {}}, "W&B knows no paramters: did you mean parameters?"),
+        ({"paramters": {}}, "W&B has no key paramters: did you mean parameters?"),
         ({"method": "best"}, "method is best: give one of grid, random, bayes"),
         ({"parameters": {}}, "it has no parameters"),
         (
@@ -43,7 +43,7 @@ BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
         ({"early_terminate": {"type": "hyperband", "min_iter": 2}}, "early_terminate needs a metric"),
         ({**BAYES, "early_terminate": {"type": "hyperband"}}, "early_terminate has no bracket"),
         ({**BAYES, "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}}, "an eta above 1"),
-        ({"command": "semconv run"}, "command is no list"),
+        ({"command": "semconv run"}, "command is not a list"),
         ({"run_cap": 0}, "run_cap is 0"),
     ],
     ids=str,
