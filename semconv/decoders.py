@@ -152,13 +152,13 @@ class MaskedSites(nn.Module):
 
     def __init__(self, width: int, replaces: bool, told: bool) -> None:
         super().__init__()
-        self.replaces, self.from_signals = replaces, told
+        self.replaces, self.adds = replaces, told
         self.mask_token = nn.Parameter(torch.zeros(1, width, 1, 1)) if replaces or told else None
 
     def forward(self, x: Tensor, encoding: Encoding, mask: Tensor) -> Tensor:
         if self.mask_token is None:
             return x
-        if self.from_signals:
+        if self.adds:
             x = x + (masked_fraction(mask, *x.shape[2:]) * self.mask_token).to(x.dtype)
         if encoding.valid is None:
             return x

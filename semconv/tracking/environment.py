@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import semconv
 from semconv.tracking.secrets import redact
+from semconv.version import __version__
 
 PACKAGES = (
     "torch",
@@ -37,8 +37,8 @@ def describe_session(about: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": redact(sys.argv),
-        **git_state(Path(semconv.__file__).parent),
-        "versions": {"semconv": semconv.__version__, "python": platform.python_version(), **_installed(PACKAGES)},
+        **git_state(Path(__file__).parent),
+        "versions": {"semconv": __version__, "python": platform.python_version(), **_installed(PACKAGES)},
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         **about,
