@@ -121,7 +121,7 @@ def test_a_checkpoint_that_was_cut_off_is_recognised(share, tmp_path):
     assert is_whole(tmp_path / "a.ckpt")
     assert not is_whole(tmp_path / "cut.ckpt")
     assert not is_whole(tmp_path / "flipped.ckpt")
-    with pytest.raises(ValueError, match="is no whole checkpoint"):
+    with pytest.raises(ValueError, match="is not a complete checkpoint"):
         read_checkpoint(tmp_path / "cut.ckpt")
 
 
