@@ -1,17 +1,17 @@
 """The command line before it is parsed: what people and sweeps write, turned into what the parser takes. Imports no torch."""
 
-import re
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from semconv.configuration import bare, get, keys
+from semconv.configuration import bare, flatten, get, keys, one_line
 from semconv.tracking.secrets import refuse_secret_interpolation
 
-# what follows what, and how base.yaml says so; a value that disagrees is refused
+# values that must equal another, with the link in base.yaml; a different value is refused
 FOLLOWS = {
     "data.init_args.seed": "${...seed_everything}",
     "model.init_args.seed": "${...seed_everything}",
@@ -19,7 +19,7 @@ FOLLOWS = {
     "model.init_args.channels": "${...data.init_args.channels}",
     "model.init_args.batch_size": "${...data.init_args.batch_size}",
 }
-# follows unless it is given: patches may be larger than cells
+# values that equal another unless they are set: a patch may be larger than a cell
 MAY_FOLLOW = {"model.init_args.objective.init_args.patch": "${...cell}"}
 
 
@@ -101,25 +101,37 @@ def follower_problem(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def unknown_part(message: str) -> str | None:
-    """What a parser's complaint says it does not know."""
-    found = re.search(r"unrecognized arguments: --(\S+?)(?:[= ]|$)|[Oo]ption '([^']+)'|[Kk]ey '([^']+)' is not expected", message)
-    return next((part for part in found.groups() if part), None) if found else None
+def links_in_force(arguments: list[str]) -> dict[str, str]:
+    """The optional links that no later file or option replaces by a value: the link by dotted key."""
+    values: dict[str, Any] = {}
+    for option in read(arguments):
+        values |= _values(option)
+    return {target: link for target, link in MAY_FOLLOW.items() if values.get(bare(target)) == link}
+
+
+def with_links(config: Mapping[str, Any], links: Mapping[str, str]) -> dict[str, Any]:
+    """A configuration with links in place of the values at some dotted keys; a key that is absent stays absent."""
+    linked = deepcopy(dict(config))
+    for target, link in links.items():
+        holder, _, name = target.rpartition(".")
+        if name in (get(linked, holder) or {}):
+            get(linked, holder)[name] = link
+    return linked
 
 
 def without(arguments: list[str], part: str) -> tuple[list[str], str | None]:
-    """Arguments without what sets `part` anywhere, and the whole key of that; None where nothing does."""
-    kept: list[str] = []
+    """Arguments without the options and the keys of files that set `part`, and its whole key; None if nothing sets it."""
+    rest: list[str] = []
     whole = None
     for option in read(arguments):
-        if option.is_config and (content := _content(option)) is not None:
-            whole = next((key for key in keys(content) if _sets(key, part)), whole)
-            kept += ["-c", yaml.safe_dump(_pruned(content, part.partition(".")[0]))]
-        elif not option.is_config and _sets(option.key, part):
-            whole = option.key
-        else:
-            kept += option.words
-    return kept, whole
+        content = _content(option) if option.is_config else None
+        setting = [key for key in ([option.key] if content is None else keys(content)) if f".{part}." in f".{key}."]
+        whole = setting[0] if setting else whole
+        if content is not None:
+            rest += ["-c", yaml.safe_dump(_pruned(content, part.partition(".")[0]))]
+        elif not setting:
+            rest += option.words
+    return rest, whole
 
 
 def _each_file(option: Option) -> list[Option]:
@@ -130,28 +142,30 @@ def _each_file(option: Option) -> list[Option]:
     return [option]
 
 
-def _sets(key: str, part: str) -> bool:
-    return f".{bare(part)}." in f".{key}."
-
-
 def _relinked(option: Option) -> Option:
-    """A file in which values agree with what they follow, as a finished run's does, with the links in their place.
+    """A file with links in place of the values that equal what they must follow, such as the configuration of a finished run.
 
-    So that an override of what is followed propagates there too.
+    So an override of the value that they follow reaches them too.
     """
     content = _content(option)
     if content is None:
         return option
     refuse_secret_interpolation(Path(option.value or "").read_text(encoding="utf-8"), str(option.value))
-    changed = False
-    for target, link in {**FOLLOWS, **MAY_FOLLOW}.items():
-        source = link.strip("${.}")
-        followed = get(content, source if target in FOLLOWS else f"model.init_args.{source}")
-        holder, _, name = target.rpartition(".")
-        if followed is not None and get(content, target) == followed:
-            get(content, holder)[name] = link
-            changed = True
-    return replace(option, value=yaml.safe_dump(content, sort_keys=False)) if changed else option
+    agreeing = {
+        target: link
+        for target, link in FOLLOWS.items()
+        if (followed := get(content, link.strip("${.}"))) is not None and get(content, target) == followed
+    }
+    return replace(option, value=yaml.safe_dump(with_links(content, agreeing), sort_keys=False)) if agreeing else option
+
+
+def _values(option: Option) -> dict[str, Any]:
+    """The values that an option sets, or the file that it names, by dotted key."""
+    try:
+        content = _content(option) if option.is_config else yaml.safe_load(option.value or "")
+    except yaml.YAMLError:
+        content = option.value
+    return {bare(key): value for key, value in flatten(content, "" if option.is_config else option.key).items()}
 
 
 def _content(option: Option) -> dict[str, Any] | None:
@@ -165,7 +179,7 @@ def _content(option: Option) -> dict[str, Any] | None:
     except OSError:
         return None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{option.value} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{option.value} is not valid YAML: {one_line(error)}") from error
     return content if isinstance(content, dict) else None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from semconv.commands.errors import fail
-from semconv.configuration import bare, flatten
+from semconv.configuration import bare, flatten, one_line
 from semconv.sweeping.distributions import grid_values
 from semconv.sweeping.file import Sweep, read_sweep
 from semconv.sweeping.macros import expand
@@ -34,9 +34,10 @@ def main(arguments: list[str]) -> None:
             number = check(sweep, given.points)
         except ValueError as error:
             refused += 1
-            print(f"refused  {path}: {' '.join(str(error).removeprefix(f'{path}: ').split())}")
+            print(f"refused  {path}: {one_line(error).removeprefix(f'{path}: ')}")
         else:
-            print(f"fine     {path}: {sweep.method}, {number} points{f' of {len(sweep.grid)}' if sweep.grid else ''} tried")
+            doubt = f"; {sweep.doubt}" if sweep.doubt else ""
+            print(f"fine     {path}: {sweep.method}, {number} points{f' of {len(sweep.grid)}' if sweep.grid else ''} tried{doubt}")
     if refused:
         fail(f"{refused} of {len(files)} sweep files are refused")
 

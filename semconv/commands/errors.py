@@ -11,10 +11,12 @@ from typing import NoReturn
 
 import yaml
 
-from semconv.commands.arguments import unknown_part, without
-from semconv.configuration import keys, nearest
+from semconv.commands.arguments import without
+from semconv.configuration import bare, keys, nearest
 
 PACKAGE = Path(__file__).parents[1]
+# the key that jsonargparse does not accept, in all wordings of its messages
+UNKNOWN = re.compile(r"(?:unrecognized arguments: --|[Oo]ption '|[Kk]ey '(?=\S+ is not expected))([\w.]+)")
 
 
 def fail(message: str) -> NoReturn:
@@ -65,23 +67,22 @@ def own_message(error: BaseException) -> str | None:
 
 
 def correct(message: str, arguments: list[str], print_config: Callable[[list[str]], str]) -> str:
-    """A parser's complaint, with the nearest key or class that there is where there is none of the name given.
+    """A message of the parser; one on an unknown key or class also names the nearest one that exists.
+
+    The keys that exist depend on the classes that the arguments choose, so the rest of the arguments is parsed once more.
 
     Args:
-        message: the complaint.
-        arguments: of a subcommand, the first of them.
-        print_config: gives the whole configuration of some arguments, as YAML.
+        message: the parser's.
+        arguments: a subcommand and its arguments.
+        print_config: from arguments to the whole configuration, as YAML.
     """
-    found = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message)
-    if found:
+    if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
         return _did_you_mean(message, found[2], dir(importlib.import_module(found[1])))
-    part = unknown_part(message)
-    if part is None:
+    if not (found := UNKNOWN.search(message)):
         return message
-    rest, key = without(arguments[1:], part)
+    rest, key = without(arguments[1:], bare(found[1]))
     config = yaml.safe_load(print_config([arguments[0], *rest])) or {}
-    message = f"there is no option {key}" if key else message
-    return _did_you_mean(message, key or part, list(keys(config)))
+    return _did_you_mean(f"there is no option {key}" if key else message, key or found[1], list(keys(config)))
 
 
 def _did_you_mean(message: str, name: str, names: list[str]) -> str:

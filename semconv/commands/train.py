@@ -25,7 +25,7 @@ from semconv.callbacks.checkpoints import Checkpoints
 from semconv.callbacks.evaluation import Evaluation, Extent
 from semconv.callbacks.interruption import Interruption, Terminated, listen
 from semconv.callbacks.progress import RunProgress
-from semconv.commands.arguments import follower_problem, prepare, read
+from semconv.commands.arguments import follower_problem, links_in_force, prepare, read, with_links
 from semconv.commands.errors import causes, correct, fail, in_one_line
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.facts import derived_facts, variant_name
@@ -105,6 +105,7 @@ class SemconvCLI(LightningCLI):
 
     def __init__(self, args: list[str], run: bool = True, instantiate: bool = True) -> None:
         self._instantiates = instantiate
+        self._links = links_in_force(args)
         super().__init__(
             lightning.LightningModule,
             lightning.LightningDataModule,
@@ -189,35 +190,53 @@ class SemconvCLI(LightningCLI):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
-        self._dump_config()
-        saved = redact({key: value for key, value in self.config_dump.items() if key != "resume"})
-        _keep_measured(saved, self._get(self.config_init, "model"))
-        whole, config = self._whole(), self._get(self.config_init, "trainer")
-        resume = whole.get("resume")
-        folder = RunFolder(resume) if resume else RunFolder.new(whole["runs"], variant_name(saved))
-        facts = derived_facts(saved)
-        wandb = WandbRecord(folder, WandbOptions(**saved["wandb"]), saved, facts, self.config.get("subcommand") or "fit")
-        self.record = RunRecord(folder, wandb)
-        loggers = [self.record, *(logger for logger in _as_list(config.get("logger")) if isinstance(logger, Logger))]
-        callbacks = [*_as_list(config.get("callbacks")), *_callbacks(folder, saved, facts, bool(resume))]
-        options = (whole["evaluation"], whole["evaluation_images"], whole["recalibrate_batch_norm"])
-        callbacks.append(Evaluation(folder, *options, whole.get("ckpt_path") if self._tests() else None))
-        if config.get("enable_progress_bar") is not False:
-            callbacks.append(RunProgress())
-        checkpoints = None
-        if config.get("enable_checkpointing") is not False:
-            checkpoints = Checkpoints(folder.checkpoints, whole.get("checkpoint_every"))
-            callbacks.append(checkpoints)
-        callbacks.append(Interruption(checkpoints))
-        plugins = _as_list(config.get("plugins"))
-        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            plugins.append(WholeCheckpointIO())
+        """A trainer whose run has a folder of its own. Each step needs the one before it."""
+        saved = self._saved_config()
+        self.record = self._open_record(saved)
+        given = self._get(self.config_init, "trainer")
         return super().instantiate_trainer(
-            **kwargs, logger=loggers, callbacks=callbacks, plugins=plugins, default_root_dir=str(folder.path)
+            **kwargs,
+            logger=[self.record, *(logger for logger in _as_list(given.get("logger")) if isinstance(logger, Logger))],
+            callbacks=[*_as_list(given.get("callbacks")), *self._callbacks(saved)],
+            plugins=_plugins(given),
+            default_root_dir=str(self.record.folder.path),
         )
 
-    def _tests(self) -> bool:
-        return self.config.get("subcommand") == "test"
+    def _saved_config(self) -> dict[str, Any]:
+        """The whole configuration, as the run records it: without secrets, and with the width that was measured."""
+        self._dump_config()
+        # weights_only is Lightning's option of some subcommands, and other subcommands would refuse the file
+        saved = redact({key: value for key, value in self.config_dump.items() if key not in ("resume", "weights_only")})
+        _keep_measured(saved, self._get(self.config_init, "model"))
+        return saved
+
+    def _open_record(self, saved: dict[str, Any]) -> RunRecord:
+        whole = self._whole()
+        folder = RunFolder(whole["resume"]) if whole.get("resume") else RunFolder.new(whole["runs"], variant_name(saved))
+        subcommand = self.config.get("subcommand") or "fit"
+        return RunRecord(folder, WandbRecord(folder, WandbOptions(**saved["wandb"]), saved, derived_facts(saved), subcommand))
+
+    def _callbacks(self, saved: dict[str, Any]) -> list[Callback]:
+        folder, facts, whole = self.record.folder, derived_facts(saved), self._whole()
+        given, cost, tests = self._get(self.config_init, "trainer"), Cost(folder), self.config.get("subcommand") == "test"
+        checkpoints = Checkpoints(folder.checkpoints, whole.get("checkpoint_every"))
+        saves = given.get("enable_checkpointing") is not False
+        return [
+            # first: it creates the folder that the others write into
+            Record(folder, with_links(saved, self._links), {**identity(saved), "facts": facts}, bool(whole.get("resume"))),
+            cost,
+            Dynamics(),
+            Panels(folder),
+            *([ErrorTable()] if saved["wandb"]["per_image_errors"] else []),
+            Announcement(folder, facts, cost),
+            Evaluation(
+                *(folder, whole["evaluation"], whole["evaluation_images"], whole["recalibrate_batch_norm"]),
+                whole.get("ckpt_path") if tests else None,
+            ),
+            *([RunProgress()] if given.get("enable_progress_bar") is not False else []),
+            *([checkpoints] if saves else []),  # Lightning moves it to the end: the others' states are then up to date
+            Interruption(checkpoints if saves else None),
+        ]
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -290,20 +309,11 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def _callbacks(folder: RunFolder, config: dict[str, Any], facts: dict[str, Any], resume: bool) -> list[Callback]:
-    cost = Cost(folder)
-    return [
-        Record(folder, config, {**identity(config), "facts": facts}, resume),
-        cost,
-        Dynamics(),
-        Panels(folder),
-        *([ErrorTable()] if config["wandb"]["per_image_errors"] else []),
-        Announcement(folder, facts, cost),
-    ]
-
-
 def _keep_measured(config: dict[str, Any], model: Any) -> None:
-    """Keep the width that was measured when the model was built: built again, it would be measured again."""
+    """Write the measured width of a plain of equal step time into its configuration: otherwise each rebuild would measure anew.
+
+    It stands here because no encoder sees the configuration that it is built from.
+    """
     encoder = (config["model"]["init_args"].get("encoder") or {}).get("init_args") or {}
     if encoder.get("as_plain") and encoder.get("mlp_ratio") is None:
         encoder["mlp_ratio"] = model.encoder.mlp_ratio
@@ -345,6 +355,12 @@ def _resumable(folder: RunFolder) -> str:
     if checkpoint is None:
         raise ValueError(f"{folder.path} has no whole checkpoint: start it anew with -c {folder.path}/config.yaml")
     return str(checkpoint)
+
+
+def _plugins(trainer: Namespace) -> list[Any]:
+    """The trainer's plugins, with one that writes checkpoints atomically unless it has one for checkpoints."""
+    plugins = _as_list(trainer.get("plugins"))
+    return plugins if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [*plugins, WholeCheckpointIO()]
 
 
 def _as_list(value: Any) -> list:

@@ -148,8 +148,8 @@ class SemanticCNN(Encoder):
         init_convolutional(module)
         stem = self.stem.convolution.convolution
         if module is stem and stem.bias is not None:
-            # under zero fill a stem without biases says exactly 0 at hidden sites, and the layer norms behind it, of eps 1e-6, multiply
-            # gradients there by up to 1,000 each; drawn as torch.nn.Conv2d draws it
+            # under zero fill a stem without biases gives exact zeros at hidden sites, where each layer norm behind it, of eps 1e-6,
+            # multiplies gradients by up to 1,000; drawn as torch.nn.Conv2d draws its own
             bound = stem.in_channels**-0.5 / stem.kernel_size[0]
             nn.init.uniform_(stem.bias, -bound, bound)
 
@@ -280,8 +280,10 @@ def _matched_ratio(build: Callable[..., SemanticCNN], mechanism: MechanismFactor
     slope = count_parameters(build(mechanism=Plain, mlp_ratio=5)) - plain
     extra = count_parameters(build(mechanism=mechanism, mlp_ratio=4)) - plain
     tolerated = SemanticCNN.TOLERANCE * target
-    if abs(extra) <= tolerated:
-        return 4 + (target - plain) / slope
+    ratio = 4 + (target - plain) / slope
+    # rounded to whole widths, plain misses the target by a little, too
+    if abs(extra) <= tolerated and abs(count_parameters(build(mechanism=mechanism, mlp_ratio=ratio)) - target) <= tolerated:
+        return ratio
     ratio = 4 + (target - plain - extra) / slope
     matched = count_parameters(build(mechanism=mechanism, mlp_ratio=ratio))
     if abs(matched - target) > tolerated:

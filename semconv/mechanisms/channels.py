@@ -1,4 +1,4 @@
-"""Signals as further input channels."""
+"""Signals as additional input channels."""
 
 from torch import Tensor, nn
 
@@ -7,18 +7,19 @@ from semconv.indicators import Indicators, Signals
 
 
 class Channels(Mechanism):
-    """Signals as additional input channels: c(u) = b + 1/N sum over d of U_d m(u + d), N the number of taps.
+    """Signals as additional input channels: c(u) = b + 1/N sum over d of U_d m(u + d).
 
-    Equal to convolving the concatenation of x and m with the concatenation of W and U / N, but W keeps its fan-in and U starts at
-    zero, so that the first step computes what plain does. The factor 1/N keeps the step of c at that of a bias (`SignalConv2d`). Signals are evaluated on the padded grid: a zero-padded coordinate would
-    be a border artefact. In a grouped convolution every group sees every signal.
+    N is the number of taps of the kernel; the factor 1/N gives c the step size of a bias (`SignalConv2d`). This equals a
+    convolution of the concatenation of x and m by the concatenation of W and U / N, except that W keeps its fan-in, and U starts at
+    zero, so that the first step computes what plain does. Signals are evaluated on the padded grid, because zero-padded coordinates
+    would be an artefact at the border. In a grouped convolution every group sees every signal.
 
-    Also known as: mask channel (DeepFill, LaMa), CoordConv (Liu et al., 2018) where the signal is position; both concatenate, which
-    is `average: false`.
+    Also known as: mask channel (DeepFill, LaMa); CoordConv (Liu et al., 2018), if the signal is position. Both concatenate:
+    `average=False`.
 
     Args:
-        convolution: the convolution that is conditioned.
-        indicators: what it is conditioned on.
+        convolution: the convolution to condition.
+        indicators: the indicators to condition it on.
         average: divide the sum over the window by its number of taps.
     """
 

@@ -80,7 +80,7 @@ def test_a_grid_has_the_values_that_wandb_gives_it(spec):
         ({"min": 1}, "uniform needs max"),
         ({"min": 2, "max": 1}, "min 2 is not below max 1"),
         ({"min": "1e-3", "max": 1}, "min is '1e-3', which is no number"),
-        ({"values": []}, "values is no list"),
+        ({"values": []}, "values is not a list"),
         ({"values": [1, 2], "probabilities": [0.5, 0.6]}, "not shares that add up to 1"),
         ({"values": [1, 2], "probabilities": [1.0]}, "as many probabilities"),
         ({"values": [1], "min": 2}, "categorical has no min"),

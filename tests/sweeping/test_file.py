@@ -21,7 +21,7 @@ BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"paramters": {}}, "W&B knows no paramters: did you mean parameters?"),
+        ({"paramters": {}}, "W&B has no key paramters: did you mean parameters?"),
         ({"method": "best"}, "method is best: give one of grid, random, bayes"),
         ({"parameters": {}}, "it has no parameters"),
         (
@@ -37,13 +37,19 @@ BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
         ({"parameters": {"a": {"min": 1.0, "max": 0.0}}}, "a: min 1.0 is not below max 0.0"),
         ({"metric": {"name": "test/masked_mse"}}, "test/masked_mse is measured on test images"),
         ({"metric": {"name": "probe/linear_top1"}}, "probe/linear_top1 is measured on test images"),
+        ({"metric": {"name": "full/rankme", "goal": "maximize"}}, "full/rankme is measured on test images"),
+        (
+            {"metric": {"name": "val/masked_mse", "goal": "maximize"}},
+            "metric.goal is maximize, .* better when lower: give goal: minimize",
+        ),
+        ({"metric": {"name": "val/top1"}}, "metric.goal is minimize, and val/top1 is better when higher: give goal: maximize"),
         ({"metric": {"goal": "minimize"}}, "metric has no name"),
         ({"metric": {"name": "a", "goal": "least"}}, "metric.goal is least"),
         ({"method": "bayes"}, "bayes needs a metric"),
         ({"early_terminate": {"type": "hyperband", "min_iter": 2}}, "early_terminate needs a metric"),
         ({**BAYES, "early_terminate": {"type": "hyperband"}}, "early_terminate has no bracket"),
         ({**BAYES, "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}}, "an eta above 1"),
-        ({"command": "semconv run"}, "command is no list"),
+        ({"command": "semconv run"}, "command is not a list"),
         ({"run_cap": 0}, "run_cap is 0"),
     ],
     ids=str,
@@ -54,6 +60,22 @@ def test_what_is_known_to_break_is_refused(change, said, tmp_path):
     path.write_text(yaml.safe_dump({**LEAST, **change}))
     with pytest.raises(ValueError, match=f"^{path}: .*{said}"):
         read_sweep(path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "doubt"),
+    [
+        (None, ""),
+        ({"name": "val/masked_mse", "goal": "minimize"}, ""),
+        ({"name": "mechanism/share/stem", "goal": "maximize"}, ""),
+        ({"name": "val/masked_mes"}, "no run of semconv records val/masked_mes: did you mean val/masked_mse?"),
+        ({"name": "my_own", "goal": "maximize"}, "no run of semconv records my_own"),
+    ],
+)
+def test_a_metric_that_no_run_records_is_named(metric, doubt):
+    content = {**LEAST, "metric": metric} if metric else LEAST
+    assert sweep_problem(content) is None
+    assert Sweep("a", content).doubt == doubt
 
 
 def test_a_file_that_is_no_sweep_is_refused(tmp_path):
@@ -121,31 +143,41 @@ def test_every_variant_is_swept(name, left_out):
     assert files == [f"experiments/{variant}.yaml" for variant in NAMES if not left_out or left_out not in variant]
 
 
-def told() -> list[str]:
-    """The CNN variants that are told something, whose question is not another corruption."""
+def conditioned() -> list[str]:
+    """The CNN variants that are conditioned on an indicator."""
     return [name for name in NAMES if name.startswith("cnn_") and name not in ("cnn_plain", "cnn_denoising")]
 
 
-@pytest.mark.parametrize("name", ["mechanisms", "screen", "controls", "mask_ratio", "learning_rate"])
-def test_the_family_is_all_told_mechanisms(name):
-    assert family_of(read_sweep(FOLDER.parent / "sweeps" / f"{name}.yaml").content) == told()
+@pytest.mark.parametrize("name", ["mechanisms", "screen", "controls", "depth", "mask_ratio", "learning_rate"])
+def test_the_family_is_all_conditioned_mechanisms(name):
+    assert family_of(read_sweep(FOLDER.parent / "sweeps" / f"{name}.yaml").content) == conditioned()
 
 
 def test_every_mechanism_is_swept_with_all_its_controls():
     files = read_sweep(FOLDER.parent / "sweeps" / "controls.yaml").parameters["config"]["values"]
-    for name in told():
+    for name in conditioned():
         for control in (*CONTROLS, "cnn_plain_wide"):
             assert f"experiments/{name}.yaml,experiments/controls/{control}.yaml" in files
         assert f"experiments/{name}.yaml" in files
 
 
-@pytest.mark.parametrize(("name", "folder"), [("indicators", "indicators"), ("depth", "depth")])
-def test_every_file_of_a_folder_is_swept(name, folder):
-    text = (FOLDER.parent / "sweeps" / f"{name}.yaml").read_text()
-    names = sorted(path.stem for path in (FOLDER / folder).glob("*.yaml"))
-    assert names
-    for each in names:
-        assert f"experiments/{folder}/{each}.yaml" in text
+def test_every_mechanism_is_swept_at_every_depth():
+    files = read_sweep(FOLDER.parent / "sweeps" / "depth.yaml").parameters["config"]["values"]
+    depths = sorted(path.stem for path in (FOLDER / "depth").glob("*.yaml"))
+    pairs = [f"experiments/{name}.yaml,experiments/depth/{depth}.yaml" for name in conditioned() for depth in depths]
+    assert files == ["experiments/cnn_plain.yaml", *pairs]
+
+
+def test_every_indicator_is_swept():
+    text = (FOLDER.parent / "sweeps" / "indicators.yaml").read_text()
+    for path in (FOLDER / "indicators").glob("*.yaml"):
+        assert f"experiments/indicators/{path.name}" in text
+
+
+def test_every_data_set_with_a_known_answer_is_swept():
+    for path in (FOLDER / "worlds").glob("*.yaml"):
+        sweep = read_sweep(FOLDER.parent / "sweeps" / f"known_{path.name}")
+        assert f"experiments/worlds/{path.name}" in sweep.command
 
 
 def test_a_learning_rate_is_searched_for_equally_on_seeds_of_its_own():
