@@ -68,8 +68,9 @@ def build(
 
 
 def learned(module: SemanticConv2d, name: str) -> Tensor:
-    """A weight of the mechanism."""
-    return module.get_parameter(f"mechanism.{name}").detach()
+    """A weight of the mechanism; of a kernel of signals its share of the mean over the window."""
+    weight = module.get_parameter(f"mechanism.{name}").detach()
+    return weight / weight[0, 0].numel() if name == "from_signals.weight" else weight
 
 
 def randomise(module: nn.Module) -> None:

@@ -76,7 +76,7 @@ def test_appended_values_are_channels_with_the_centre_tap_alone(parts, kernel, m
     channels, _ = build(Channels, parts, kernel, mode=mode)
     state = appended.state_dict()
     centre = torch.zeros_like(learned(channels, "from_signals.weight"))
-    centre[:, :, kernel // 2, kernel // 2] = state["mechanism.from_signals.weight"][:, :, 0, 0]
+    centre[:, :, kernel // 2, kernel // 2] = kernel**2 * state["mechanism.from_signals.weight"][:, :, 0, 0]  # of a mean
     channels.load_state_dict({**state, "mechanism.from_signals.weight": centre})
     assert_same(channels(view.pixels, indicators(view)), appended(view.pixels, indicators(view)))
 
@@ -88,7 +88,7 @@ def test_of_coordinates_channels_say_no_more_than_appended_values(stride):
     channels, indicators = build(Channels, [Coordinates()], 5, stride)
     appended, _ = build(AppendedValues, [Coordinates()], 5, stride)
     state = channels.state_dict()
-    told, bias = state["mechanism.from_signals.weight"], state["convolution.bias"].clone()
+    told, bias = state["mechanism.from_signals.weight"] / 5**2, state["convolution.bias"].clone()
     for i, j in itertools.product(range(5), range(5)):
         # from the centre of an output site, which covers stride x stride input sites, to the input site of this tap
         y, x = ((tap - 2 - (stride - 1) / 2) * 2 / side for tap, side in zip((i, j), size, strict=True))
@@ -101,7 +101,7 @@ def test_of_coordinates_channels_say_no_more_than_appended_values(stride):
 
 def test_of_masks_channels_say_more_than_appended_values():
     mask = torch.zeros(2, 4, 4, dtype=torch.bool)
-    mask[1, 1, 2] = True
+    mask[0, 3, 3] = mask[1, 1, 2] = True  # far away, and beside
     view = View(torch.zeros(2, CHANNELS, 4, 4, dtype=torch.float64), mask, 1)
     appended, indicators = build(AppendedValues, [Mask()])
     channels, _ = build(Channels, [Mask()])
@@ -119,7 +119,7 @@ def test_on_separate_patches_channels_appended_values_and_tokens_are_one():
     appended, token = AppendedValues(stem, indicators).double(), MaskToken(stem, indicators).double()
     randomise(channels)
     assert stem.bias is not None
-    total = channels.from_signals.weight.detach().sum((2, 3), keepdim=True)
+    total = channels.from_signals.weight.detach().mean((2, 3), keepdim=True)
     appended.load_state_dict({"from_signals.weight": total})
     token.load_state_dict({**token.state_dict(), "token.vector": stem.bias.view(1, -1, 1, 1) + total.view(1, -1, 1, 1)})
     expected = channels(stem, x, signals)
@@ -134,7 +134,7 @@ def test_an_added_overlay_is_channels_with_a_tied_kernel(kernel, stride, groups,
     channels, _ = build(Channels, None, kernel, stride, groups, mode)
     state = overlay.state_dict()
     vectors = state["mechanism.from_signals.weight"][:, :, 0, 0]
-    channels.load_state_dict({**state, "mechanism.from_signals.weight": tied(overlay, vectors, groups)})
+    channels.load_state_dict({**state, "mechanism.from_signals.weight": kernel**2 * tied(overlay, vectors, groups)})
     assert_same(overlay(view.pixels, indicators(view)), channels(view.pixels, indicators(view)))
 
 
@@ -145,7 +145,7 @@ def test_a_replacing_overlay_is_zero_fill_and_a_mask_channel_with_a_tied_kernel(
     channels, _ = build(Channels, [Mask()], kernel, stride, groups, mode)
     vector = overlay.state_dict()["mechanism.token.vector"].view(CHANNELS, 1)
     state = {name: value for name, value in overlay.state_dict().items() if name.startswith("convolution")}
-    channels.load_state_dict({**state, "mechanism.from_signals.weight": tied(overlay, vector, groups)})
+    channels.load_state_dict({**state, "mechanism.from_signals.weight": kernel**2 * tied(overlay, vector, groups)})
     assert_same(overlay(view.pixels, indicators(view)), channels(zero_filled(view), indicators(view)))
 
 
