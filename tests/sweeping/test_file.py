@@ -169,9 +169,10 @@ def test_every_mechanism_is_swept_at_every_depth():
 
 
 def test_every_indicator_is_swept():
-    text = (FOLDER.parent / "sweeps" / "indicators.yaml").read_text()
-    for path in (FOLDER / "indicators").glob("*.yaml"):
-        assert f"experiments/indicators/{path.name}" in text
+    values = read_sweep(FOLDER.parent / "sweeps" / "indicators.yaml").parameters["config"]["values"]
+    files = {f"experiments/indicators/{path.name}" for path in (FOLDER / "indicators").glob("*.yaml")}
+    assert files
+    assert files <= {file for value in values for file in value.split(",")}
 
 
 def test_every_data_set_with_a_known_answer_is_swept():
