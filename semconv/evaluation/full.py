@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from semconv.corruption import View
 from semconv.data import Batch
 from semconv.evaluation.features import Evaluated, Features, everything, extract, frozen
-from semconv.evaluation.metrics import squared_errors
 from semconv.evaluation.probes import LinearClassifier, check_labels, choose_linear, top1
 from semconv.evaluation.quick import Probed
 from semconv.hashing import make_keys, permutation
@@ -143,7 +142,7 @@ def _error(
                 with evaluated.precision():
                     prediction = task(view)
                 hidden = spread_mask(mask, (images.shape[2], images.shape[3]))
-                errors = squared_errors(prediction, images, task.squared)
+                errors = task.squared.pixel_errors(prediction, task.squared.target(images))
                 total += torch.where(hidden, errors, 0).double().sum().item()
                 number += int(hidden.sum())
     except (ValueError, RuntimeError, ZeroDivisionError, EinopsError) as error:
