@@ -17,6 +17,7 @@ from semconv.data.batch import to_unit
 from semconv.data.sources import Moments
 from semconv.decoders import Decoder
 from semconv.encoders import Encoder, Geometry, Size, initialise
+from semconv.evaluation.features import in_precision
 from semconv.evaluation.reconstruction import ReconstructionMetrics
 from semconv.hashing import make_keys
 from semconv.indicators import Control, PaddingMode
@@ -171,9 +172,7 @@ class MaskedReconstruction(Task):
 
     def forward(self, view: View) -> Tensor:
         """Predict an image in target space from a view: `b c h w`."""
-        # a model of another precision than its data's: Lightning's bf16-true, 16-true and 64-true
-        view = view._replace(pixels=view.pixels.to(self.dtype))
-        return self.decoder(self.encoder(view), view.mask)
+        return self.decoder(self.encoder(in_precision(view, self.dtype)), view.mask)
 
     def look(self, batch: Batch, stage: Stage, draw: int = 0) -> tuple[View, Tensor]:
         """What is seen of a batch, and which cells are to be predicted: a view and a mask, bool `b gh gw`.

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from semconv.corruption import View
 from semconv.data import Batch
-from semconv.evaluation.features import Evaluated, Features, everything, extract, frozen
+from semconv.evaluation.features import Evaluated, Features, extract, frozen, in_precision, unmasked
 from semconv.evaluation.probes import LinearClassifier, check_labels, choose_linear, top1
 from semconv.evaluation.quick import Probed
 from semconv.hashing import make_keys, permutation
@@ -78,9 +78,9 @@ def equivariance_error(evaluated: Evaluated, pixels: int) -> float:
     apart, length = 0.0, 0.0
     with frozen(encoder):
         for batch in evaluated.batches("test", ERROR_IMAGES // 4):
-            batch = batch._replace(images=batch.images.to(evaluated.task.dtype))
+            views = (in_precision(unmasked(each, cell), evaluated.task.dtype) for each in (batch, _shift(batch, pixels)))
             with evaluated.precision():
-                still, moved = (encoder(_everything(each, cell)).features.float() for each in (batch, _shift(batch, pixels)))
+                still, moved = (encoder(view).features.float() for view in views)
             sites = pixels * still.shape[3] / batch.images.shape[3]
             whole, part = int(sites), sites - int(sites)
             shifted = (1 - part) * still.roll(whole, 3) + part * still.roll(whole + 1, 3)
@@ -115,10 +115,6 @@ def _resize(batch: Batch, scale: float, cell: int) -> Batch:
     if external is not None:
         external = F.interpolate(external, size=size, mode="nearest-exact")
     return batch._replace(images=images, external=external)
-
-
-def _everything(batch: Batch, cell: int) -> View:
-    return everything(batch.images, cell, batch.frame, batch.external)
 
 
 def _error(
@@ -175,7 +171,7 @@ def _top1(evaluated: Evaluated, name: str, change: Change, classifier: LinearCla
         return {key: None, f"{key}/reason": "there is no linear probe"}
 
     def look(batch: Batch) -> View:
-        return _everything(change(batch), evaluated.task.geometry.cell)
+        return unmasked(change(batch), evaluated.task.geometry.cell)
 
     found = extract(evaluated, evaluated.task.encoder, "test", TOP1_IMAGES, look)
     return {key: top1(classifier.scores(found.vectors), found.labels)}
@@ -184,7 +180,7 @@ def _top1(evaluated: Evaluated, name: str, change: Change, classifier: LinearCla
 def _labels(evaluated: Evaluated) -> Mapping[str, Any]:
     """Rank of the features, and linear probes on fractions of all training images."""
     task = evaluated.task
-    look = partial(_everything, cell=task.geometry.cell)
+    look = partial(unmasked, cell=task.geometry.cell)
     train, test = (extract(evaluated, task.encoder, part, None, look) for part in ("train", "test"))
     results: dict[str, Any] = {"full/rankme": rankme(train.vectors)}
     for share in LABELS:

@@ -55,7 +55,7 @@ def views(evaluated: Evaluated) -> dict[str, Look]:
     """The two kinds of view that features are taken of: nothing masked, and masked as in training."""
     task = evaluated.task
     return {
-        "whole": lambda batch: features.everything(batch.images, task.geometry.cell, batch.frame, batch.external),
+        "whole": lambda batch: features.unmasked(batch, task.geometry.cell),
         "masked": lambda batch: task.look(batch, "probe")[0],
     }
 

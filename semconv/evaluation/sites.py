@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from semconv.encoders import Encoding
-from semconv.evaluation.features import Evaluated, everything, frozen
+from semconv.evaluation.features import Evaluated, frozen, in_precision, unmasked
 from semconv.evaluation.probes import fit_linear
 from semconv.indicators import Coordinates, Grid, masked_fraction
 
@@ -142,7 +142,7 @@ def _sites(evaluated: Evaluated, batch: Any) -> list[tuple[Tensor, Tensor]]:
     that are wholly visible."""
     view, mask = evaluated.task.look(batch, "probe")
     with evaluated.precision():
-        stages = evaluated.task.encoder.encode_stages(view._replace(pixels=view.pixels.to(evaluated.task.dtype)))
+        stages = evaluated.task.encoder.encode_stages(in_precision(view, evaluated.task.dtype))
     return [rows for encoding in stages for rows in _rows(encoding, view, mask)]
 
 
@@ -167,9 +167,9 @@ def _maps(evaluated: Evaluated, part: str, count: int) -> tuple[Tensor, Tensor]:
     features, maps = [], []
     with frozen(evaluated.task.encoder):
         for batch in evaluated.batches(part, count):
-            view = everything(batch.images.to(evaluated.task.dtype), evaluated.task.geometry.cell, batch.frame, batch.external)
+            view = unmasked(batch, evaluated.task.geometry.cell)
             with evaluated.precision():
-                encoding = evaluated.task.encoder(view)
+                encoding = evaluated.task.encoder(in_precision(view, evaluated.task.dtype))
             features.append(encoding.features.float().cpu())
             maps.append(evaluated.data.label_maps(part, batch.index.cpu()))
     everyone = evaluated.gathered((torch.cat(features), torch.cat(maps)))
