@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from semconv.checks.leakage import MASKERS, find_leak
+from semconv.checks.leakage import find_leak
 from semconv.controls import find_indicators
 from semconv.corruption import CamouflageFill, Hide, View, ZeroFill
 from semconv.encoders import Geometry, MAEViT, SemanticCNN
 from semconv.encoders.encoder import count_parameters
 from semconv.hashing import make_keys
 from semconv.indicators import Coordinates, Fourier, Mask
-from semconv.masking import RandomMasker, spread_mask
+from semconv.masking import MASKERS, RandomMasker, spread_mask
 from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
 from semconv.tasks import MaskedReconstruction
 from tests.experiments import (
@@ -38,7 +38,7 @@ def test_hidden_pixels_cannot_reach_the_prediction(name, training):
     stir(task)
     for masker in MASKERS:
         for fill in (ZeroFill(), CamouflageFill()):
-            assert find_leak(task, random_images(task), masker, Hide(fill), training) is None, (masker, fill)
+            assert find_leak(task, random_images(task), masker(), Hide(fill), training) is None, (masker, fill)
 
 
 def encode(task: MaskedReconstruction, pixels: Tensor, mask: Tensor) -> Tensor:

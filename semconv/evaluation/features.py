@@ -49,6 +49,11 @@ class Evaluated(NamedTuple):
         return all_gather(value, self.world_size)
 
 
+def absent(reason: object, *keys: str) -> dict[str, Any]:
+    """Results that are not to be had: null, with the reason beside each."""
+    return {name: value for key in keys for name, value in ((key, None), (f"{key}/reason", str(reason)))}
+
+
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Nothing of the network changes within: evaluation mode, no gradients, and the modes it had before afterwards."""
