@@ -20,7 +20,7 @@ from semconv.commands.compare import main as compare
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 TOLD = {"layout": "Coordinates", "stationary": "Coordinates", "dark": "Mask"}
-MECHANISMS = {"Coordinates": "cnn_channels", "Mask": "cnn_appended"}  # docs/controls.md says why the mask is not told by channels
+MECHANISMS = {"Coordinates": "cnn_channels", "Mask": "cnn_appended"}  # docs/protocol.md says why the mask is not told by channels
 CONTROLS = ("zero", "shuffled", "cnn_plain_wide")
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from semconv.commands.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, prepare
-from semconv.commands.list import KINDS, list_classes, list_variants
+from semconv.commands.list import PARTS, list_classes, list_variants
 from semconv.commands.train import main
 from semconv.configuration import get
 from tests.experiments import FOLDER, NAMES, arguments
@@ -191,7 +191,7 @@ def test_list_misses_no_class():
     for kind, parent in (("Mechanism", semconv.convolution.Mechanism), ("Indicator", semconv.indicators.Indicator)):
         ours = {child.__name__ for child in parent.__subclasses__() if child.__module__.startswith("semconv.")}
         assert {path.rpartition(".")[2] for path, _ in listed[kind]} == ours
-    assert listed.keys() == set(KINDS.values())
+    assert listed.keys() == set(PARTS.values())
     assert len(list_variants(FOLDER)) == len(NAMES)
 
 

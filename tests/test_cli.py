@@ -34,7 +34,8 @@ def test_an_experiment_trains_tests_and_reloads(name, tmp_path):
     main(["run", *short(name, tmp_path / "first")])
     run = the_run(tmp_path / "first")
     checkpoint = run / "checkpoints" / "last.ckpt"
-    main(["test", "-c", str(run / "config.yaml"), f"--runs={tmp_path / 'second'}", f"--ckpt_path={checkpoint}"])
+    again = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / 'second'}", "--evaluation=none"]
+    main(["test", *again, f"--ckpt_path={checkpoint}"])
     first, second = summary(run), summary(the_run(tmp_path / "second"))
     metrics = {key: value for key, value in first.items() if key.startswith("test/")}
     assert metrics == {key: second[key] for key in metrics}

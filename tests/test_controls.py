@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.controls import CONTROLS, TOLD, arguments
-from semconv.commands.train import build
+from semconv.commands.train import parse
 from semconv.comparison.grouping import differences
 from semconv.configuration import flatten
 from semconv.tracking.facts import variant_name
@@ -14,7 +14,7 @@ from semconv.tracking.identity import identity
 def test_the_commands_of_a_world_differ_in_what_is_told_alone(world, tmp_path):
     told = TOLD[world]
     configs = [
-        build(arguments(world, 3, 7, Path(tmp_path), *variant, told_decoder=world != "dark")[1:]).config.as_dict()
+        parse(arguments(world, 3, 7, Path(tmp_path), *variant, told_decoder=world != "dark")[1:])
         for variant in ((None, None), (told, None), *((told, control) for control in CONTROLS))
     ]
     name = f"cnn_{told.lower()}"

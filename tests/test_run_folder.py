@@ -9,7 +9,7 @@ from semconv.tracking.facts import derived_facts
 from semconv.tracking.files import write_text
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.secrets import is_secret_name, redact, refuse_secret_interpolation
-from tests.experiments import built, every_experiment
+from tests.experiments import every_experiment, parsed
 
 
 @pytest.fixture
@@ -90,17 +90,17 @@ def test_the_commit_is_that_of_the_code_and_changes_are_told(tmp_path):
 
 @every_experiment
 def test_facts_are_flat_and_say_what_a_variant_is(name):
-    facts = derived_facts(built(name).config.as_dict())
+    facts = derived_facts(parsed(name))
     assert facts["variant"] == name
     assert facts["dataset"] == "scenes"
     assert all(value is None or isinstance(value, str | int) for value in facts.values())
 
 
 def test_facts_of_a_told_network_and_of_somebody_elses():
-    facts = derived_facts(built("cnn_channels").config.as_dict())
+    facts = derived_facts(parsed("cnn_channels"))
     told = (facts["mechanism"], facts["indicators"], facts["depth"], facts["corruption"], facts["fill"])
     assert told == ("Channels", "Mask+Coordinates", "stages", "Hide", "ZeroFill")
-    assert derived_facts(built("mae_vit").config.as_dict())["mechanism"] == "drop"
+    assert derived_facts(parsed("mae_vit"))["mechanism"] == "drop"
     foreign = derived_facts({"experiment": "mine", "model": {"class_path": "mine.Model"}, "data": None})
     assert (foreign["variant"], foreign["mechanism"], foreign["indicators"]) == ("mine", None, "none")
 

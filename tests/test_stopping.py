@@ -21,7 +21,7 @@ from tests.experiments import FOLDER, arguments
 from tests.recording import logged
 
 OPTIONS = ["--data.num_images=700", "--data.num_test_images=40", "--data.batch_size=32", "--trainer.max_epochs=2"]
-OPTIONS += ["--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu"]
+OPTIONS += ["--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu", "--evaluation=none"]
 
 
 def the_run(folder):

@@ -36,7 +36,8 @@ def main(arguments: list[str]) -> None:
             refused += 1
             print(f"refused  {path}: {' '.join(str(error).removeprefix(f'{path}: ').split())}")
         else:
-            print(f"fine     {path}: {sweep.method}, {number} points{f' of {len(sweep.grid)}' if sweep.grid else ''} tried")
+            doubt = f"; {sweep.doubt}" if sweep.doubt else ""
+            print(f"fine     {path}: {sweep.method}, {number} points{f' of {len(sweep.grid)}' if sweep.grid else ''} tried{doubt}")
     if refused:
         fail(f"{refused} of {len(files)} sweep files are refused")
 

@@ -21,6 +21,8 @@ def main(arguments: list[str]) -> None:
     try:
         sweep = read_sweep(given.file)
         _refuse_endless(sweep, given.count)
+        if sweep.doubt:
+            print(f"semconv: warning: {sweep.doubt}", file=sys.stderr)
         folder = given.output or Path("runs") / "sweeps" / sweep.name
         code = _work(sweep, folder, given)
     except ValueError as error:

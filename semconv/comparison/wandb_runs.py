@@ -12,7 +12,7 @@ STATUS = {"running": "running", "finished": "finished", "failed": "failed", "cra
 
 
 def fetch(path: str) -> Found:
-    """The runs of `entity/project` or of `entity/project/sweep`, with what their configurations say of them."""
+    """The runs of `entity/project` or of `entity/project/sweep`, with the identity that their configurations give."""
     import wandb
 
     entity, _, rest = path.partition("/")

@@ -274,8 +274,10 @@ def _matched_ratio(build: Callable[..., SemanticCNN], mechanism: MechanismFactor
     slope = count_parameters(build(mechanism=Plain, mlp_ratio=5)) - plain
     extra = count_parameters(build(mechanism=mechanism, mlp_ratio=4)) - plain
     tolerated = SemanticCNN.TOLERANCE * target
-    if abs(extra) <= tolerated:
-        return 4 + (target - plain) / slope
+    ratio = 4 + (target - plain) / slope
+    # rounded to whole widths, plain misses the target by a little, too
+    if abs(extra) <= tolerated and abs(count_parameters(build(mechanism=mechanism, mlp_ratio=ratio)) - target) <= tolerated:
+        return ratio
     ratio = 4 + (target - plain - extra) / slope
     matched = count_parameters(build(mechanism=mechanism, mlp_ratio=ratio))
     if abs(matched - target) > tolerated:

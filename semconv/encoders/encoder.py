@@ -103,7 +103,8 @@ def initialise(network: nn.Module, seed: int) -> None:
     """
     for path, module in network.named_modules():
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(make_keys(seed, "weights", network.part, path)))  # type: ignore[arg-type]
+            # torch.manual_seed would seed other devices too, and keep a traceback for each kind of which there is none
+            torch.default_generator.manual_seed(int(make_keys(seed, "weights", network.part, path)))  # type: ignore[arg-type]
             network.init_weights(module)  # type: ignore[operator]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from semconv.configuration import nearest
+from semconv.metrics import METRICS, find
 from semconv.sweeping.distributions import all_values, grid_values, problem, quantile
 from semconv.sweeping.hyperband import brackets
 from semconv.sweeping.macros import DEFAULT
@@ -24,7 +25,8 @@ KEYS = (
 )
 METRIC_KEYS = ("name", "goal", "target", "impute")
 BAND_KEYS = ("type", "min_iter", "max_iter", "s", "eta")
-ON_TEST_IMAGES = ("test/", "probe/", "importance/")
+GOALS = {"lower": "minimize", "higher": "maximize"}
+ON_TEST_IMAGES = {metric.key.partition("/")[0] for metric in METRICS if metric.split == "test"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ class Sweep:
     @property
     def metric(self) -> str | None:
         return (self.content.get("metric") or {}).get("name")
+
+    @property
+    def doubt(self) -> str:
+        """A warning about a metric that semconv itself never records; empty where there is none."""
+        if self.metric is None or find(self.metric):
+            return ""
+        similar = nearest(self.metric, [known.key for known in METRICS if known.split != "test"])
+        return f"no run of semconv records {self.metric}" + (f": did you mean {similar}?" if similar else "")
 
     @property
     def maximise(self) -> bool:
@@ -170,8 +180,11 @@ def _metric_problem(content: Mapping[str, Any]) -> str | None:
         return f"metric has no {unknown[0]}: it takes {', '.join(METRIC_KEYS)}"
     if metric.get("goal", "minimize") not in ("minimize", "maximize"):
         return f"metric.goal is {metric['goal']}: give minimize or maximize"
-    if metric["name"].startswith(ON_TEST_IMAGES):
+    if metric["name"].partition("/")[0] in ON_TEST_IMAGES:
         return f"{metric['name']} is measured on test images, which would then choose what they are to judge: give one of val/*"
+    known, goal = find(metric["name"]), metric.get("goal", "minimize")
+    if known and known.direction and goal != GOALS[known.direction]:
+        return f"metric.goal is {goal}, and {known.key} is better when {known.direction}: give goal: {GOALS[known.direction]}"
     return None
 
 

@@ -24,7 +24,7 @@ from tests.oracles import (
 def test_signals_are_further_channels_that_the_kernel_reads(kernel, stride, groups, mode):
     view = draw_view()
     module, indicators = build(Channels, None, kernel, stride, groups, mode)
-    plain, told = module.convolution, learned(module, "told.weight")
+    plain, told = module.convolution, learned(module, "from_signals.weight")
     m = signal_map(view.mask, *SIZE, kernel // 2, mode)
     x = pad(view.pixels, kernel // 2, mode)
     if groups == 1:
@@ -43,7 +43,7 @@ def test_a_coarse_layer_reads_the_masked_share():
     view = draw_view((2, 8))
     module, indicators = build(Channels)
     joined = torch.cat([pad(view.pixels, 1, "zeros"), signal_map(view.mask, 2, 8, 1)], 1)
-    weight = torch.cat([module.convolution.weight, learned(module, "told.weight")], 1)
+    weight = torch.cat([module.convolution.weight, learned(module, "from_signals.weight")], 1)
     assert 0 < signal_map(view.mask, 2, 8)[:, 0].frac().max() < 1
     assert_same(module(view.pixels, indicators(view)), convolve(joined, weight, module.convolution.bias))
 
@@ -54,7 +54,9 @@ def test_one_kind_of_signal_may_stand_alone(parts):
     module, indicators = build(Channels, parts)
     m = signal_map(view.mask, *SIZE, 1)[:, :1] if indicators.include_mask else signal_map(view.mask, *SIZE, 1)[:, 1:]
     plain = module.convolution
-    expected = convolve(pad(view.pixels, 1, "zeros"), plain.weight, plain.bias) + convolve(m, learned(module, "told.weight"))
+    expected = convolve(pad(view.pixels, 1, "zeros"), plain.weight, plain.bias) + convolve(
+        m, learned(module, "from_signals.weight")
+    )
     assert_same(module(view.pixels, indicators(view)), expected)
 
 
@@ -67,7 +69,7 @@ def test_the_response_to_position_rises_evenly_up_to_the_border(mode):
     for axis in (2, 3):
         steps = y.diff(dim=axis)
         assert_same(steps, steps[:, :, :1, :1])
-    zeros = convolve(pad(coordinate_map(8, 16), 2, "zeros"), learned(module, "told.weight"))
+    zeros = convolve(pad(coordinate_map(8, 16), 2, "zeros"), learned(module, "from_signals.weight"))
     assert_same(y[:, :, 2:-2, 2:-2], zeros[:, :, 2:-2, 2:-2])
     assert (zeros - y)[:, :, 0, 0].abs().min() > 0.1
 

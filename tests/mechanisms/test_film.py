@@ -14,7 +14,7 @@ from tests.oracles import CHANNELS, MODES, assert_same, build, convolve, draw_vi
 
 def modulate(module: SemanticConv2d, x: Tensor, signals: Tensor) -> Tensor:
     """(1 + gamma) x + beta, signals being given on a grid that is padded by half the window."""
-    told = learned(module, "told.weight")
+    told = learned(module, "from_signals.weight")
     k, out = told.shape[2], torch.empty_like(x)
     for i in range(x.shape[2]):
         for j in range(x.shape[3]):

@@ -21,7 +21,7 @@ def sigmoid(x: Tensor) -> Tensor:
 def test_an_answer_of_pixels_and_signals_is_weighed_by_a_gate_of_both(kernel, stride, groups, mode):
     view = draw_view((8, 16))
     module, indicators = build(Gated, None, kernel, stride, groups, mode)
-    plain, told = module.convolution, learned(module, "told.weight")
+    plain, told = module.convolution, learned(module, "from_signals.weight")
     x = pad(view.pixels, kernel // 2, mode)
     m = signal_map(view.mask, 8 // stride, 16 // stride, 1, mode)
     answer = convolve(x, plain.weight, plain.bias, stride, groups) + convolve(m, told[:CHANNELS])
@@ -34,7 +34,7 @@ def test_an_answer_of_pixels_and_signals_is_weighed_by_a_gate_of_both(kernel, st
 def test_at_a_kernel_of_3_both_read_the_concatenation(mode):
     view = draw_view()
     module, indicators = build(Gated, mode=mode)
-    plain, told = module.convolution, learned(module, "told.weight")
+    plain, told = module.convolution, learned(module, "from_signals.weight")
     both = torch.cat([pad(view.pixels, 1, mode), signal_map(view.mask, *SIZE, 1, mode)], 1)
     answer = convolve(both, torch.cat([plain.weight, told[:CHANNELS]], 1), plain.bias)
     weight = torch.cat([learned(module, "gate.weight"), told[CHANNELS:]], 1)

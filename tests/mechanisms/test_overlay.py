@@ -42,7 +42,7 @@ def lay(module: SemanticConv2d, x: Tensor, signals: Tensor) -> Tensor:
 def test_an_added_vector_stands_on_every_pixel_and_on_the_padding(kernel, stride, groups, mode):
     view, amount = draw_view(), kernel // 2
     module, indicators = build(OverlayAdd, None, kernel, stride, groups, mode)
-    vectors = convolve(signal_map(view.mask, *SIZE, amount, mode), learned(module, "told.weight"))
+    vectors = convolve(signal_map(view.mask, *SIZE, amount, mode), learned(module, "from_signals.weight"))
     x = pad(view.pixels, amount, mode) + vectors
     expected = convolve(x, module.convolution.weight, module.convolution.bias, stride, groups)
     assert_same(module(view.pixels, indicators(view)), expected)
@@ -119,7 +119,7 @@ def test_a_control_is_laid_on_the_padding_too(mechanism):
     module, indicators = build(mechanism, [Mask()])
     indicators.control = Constant()
     x = pad(view.pixels, 1, "zeros")
-    vector = (learned(module, "told.weight")[:, 0] if mechanism is OverlayAdd else learned(module, "token.vector")[0]).view(
+    vector = (learned(module, "from_signals.weight")[:, 0] if mechanism is OverlayAdd else learned(module, "token.vector")[0]).view(
         1, -1, 1, 1
     )
     x = x + vector if mechanism is OverlayAdd else vector.expand_as(x)

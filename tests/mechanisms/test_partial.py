@@ -33,6 +33,7 @@ from tests.oracles import (
     randomise,
     source,
 )
+from tests.pairwise import pairwise
 
 POWERS = (0, 0.5, 1)
 
@@ -108,9 +109,7 @@ def test_visible_sites_alone_are_read_and_made_up_for(kernel, stride, groups, mo
         assert_same(module(view.pixels, indicators(view)), expected)
 
 
-@every_border
-@every_power
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "power", "border"), pairwise(MODES, POWERS, get_args(Border)))
 def test_powers_and_borders(mode, power, border):
     view = draw_view(count=14)
     module, indicators = build(partial(power, border), [Mask()], mode=mode)
@@ -119,20 +118,17 @@ def test_powers_and_borders(mode, power, border):
     assert_same(module(view.pixels, indicators(view)), expected)
 
 
-@every_border
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"kernel_size": (3, 5), "padding": (1, 2)},
-        {"kernel_size": 3, "padding": 2, "dilation": 2},
-        {"kernel_size": (1, 3), "padding": (0, 3), "dilation": (1, 3), "stride": (2, 1)},
-        {"kernel_size": 4, "padding": 1, "stride": 3},
-        {"kernel_size": 3, "padding": 1, "groups": 2, "bias": False},
-        {"kernel_size": 2, "padding": 0, "stride": 2},
-    ],
-    ids=str,
-)
+OPTIONS: list[dict[str, Any]] = [
+    {"kernel_size": (3, 5), "padding": (1, 2)},
+    {"kernel_size": 3, "padding": 2, "dilation": 2},
+    {"kernel_size": (1, 3), "padding": (0, 3), "dilation": (1, 3), "stride": (2, 1)},
+    {"kernel_size": 4, "padding": 1, "stride": 3},
+    {"kernel_size": 3, "padding": 1, "groups": 2, "bias": False},
+    {"kernel_size": 2, "padding": 0, "stride": 2},
+]
+
+
+@pytest.mark.parametrize(("options", "mode", "border"), pairwise(OPTIONS, MODES, get_args(Border)), ids=str)
 def test_any_convolution_can_be_partial(options, mode, border):
     view, indicators = draw_view((8, 8), count=13), Indicators([Mask()])
     convolution = nn.Conv2d(CHANNELS, 6, padding_mode=mode, **options).double()
@@ -156,7 +152,7 @@ def test_a_site_that_is_masked_in_part_counts_in_part(power, border):
 def test_position_is_told_beside_the_bias_where_something_is_visible(border):
     view = draw_view(count=14)
     module, indicators = build(partial(1, border), None)
-    told = torch.einsum("bkhw,ok->bohw", coordinate_map(*SIZE), learned(module, "told.weight")[:, :, 0, 0])
+    told = torch.einsum("bkhw,ok->bohw", coordinate_map(*SIZE), learned(module, "from_signals.weight")[:, :, 0, 0])
     expected, _ = slow(module.convolution, view.pixels, visible_map(view, *SIZE), 1, border, told)
     assert_same(module(view.pixels, indicators(view)), expected)
 
@@ -236,11 +232,11 @@ def test_layers_of_one_geometry_and_state_share_their_windows(update, times, mon
 
 
 @every_power
-@pytest.mark.parametrize("mode", MODES)
-def test_where_a_window_is_visible_it_is_plain(mode, power):
+def test_where_a_window_is_visible_it_is_plain(power):
     view = draw_view((8, 16), count=0)
-    module, indicators = build(partial(power), [Mask()], 5, mode=mode)
-    assert_same(module(view.pixels, indicators(view)), module.convolution(view.pixels))
+    for mode in MODES:
+        module, indicators = build(partial(power), [Mask()], 5, mode=mode)
+        assert_same(module(view.pixels, indicators(view)), module.convolution(view.pixels))
 
 
 def test_an_invalid_border_is_made_up_for_though_nothing_is_masked():
@@ -253,9 +249,7 @@ def test_an_invalid_border_is_made_up_for_though_nothing_is_masked():
     assert_same(y[:, :, 0, 0] - bias, (plain[:, :, 0, 0] - bias) * 9 / 4)
 
 
-@every_update
-@every_border
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "border", "update"), pairwise(MODES, get_args(Border), get_args(Update)))
 def test_what_is_masked_cannot_reach_the_answer_not_even_as_nan(mode, border, update):
     view = draw_view((8, 16), (4, 8), count=24)
     hidden = mask_map(view.mask, 8, 16) == 1

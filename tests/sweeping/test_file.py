@@ -37,6 +37,12 @@ BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
         ({"parameters": {"a": {"min": 1.0, "max": 0.0}}}, "a: min 1.0 is not below max 0.0"),
         ({"metric": {"name": "test/masked_mse"}}, "test/masked_mse is measured on test images"),
         ({"metric": {"name": "probe/linear_top1"}}, "probe/linear_top1 is measured on test images"),
+        ({"metric": {"name": "full/rankme", "goal": "maximize"}}, "full/rankme is measured on test images"),
+        (
+            {"metric": {"name": "val/masked_mse", "goal": "maximize"}},
+            "metric.goal is maximize, .* better when lower: give goal: minimize",
+        ),
+        ({"metric": {"name": "val/top1"}}, "metric.goal is minimize, and val/top1 is better when higher: give goal: maximize"),
         ({"metric": {"goal": "minimize"}}, "metric has no name"),
         ({"metric": {"name": "a", "goal": "least"}}, "metric.goal is least"),
         ({"method": "bayes"}, "bayes needs a metric"),
@@ -54,6 +60,22 @@ def test_what_is_known_to_break_is_refused(change, said, tmp_path):
     path.write_text(yaml.safe_dump({**LEAST, **change}))
     with pytest.raises(ValueError, match=f"^{path}: .*{said}"):
         read_sweep(path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "doubt"),
+    [
+        (None, ""),
+        ({"name": "val/masked_mse", "goal": "minimize"}, ""),
+        ({"name": "mechanism/share/stem", "goal": "maximize"}, ""),
+        ({"name": "val/masked_mes"}, "no run of semconv records val/masked_mes: did you mean val/masked_mse?"),
+        ({"name": "my_own", "goal": "maximize"}, "no run of semconv records my_own"),
+    ],
+)
+def test_a_metric_that_no_run_records_is_named(metric, doubt):
+    content = {**LEAST, "metric": metric} if metric else LEAST
+    assert sweep_problem(content) is None
+    assert Sweep("a", content).doubt == doubt
 
 
 def test_a_file_that_is_no_sweep_is_refused(tmp_path):

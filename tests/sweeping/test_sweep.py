@@ -200,7 +200,9 @@ def test_hyperband_stops_the_worse_trials_early_and_they_are_not_gone_on_with(ma
 def test_a_metric_that_runs_do_not_have_is_said(make_sweep, sweep, capsys):
     path = make_sweep(parameters={"x": {"values": [1]}}, metric={"name": "val/other"})
     assert sweep(path) == 1
-    assert "there is no val/other in its summary" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "there is no val/other in its summary" in said.out
+    assert "no run of semconv records val/other" in said.err
 
 
 def test_a_lock_whose_holder_was_killed_is_free(tmp_path):
