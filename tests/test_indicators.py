@@ -153,6 +153,12 @@ def test_the_mask_stands_first_and_what_is_shared_is_kept_apart():
     sites = indicators(view).at(grid)
     assert torch.equal(sites.per_image, torch.cat([Mask()(view, grid), 2 * Mask()(view, grid)], 1))
     assert torch.equal(sites.shared, torch.cat([Coordinates()(view, grid), Radius()(view, grid)], 1))
+    others = indicators(view).others(grid)
+    assert tuple(each.shape[1] for each in others[:2]) == indicators.num_others == (1, 3)
+    assert torch.equal(others.per_image, 2 * Mask()(view, grid))
+    assert torch.equal(others.shared, sites.shared)
+    alone = Indicators([Scaled(2)])
+    assert torch.equal(alone(view).others(grid).per_image, alone(view).at(grid).per_image)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from semconv.hashing import make_keys
 from semconv.masking import (
+    MASKERS,
     BlockMasker,
     CentreMasker,
     GridMasker,
@@ -19,7 +20,6 @@ from semconv.masking import (
 )
 from tests.oracles import draw_mask
 
-MASKERS = (RandomMasker, BlockMasker, GridMasker, RasterMasker, CentreMasker, HalfMasker)
 GRIDS = ((8, 8), (7, 7), (8, 12), (14, 14), (12, 3))
 
 every_masker = pytest.mark.parametrize("masker_class", MASKERS)
