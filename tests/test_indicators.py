@@ -163,8 +163,8 @@ def test_the_mask_stands_first_and_what_is_shared_is_kept_apart():
         ([Radius(), Mask()], {"mask", "position"}, True),
     ],
 )
-def test_indicators_know_what_they_tell(parts, tells, include_mask):
-    assert (Indicators(parts).conveys, Indicators(parts).include_mask) == (tells, include_mask)
+def test_indicators_know_what_they_convey(parts, conveys, include_mask):
+    assert (Indicators(parts).conveys, Indicators(parts).include_mask) == (conveys, include_mask)
 
 
 def test_none_of_a_kind_is_an_empty_map_on_the_padded_grid():

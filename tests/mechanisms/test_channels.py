@@ -54,7 +54,9 @@ def test_one_kind_of_signal_may_stand_alone(parts):
     module, indicators = build(Channels, parts)
     m = signal_map(view.mask, *SIZE, 1)[:, :1] if indicators.include_mask else signal_map(view.mask, *SIZE, 1)[:, 1:]
     plain = module.convolution
-    expected = convolve(pad(view.pixels, 1, "zeros"), plain.weight, plain.bias) + convolve(m, learned(module, "from_signals.weight"))
+    expected = convolve(pad(view.pixels, 1, "zeros"), plain.weight, plain.bias) + convolve(
+        m, learned(module, "from_signals.weight")
+    )
     assert_same(module(view.pixels, indicators(view)), expected)
 
 
