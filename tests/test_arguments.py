@@ -69,13 +69,13 @@ def test_links_of_a_run_are_resolved_as_the_parser_does_and_read_no_environment(
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--model.image_size=[16,16]", "model.image_size is [16, 16], but follows data.size, which is [32, 32]"),
+        ("--model.image_size=[16,16]", "model.image_size is [16, 16], but must equal data.size, which is [32, 32]"),
         (
             "--model.init_args.seed=3",
-            "model.seed is 3, but follows seed_everything, which is 0: leave it out and give seed_everything",
+            "model.seed is 3, but must equal seed_everything, which is 0: leave it out and set seed_everything",
         ),
-        ("--data.seed=3", "data.seed is 3, but follows seed_everything"),
-        ("--model.batch_size=5", "model.batch_size is 5, but follows data.batch_size, which is 64"),
+        ("--data.seed=3", "data.seed is 3, but must equal seed_everything"),
+        ("--model.batch_size=5", "model.batch_size is 5, but must equal data.batch_size, which is 64"),
     ],
 )
 def test_what_follows_another_value_is_not_set_apart_from_it(option, message, capsys, tmp_path):
