@@ -1,4 +1,4 @@
-"""The command line before it is parsed: what people and sweeps write, turned into what the parser takes. Imports no torch."""
+"""The command line before parsing: the notation of users and sweeps, converted to that of the parser. Imports no torch."""
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
@@ -25,7 +25,7 @@ MAY_FOLLOW = {"model.init_args.objective.init_args.patch": "${...cell}"}
 
 @dataclass(frozen=True)
 class Option:
-    """An option of the command line with its value; `value` is None where it has none."""
+    """An option of the command line with its value; `value` is None for an option without one."""
 
     name: str
     value: str | None = None
@@ -33,7 +33,7 @@ class Option:
 
     @property
     def key(self) -> str:
-        """What it sets, without init_args and class_path: `--model.init_args.size` and `--model.size` are one."""
+        """The dotted key that it sets, without init_args and class_path: `--model.init_args.size` equals `--model.size`."""
         return bare(self.name.lstrip("-"))
 
     @property
@@ -44,7 +44,7 @@ class Option:
     def words(self) -> list[str]:
         first, *inner = self.key.split(".")
         if self.value == "null" and first in ("model", "data") and len(inner) > 1:
-            # below the first class, jsonargparse makes the text "None" of null; in a file it does not
+            # below the first class, jsonargparse turns null into the text "None" on the command line, but not in a file
             content: Any = None
             for name in reversed(inner):
                 content = {"init_args": {name: content}}
@@ -55,10 +55,10 @@ class Option:
 
 
 def prepare(arguments: list[str]) -> list[str]:
-    """Arguments as the parser takes them: null for None, each class before its own arguments, followers relinked.
+    """Convert arguments for the parser: null for None, each class before its own arguments, links in place of equal values.
 
     Raises:
-        ValueError: a file or a value asks for a secret of the environment.
+        ValueError: a file or a value reads a secret from the environment.
     """
     options = [_relinked(option) if option.is_config else option for option in read(arguments)]
     for option in options:
@@ -67,7 +67,7 @@ def prepare(arguments: list[str]) -> list[str]:
 
 
 def read(arguments: list[str]) -> Iterator[Option]:
-    """Options with their values. A value `None` is null, as W&B's sweeps write it; `-c A.yaml,B.yaml` is `-c A.yaml -c B.yaml`."""
+    """Split arguments into options. The value `None` of W&B's sweeps is null; `-c A.yaml,B.yaml` is `-c A.yaml -c B.yaml`."""
     words = list(arguments)
     while words:
         name, joined, value = words.pop(0).partition("=")
@@ -79,7 +79,7 @@ def read(arguments: list[str]) -> Iterator[Option]:
 
 
 def classes_first(options: list[Option]) -> list[Option]:
-    """Options in their order, but arguments of a class after the class: given before, they would go to the class before."""
+    """Move the arguments of a class behind the option that chooses it: before it, they would go to the previous class."""
     ordered: list[Option] = []
     for option in options:
         chooses = option.value is not None and not option.value.startswith("{")
@@ -89,20 +89,20 @@ def classes_first(options: list[Option]) -> list[Option]:
 
 
 def follower_problem(config: Mapping[str, Any]) -> str | None:
-    """What is wrong with a configuration in which a value does not agree with what it follows; None if all do."""
+    """The error in a configuration where a value differs from the value that it must equal; None if there is none."""
     for target, link in FOLLOWS.items():
         source = link.strip("${.}")
         follows, followed = get(config, target), get(config, source)
         if None not in (follows, followed) and _plain(follows) != _plain(followed):
             return (
-                f"{bare(target)} is {_plain(follows)}, but follows {bare(source)}, which is {_plain(followed)}: "
-                f"leave it out and give {bare(source)}"
+                f"{bare(target)} is {_plain(follows)}, but must equal {bare(source)}, which is {_plain(followed)}: "
+                f"leave it out and set {bare(source)}"
             )
     return None
 
 
 def links_in_force(arguments: list[str]) -> dict[str, str]:
-    """The optional links that no later file or option replaces by a value: the link by dotted key."""
+    """Find the optional links that no later file or option replaces by a value: the link by dotted key."""
     values: dict[str, Any] = {}
     for option in read(arguments):
         values |= _values(option)
@@ -110,7 +110,7 @@ def links_in_force(arguments: list[str]) -> dict[str, str]:
 
 
 def with_links(config: Mapping[str, Any], links: Mapping[str, str]) -> dict[str, Any]:
-    """A configuration with links in place of the values at some dotted keys; a key that is absent stays absent."""
+    """Put links in place of the values at some dotted keys of a configuration; an absent key stays absent."""
     linked = deepcopy(dict(config))
     for target, link in links.items():
         holder, _, name = target.rpartition(".")
@@ -120,7 +120,7 @@ def with_links(config: Mapping[str, Any], links: Mapping[str, str]) -> dict[str,
 
 
 def without(arguments: list[str], part: str) -> tuple[list[str], str | None]:
-    """Arguments without the options and the keys of files that set `part`, and its whole key; None if nothing sets it."""
+    """Remove the options, and the keys in files, that set `part`; also return its whole key, or None if nothing sets it."""
     rest: list[str] = []
     whole = None
     for option in read(arguments):
@@ -135,7 +135,7 @@ def without(arguments: list[str], part: str) -> tuple[list[str], str | None]:
 
 
 def _each_file(option: Option) -> list[Option]:
-    """An option for each configuration file: a parameter of a sweep can name several in one value."""
+    """Split an option into one per configuration file: a parameter of a sweep can name several in one value."""
     names = (option.value or "").split(",")
     if option.is_config and len(names) > 1 and all(name.endswith((".yaml", ".yml")) for name in names):
         return [replace(option, value=name.strip()) for name in names]
@@ -143,9 +143,9 @@ def _each_file(option: Option) -> list[Option]:
 
 
 def _relinked(option: Option) -> Option:
-    """A file with links in place of the values that equal what they must follow, such as the configuration of a finished run.
+    """Put links in place of equal values in a file, such as the configuration of a finished run.
 
-    So an override of the value that they follow reaches them too.
+    So an override of one value reaches all values that must equal it.
     """
     content = _content(option)
     if content is None:
@@ -160,7 +160,7 @@ def _relinked(option: Option) -> Option:
 
 
 def _values(option: Option) -> dict[str, Any]:
-    """The values that an option sets, or the file that it names, by dotted key."""
+    """The values by dotted key that an option sets, itself or in the file that it names."""
     try:
         content = _content(option) if option.is_config else yaml.safe_load(option.value or "")
     except yaml.YAMLError:
@@ -169,10 +169,10 @@ def _values(option: Option) -> dict[str, Any]:
 
 
 def _content(option: Option) -> dict[str, Any] | None:
-    """What a configuration file holds; None where there is none, which the parser says better.
+    """Read a configuration file; None if it is missing, which the parser reports.
 
     Raises:
-        ValueError: it is no YAML.
+        ValueError: it is not valid YAML.
     """
     try:
         content = yaml.safe_load(Path(option.value or "").read_text(encoding="utf-8"))

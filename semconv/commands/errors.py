@@ -1,4 +1,4 @@
-"""Errors of the user: one line on the terminal and exit code 2."""
+"""Errors for the user: one line on the terminal, and exit code 2."""
 
 import importlib
 import re
@@ -15,7 +15,7 @@ from semconv.commands.arguments import without
 from semconv.configuration import bare, keys, nearest
 
 PACKAGE = Path(__file__).parents[1]
-# the key that jsonargparse does not accept, in all wordings of its messages
+# the key that jsonargparse does not accept, in each wording of its messages
 UNKNOWN = re.compile(r"(?:unrecognized arguments: --|[Oo]ption '|[Kk]ey '(?=\S+ is not expected))([\w.]+)")
 
 
@@ -27,10 +27,10 @@ def fail(message: str) -> NoReturn:
 
 @contextmanager
 def in_one_line(debug: bool = False) -> Iterator[None]:
-    """Print errors of the user's within in one line and exit with code 2; all others keep their traceback.
+    """Print an error for the user on one line and exit with code 2; other errors keep their traceback.
 
     Args:
-        debug: show the traceback too.
+        debug: show the traceback of both kinds.
     """
     try:
         yield
@@ -45,7 +45,7 @@ def in_one_line(debug: bool = False) -> Iterator[None]:
 
 
 def causes(error: BaseException) -> list[BaseException]:
-    """An error, what it was raised from, what that was raised from, and so on."""
+    """The chain of an error and its causes, the first cause last."""
     chain = [error]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
@@ -53,11 +53,11 @@ def causes(error: BaseException) -> list[BaseException]:
 
 
 def own_message(error: BaseException) -> str | None:
-    """What this package, or the operating system, has to say to the user; None for any other error, which keeps its traceback."""
+    """The message of an error that this package or the operating system raised for the user; None for any other error."""
     text = str(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}: make room, give access, or choose another folder"
-    if "in DataLoader worker process" in text:  # raised anew from a worker, with its traceback as text
+        return f"{error.filename}: {error.strerror}: free disk space, give access, or choose another folder"
+    if "in DataLoader worker process" in text:  # raised again from a worker, with its traceback as text
         frames = re.findall(r'File "([^"]+)", line', text)
         text = text.strip().splitlines()[-1].partition(": ")[2]
     else:

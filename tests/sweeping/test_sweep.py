@@ -168,7 +168,7 @@ def test_a_random_search_draws_the_same_points_whoever_draws_them(make_sweep, sw
 
 def test_a_search_without_an_end_is_refused(make_sweep, sweep, capsys):
     assert sweep(make_sweep(method="random", parameters={"x": {"min": 0.0, "max": 1.0}})) == 2
-    assert "is a random search without an end: give --count, or run_cap" in capsys.readouterr().err
+    assert "is a random search that never ends: give --count, or run_cap" in capsys.readouterr().err
 
 
 def test_bayes_closes_in_on_the_best_and_stops_at_the_target(make_sweep, sweep, tmp_path):
