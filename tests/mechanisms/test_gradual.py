@@ -158,7 +158,7 @@ def test_without_semantics_the_network_is_plain_to_the_bit():
     ours, theirs = none.state_dict(), plain.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    view = View(torch.randn(2, 3, 32, 32), torch.rand(2, 8, 8) < 0.5, 32)
+    view = View(torch.randn(2, 3, 32, 32), draw_mask(2, (8, 8), 32), 32)
     assert torch.equal(none(view).features, plain(view).features)
 
 

@@ -108,7 +108,7 @@ def test_each_window_answers_the_weighted_mean_of_what_is_visible(kernel, stride
 @pytest.mark.parametrize("mode", ["zeros", "circular"])
 def test_tiles_are_seamless(size, stride, mode):
     """Sides that are one tile and sides that are several, of equal length or not."""
-    view = View(draw(1, CHANNELS, *size), draw_mask(1, size, size[0] * size[1] // 2), 0)
+    view = View(draw(1, CHANNELS, *size), draw_mask(1, size, size[0] * size[1] // 2), size[0] * size[1] // 2)
     module, indicators = build(Small, [Mask()], 3, stride, mode=mode)
     told = pad(mask_map(view.mask, *size), 1, mode)
     assert_same(module(view.pixels, indicators(view)), by_hand(module, view, mode, told, view.mask))
