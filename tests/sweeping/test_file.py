@@ -174,12 +174,6 @@ def test_every_indicator_is_swept():
         assert f"experiments/indicators/{path.name}" in text
 
 
-def test_every_data_set_with_a_known_answer_is_swept():
-    for path in (FOLDER / "worlds").glob("*.yaml"):
-        sweep = read_sweep(FOLDER.parent / "sweeps" / f"known_{path.name}")
-        assert f"experiments/worlds/{path.name}" in sweep.command
-
-
 def test_a_learning_rate_is_searched_for_equally_on_seeds_of_its_own():
     search = read_sweep(FOLDER.parent / "sweeps" / "learning_rate.yaml")
     seeds = {path.stem: seeds_of(read_sweep(path)) for path in FILES}
