@@ -18,9 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semconv import load_run
-from semconv.evaluation.features import Evaluated, Features, extract, kept
+from semconv.evaluation.features import Evaluated, Features, extract, kept, unmasked
 from semconv.evaluation.probes import choose_linear, knn_scores, top1
-from semconv.evaluation.quick import views
 from semconv.finetuning import LinearProbe
 from semconv.optimisation import warmup_cosine
 
@@ -74,7 +73,7 @@ def main() -> None:
     run.data.setup("fit")
     run.data.setup("test")
     evaluated = Evaluated(run.task, run.data, torch.no_grad)
-    look = views(evaluated)["whole"]
+    look = partial(unmasked, cell=run.task.geometry.cell)  # type: ignore[arg-type,union-attr]
 
     def features(part: str) -> Features:
         return kept(

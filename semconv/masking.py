@@ -180,6 +180,9 @@ class HalfMasker(Masker):
         return orders[(uniform(make_keys(keys, "side"), 1)[:, 0] * 4).long()]
 
 
+MASKERS: tuple[type[Masker], ...] = (RandomMasker, BlockMasker, GridMasker, RasterMasker, CentreMasker, HalfMasker)
+
+
 def spread_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Expand a mask from cells to pixels: bool `b gh gw` to bool `b 1 h w`.
 

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
@@ -12,6 +11,7 @@ from semconv.commands.train import main
 from semconv.configuration import get, resolve_links
 from semconv.tracking.folder import RunFolder
 from tests.experiments import FOLDER, NAMES, arguments
+from tests.pairwise import pairwise
 
 
 def printed(capsys, *options):
@@ -22,9 +22,14 @@ def printed(capsys, *options):
     return yaml.safe_load(said.out)
 
 
-@pytest.mark.parametrize("null", ["null", "None"])
-@pytest.mark.parametrize("key", ["data.crop_scale", "model.encoder.mlp_ratio", "trainer.gradient_clip_val", "data.init_args.mean"])
-@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize(
+    ("null", "key", "joined"),
+    pairwise(
+        ["null", "None"],
+        ["data.crop_scale", "model.encoder.mlp_ratio", "trainer.gradient_clip_val", "data.init_args.mean"],
+        [True, False],
+    ),
+)
 def test_none_is_null_at_every_depth(null, key, joined, capsys):
     config = printed(capsys, *([f"--{key}={null}"] if joined else [f"--{key}", null]))
     full = {
@@ -185,22 +190,21 @@ WITHOUT_TORCH = [
 ]
 
 
+# each takes a tenth of a second or more to import
+HEAVY = {"jsonargparse", "lightning", "numpy", "omegaconf", "pandas", "PIL", "scipy", "statsmodels", "timm", "torch", "wandb"}
+
+
 @pytest.mark.parametrize("words", WITHOUT_TORCH, ids=" ".join)
-def test_what_needs_no_network_imports_no_torch_and_takes_less_than_a_second(words, tmp_path):
+def test_what_needs_no_network_answers_without_a_heavy_import(words):
     code = (
         f"import sys, runpy; sys.argv[1:] = {words}\n"
         "try: runpy.run_module('semconv', run_name='__main__')\n"
         "except SystemExit: pass\n"
-        "print({'torch', 'lightning', 'wandb', 'timm'} & sys.modules.keys())"
+        f"print({HEAVY} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=FOLDER.parent)
-    assert done.stdout.endswith("set()\n"), done.stderr
-    took = []
-    for _ in range(3):  # the machine may be busy
-        start = time.perf_counter()
-        command(*words)
-        took.append(time.perf_counter() - start)
-    assert min(took) < 1
+    # sweep files are read by optuna's distributions
+    assert done.stdout.endswith("{'numpy'}\n" if words[:2] == ["check", "sweeps"] else "set()\n"), done.stderr
 
 
 def test_whoever_reads_may_stop_reading():

@@ -51,10 +51,10 @@ class Evaluation(Callback):
         data.setup("fit")
         evaluated = Evaluated(module, data, trainer.precision_plugin.forward_context, trainer.world_size)
         with torch.inference_mode(False):  # probes need gradients, which Lightning turns off in a test
-            results = quick.evaluate(evaluated, self.num_images, self.recalibrate, self._keep(trainer))
+            results, classifier = quick.evaluate(evaluated, self.num_images, self.recalibrate, self._keep(trainer))
             results["cost/inference_images_per_second"] = inference_rate(module, data.sample("test", data.batch_size), data)
             if self.level == "full":
-                results.update(full.evaluate(evaluated, results))
+                results.update(full.evaluate(evaluated, classifier))
         results["evaluation/seconds"] = time.perf_counter() - begin
         if trainer.is_global_zero:
             self._tell(results)

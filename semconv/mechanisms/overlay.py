@@ -84,15 +84,14 @@ class Token(nn.Module):
     def __init__(self, channels: int, indicators: Indicators) -> None:
         super().__init__()
         self.vector = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        others = (indicators.num_per_image - 1, indicators.num_shared)
+        others = indicators.num_others
         self.from_signals = SignalConv2d(*others, channels) if any(others) else None
 
     def forward(self, x: Tensor, signals: Signals, grid: Grid) -> Tensor:
         """Replace the masked sites of `b c h w` by the token."""
         masked = signals.masked(grid).to(x.dtype)
-        sites = signals.at(grid)
-        # the mask stands first among the signals, and says nothing more where it is 1
-        told = self.from_signals(sites._replace(per_image=sites.per_image[:, 1:]), grid) if self.from_signals else 0.0
+        # the mask itself says nothing more where it is 1
+        told = self.from_signals(signals.others(grid), grid) if self.from_signals else 0.0
         token = _like(self.vector + told, x)
         return torch.lerp(x, spread(token, x) if len(token) == 1 else token, masked)
 

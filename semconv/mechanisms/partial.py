@@ -64,7 +64,7 @@ class Partial(Mechanism):
             raise ValueError(f"power of Partial is {power}: it must be 0, 0.5 or 1")
         self.power, self.border, self.update = power, border, update
         self.silent_when_visible = border == "valid"
-        others = (indicators.num_per_image - 1, indicators.num_shared)
+        others = indicators.num_others
         self.from_signals = SignalConv2d(*others, convolution.out_channels) if any(others) else None
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
@@ -95,9 +95,7 @@ class Partial(Mechanism):
         if self.from_signals is None:
             return bias
         grid = output_grid(y)
-        sites = signals.at(grid)
-        # the mask stands first among the signals
-        told: Tensor = self.from_signals(sites._replace(per_image=sites.per_image[:, 1:]), grid)
+        told: Tensor = self.from_signals(signals.others(grid), grid)
         return told if bias is None else told + bias.to(told.dtype)
 
     def _windows(self, convolution: nn.Conv2d, visible: "_Visible", grid: Grid, signals: Signals) -> "_Windows":

@@ -50,13 +50,13 @@ def test_a_distribution_is_the_one_that_wandb_infers_and_has_its_quantiles(spec)
         assert isinstance(value, int) == isinstance(getattr(expected, "item", lambda expected=expected: expected)(), int)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_the_ends_of_a_distribution_are_values(spec):
-    low, high = (quantile(spec)(share) for share in (1e-9, 1 - 1e-9))
-    if "values" in spec:
-        assert {low, high} <= set(spec["values"])
-    elif "min" in spec and not str(spec.get("distribution")).startswith(("q_", "log_", "inv_")):
-        assert spec["min"] <= low < high <= spec["max"]
+def test_the_ends_of_a_distribution_are_values():
+    for spec in SPECS:
+        low, high = (quantile(spec)(share) for share in (1e-9, 1 - 1e-9))
+        if "values" in spec:
+            assert {low, high} <= set(spec["values"])
+        elif "min" in spec and not str(spec.get("distribution")).startswith(("q_", "log_", "inv_")):
+            assert spec["min"] <= low < high <= spec["max"], spec
 
 
 @pytest.mark.parametrize(
