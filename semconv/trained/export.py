@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from semconv.configuration import one_line
 from semconv.controls import set_control
 from semconv.encoders import Encoder, Geometry, MAEViT, Size, TimmEncoder
 from semconv.evaluation.features import everything, pool
@@ -284,7 +285,7 @@ def _build(config: dict[str, Any], folder: Path) -> Callable[[Geometry, Size], E
     try:
         built = parser.instantiate_classes(parser.parse_object({key: config[key] for key in ("encoder", "control")}))
     except (ArgumentError, KeyError) as error:
-        raise ValueError(f"{folder}/config.yaml cannot be built: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{folder}/config.yaml cannot be built: {one_line(error)}") from error
 
     def make(geometry: Geometry, size: Size) -> Encoder:
         encoder = built["encoder"](geometry, size)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from semconv.configuration import one_line
 from semconv.tracking.checkpoints import read_checkpoint
 from semconv.tracking.folder import RunFolder, newest_checkpoint
 
@@ -92,5 +93,5 @@ def _build(config: dict[str, Any], run: RunFolder) -> tuple[LightningModule, Lig
     try:
         built = parser.instantiate_classes(parser.parse_object({key: config[key] for key in ("model", "data")}))
     except (ArgumentError, KeyError) as error:
-        raise ValueError(f"{run.path}/config.yaml cannot be built: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{run.path}/config.yaml cannot be built: {one_line(error)}") from error
     return built["model"], built["data"]
