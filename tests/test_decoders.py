@@ -9,6 +9,7 @@ from semconv.decoders import ConvDecoder, Decoder, MaskedSites, TransformerDecod
 from semconv.encoders import Encoder, Encoding, Geometry, MAEViT, SemanticCNN, initialise
 from semconv.indicators import Mask
 from semconv.mechanisms import Channels, Sparse
+from tests.pairwise import pairwise
 
 DECODERS = [TransformerDecoder, ConvDecoder]
 ENCODERS = {
@@ -55,9 +56,7 @@ def change_token(decoder: TransformerDecoder | ConvDecoder) -> None:
     decoder.token.mask_token.data += 1
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("name", ENCODERS)
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("name", "decoder", "told"), pairwise(ENCODERS, DECODERS, [True, False]))
 def test_every_decoder_fits_every_encoder(name: str, decoder: type[TransformerDecoder] | type[ConvDecoder], told: bool) -> None:
     for channels, size, cell in ((3, (32, 32), 4), (1, (16, 48), 8)):
         geometry = Geometry(channels, size, cell)
@@ -126,9 +125,7 @@ def test_the_convolutional_decoders_patches_stand_where_their_features_do() -> N
         assert torch.equal(changed, expected)
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("name", DROPPING)
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("name", "decoder", "told"), pairwise(DROPPING, DECODERS, [True, False]))
 def test_the_token_replaces_where_nothing_stands(
     name: str, decoder: type[TransformerDecoder] | type[ConvDecoder], told: bool
 ) -> None:

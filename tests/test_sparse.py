@@ -17,6 +17,7 @@ from semconv.indicators import Grid, Indicators, Mask
 from semconv.sparse import VisibleSites, average_pool, convolve, max_pool
 from tests.oracles import BATCH, assert_same, draw, draw_view, pad, randomise
 from tests.oracles import convolve as slow_convolve
+from tests.pairwise import pairwise
 
 CHANNELS, SIZE = 8, (8, 16)  # 4 x 4 cells of 2 x 4 sites
 
@@ -63,11 +64,10 @@ def test_sites_that_lie_in_several_cells_are_refused_with_the_remedy():
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
     ("kernel", "stride", "groups", "dilation", "mode", "channels"),
     [
-        *((k, s, g, 1, "zeros", CHANNELS) for k in (1, 3, 7) for s in (1, 2) for g in (1, CHANNELS)),
+        *pairwise((1, 3, 7), (1, 2), (1, CHANNELS), [1], ["zeros"], [CHANNELS]),
         (3, 1, 1, 2, "zeros", CHANNELS),
         (3, 1, CHANNELS, 2, "zeros", CHANNELS),
         (3, 1, 2, 1, "zeros", CHANNELS),
@@ -76,6 +76,7 @@ def test_sites_that_lie_in_several_cells_are_refused_with_the_remedy():
         (7, 2, 1, 1, "zeros", 3),
     ],
 )
+@pytest.mark.parametrize("bias", [True, False])
 def test_a_convolution_is_the_dense_one_of_visible_sites(kernel, stride, groups, dilation, mode, channels, bias):
     amount = dilation * (kernel // 2)
     layer = nn.Conv2d(

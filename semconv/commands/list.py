@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
 
 
 def list_variants(folder: Path) -> list[tuple[str, str]]:
-    """Each variant's name and the question it asks: the second line of its file. base.yaml names no variant."""
+    """List each variant's name and its question, the second line of its file; base.yaml is no variant."""
     rows = []
     for path in sorted(folder.glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
@@ -55,7 +55,7 @@ def list_variants(folder: Path) -> list[tuple[str, str]]:
             comments = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
             rows.append((name, comments[1] if len(comments) > 1 else ""))
     if not rows:
-        fail(f"there is no variant's file in {folder}: give their folder by --experiments")
+        fail(f"there is no variant in {folder}: give the folder of the variants' files by --experiments")
     return rows
 
 

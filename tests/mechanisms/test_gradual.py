@@ -203,7 +203,7 @@ def test_who_does_not_know_where_it_stands_says_so():
 
 
 def test_a_share_beyond_the_whole_is_refused():
-    with pytest.raises(ValueError, match=r"from 0.5 to 1.5: give numbers from 0 to 1"):
+    with pytest.raises(ValueError, match=r"start is 0.5 and end is 1.5: give semantic shares from 0 to 1"):
         Gradual(nn.Conv2d(4, 4, 3), Indicators([Mask()]), start=0.5, end=1.5)
 
 

@@ -21,17 +21,17 @@ BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"paramters": {}}, "W&B knows no paramters: did you mean parameters?"),
+        ({"paramters": {}}, "W&B has no key paramters: did you mean parameters?"),
         ({"method": "best"}, "method is best: give one of grid, random, bayes"),
         ({"parameters": {}}, "it has no parameters"),
         (
             {"parameters": {"model": {"parameters": {"lr": {"value": 1}}}}},
             "model: nested parameters .* the dotted key, model.lr",
         ),
-        ({"parameters": {"a": {"values": [1, None]}}}, "a: W&B passes null on as the text None"),
-        ({"parameters": {"a": {"value": None}}}, "a: W&B passes null on"),
-        ({"parameters": {"a": {"values": [{"b": 1}]}}}, "a: {'b': 1} reaches the command line as Python writes it"),
-        ({"parameters": {"a": {"value": [{"b": 1}]}}}, "reaches the command line as Python writes it"),
+        ({"parameters": {"a": {"values": [1, None]}}}, "a: W&B passes null as the text None"),
+        ({"parameters": {"a": {"value": None}}}, "a: W&B passes null"),
+        ({"parameters": {"a": {"values": [{"b": 1}]}}}, "a: {'b': 1} reaches the command line in Python's notation"),
+        ({"parameters": {"a": {"value": [{"b": 1}]}}}, "reaches the command line in Python's notation"),
         ({"parameters": {"a": 3}}, "a: give value: 3"),
         ({"parameters": {"a": {"min": 0.0, "max": 1.0}}}, "a: a grid takes values"),
         ({"parameters": {"a": {"min": 1.0, "max": 0.0}}}, "a: min 1.0 is not below max 0.0"),
@@ -49,7 +49,7 @@ BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
         ({"early_terminate": {"type": "hyperband", "min_iter": 2}}, "early_terminate needs a metric"),
         ({**BAYES, "early_terminate": {"type": "hyperband"}}, "early_terminate has no bracket"),
         ({**BAYES, "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}}, "an eta above 1"),
-        ({"command": "semconv run"}, "command is no list"),
+        ({"command": "semconv run"}, "command is not a list"),
         ({"run_cap": 0}, "run_cap is 0"),
     ],
     ids=str,
@@ -143,31 +143,42 @@ def test_every_variant_is_swept(name, left_out):
     assert files == [f"experiments/{variant}.yaml" for variant in NAMES if not left_out or left_out not in variant]
 
 
-def told() -> list[str]:
-    """The CNN variants that are told something, whose question is not another corruption."""
+def conditioned() -> list[str]:
+    """The CNN variants that are conditioned on an indicator."""
     return [name for name in NAMES if name.startswith("cnn_") and name not in ("cnn_plain", "cnn_denoising")]
 
 
-@pytest.mark.parametrize("name", ["mechanisms", "screen", "controls", "mask_ratio", "learning_rate"])
-def test_the_family_is_all_told_mechanisms(name):
-    assert family_of(read_sweep(FOLDER.parent / "sweeps" / f"{name}.yaml").content) == told()
+@pytest.mark.parametrize("name", ["mechanisms", "screen", "controls", "depth", "mask_ratio", "learning_rate"])
+def test_the_family_is_all_conditioned_mechanisms(name):
+    assert family_of(read_sweep(FOLDER.parent / "sweeps" / f"{name}.yaml").content) == conditioned()
 
 
 def test_every_mechanism_is_swept_with_all_its_controls():
     files = read_sweep(FOLDER.parent / "sweeps" / "controls.yaml").parameters["config"]["values"]
-    for name in told():
+    for name in conditioned():
         for control in (*CONTROLS, "cnn_plain_wide"):
             assert f"experiments/{name}.yaml,experiments/controls/{control}.yaml" in files
         assert f"experiments/{name}.yaml" in files
 
 
-@pytest.mark.parametrize(("name", "folder"), [("indicators", "indicators"), ("depth", "depth")])
-def test_every_file_of_a_folder_is_swept(name, folder):
-    text = (FOLDER.parent / "sweeps" / f"{name}.yaml").read_text()
-    names = sorted(path.stem for path in (FOLDER / folder).glob("*.yaml"))
-    assert names
-    for each in names:
-        assert f"experiments/{folder}/{each}.yaml" in text
+def test_every_mechanism_is_swept_at_every_depth():
+    files = read_sweep(FOLDER.parent / "sweeps" / "depth.yaml").parameters["config"]["values"]
+    depths = sorted(path.stem for path in (FOLDER / "depth").glob("*.yaml"))
+    pairs = [f"experiments/{name}.yaml,experiments/depth/{depth}.yaml" for name in conditioned() for depth in depths]
+    assert files == ["experiments/cnn_plain.yaml", *pairs]
+
+
+def test_every_indicator_is_swept():
+    values = read_sweep(FOLDER.parent / "sweeps" / "indicators.yaml").parameters["config"]["values"]
+    files = {f"experiments/indicators/{path.name}" for path in (FOLDER / "indicators").glob("*.yaml")}
+    assert files
+    assert files <= {file for value in values for file in value.split(",")}
+
+
+def test_every_data_set_with_a_known_answer_is_swept():
+    for path in (FOLDER / "worlds").glob("*.yaml"):
+        sweep = read_sweep(FOLDER.parent / "sweeps" / f"known_{path.name}")
+        assert f"experiments/worlds/{path.name}" in sweep.command
 
 
 def test_a_learning_rate_is_searched_for_equally_on_seeds_of_its_own():
