@@ -12,16 +12,14 @@ plain's. If a mechanism does not support a depth, the cell says why.
 import argparse
 import inspect
 import statistics
-import time
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from semconv import mechanisms
 from semconv.convolution import Mechanism, MechanismFactory, Plain
 from semconv.corruption import View, ZeroFill
-from semconv.cost import count_training_flops
+from semconv.cost import count_training_flops, now
 from semconv.encoders import Geometry, SemanticCNN, initialise
 from semconv.encoders.encoder import count_parameters
 from semconv.hashing import make_keys
@@ -51,12 +49,12 @@ class Steps:
 
     def __call__(self, number: int) -> float:
         """Seconds for a number of steps."""
-        begin = _now(self.view.pixels)
+        begin = now(self.view.pixels.device)
         for _ in range(number):
             self.optimizer.zero_grad()
             self.encoder(self.view).features.square().mean().backward()
             self.optimizer.step()
-        return _now(self.view.pixels) - begin
+        return now(self.view.pixels.device) - begin
 
 
 def make_view(geometry: Geometry, batch: int, ratio: float, device: str) -> View:
@@ -115,12 +113,6 @@ def table(rows: list[list[str]], depths: list[str]) -> str:
 
 def _costs(steps: Steps) -> tuple[int, int]:
     return count_parameters(steps.encoder), count_training_flops(steps.encoder, steps.view)
-
-
-def _now(tensor: Tensor) -> float:
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
-    return time.perf_counter()
 
 
 def main(words: list[str] | None = None) -> None:
