@@ -21,7 +21,7 @@ from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.mutants.comparison import compare, table
+from tests.mutants.comparison import WANTED, compare, rate, table
 from tests.mutants.lines import Measured, digests, measure, probe
 from tests.mutants.sites import Mutant, draw, find_files, find_mutants
 from tests.mutants.suite import WARM, copy_project
@@ -54,6 +54,7 @@ def main() -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(found, indent=1), encoding="utf-8")
     print(table(mutants))
+    sys.exit(rate(mutants) < WANTED)
 
 
 def _parse() -> argparse.Namespace:
