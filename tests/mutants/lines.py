@@ -107,7 +107,7 @@ def _run(
             numbers[event.test] = len(numbers)
         elif event.kind == "finished":
             seconds[event.test] = event.seconds
-        elif event.test:
+        elif event.kind in ("failed", "skipped"):
             left[event.test] = event.kind
     passed = {test: (number, seconds[test]) for test, number in numbers.items() if test in seconds and test not in left}
     broken = [test for test in numbers if test not in seconds]  # its process has died of it
