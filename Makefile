@@ -1,10 +1,11 @@
 # make demo: set up and run the main job. make test: set up and run all checks. make docs: build the documentation.
+# make mutants: test the tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := runs/sweeps/quickstart
 
-.PHONY: setup test lint docs demo clean
+.PHONY: setup test lint docs mutants demo clean
 
 setup: $(VENV)/.installed
 
@@ -27,6 +28,10 @@ lint: setup docs
 
 test: lint
 	$(BIN)/pytest -n auto
+
+# faults put into the package, one at a time, for the tests to notice: docs/testing.md
+mutants: setup
+	$(BIN)/python -m tests.mutants --output build/mutants/here.json
 
 # goes on where it was stopped; make clean, and it begins anew
 demo: setup

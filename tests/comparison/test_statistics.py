@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.integrate import quad
 from scipy.optimize import brentq
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
@@ -95,6 +96,39 @@ def test_seeds_for_equivalence_give_that_power():
     n = seeds_for_equivalence(1.0, 0.8)
     found = [equivalence(generator.normal(0, 1, n), 0.8) < 0.05 for _ in range(DRAWS)]
     assert np.mean(found) == pytest.approx(0.8, abs=0.05)
+
+
+def exact_power_of_equivalence(n, margin):
+    """For a deviation of 1 and no difference: over the sample's deviation, how often its mean lies far enough inside the margin."""
+    t = stats.t.ppf(0.95, n - 1)
+
+    def integrand(sd):
+        reach = margin * math.sqrt(n) - t * sd
+        return (2 * stats.norm.cdf(reach) - 1) * 2 * (n - 1) * sd * stats.chi2.pdf((n - 1) * sd**2, n - 1)
+
+    return quad(integrand, 0, margin * math.sqrt(n) / t)[0]
+
+
+@pytest.mark.parametrize(("margin", "seeds"), [(8.0, 2), (6.1, 3), (2.5, 4), (1.9, 5), (1.6, 6), (0.5, 36)])
+def test_seeds_for_equivalence_are_the_fewest_of_enough_power(margin, seeds):
+    assert next(n for n in range(2, 100) if exact_power_of_equivalence(n, margin) >= 0.8) == seeds
+    assert seeds_for_equivalence(1.0, margin) == seeds
+
+
+def test_two_seeds_are_enough_to_test_equivalence():
+    ours, theirs = np.array([0.5, 0.3]), np.array([0.4, 0.25])
+    assert equivalence(ours - theirs, 0.2) == pytest.approx(ttost_paired(ours, theirs, -0.2, 0.2)[0])
+
+
+@pytest.mark.parametrize(("margin", "p"), [(0.2, 0.0), (0.05, 1.0)])
+def test_differences_without_spread_are_equivalent_where_they_lie_inside_the_margin(margin, p):
+    assert equivalence([0.1] * 4, margin) == equivalence([-0.1] * 4, margin) == p
+
+
+def test_rounding_is_no_interaction_whatever_the_sign_of_the_differences():
+    for sign in (1, -1):
+        level = {0: sign * 1e6, 1: sign * 2e6}
+        assert interaction({"a": level, "b": {seed: math.nextafter(value, 0) for seed, value in level.items()}}) is None
 
 
 def test_an_interaction_of_two_levels_is_a_paired_t_test():
