@@ -17,6 +17,7 @@ from semconv.data.batch import to_unit
 from semconv.data.sources import Moments
 from semconv.decoders import Decoder
 from semconv.encoders import Encoder, Geometry, Size, initialise
+from semconv.encoders.weights import require_fit
 from semconv.evaluation.features import in_precision
 from semconv.evaluation.reconstruction import ReconstructionMetrics
 from semconv.hashing import make_keys
@@ -240,14 +241,8 @@ class MaskedReconstruction(Task):
         return torch.optim.AdamW(groups, lr=rate, betas=self.betas, fused=fused)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved, own = checkpoint["state_dict"], self.state_dict()
-        for name in sorted(saved.keys() | own.keys()):
-            there, here = (tuple(state[name].shape) if name in state else None for state in (saved, own))
-            if there != here:
-                raise ValueError(
-                    f"the checkpoint is of another model: {name} is {there or 'absent'} there and {here or 'absent'} here; "
-                    "use the config.yaml of the run that wrote it"
-                )
+        remedy = "use the config.yaml of the run that wrote it"
+        require_fit(checkpoint["state_dict"], self.state_dict(), "the checkpoint", remedy)
 
     def _example(self) -> View:
         """A view of one image, masked as in training: what FLOPs are counted on."""

@@ -60,12 +60,12 @@ def list_variants(folder: Path) -> list[tuple[str, str]]:
 
 
 def list_classes() -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """For each kind of part its finished classes, as class path and the first line of the docstring."""
+    """For each kind of part, its classes as class path and first line of the docstring, without the classes that name a kind."""
     classes = [
         (f"semconv.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}.{node.name}", node)
         for path in sorted(PACKAGE.rglob("*.py"))
         for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.ClassDef)
+        if isinstance(node, ast.ClassDef) and node.name not in PARTS.values()
     ]
     for kind in PARTS.values():
         yield (

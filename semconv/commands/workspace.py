@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from semconv.commands.compare import add_options, comparison_of, notes_on
 from semconv.commands.errors import fail, in_one_line
+from semconv.configuration import one_line
 from semconv.metrics import PRIMARY, of_section
 from semconv.tracking.account import has_account, server
 
@@ -148,7 +149,7 @@ def _save(part: Any) -> str:
         part.save()
         return part.url
     except Exception as error:  # of W&B, its service, the network or the server's answer: they have no class in common
-        fail(f"{server()} does not take it: {' '.join(str(error).split())[:300]}")
+        fail(f"{server()} does not take it: {one_line(error, 300)}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ import yaml
 from semconv.comparison.declared import factors_of, family_of
 from semconv.comparison.run import FinishedRun, Found, Summary, leave_out
 from semconv.comparison.wandb_runs import fetch
+from semconv.configuration import one_line
 from semconv.metrics import MASKED_MSE
 
 REQUIRED = ("experiment", "seed", "protocol", "variant", "trainer/global_step", MASKED_MSE)
@@ -60,7 +61,7 @@ def _sweep(folder: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} is not valid YAML: {one_line(error)}") from error
     return content if isinstance(content, dict) else {}
 
 

@@ -11,6 +11,7 @@ import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
+from platformdirs import user_cache_path
 from torch import Tensor
 
 from semconv.data.augmentation import Augmentation, augment
@@ -67,7 +68,7 @@ class ImageData(LightningDataModule):
         num_workers: processes that read ahead, per device. Default: 0 for images in memory or in the cache, else the number of
             cores minus one, at most 8. Streams use at most one.
         cache_folder: folder for small data sets in decoded form, which are read as fast as memory. Default: semconv in
-            $XDG_CACHE_HOME, or in ~/.cache.
+            the user's cache folder ($XDG_CACHE_HOME or ~/.cache on Linux).
         cache_limit: bytes of decoded pixels above which a split is not cached; 0 turns the cache off.
         on_bad_image: an unreadable image stops the run, or is skipped: then its batch is smaller, all other images stay the same,
             and the summary lists it.
@@ -131,7 +132,7 @@ class ImageData(LightningDataModule):
         self.num_images = num_images
         self.num_test_images = num_test_images
         self.num_workers = num_workers
-        self.cache_folder = Path(cache_folder).expanduser() if cache_folder else _default_cache()
+        self.cache_folder = Path(cache_folder).expanduser() if cache_folder else user_cache_path("semconv", appauthor=False)
         self.cache_limit = cache_limit
         self.skip = on_bad_image == "skip"
         self.seed = seed
@@ -371,7 +372,3 @@ def _spread(index: Tensor, images: Images, count: int) -> Tensor:
     """Up to `count` indices, spread evenly over a part, or over the first block of a stream."""
     reach = min(len(index), images.block)
     return index[torch.linspace(0, reach - 1, min(count, reach), dtype=torch.float64).long()]
-
-
-def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semconv"

@@ -13,6 +13,7 @@ from einops import EinopsError, repeat
 from torch import Tensor
 from torch.nn import functional as F
 
+from semconv.configuration import one_line
 from semconv.corruption import View
 from semconv.data import Batch
 from semconv.evaluation.features import Evaluated, Features, absent, extract, frozen, in_precision, unmasked
@@ -141,7 +142,7 @@ def _error(
                 total += torch.where(hidden, errors, 0).double().sum().item()
                 number += int(hidden.sum())
     except (ValueError, RuntimeError, ZeroDivisionError, EinopsError) as error:
-        return absent(f"the network cannot be asked: {' '.join(str(error).split())[:200]}", key)
+        return absent(f"the network cannot be asked: {one_line(error, 200)}", key)
     everyone = evaluated.gathered((total, number))
     return {key: sum(first for first, _ in everyone) / sum(second for _, second in everyone)}
 

@@ -25,8 +25,12 @@ class Grid(NamedTuple):
         """Pad a map `b c height width`: `b c height+2*pad width+2*pad`."""
         if not any(self.pad):
             return x
-        sides = (self.pad[1], self.pad[1], self.pad[0], self.pad[0])
-        return F.pad(x, sides) if self.mode == "zeros" else F.pad(x, sides, self.mode)
+        return F.pad(x, self.sides) if self.mode == "zeros" else F.pad(x, self.sides, self.mode)
+
+    @property
+    def sides(self) -> tuple[int, int, int, int]:
+        """Padding on the left, right, top and bottom, in the order of `F.pad`."""
+        return (self.pad[1], self.pad[1], self.pad[0], self.pad[0])
 
 
 class Indicator(nn.Module, ABC):

@@ -126,5 +126,4 @@ class _SiteEncoding(nn.Module):
 def _outside(grid: Grid, device: torch.device) -> Tensor:
     """True on the padding of a grid: bool `1 1 h w`."""
     inside = torch.zeros(1, 1, grid.height, grid.width, dtype=torch.bool, device=device)
-    sides = (grid.pad[1], grid.pad[1], grid.pad[0], grid.pad[0])
-    return nn.functional.pad(inside, sides, value=True)
+    return nn.functional.pad(inside, grid.sides, value=True)

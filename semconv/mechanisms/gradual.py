@@ -43,7 +43,7 @@ class Gradual(Mechanism):
         head_dim: length of queries and keys, as in `LocalAttention`.
 
     Raises:
-        ValueError: a share is not between 0 and 1; or, in use: `stand_at` has not been called.
+        ValueError: a share is not between 0 and 1; or, in use: no depth was set.
     """
 
     def __init__(
@@ -62,26 +62,24 @@ class Gradual(Mechanism):
         self.schedule, self.start, self.end = schedule, start, end
         self.heads, self.head_dim = heads, head_dim
         self.pixels = 0  # channels of the input that are pixels
-        self.share: float | None = None  # of the output that is semantic
-        self._told: tuple[nn.Conv2d, Indicators] | None = (convolution, indicators)  # until it stands
+        self.share: float | None = None  # of the output that is semantic, at first where it is learned; None: no depth was set
         self.attention: LocalAttention | None = None
         self.attend: WindowAttention | None = None
 
-    def stand_at(self, depth: float) -> None:
-        assert self._told is not None, "it stands already"
-        (convolution, indicators), self._told = self._told, None
+    def set_depth(self, depth: float, convolution: nn.Conv2d, indicators: Indicators) -> None:
+        assert self.share is None, "its depth is set"
         share, given = scheduled(self.schedule, self.start, self.end, depth), convolution.weight
         if self.schedule == "learned":
             self.attention = LocalAttention(convolution, indicators, self.heads, self.head_dim)
-            share = min(max(share, 0.05), 0.95)
-            self.share_logit = nn.Parameter(torch.tensor(math.log(share / (1 - share))))
+            self.share = min(max(share, 0.05), 0.95)
+            self.share_logit = nn.Parameter(torch.tensor(math.log(self.share / (1 - self.share))))
         else:
             self._split(convolution, indicators, share, first=depth == 0)
         self.to(given)
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
-        if self._told is not None:
-            raise ValueError("Gradual depends on depth, and its depth is not set: call stand_at(depth), from 0 to 1")
+        if self.share is None:
+            raise ValueError("Gradual depends on depth, and its depth is not set: give SemanticConv2d a depth, from 0 to 1")
         if self.attention is not None:
             share = self.share_logit.sigmoid().to(x.dtype)
             return torch.lerp(convolution(x), self.attention(convolution, x, signals), share)

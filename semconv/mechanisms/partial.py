@@ -112,8 +112,7 @@ class Partial(Mechanism):
         if self.border == "valid" and grid.mode != "zeros":
             visible = grid.extend(visible)
         else:
-            sides = (grid.pad[1], grid.pad[1], grid.pad[0], grid.pad[0])
-            visible = F.pad(visible, sides, value=float(self.border == "valid"))
+            visible = F.pad(visible, grid.sides, value=float(self.border == "valid"))
         for dim in (2, 3):
             i = dim - 2
             visible = visible.unfold(dim, (kernel[i] - 1) * dilation[i] + 1, stride[i])[..., :: dilation[i]].sum(-1)

@@ -79,8 +79,8 @@ class Ledger:
             return True
         if any(trial.state == TrialState.WAITING for trial in trials):
             return False
-        begun = len([trial for trial in trials if trial.state != TrialState.FAIL])
-        return self.sweep.method == "grid" or begun >= (self.sweep.run_cap or float("inf"))
+        started = len([trial for trial in trials if trial.state != TrialState.FAIL])
+        return self.sweep.method == "grid" or started >= (self.sweep.run_cap or float("inf"))
 
     def is_over(self) -> bool:
         """Tell whether no trial is left to start and none is running."""

@@ -335,7 +335,7 @@ def test_features_that_were_trained_on_classes_score_clearly_above_random_ones()
     random = accuracies()
     encoder, head = those.task.encoder.train(), torch.nn.Linear(64, 10)
     optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=2e-3)
-    for _ in range(12):
+    for _ in range(6):
         for batch in those.batches("train", None):
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(head(pool(encoder(look(batch)))), batch.labels).backward()

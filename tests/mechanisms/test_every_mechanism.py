@@ -116,8 +116,7 @@ def test_memory_layout_changes_nothing(mechanism):
     view, indicators = make_view(12), Indicators(told(mechanism))
     x = torch.randn(2, 16, 16, 8, generator=make_generator())
     for groups, stride in ((1, 2), (16, 1)):
-        module = SemanticConv2d(16, 16, 3, groups=groups, stride=stride, indicators=indicators, mechanism=mechanism)
-        module.mechanism.stand_at(0.5)
+        module = SemanticConv2d(16, 16, 3, groups=groups, stride=stride, indicators=indicators, mechanism=mechanism, depth=0.5)
         stir(module)
         expected = module(x, indicators(view))
         strided = torch.cat([x, x], 3)[..., : x.shape[3]]
