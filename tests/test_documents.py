@@ -15,6 +15,7 @@ import yaml
 from semconv import indicators, mechanisms
 from semconv.commands.train import parse
 from semconv.configuration import keys
+from semconv.sweeping.file import read_sweep
 from semconv.version import __version__
 from tests.documents import DOCUMENTS, ROOT, Desk, Document, draw_images
 from tests.experiments import NAMES, arguments
@@ -93,7 +94,10 @@ def test_pages_list_what_there_is():
     parts = {name for name in exported(indicators) if issubclass(getattr(indicators, name), indicators.Indicator)}
     assert set(Document("docs/indicators.md").table("indicator", "value")) == parts - {"Indicator"}
     assert set(Document("docs/concepts.md").table("file in `experiments/`")) == set(NAMES)
-    assert set(Document("docs/sweeps.md").table("file in `sweeps/`")) == {path.name for path in (ROOT / "sweeps").glob("*.yaml")}
+    sweeps = {path.name: read_sweep(path) for path in (ROOT / "sweeps").glob("*.yaml")}
+    rows = Document("docs/sweeps.md").table("file in `sweeps/`").items()
+    listed = {name: int(runs.split()[0]) for names, (_, runs) in rows for name in names.split(", ")}
+    assert listed == {name: len(sweep.grid) or sweep.run_cap for name, sweep in sweeps.items()}
 
 
 def test_the_readme_has_the_numbers_of_the_results():
