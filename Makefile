@@ -1,10 +1,11 @@
-# make demo: set up and run the main job. make test: set up and run all checks.
+# make demo: set up and run the main job. make test: set up and run all checks. make docs: build the documentation.
+# make mutants: test the tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := runs/sweeps/quickstart
 
-.PHONY: setup test lint demo clean
+.PHONY: setup test lint docs mutants demo clean
 
 setup: $(VENV)/.installed
 
@@ -15,7 +16,11 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
-lint: setup
+# the site, into site/; a warning is an error
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+lint: setup docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -24,10 +29,14 @@ lint: setup
 test: lint
 	$(BIN)/pytest -n auto
 
+# faults put into the package, one at a time, for the tests to notice: docs/testing.md
+mutants: setup
+	$(BIN)/python -m tests.mutants --output build/mutants/here.json
+
 # goes on where it was stopped; make clean, and it begins anew
 demo: setup
 	$(BIN)/semconv sweep sweeps/quickstart.yaml --jobs 2 --resume
 	$(BIN)/semconv compare $(DEMO) --output $(DEMO)/comparison
 
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO) site .mypy_cache .pytest_cache .ruff_cache

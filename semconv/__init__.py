@@ -1,11 +1,11 @@
-"""Semantic convolutions: CNNs that are told what is masked and where they are, beside a baseline MAE-ViT."""
+"""Semantic convolutions: CNNs conditioned on mask and position, trained by masked reconstruction beside an MAE-ViT baseline."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from semconv.version import __version__
+from semconv.version import __version__ as __version__
 
-__all__ = ["SemanticConv2d", "__version__", "load_exported", "load_mae_checkpoint", "load_run", "semanticize"]
+__all__ = ["SemanticConv2d", "load_exported", "load_mae_checkpoint", "load_run", "semanticize"]
 
 if TYPE_CHECKING:
     from semconv.convolution import SemanticConv2d

@@ -37,11 +37,13 @@ class Mechanism(nn.Module, ABC):
     silent_when_visible: bool = False
     needs_whole_sites: bool = False
 
-    def stand_at(self, depth: float) -> None:
-        """Learn one's place in the network: called once by the network that builds the mechanism, before weights are drawn.
+    def set_depth(self, depth: float, convolution: nn.Conv2d, indicators: Indicators) -> None:
+        """Build what depends on the place in the network: called once, after construction and before weights are drawn.
 
         Args:
             depth: place among the network's spatial convolutions, from 0, the first, to 1, the last.
+            convolution: the one given at construction.
+            indicators: likewise.
         """
 
     def measures(self) -> Mapping[str, Tensor | float]:
@@ -87,6 +89,7 @@ class SemanticConv2d(nn.Module):
         padding_mode: how the input is continued beyond its border, by kernel_size // 2 on each side.
         indicators: what can be told.
         mechanism: how it is told: a class from `semconv.mechanisms`, or anything that is called like one.
+        depth: place among the network's spatial convolutions, from 0, the first, to 1, the last, for mechanisms that depend on it.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class SemanticConv2d(nn.Module):
         padding_mode: PaddingMode = "zeros",
         indicators: Indicators,
         mechanism: MechanismFactory = Plain,
+        depth: float | None = None,
     ) -> None:
         super().__init__()
         convolution = nn.Conv2d(
@@ -113,19 +117,23 @@ class SemanticConv2d(nn.Module):
             bias=bias,
             padding_mode=padding_mode,
         )
-        self._tell(convolution, indicators, mechanism)
+        self._tell(convolution, indicators, mechanism, depth)
 
     @classmethod
-    def around(cls, convolution: nn.Conv2d, indicators: Indicators, mechanism: MechanismFactory) -> Self:
+    def around(
+        cls, convolution: nn.Conv2d, indicators: Indicators, mechanism: MechanismFactory, depth: float | None = None
+    ) -> Self:
         """Tell a convolution that is there already, weights and all."""
         told = cls.__new__(cls)
         nn.Module.__init__(told)
-        told._tell(convolution, indicators, mechanism)
+        told._tell(convolution, indicators, mechanism, depth)
         return told
 
-    def _tell(self, convolution: nn.Conv2d, indicators: Indicators, mechanism: MechanismFactory) -> None:
+    def _tell(self, convolution: nn.Conv2d, indicators: Indicators, mechanism: MechanismFactory, depth: float | None) -> None:
         self.convolution = convolution
         self.mechanism = mechanism(convolution, indicators)
+        if depth is not None:
+            self.mechanism.set_depth(depth, convolution, indicators)
         if not self.mechanism.needs_kernel:
             self.convolution.weight = self.convolution.bias = None  # type: ignore[assignment]
 

@@ -28,20 +28,20 @@ class Throughput:
         """A training batch is done."""
         self._batches += 1
         if self._batches == self.WARMUP:
-            self._since = _now(device)
+            self._since = now(device)
         elif self._batches > self.WARMUP:
             self.images += images
 
     def pause(self, device: torch.device) -> None:
         """What follows is not training."""
         if self._since is not None:
-            self.seconds += _now(device) - self._since
+            self.seconds += now(device) - self._since
             self._since = None
 
     def go_on(self, device: torch.device) -> None:
         """Training goes on after `pause`."""
         if self._batches >= self.WARMUP:
-            self._since = _now(device)
+            self._since = now(device)
 
     @property
     def rate(self) -> float | None:
@@ -101,9 +101,9 @@ def inference_rate(module: Any, batch: Any, data: Any, rounds: int = 5) -> float
     module.eval()
     with torch.no_grad():
         for _ in range(rounds + 2):
-            begin = _now(device)
+            begin = now(device)
             module(view)
-            seconds.append(_now(device) - begin)
+            seconds.append(now(device) - begin)
     module.train(training)
     return len(batch.images) / statistics.median(seconds[2:])
 
@@ -133,7 +133,8 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
+    """Seconds on the clock, once the device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""Values of all processes of a run that is spread over several devices."""
+"""Values from all processes of a distributed run."""
 
 from typing import TypeVar
 
@@ -8,10 +8,10 @@ T = TypeVar("T")
 
 
 def all_gather(value: T, world_size: int) -> list[T]:
-    """The values of all processes, in the order of their ranks, on each of them.
+    """Gather the values of all processes, in the order of their ranks, on each process.
 
     Args:
-        value: this process's; any object that can be pickled.
+        value: the value of this process: any object that can be pickled.
         world_size: number of processes; with one, nothing is sent.
     """
     everyone = [value] * world_size

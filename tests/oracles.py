@@ -154,7 +154,7 @@ def gradients(module: nn.Module) -> list[Tensor]:
 
 
 class Mean(Mechanism):
-    """A mechanism without a use for a kernel: the mean of the window. It remembers where it was told that it stands."""
+    """A mechanism without a use for a kernel: the mean of the window. It remembers the depths that were set."""
 
     needs_kernel = False
 
@@ -163,7 +163,7 @@ class Mean(Mechanism):
         self.depths: list[float] = []
         self.scale = nn.Parameter(torch.ones(convolution.out_channels, 1, 1))
 
-    def stand_at(self, depth: float) -> None:
+    def set_depth(self, depth: float, convolution: nn.Conv2d, indicators: Indicators) -> None:
         self.depths.append(depth)
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:

@@ -153,6 +153,12 @@ def test_the_mask_stands_first_and_what_is_shared_is_kept_apart():
     sites = indicators(view).at(grid)
     assert torch.equal(sites.per_image, torch.cat([Mask()(view, grid), 2 * Mask()(view, grid)], 1))
     assert torch.equal(sites.shared, torch.cat([Coordinates()(view, grid), Radius()(view, grid)], 1))
+    others = indicators(view).others(grid)
+    assert tuple(each.shape[1] for each in others[:2]) == indicators.num_others == (1, 3)
+    assert torch.equal(others.per_image, 2 * Mask()(view, grid))
+    assert torch.equal(others.shared, sites.shared)
+    alone = Indicators([Scaled(2)])
+    assert torch.equal(alone(view).others(grid).per_image, alone(view).at(grid).per_image)
 
 
 @pytest.mark.parametrize(
@@ -164,8 +170,8 @@ def test_the_mask_stands_first_and_what_is_shared_is_kept_apart():
         ([Radius(), Mask()], {"mask", "position"}, True),
     ],
 )
-def test_indicators_know_what_they_tell(parts, tells, include_mask):
-    assert (Indicators(parts).conveys, Indicators(parts).include_mask) == (tells, include_mask)
+def test_indicators_know_what_they_convey(parts, conveys, include_mask):
+    assert (Indicators(parts).conveys, Indicators(parts).include_mask) == (conveys, include_mask)
 
 
 def test_none_of_a_kind_is_an_empty_map_on_the_padded_grid():

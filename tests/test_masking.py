@@ -8,6 +8,7 @@ from torch import Tensor
 
 from semconv.hashing import make_keys
 from semconv.masking import (
+    MASKERS,
     BlockMasker,
     CentreMasker,
     GridMasker,
@@ -19,7 +20,6 @@ from semconv.masking import (
 )
 from tests.oracles import draw_mask
 
-MASKERS = (RandomMasker, BlockMasker, GridMasker, RasterMasker, CentreMasker, HalfMasker)
 GRIDS = ((8, 8), (7, 7), (8, 12), (14, 14), (12, 3))
 
 every_masker = pytest.mark.parametrize("masker_class", MASKERS)
@@ -178,6 +178,29 @@ def test_the_grid_is_a_checkerboard_at_one_half(grid):
 def test_the_grid_is_shifted_to_every_phase_equally_often():
     visible = ~make_masks(GridMasker(0.75), (8, 8), 4000)[:, :2, :2].flatten(1)
     assert (visible.double().mean(0) - 0.25).abs().max() < 0.03  # standard error .007
+
+
+def dither_matrix(bits: int) -> Tensor:
+    """Bayer's recursion: the matrix of half the side, four times, each quarter raised by its place in the smallest one."""
+    matrix = torch.zeros(1, 1, dtype=torch.long)
+    for _ in range(bits):
+        matrix = torch.cat([torch.cat([4 * matrix, 4 * matrix + 2], 1), torch.cat([4 * matrix + 3, 4 * matrix + 1], 1)])
+    return matrix
+
+
+def test_the_grid_orders_cells_by_a_shifted_dither_matrix():
+    matrix = -dither_matrix(3)
+    shifted = [matrix.roll(shift, (0, 1)) for shift in itertools.product(range(8), range(8))]
+    for order in GridMasker().order(keys(20), (8, 8)):
+        assert any(torch.equal(order.view(8, 8), each) for each in shifted)
+
+
+@pytest.mark.parametrize("grid", [(8, 12), (40, 2)])
+def test_the_centre_grows_ring_by_ring(grid):
+    row, column = (abs((torch.arange(length).double() + 0.5) / length - 0.5) for length in grid)
+    ring = torch.maximum(row[:, None], column).flatten()
+    (ranks,) = CentreMasker().order(keys(1), grid)
+    assert not ring[ranks.argsort()].diff().lt(-1e-9).any()
 
 
 @every_grid

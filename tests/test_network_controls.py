@@ -150,10 +150,10 @@ def test_each_file_makes_the_control_that_it_names(control):
     assert task(seen).isfinite().all()
 
 
-def test_the_untold_decoder_is_told_nothing():
-    task = built("controls/cnn_plain_untold_decoder").model
+def test_the_unconditioned_decoder_does_not_depend_on_the_mask():
+    task = built("controls/cnn_plain_unconditioned_decoder").model
     assert task.decoder.token.mask_token is None
-    assert built("controls/cnn_plain_untold_decoder").config["experiment"] == "cnn_plain_untold_decoder"
+    assert built("controls/cnn_plain_unconditioned_decoder").config["experiment"] == "cnn_plain_unconditioned_decoder"
 
 
 @pytest.mark.parametrize(("name", "size"), [("cnn_overlay_add", "test"), ("cnn_channels", "tiny")])

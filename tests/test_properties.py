@@ -11,7 +11,7 @@ from torch import Tensor
 from semconv.corruption import Bert, CamouflageFill, Corruption, Hide, MeanFill, Noise, NoiseFill, View, ZeroFill
 from semconv.encoders import Geometry
 from semconv.hashing import make_keys
-from semconv.masking import BlockMasker, CentreMasker, GridMasker, HalfMasker, Masker, RandomMasker, RasterMasker, spread_mask
+from semconv.masking import MASKERS, Masker, RandomMasker, spread_mask
 from semconv.objective import Objective
 from semconv.tasks import MaskedReconstruction
 from tests.experiments import every_experiment, make_sized, stir
@@ -21,7 +21,6 @@ SHAPES = [
     Geometry(channels, size, cell)
     for size, channels, cell in [((16, 16), 3, 4), ((8, 24), 1, 4), ((32, 16), 4, 8), ((8, 8), 13, 2), ((4, 32), 2, 4)]
 ]
-MASKERS = [RandomMasker, BlockMasker, GridMasker, RasterMasker, CentreMasker, HalfMasker]
 CORRUPTIONS = [Hide(ZeroFill()), Hide(CamouflageFill()), Hide(MeanFill()), Hide(NoiseFill()), Noise(), Bert()]
 FLAT, FAINT, LOUD = "flat", "faint", "loud"
 

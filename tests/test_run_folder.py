@@ -36,7 +36,7 @@ def test_a_plain_loop_can_keep_a_record(run):
 
 
 def test_a_folder_is_not_used_twice(run):
-    with pytest.raises(ValueError, match=r"holds a run already: go on with it by --resume"):
+    with pytest.raises(ValueError, match=r"holds a run already: resume it by --resume"):
         run.create({})
 
 
@@ -45,7 +45,7 @@ def test_going_on_forgets_what_came_after_the_checkpoint_and_a_row_that_was_cut_
         run.log({"loss": step}, step)
     with open(run.path / "metrics.jsonl", "a") as file:
         file.write('{"step": 5, "lo')
-    run.go_on(3, {"a": [1, 2]})
+    run.resume(3, {"a": [1, 2]})
     run.log({"loss": 30}, 3)
     assert [row["loss"] for row in run.rows()] == [0, 1, 2, 30]
     assert [session.get("from_step") for session in run.environment["sessions"]] == [None, 3]
@@ -53,7 +53,7 @@ def test_going_on_forgets_what_came_after_the_checkpoint_and_a_row_that_was_cut_
 
 
 def test_going_on_with_another_configuration_keeps_the_one_before(run):
-    run.go_on(7, {"a": 3})
+    run.resume(7, {"a": 3})
     assert run.config == {"a": 3}
     assert (run.path / "config-until-step-7.yaml").read_text() == "a:\n- 1\n- 2\n"
 

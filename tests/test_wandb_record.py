@@ -104,7 +104,7 @@ def test_a_failure_inside_wandb_is_said_once_and_costs_nothing(method, make_reco
     if method == "finish":
         finish()
     said = capfd.readouterr().err
-    assert said.count("W&B has failed (the disk is on fire): the run goes on without it") == 1
+    assert said.count("W&B has failed (the disk is on fire): the run continues without it") == 1
     assert len(list(record.folder.rows())) == 3
 
 

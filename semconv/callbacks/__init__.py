@@ -1,6 +1,6 @@
 """Lightning callbacks for any LightningModule: record, cost, dynamics and pictures of a run, into its folder.
 
-They can be imported without Lightning, W&B and semconv's own data and tasks. A plain loop uses their parts: `RunFolder`
+The import needs neither Lightning nor W&B nor semconv's data and tasks. A plain loop can use the parts: `RunFolder`
 (semconv.tracking.folder), `Throughput` and `count_flops` (semconv.cost), `contact_sheet` (semconv.pictures).
 """
 

@@ -1,4 +1,4 @@
-"""What a run says of itself before it trains."""
+"""The description of a run, printed before it trains."""
 
 import sys
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from semconv.tracking.folder import RunFolder
 
 
 class Announcement(Callback):
-    """Prints, at the start of fitting, what will run: variant, parameters, data, masks, budget, folder.
+    """Describes a run at the start of fitting: variant, parameters, data, masks, budget, folder.
 
     Args:
-        folder: the run's.
-        facts: of semconv.tracking.facts.
-        cost: has measured the network.
+        folder: the run's folder.
+        facts: the run's facts, see semconv.tracking.facts.
+        cost: the callback that measures the network.
     """
 
     def __init__(self, folder: RunFolder, facts: Mapping[str, Any], cost: Cost) -> None:
@@ -40,10 +40,10 @@ class Announcement(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         steps, images = int(trainer.estimated_stepping_batches), module.batch_size * trainer.accumulate_grad_batches
         rate = module.base_lr * images / 256
-        done = f", {trainer.global_step:,} of them done" if trainer.global_step else ""
+        done = f", {trainer.global_step:,} done" if trainer.global_step else ""
         return [
             ("variant", f"{facts['variant']}, size {module.size}, seed {module.seed}"),
-            ("told", f"{facts['indicators']} by {facts['mechanism']}, depth {facts['depth']}"),
+            ("conditioned on", f"{facts['indicators']} by {facts['mechanism']}, depth {facts['depth']}"),
             ("network", f"{size['cost/encoder_parameters']:,} encoder parameters of {size['cost/parameters']:,}, {flops}"),
             ("data", data.describe() if hasattr(data, "describe") else str(facts["dataset"])),
             ("masks", f"{_mask_count(module)}, {facts['corruption']}" + (f" with {facts['fill']}" if facts["fill"] else "")),
@@ -54,7 +54,7 @@ class Announcement(Callback):
 
 
 def _mask_count(module: MaskedReconstruction) -> str:
-    """The masker, and how many cells it hides."""
+    """The masker, and the number of cells that it hides."""
     counts = dict.fromkeys(round(ratio * module.num_cells) for ratio in (module.masker.low, module.masker.high))
     number = " to ".join(str(count) for count in counts)
     return (

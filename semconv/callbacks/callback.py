@@ -1,4 +1,4 @@
-"""Lightning's Callback where Lightning is installed, so that the parts of this package can be imported without it."""
+"""Lightning's Callback if Lightning is installed, else object, so that this package can be imported without it."""
 
 from typing import TYPE_CHECKING
 

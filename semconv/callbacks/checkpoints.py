@@ -1,4 +1,4 @@
-"""Saving checkpoints at each epoch's end and every so many steps."""
+"""Checkpoints at the end of each epoch, and at a fixed number of steps."""
 
 import os
 from pathlib import Path
@@ -11,11 +11,11 @@ from semconv.tracking.files import write_whole
 
 
 class Checkpoints(Checkpoint):
-    """Saves `last.ckpt` at each epoch's end and every so many steps, and keeps a copy of the latter as `step-<steps>.ckpt`.
+    """Saves `last.ckpt` at the end of each epoch and every few steps; the latter are also kept, as `step-<steps>.ckpt`.
 
     Args:
-        folder: where to.
-        every: steps between the checkpoints that are kept; None keeps `last.ckpt` alone.
+        folder: folder of the checkpoints.
+        every: steps between the checkpoints that are kept; None: only `last.ckpt`, at the end of each epoch.
 
     Raises:
         ValueError: every is below 1.
@@ -28,7 +28,7 @@ class Checkpoints(Checkpoint):
         self._kept_at = 0
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        # an epoch's last step is saved when its validation is done, which would else be left out after a resume
+        # the last step of an epoch is saved after validation, which a resumed run would skip otherwise
         if self._is_due(trainer) and not trainer.is_last_batch:
             self.save(trainer)
 
@@ -36,7 +36,7 @@ class Checkpoints(Checkpoint):
         self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Save now; called by all processes."""
+        """Save now; all processes must call it."""
         last = self.folder / "last.ckpt"
         trainer.save_checkpoint(last)
         if self._is_due(trainer):
@@ -49,7 +49,7 @@ class Checkpoints(Checkpoint):
 
 
 def _link(path: Path, name: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no links."""
+    """Link a file to a second name, or copy it if the file system has no links."""
     name.unlink(missing_ok=True)
     try:
         os.link(path, name)

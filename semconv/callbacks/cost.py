@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class Cost(Callback):
-    """Parameters, FLOPs, images per second and peak memory, into the run's summary.
+    """Writes parameters, FLOPs, images per second and peak memory into the run's summary.
 
-    FLOPs are those of one forward pass of the module's `example_input_array`, as Lightning calls it; null where there is none.
+    FLOPs are those of one forward pass of the module's `example_input_array` (a Lightning attribute); null without one.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -25,7 +25,7 @@ class Cost(Callback):
         self.size: dict[str, Any] = {}
 
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
-        if not self.size:  # before the module is shared out over devices
+        if not self.size:  # before the module is distributed over devices
             encoder, decoder = getattr(pl_module, "encoder", None), getattr(pl_module, "decoder", None)
             example = pl_module.example_input_array
             inputs = example if isinstance(example, tuple) else (example,)
@@ -33,7 +33,7 @@ class Cost(Callback):
                 "cost/parameters": count_parameters(pl_module),
                 "cost/encoder_parameters": count_parameters(encoder) if encoder is not None else None,
                 "cost/decoder_parameters": count_parameters(decoder) if decoder is not None else None,
-                "cost/indicator_parameters": _count_told(pl_module),
+                "cost/indicator_parameters": _count_conditioning(pl_module),
                 "cost/flops": count_flops(pl_module, *inputs) if example is not None else None,
                 "cost/train_flops": count_training_flops(pl_module, *inputs) if example is not None else None,
             }
@@ -57,7 +57,7 @@ class Cost(Callback):
         self.throughput.go_on(module.device)
 
     def on_train_epoch_end(self, trainer: "Trainer", module: "LightningModule") -> None:
-        self.throughput.pause(module.device)  # what follows is writing checkpoints
+        self.throughput.pause(module.device)  # checkpoints are written next
 
     def on_train_end(self, trainer: "Trainer", module: "LightningModule") -> None:
         values = {"cost/train_images_per_second": self.throughput.rate, "cost/peak_memory_bytes": peak_memory(module.device)}
@@ -68,7 +68,7 @@ class Cost(Callback):
             self.folder.summarise(values)
 
 
-def _count_told(module: "LightningModule") -> int:
-    """Parameters of mechanisms and of indicators."""
+def _count_conditioning(module: "LightningModule") -> int:
+    """Count the parameters of mechanisms and of indicators."""
     parts = [part for part in module.modules() if isinstance(part, Mechanism | Indicators)]
     return sum(parameter.numel() for parameter in {parameter for part in parts for parameter in part.parameters()})

@@ -1,4 +1,4 @@
-"""Gradient norm, learning rate, speed and mechanisms' own measures during training."""
+"""Gradient norm, learning rate, speed, and the measurements of mechanisms during training."""
 
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 class Dynamics(Callback):
-    """Logs gradient norm (before clipping), learning rate, images per second and mechanisms' own measures with each row of training
-    metrics."""
+    """Logs gradient norm (before clipping), learning rate, images per second, and the measurements of mechanisms.
+
+    They are logged at the same steps as the training metrics.
+    """
 
     def __init__(self) -> None:
         self._images, self._since = 0, 0.0
@@ -24,7 +26,7 @@ class Dynamics(Callback):
         self._images, self._since = 0, time.perf_counter()
 
     def on_before_optimizer_step(self, trainer: Any, module: "LightningModule", optimizer: torch.optim.Optimizer) -> None:
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # of the others, nothing is logged
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # nothing is logged at other steps
             gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
             module.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
             module.log("train/learning_rate", optimizer.param_groups[0]["lr"])
@@ -40,7 +42,7 @@ class Dynamics(Callback):
 
 
 def measured(module: torch.nn.Module) -> dict[str, Any]:
-    """What mechanisms measure of themselves, as `mechanism/<name>/<layer>`; a layer is called by its path in the encoder."""
+    """The measurements of mechanisms, as `mechanism/<name>/<layer>`, where a layer is its path in the encoder."""
     found: dict[str, Any] = {}
     for path, part in module.named_modules():
         if isinstance(part, Mechanism):

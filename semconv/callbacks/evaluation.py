@@ -1,4 +1,4 @@
-"""The evaluation as a callback: at the end of each test, into the run's summary."""
+"""The evaluation as a callback, at the end of each test."""
 
 import sys
 import time
@@ -21,15 +21,15 @@ Extent = Literal["none", "quick", "full"]
 
 
 class Evaluation(Callback):
-    """Evaluates a task with an encoder, on an `ImageData`, once it has been tested; others are left in peace.
+    """Evaluates a task that has an encoder and an `ImageData` after its test; does nothing for other tasks.
 
     Args:
-        folder: the run's.
-        level: quick: probes, what is known where, importance of indicators, speed. full: also curves over mask ratios and kinds,
-            shifts, resolutions, flips, rank of the features and fractions of the labels.
-        num_images: at most so many images of train, and of test, are probed with.
-        recalibrate: give batch norms the statistics of each kind of view before features are taken.
-        checkpoint: whose weights are tested: features are kept beside it. None: the run's own.
+        folder: the run's folder.
+        level: quick: probes per stage, permutation importance of indicators, speed. full: also curves over mask ratios and kinds of
+            masks, shifts, resolutions, flips, rank of the features, and fractions of the labels.
+        num_images: maximal number of images of train, and of test, for the probes.
+        recalibrate: recompute batch-norm statistics for each kind of view before features are extracted.
+        checkpoint: the checkpoint under test: features are kept beside it. None: the run's own.
     """
 
     def __init__(
@@ -50,24 +50,24 @@ class Evaluation(Callback):
         begin = time.perf_counter()
         data.setup("fit")
         evaluated = Evaluated(module, data, trainer.precision_plugin.forward_context, trainer.world_size)
-        with torch.inference_mode(False):  # probes are fitted, and Lightning tests where nothing can be
-            results = quick.evaluate(evaluated, self.num_images, self.recalibrate, self._keep(trainer))
+        with torch.inference_mode(False):  # probes need gradients, which Lightning turns off in a test
+            results, classifier = quick.evaluate(evaluated, self.num_images, self.recalibrate, self._keep(trainer))
             results["cost/inference_images_per_second"] = inference_rate(module, data.sample("test", data.batch_size), data)
             if self.level == "full":
-                results.update(full.evaluate(evaluated, results))
+                results.update(full.evaluate(evaluated, classifier))
         results["evaluation/seconds"] = time.perf_counter() - begin
         if trainer.is_global_zero:
             self._tell(results)
             self.folder.summarise(results)
 
     def _keep(self, trainer: "Trainer") -> Path | None:
-        """Beside the checkpoint whose weights these are."""
+        """The folder of the checkpoint under test, where features are kept; None: they are not kept."""
         if self.checkpoint:
             return Path(self.checkpoint).parent
         return self.folder.checkpoints if trainer.checkpoint_callbacks else None
 
     def _tell(self, results: Mapping[str, Any]) -> None:
-        """Say what was found in a line, or why there is nothing to say."""
+        """Print the main results on one line, or the reason why there are none."""
         if results["probe/linear_top1"] is None:
             said = f"probe/linear_top1 is left out: {results['probe/linear_top1/reason']}"
         else:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: finish the step, save, say so, and exit as killed."""
+"""SIGTERM and Ctrl-C: finish the step, save, and exit with the code of the signal."""
 
 import signal
 import sys
@@ -17,10 +17,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Terminated(BaseException):
-    """A signal has ended the run. It passes by all that catches errors.
+    """A signal has ended the run. It is no Exception, so that handlers of errors do not catch it.
 
     Args:
-        signum: the signal's number.
+        signum: number of the signal.
     """
 
     def __init__(self, signum: int) -> None:
@@ -29,31 +29,31 @@ class Terminated(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number, as a shell has it: 143 for SIGTERM, 130 for Ctrl-C."""
+        """128 + the signal's number, as in a shell: 143 for SIGTERM, 130 for Ctrl-C."""
         return 128 + self.signum
 
 
 def end_at_once(signum: int, frame: FrameType | None) -> None:
-    """End what is going on by `Terminated`; a second signal ends the process."""
+    """Raise `Terminated`; a second signal kills the process."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     raise Terminated(signum)
 
 
 def listen(handler: Callable[[int, FrameType | None], None] = end_at_once) -> None:
-    """From now on, signals end the process by `Terminated`, or do what `handler` does."""
-    if threading.current_thread() is threading.main_thread():  # no other thread may
+    """Handle signals from now on: by default, raise `Terminated`."""
+    if threading.current_thread() is threading.main_thread():  # other threads may not set handlers
         for number in SIGNALS:
             signal.signal(number, handler)
 
 
 class Interruption(Callback):
-    """Lets a signal that comes during training wait for the end of the step (of the epoch, during validation), and then saves.
+    """On a signal during training, finishes the step (during validation, the epoch), saves, and ends the run.
 
-    What comes at any other time, or a second one, is not waited for.
+    A signal at any other time, or a second one, ends the run at once.
 
     Args:
-        checkpoints: what saves; None where nothing is to be saved.
+        checkpoints: the callback that saves; None: nothing is saved.
     """
 
     def __init__(self, checkpoints: Checkpoints | None) -> None:
@@ -66,18 +66,22 @@ class Interruption(Callback):
             self.received = signum
             listen()
             launcher: Any = trainer.strategy.launcher
-            if signum == signal.SIGTERM and hasattr(launcher, "kill"):  # Ctrl-C reaches all processes by itself
+            if signum == signal.SIGTERM and hasattr(launcher, "kill"):  # Ctrl-C reaches all processes anyway
                 launcher.kill(signum)
-            print(f"\n{signal.Signals(signum).name}: finishing the step; once more ends at once", file=sys.stderr, flush=True)
+            print(
+                f"\n{signal.Signals(signum).name}: finishing the step; a second signal ends at once",
+                file=sys.stderr,
+                flush=True,
+            )
 
-        listen(wait)  # Lightning has set its own just before, under which a killed run would look like a success
+        listen(wait)  # replaces Lightning's own handlers, under which a killed run would look like a success
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         if not trainer.is_last_batch:
             self._save_if_asked(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        self._end_if_saved()  # not before the last step has been logged
+        self._end_if_saved()  # after the last step has been logged
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._save_if_asked(trainer)
@@ -106,7 +110,7 @@ class Interruption(Callback):
             raise Terminated(self.ending)
 
     def _agreed(self, trainer: Trainer) -> int | None:
-        """The signal that any of the processes has received: all stop after the same step."""
+        """The signal that any process has received, so that all stop after the same step."""
         if trainer.world_size == 1:
             return self.received
         number = torch.tensor(self.received or 0, device=trainer.strategy.root_device)

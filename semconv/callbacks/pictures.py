@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from semconv.callbacks.callback import Callback
-from semconv.pictures import Reconstruction, contact_sheet, save_picture
+from semconv.pictures import Reconstruction, contact_sheet, save_picture, to_picture, to_rgb
 from semconv.processes import all_gather
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.recorder import recorders
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class Panels(Callback):
     """Pictures original | seen | reconstruction | pasted, of the same images for every variant, into `media/` and to W&B.
 
-    For any module whose `predict_step` returns a `semconv.pictures.Reconstruction`. The images are spread over the whole set where
-    the data module has `sample(part, count)`, and are else the first of the first batch.
+    `media/test.png` and `media/val.png` are contact sheets; `media/test/<caption>-<number>.png` are the single test images, which
+    `semconv compare` shows. Works for any module whose `predict_step` returns a `semconv.pictures.Reconstruction`. The images are
+    spread over the whole set if the data module has `sample(part, count)`; otherwise they are the first of the first batch.
 
     Args:
         folder: the run's.
@@ -32,7 +33,11 @@ class Panels(Callback):
 
     def on_test_batch_start(self, trainer: "Trainer", module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         if batch_idx == 0 and trainer.is_global_zero and _reconstructs(module):
-            self._show(trainer, self._reconstruct(trainer, module, "test", batch), "test")
+            made = self._reconstruct(trainer, module, "test", batch)
+            self._show(trainer, made, "test")
+            for caption, images in made.columns.items():
+                for number, image in zip(made.numbers.tolist(), to_rgb(images), strict=True):
+                    save_picture(to_picture(image), self.folder.media / "test" / f"{caption}-{number:06d}.png")
 
     def on_validation_batch_start(
         self, trainer: "Trainer", module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -58,14 +63,14 @@ class Panels(Callback):
             return module.predict_step(batch, 0)
 
     def _show(self, trainer: "Trainer", made: Reconstruction, stage: str) -> None:
-        save_picture(contact_sheet(made.columns, made.note, numbers=made.numbers.tolist()), self.folder.media / f"{stage}.png")
+        save_picture(contact_sheet(made.columns, made.note), self.folder.media / f"{stage}.png")
         captions = [f"{stage} image {number}" for number in made.numbers.tolist()]
         for recorder in recorders(trainer.loggers):
             recorder.log_panels(f"panels/{stage}", made.columns, made.mask, captions, trainer.global_step)
 
 
 class ErrorTable(Callback):
-    """Logs a table of what a test step says of each image, the largest error first, as `errors/test`.
+    """Logs a table of the values that a test step returns for each image, the largest error first, as `errors/test`.
 
     For any module whose `test_step` returns tensors `b` by name, `masked_mse` among them.
     """
@@ -94,7 +99,7 @@ class ErrorTable(Callback):
 
 
 def _reconstructs(module: Any) -> bool:
-    """Whether a module says how it predicts."""
+    """True for a module with a `predict_step` of its own."""
     from lightning.pytorch import LightningModule
 
     return type(module).predict_step is not LightningModule.predict_step

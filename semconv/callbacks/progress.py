@@ -1,4 +1,4 @@
-"""The line on the terminal that says how far a run is."""
+"""The progress line on the terminal."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ from semconv.cost import count_images
 
 
 class RunProgress(ProgressBar):
-    """One line for the whole run: steps, loss, images per second, time left. Waits for the device four times a second only."""
+    """One line for the whole run: steps, loss, images per second, time left. It waits for the device only four times a second."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Record(Callback):
-    """Makes a run's folder once its data have been found, and keeps its summary: status, clocks, the last metrics.
+    """Creates a run's folder once its data have been found, and keeps its summary: status, clocks, the last metrics.
 
     Args:
-        folder: the run's.
-        config: what `config.yaml` is to hold.
-        summary: what `summary.json` is to begin with.
-        resume: whether the folder is there, and the run goes on in it.
+        folder: the run's folder.
+        config: content of `config.yaml`.
+        summary: initial content of `summary.json`.
+        resume: the folder exists, and the run resumes in it.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Record(Callback):
         self.samples_seen, self._begun = 0, False
 
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
-        self.folder.path = trainer.strategy.broadcast(self.folder.path)  # each process has thought of a name of its own
+        self.folder.path = trainer.strategy.broadcast(self.folder.path)  # each process has chosen its own name
         if not trainer.is_global_zero:
             return
         if not self._begun and not self.resume:
@@ -80,7 +80,7 @@ class Record(Callback):
             self._summarise(trainer, {})
 
     def on_test_end(self, trainer: "Trainer", module: "LightningModule") -> None:
-        # a key that does not apply is null, with the reason beside it
+        # a metric that does not apply is null, with the reason beside it
         absent: Mapping[str, str] = getattr(module, "absent_metrics", {})
         reasons = {f"{key}/reason": reason for key, reason in absent.items()}
         clock = {"trainer/global_step": trainer.global_step, **self.folder.summary}["trainer/global_step"]
@@ -109,11 +109,11 @@ class Record(Callback):
         self.folder.summarise({"status": status})
 
     def _begin(self, trainer: "Trainer") -> None:
-        """Something is about to be computed, and what it costs has been measured."""
+        """Start or resume the records: the cost has been measured, and computation is about to start."""
         if not trainer.is_global_zero:
             return
         if not self._begun:
-            self.folder.go_on(trainer.global_step, self.config, **_machine(trainer))
+            self.folder.resume(trainer.global_step, self.config, **_machine(trainer))
             self._begun = True
         self.folder.summarise({"facts": {**self.folder.summary.get("facts", {}), **measured_facts(self.folder)}})
         self._tell(trainer)
@@ -126,7 +126,7 @@ class Record(Callback):
 
 
 def _gather_skipped(trainer: "Trainer") -> dict[str, list[str]]:
-    """The images that any process has left out, by split; of a data module that says so in `skipped`."""
+    """Gather the names of the images that any process has skipped, by split, from the data module's `skipped`."""
     own: dict[str, list[str]] = getattr(getattr(trainer, "datamodule", None), "skipped", {})
     everyone = all_gather(own, trainer.world_size)
     splits = sorted({split for process in everyone for split in process})
@@ -134,7 +134,7 @@ def _gather_skipped(trainer: "Trainer") -> dict[str, list[str]]:
 
 
 def _machine(trainer: "Trainer") -> dict[str, Any]:
-    """What the run is computed on."""
+    """The device, and how it is used."""
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     return {

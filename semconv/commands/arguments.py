@@ -1,17 +1,17 @@
-"""The command line before it is parsed: what people and sweeps write, turned into what the parser takes. Imports no torch."""
+"""The command line before parsing: the notation of users and sweeps, converted to that of the parser. Imports no torch."""
 
-import re
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from semconv.configuration import bare, get, keys
+from semconv.configuration import bare, flatten, get, keys, one_line
 from semconv.tracking.secrets import refuse_secret_interpolation
 
-# what follows what, and how base.yaml says so; a value that disagrees is refused
+# values that must equal another, with the link in base.yaml; a different value is refused
 FOLLOWS = {
     "data.init_args.seed": "${...seed_everything}",
     "model.init_args.seed": "${...seed_everything}",
@@ -19,13 +19,13 @@ FOLLOWS = {
     "model.init_args.channels": "${...data.init_args.channels}",
     "model.init_args.batch_size": "${...data.init_args.batch_size}",
 }
-# follows unless it is given: patches may be larger than cells
+# values that equal another unless they are set: a patch may be larger than a cell
 MAY_FOLLOW = {"model.init_args.objective.init_args.patch": "${...cell}"}
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option of the command line with its value; `value` is None where it has none."""
+    """An option of the command line with its value; `value` is None for an option without one."""
 
     name: str
     value: str | None = None
@@ -33,7 +33,7 @@ class Option:
 
     @property
     def key(self) -> str:
-        """What it sets, without init_args and class_path: `--model.init_args.size` and `--model.size` are one."""
+        """The dotted key that it sets, without init_args and class_path: `--model.init_args.size` equals `--model.size`."""
         return bare(self.name.lstrip("-"))
 
     @property
@@ -44,7 +44,7 @@ class Option:
     def words(self) -> list[str]:
         first, *inner = self.key.split(".")
         if self.value == "null" and first in ("model", "data") and len(inner) > 1:
-            # below the first class, jsonargparse makes the text "None" of null; in a file it does not
+            # below the first class, jsonargparse turns null into the text "None" on the command line, but not in a file
             content: Any = None
             for name in reversed(inner):
                 content = {"init_args": {name: content}}
@@ -55,10 +55,10 @@ class Option:
 
 
 def prepare(arguments: list[str]) -> list[str]:
-    """Arguments as the parser takes them: null for None, each class before its own arguments, followers relinked.
+    """Convert arguments for the parser: null for None, each class before its own arguments, links in place of equal values.
 
     Raises:
-        ValueError: a file or a value asks for a secret of the environment.
+        ValueError: a file or a value reads a secret from the environment.
     """
     options = [_relinked(option) if option.is_config else option for option in read(arguments)]
     for option in options:
@@ -67,7 +67,7 @@ def prepare(arguments: list[str]) -> list[str]:
 
 
 def read(arguments: list[str]) -> Iterator[Option]:
-    """Options with their values. A value `None` is null, as W&B's sweeps write it; `-c A.yaml,B.yaml` is `-c A.yaml -c B.yaml`."""
+    """Split arguments into options. The value `None` of W&B's sweeps is null; `-c A.yaml,B.yaml` is `-c A.yaml -c B.yaml`."""
     words = list(arguments)
     while words:
         name, joined, value = words.pop(0).partition("=")
@@ -79,7 +79,7 @@ def read(arguments: list[str]) -> Iterator[Option]:
 
 
 def classes_first(options: list[Option]) -> list[Option]:
-    """Options in their order, but arguments of a class after the class: given before, they would go to the class before."""
+    """Move the arguments of a class behind the option that chooses it: before it, they would go to the previous class."""
     ordered: list[Option] = []
     for option in options:
         chooses = option.value is not None and not option.value.startswith("{")
@@ -89,83 +89,97 @@ def classes_first(options: list[Option]) -> list[Option]:
 
 
 def follower_problem(config: Mapping[str, Any]) -> str | None:
-    """What is wrong with a configuration in which a value does not agree with what it follows; None if all do."""
+    """The error in a configuration where a value differs from the value that it must equal; None if there is none."""
     for target, link in FOLLOWS.items():
         source = link.strip("${.}")
         follows, followed = get(config, target), get(config, source)
         if None not in (follows, followed) and _plain(follows) != _plain(followed):
             return (
-                f"{bare(target)} is {_plain(follows)}, but follows {bare(source)}, which is {_plain(followed)}: "
-                f"leave it out and give {bare(source)}"
+                f"{bare(target)} is {_plain(follows)}, but must equal {bare(source)}, which is {_plain(followed)}: "
+                f"leave it out and set {bare(source)}"
             )
     return None
 
 
-def unknown_part(message: str) -> str | None:
-    """What a parser's complaint says it does not know."""
-    found = re.search(r"unrecognized arguments: --(\S+?)(?:[= ]|$)|[Oo]ption '([^']+)'|[Kk]ey '([^']+)' is not expected", message)
-    return next((part for part in found.groups() if part), None) if found else None
+def links_in_force(arguments: list[str]) -> dict[str, str]:
+    """Find the optional links that no later file or option replaces by a value: the link by dotted key."""
+    values: dict[str, Any] = {}
+    for option in read(arguments):
+        values |= _values(option)
+    return {target: link for target, link in MAY_FOLLOW.items() if values.get(bare(target)) == link}
+
+
+def with_links(config: Mapping[str, Any], links: Mapping[str, str]) -> dict[str, Any]:
+    """Put links in place of the values at some dotted keys of a configuration; an absent key stays absent."""
+    linked = deepcopy(dict(config))
+    for target, link in links.items():
+        holder, _, name = target.rpartition(".")
+        if name in (get(linked, holder) or {}):
+            get(linked, holder)[name] = link
+    return linked
 
 
 def without(arguments: list[str], part: str) -> tuple[list[str], str | None]:
-    """Arguments without what sets `part` anywhere, and the whole key of that; None where nothing does."""
-    kept: list[str] = []
+    """Remove the options, and the keys in files, that set `part`; also return its whole key, or None if nothing sets it."""
+    rest: list[str] = []
     whole = None
     for option in read(arguments):
-        if option.is_config and (content := _content(option)) is not None:
-            whole = next((key for key in keys(content) if _sets(key, part)), whole)
-            kept += ["-c", yaml.safe_dump(_pruned(content, part.partition(".")[0]))]
-        elif not option.is_config and _sets(option.key, part):
-            whole = option.key
-        else:
-            kept += option.words
-    return kept, whole
+        content = _content(option) if option.is_config else None
+        setting = [key for key in ([option.key] if content is None else keys(content)) if f".{part}." in f".{key}."]
+        whole = setting[0] if setting else whole
+        if content is not None:
+            rest += ["-c", yaml.safe_dump(_pruned(content, part.partition(".")[0]))]
+        elif not setting:
+            rest += option.words
+    return rest, whole
 
 
 def _each_file(option: Option) -> list[Option]:
-    """An option for each configuration file: a parameter of a sweep can name several in one value."""
+    """Split an option into one per configuration file: a parameter of a sweep can name several in one value."""
     names = (option.value or "").split(",")
     if option.is_config and len(names) > 1 and all(name.endswith((".yaml", ".yml")) for name in names):
         return [replace(option, value=name.strip()) for name in names]
     return [option]
 
 
-def _sets(key: str, part: str) -> bool:
-    return f".{bare(part)}." in f".{key}."
-
-
 def _relinked(option: Option) -> Option:
-    """A file in which values agree with what they follow, as a finished run's does, with the links in their place.
+    """Put links in place of equal values in a file, such as the configuration of a finished run.
 
-    So that an override of what is followed propagates there too.
+    So an override of one value reaches all values that must equal it.
     """
     content = _content(option)
     if content is None:
         return option
     refuse_secret_interpolation(Path(option.value or "").read_text(encoding="utf-8"), str(option.value))
-    changed = False
-    for target, link in {**FOLLOWS, **MAY_FOLLOW}.items():
-        source = link.strip("${.}")
-        followed = get(content, source if target in FOLLOWS else f"model.init_args.{source}")
-        holder, _, name = target.rpartition(".")
-        if followed is not None and get(content, target) == followed:
-            get(content, holder)[name] = link
-            changed = True
-    return replace(option, value=yaml.safe_dump(content, sort_keys=False)) if changed else option
+    agreeing = {
+        target: link
+        for target, link in FOLLOWS.items()
+        if (followed := get(content, link.strip("${.}"))) is not None and get(content, target) == followed
+    }
+    return replace(option, value=yaml.safe_dump(with_links(content, agreeing), sort_keys=False)) if agreeing else option
+
+
+def _values(option: Option) -> dict[str, Any]:
+    """The values by dotted key that an option sets, itself or in the file that it names."""
+    try:
+        content = _content(option) if option.is_config else yaml.safe_load(option.value or "")
+    except yaml.YAMLError:
+        content = option.value
+    return {bare(key): value for key, value in flatten(content, "" if option.is_config else option.key).items()}
 
 
 def _content(option: Option) -> dict[str, Any] | None:
-    """What a configuration file holds; None where there is none, which the parser says better.
+    """Read a configuration file; None if it is missing, which the parser reports.
 
     Raises:
-        ValueError: it is no YAML.
+        ValueError: it is not valid YAML.
     """
     try:
         content = yaml.safe_load(Path(option.value or "").read_text(encoding="utf-8"))
     except OSError:
         return None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{option.value} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{option.value} is not valid YAML: {one_line(error)}") from error
     return content if isinstance(content, dict) else None
 
 

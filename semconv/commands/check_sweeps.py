@@ -1,4 +1,4 @@
-"""`semconv check sweeps`: whether every trial of a sweep would get past the command line, and be what its parameters say."""
+"""`semconv check sweeps`: sweep files tried on the command line, point by point."""
 
 import argparse
 import tempfile
@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from semconv.commands.errors import fail
-from semconv.configuration import bare, flatten
+from semconv.configuration import bare, flatten, one_line
 from semconv.sweeping.distributions import grid_values
 from semconv.sweeping.file import Sweep, read_sweep
 from semconv.sweeping.macros import expand
@@ -17,12 +17,12 @@ from semconv.sweeping.trials import own_command
 
 FILES = Path("sweeps")
 DRAWN = 8  # points of a search that are tried
-DESCRIPTION = """Check W&B sweep files: that W&B takes them, that the real command line takes every value of every parameter
-(nothing is built or trained), and that a trial's configuration then holds it."""
+DESCRIPTION = """Check W&B sweep files: W&B accepts them, the real command line accepts every value of every parameter (nothing is
+built or trained), and a trial's configuration then holds that value."""
 
 
 def main(arguments: list[str]) -> None:
-    """Check files, a line each; the exit code is 2 where one is refused."""
+    """Check files, a line each; the exit code is 2 if one is refused."""
     given = _parser().parse_args(arguments)
     files = given.files or sorted(FILES.glob("*.yaml"))
     if not files:
@@ -34,22 +34,23 @@ def main(arguments: list[str]) -> None:
             number = check(sweep, given.points)
         except ValueError as error:
             refused += 1
-            print(f"refused  {path}: {' '.join(str(error).removeprefix(f'{path}: ').split())}")
+            print(f"refused  {path}: {one_line(error).removeprefix(f'{path}: ')}")
         else:
-            print(f"fine     {path}: {sweep.method}, {number} points{f' of {len(sweep.grid)}' if sweep.grid else ''} tried")
+            doubt = f"; {sweep.doubt}" if sweep.doubt else ""
+            print(f"fine     {path}: {sweep.method}, {number} points{f' of {len(sweep.grid)}' if sweep.grid else ''} tried{doubt}")
     if refused:
         fail(f"{refused} of {len(files)} sweep files are refused")
 
 
 def check(sweep: Sweep, limit: int | None = None) -> int:
-    """Try points of a sweep on the command line; how many were tried.
+    """Try points of a sweep on the command line, and return their number.
 
     Args:
-        sweep: the file.
-        limit: points at most; None: as many as it takes to have had every value of every parameter once.
+        sweep: the sweep.
+        limit: maximal number of points; None: as many as are needed to try every value of every parameter once.
 
     Raises:
-        ValueError: a point is not taken, or a value has no effect.
+        ValueError: a point is refused, or a value has no effect.
     """
     tried = 0
     for point in list(points(sweep))[:limit]:
@@ -63,7 +64,7 @@ def check(sweep: Sweep, limit: int | None = None) -> int:
 
 
 def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
-    """Points in which every value of every parameter of a grid comes at least once; of a search, some that it could draw."""
+    """Points that contain every value of every parameter of a grid at least once; for a search, some random points."""
     if sweep.method == "grid":
         values = {name: grid_values(spec) or [] for name, spec in sweep.parameters.items()}
         for i in range(max(map(len, values.values()))):
@@ -73,7 +74,7 @@ def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
 
 
 def _check_point(sweep: Sweep, point: dict[str, Any], arguments: list[str]) -> None:
-    # torch takes seconds, which a mistake in the file need not wait for
+    # importing torch takes seconds; an error in the file is reported before
     from semconv.commands.errors import correct
     from semconv.commands.train import Refused, parse, print_config, quieten
 
@@ -88,7 +89,7 @@ def _check_point(sweep: Sweep, point: dict[str, Any], arguments: list[str]) -> N
 
 
 def _holds(found: Any, value: Any) -> bool:
-    """Whether a configuration's value is the one given; what is not a single value is believed."""
+    """Tell whether a configuration has the given value; lists and mappings are not compared."""
     given = yaml.safe_load(value) if isinstance(value, str) else value
     if isinstance(given, str):
         return str(found) in (given, given.rpartition(".")[2])
@@ -103,5 +104,5 @@ def _show(sweep: Sweep, point: dict[str, Any]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="semconv check sweeps", description=DESCRIPTION)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="Sweep files (sweeps/*.yaml).")
-    parser.add_argument("--points", type=int, metavar="N", help="Points of each that are tried at most (every value once).")
+    parser.add_argument("--points", type=int, metavar="N", help="Maximal number of points per file (every value once).")
     return parser

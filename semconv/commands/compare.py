@@ -5,23 +5,26 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from rich.console import Console
 
 from semconv.commands.errors import in_one_line
+from semconv.comparison.run import FinishedRun
 from semconv.comparison.runs import find_runs
+from semconv.configuration import nearest
+from semconv.metrics import PRIMARY, Direction, Metric, find
 from semconv.tracking.files import write_text
 
 if TYPE_CHECKING:
     from semconv.comparison.result import Comparison
 
-DESCRIPTION = """Finished runs side by side: grouped by variant, paired by seed, with intervals and verdicts. A variant is
-beneficial if it beats, on the same seeds, plain, each of its controls and plain of the same compute (experiments/controls)."""
+DESCRIPTION = """Compare finished runs: grouped by variant, paired by seed, with intervals and verdicts. A variant is beneficial
+if it beats, on the same seeds, plain, each of its controls and plain of the same compute (experiments/controls)."""
 
 
 def main(arguments: list[str]) -> None:
-    """Compare runs, print tables, and write them where --output says."""
+    """Compare runs, print tables, and write them to the folder of --output."""
     given = _parser().parse_args(arguments)
     with in_one_line():
         _compare(given)
@@ -62,7 +65,6 @@ def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison
     """
     from semconv.comparison.grouping import group
     from semconv.comparison.result import compare
-    from semconv.comparison.verdicts import CO_PRIMARY, endpoint
 
     found = find_runs(runs)
     if not found.runs:
@@ -73,17 +75,28 @@ def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison
             raise ValueError(f"--family {name}: there are runs of {', '.join(experiments)}")
     if given.baseline not in experiments and given.baseline != "cnn_plain":
         raise ValueError(f"--baseline {given.baseline}: there are runs of {', '.join(experiments)}")
-    endpoints = [endpoint(key) for key in given.metric] or list(CO_PRIMARY)
-    for each in endpoints:
-        if given.metric and not any(isinstance(run.summary.get(each.key), int | float) for run in found.runs):
-            raise ValueError(f"--metric {each.key}: no run has it; summary.json of a run lists what there is")
+    endpoints = [_endpoint(key, given.direction, found.runs) for key in given.metric] or list(PRIMARY)
     groups = group(found.runs, given.baseline, [*found.factors, *given.factor], given.allow)
     family = given.family or [name for name in found.family if name in experiments]
     return compare(groups, endpoints, given.baseline, family)
 
 
+def _endpoint(key: str, direction: Direction | None, runs: Sequence[FinishedRun]) -> Metric:
+    """The metric that runs are to be judged by, with its direction."""
+    metric, measured = find(key) or Metric(key, key, None), {name: None for run in runs for name in run.metrics}
+    if key not in measured:
+        similar, needs = nearest(key, list(measured)), f"; it needs {metric.needs}" if metric.needs else ""
+        advice = f": did you mean {similar}?" if similar else "; semconv list metrics names those that semconv records"
+        raise ValueError(f"--metric {key}: no run has it{needs}{advice}")
+    if direction and metric.direction and direction != metric.direction:
+        raise ValueError(f"--direction {direction}: {key} is better when {metric.direction}")
+    if not direction and not metric.direction:
+        raise ValueError(f"--metric {key}: no direction of it is known to be better: give --direction higher or lower")
+    return metric._replace(direction=direction or metric.direction)
+
+
 def notes_on(comparison: "Comparison") -> list[str]:
-    """What has to be said before any table: what was varied, what may differ, and whether there is a baseline."""
+    """Lines above the tables: the shared protocol, the factors, the keys that may differ, and a baseline that is missing."""
     from semconv.comparison.grouping import shared_protocol
 
     groups = comparison.groups
@@ -91,7 +104,7 @@ def notes_on(comparison: "Comparison") -> list[str]:
     notes += [f"factor {key}: {', '.join(map(str, values))}" for key, values in groups.factors.items()]
     notes += [f"allowed to differ: {key}: {', '.join(map(str, values))}" for key, values in groups.allowed.items()]
     if not any(variant.kind == "baseline" for variant in groups.variants):
-        notes.append(f"there is no run of {comparison.baseline}, so nothing is judged: give its runs too, or another --baseline")
+        notes.append(f"no run of {comparison.baseline}, so there is no verdict: give its runs too, or another --baseline")
     return notes
 
 
@@ -106,23 +119,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """How runs are compared."""
-    parser.add_argument("--baseline", default="cnn_plain", metavar="NAME", help="Experiment that is told nothing (cnn_plain).")
+    """Add the options of a comparison."""
+    parser.add_argument("--baseline", default="cnn_plain", metavar="NAME", help="Experiment without conditioning (cnn_plain).")
     parser.add_argument(
-        "--metric", nargs="+", default=[], metavar="KEY", help="Keys to judge by. Default: test/masked_mse and probe/linear_top1."
+        "--metric", nargs="+", default=[], metavar="KEY", help=f"Keys to judge by ({' and '.join(each.key for each in PRIMARY)})."
+    )
+    parser.add_argument(
+        "--direction",
+        choices=get_args(Direction),
+        help="Values of --metric that are better, for keys of which semconv does not know it.",
     )
     parser.add_argument(
         "--family",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="Experiments over which Holm's correction goes (those that a sweep declares, else all that are told).",
+        help="Experiments over which Holm's correction goes (the family that a sweep declares, else all conditioned networks).",
     )
     parser.add_argument(
         "--factor",
         nargs="+",
         default=[],
         metavar="KEY",
-        help="Keys that were varied on purpose: compared within each of their values.",
+        help="Keys that were varied on purpose: variants are compared within each of their values.",
     )
-    parser.add_argument("--allow", nargs="+", default=[], metavar="KEY", help="Keys that may differ all the same; it is said.")
+    parser.add_argument("--allow", nargs="+", default=[], metavar="KEY", help="Keys that may differ; the output names them.")

@@ -1,4 +1,4 @@
-"""Errors of the user: one line on the terminal and exit code 2."""
+"""Errors for the user: one line on the terminal, and exit code 2."""
 
 import importlib
 import re
@@ -11,10 +11,12 @@ from typing import NoReturn
 
 import yaml
 
-from semconv.commands.arguments import unknown_part, without
-from semconv.configuration import keys, nearest
+from semconv.commands.arguments import without
+from semconv.configuration import bare, keys, nearest
 
 PACKAGE = Path(__file__).parents[1]
+# the key that jsonargparse does not accept, in each wording of its messages
+UNKNOWN = re.compile(r"(?:unrecognized arguments: --|[Oo]ption '|[Kk]ey '(?=\S+ is not expected))([\w.]+)")
 
 
 def fail(message: str) -> NoReturn:
@@ -25,10 +27,10 @@ def fail(message: str) -> NoReturn:
 
 @contextmanager
 def in_one_line(debug: bool = False) -> Iterator[None]:
-    """Print errors of the user's within in one line and exit with code 2; all others keep their traceback.
+    """Print an error for the user on one line and exit with code 2; other errors keep their traceback.
 
     Args:
-        debug: show the traceback too.
+        debug: show the traceback of both kinds.
     """
     try:
         yield
@@ -43,7 +45,7 @@ def in_one_line(debug: bool = False) -> Iterator[None]:
 
 
 def causes(error: BaseException) -> list[BaseException]:
-    """An error, what it was raised from, what that was raised from, and so on."""
+    """The chain of an error and its causes, the first cause last."""
     chain = [error]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
@@ -51,11 +53,11 @@ def causes(error: BaseException) -> list[BaseException]:
 
 
 def own_message(error: BaseException) -> str | None:
-    """What this package, or the operating system, has to say to the user; None for any other error, which keeps its traceback."""
+    """The message of an error that this package or the operating system raised for the user; None for any other error."""
     text = str(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}: make room, give access, or choose another folder"
-    if "in DataLoader worker process" in text:  # raised anew from a worker, with its traceback as text
+        return f"{error.filename}: {error.strerror}: free disk space, give access, or choose another folder"
+    if "in DataLoader worker process" in text:  # raised again from a worker, with its traceback as text
         frames = re.findall(r'File "([^"]+)", line', text)
         text = text.strip().splitlines()[-1].partition(": ")[2]
     else:
@@ -65,23 +67,22 @@ def own_message(error: BaseException) -> str | None:
 
 
 def correct(message: str, arguments: list[str], print_config: Callable[[list[str]], str]) -> str:
-    """A parser's complaint, with the nearest key or class that there is where there is none of the name given.
+    """A message of the parser; one on an unknown key or class also names the nearest one that exists.
+
+    The keys that exist depend on the classes that the arguments choose, so the rest of the arguments is parsed once more.
 
     Args:
-        message: the complaint.
-        arguments: of a subcommand, the first of them.
-        print_config: gives the whole configuration of some arguments, as YAML.
+        message: the parser's.
+        arguments: a subcommand and its arguments.
+        print_config: from arguments to the whole configuration, as YAML.
     """
-    found = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message)
-    if found:
+    if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
         return _did_you_mean(message, found[2], dir(importlib.import_module(found[1])))
-    part = unknown_part(message)
-    if part is None:
+    if not (found := UNKNOWN.search(message)):
         return message
-    rest, key = without(arguments[1:], part)
+    rest, key = without(arguments[1:], bare(found[1]))
     config = yaml.safe_load(print_config([arguments[0], *rest])) or {}
-    message = f"there is no option {key}" if key else message
-    return _did_you_mean(message, key or part, list(keys(config)))
+    return _did_you_mean(f"there is no option {key}" if key else message, key or found[1], list(keys(config)))
 
 
 def _did_you_mean(message: str, name: str, names: list[str]) -> str:

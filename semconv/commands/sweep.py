@@ -10,17 +10,20 @@ from rich.console import Console
 from semconv.commands.errors import fail
 from semconv.sweeping.file import Sweep, read_sweep
 
-TRAINING = "semconv.commands.train"  # as text: importing it takes seconds, which the processes of trials spend
-DESCRIPTION = """Run a W&B sweep file without W&B's server: grid, random and bayes, hyperband, several trials at a time. What was
-stopped or killed goes on with --resume, finished trials are never run again, and several processes may share a sweep's folder."""
+TRAINING = "semconv.commands.train"  # as text: the import takes seconds, and only the processes of trials need it
+DESCRIPTION = """Run a W&B sweep file without the W&B server: grid, random and bayes search, hyperband, several trials at a time.
+--resume continues an interrupted sweep and its interrupted trials; finished trials are not run again. Several processes can share
+the folder of a sweep."""
 
 
 def main(arguments: list[str]) -> None:
-    """Work through a sweep and say what to compare."""
+    """Run a sweep, and print the command that compares its runs."""
     given = _parser().parse_args(arguments)
     try:
         sweep = read_sweep(given.file)
         _refuse_endless(sweep, given.count)
+        if sweep.doubt:
+            print(f"semconv: warning: {sweep.doubt}", file=sys.stderr)
         folder = given.output or Path("runs") / "sweeps" / sweep.name
         code = _work(sweep, folder, given)
     except ValueError as error:
@@ -29,7 +32,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _work(sweep: Sweep, folder: Path, given: argparse.Namespace) -> int:
-    # Optuna takes a second, which --help and a mistake in the file need not wait for
+    # importing Optuna takes a second; --help and errors in the file come before
     from semconv.sweeping.display import Display
     from semconv.sweeping.ledger import Ledger
     from semconv.sweeping.runner import Runner
@@ -43,14 +46,14 @@ def _work(sweep: Sweep, folder: Path, given: argparse.Namespace) -> int:
     with Display(console, len(sweep.grid) or sweep.run_cap) as display:
         code = Runner(ledger, display, given.jobs, given.count, given.failures, TRAINING).work()
     place = f" --output {folder}" if given.output else ""
-    left = "" if ledger.is_over() else f"; not all trials are finished: semconv sweep {given.file}{place} --resume goes on"
+    left = "" if ledger.is_over() else f"; not all trials are finished: semconv sweep {given.file}{place} --resume continues"
     print(f"semconv compare {folder} compares the runs{left}")
     return code
 
 
 def _refuse_endless(sweep: Sweep, count: int | None) -> None:
     if sweep.method != "grid" and sweep.run_cap is None and count is None:
-        raise ValueError(f"{sweep.name} is a {sweep.method} search without an end: give --count, or run_cap in the file")
+        raise ValueError(f"{sweep.name} is a {sweep.method} search that never ends: give --count, or run_cap in the file")
 
 
 def _positive(text: str) -> int:
@@ -63,15 +66,13 @@ def _positive(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="semconv sweep", description=DESCRIPTION)
     parser.add_argument("file", type=Path, help="Sweep file, such as sweeps/quickstart.yaml.")
-    parser.add_argument("--count", type=_positive, metavar="N", help="Trials that this process begins at most (all there are).")
+    parser.add_argument("--count", type=_positive, metavar="N", help="Maximal number of trials that this process starts (all).")
+    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="Trials at a time (1); they share the cores.")
     parser.add_argument(
-        "--jobs", type=_positive, default=1, metavar="N", help="Trials at a time (1); they share the cores among them."
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="Go on with the sweep in its folder, failed trials included, or share the work on it."
+        "--resume", action="store_true", help="Continue the sweep in its folder, also failed trials, or join other processes in it."
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="The sweep's folder (runs/sweeps/<name of the file>).")
     parser.add_argument(
-        "--failures", type=_positive, default=3, metavar="N", help="After as many failed trials no more are begun (3)."
+        "--failures", type=_positive, default=3, metavar="N", help="Start no more trials after this number of failures (3)."
     )
     return parser

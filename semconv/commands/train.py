@@ -1,4 +1,4 @@
-"""fit, validate, test, predict and run: a LightningCLI whose every run has a folder of its own and whose errors are one line."""
+"""fit, validate, test, predict and run: a LightningCLI with a folder per run, and errors on one line."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ from semconv.callbacks.checkpoints import Checkpoints
 from semconv.callbacks.evaluation import Evaluation, Extent
 from semconv.callbacks.interruption import Interruption, Terminated, listen
 from semconv.callbacks.progress import RunProgress
-from semconv.commands.arguments import follower_problem, prepare, read
+from semconv.commands.arguments import follower_problem, links_in_force, prepare, read, with_links
 from semconv.commands.errors import causes, correct, fail, in_one_line
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.facts import derived_facts, variant_name
@@ -37,7 +37,7 @@ from semconv.tracking.wandb_record import WandbOptions, WandbRecord
 
 
 class Trainer(lightning.Trainer):
-    """Lightning's Trainer, which can also fit and then test, and predicts without keeping what it predicts."""
+    """Lightning's Trainer, extended: it can fit and then test, and predicts without keeping predictions in memory."""
 
     def run(
         self,
@@ -45,16 +45,16 @@ class Trainer(lightning.Trainer):
         datamodule: lightning.LightningDataModule | None = None,
         ckpt_path: str | None = None,
     ) -> None:
-        """Fit, then test the weights that fitting ended with. What has no weights is tested alone.
+        """Fit, then test the final weights. A model without trainable weights is only tested.
 
         Args:
-            model: what is trained and tested.
+            model: the task to train and test.
             datamodule: the data.
-            ckpt_path: checkpoint to go on from.
+            ckpt_path: checkpoint to resume from.
         """
         if datamodule is not None:
-            datamodule.setup("test")  # a missing test split is refused before training, not after it
-        if any(parameter.requires_grad for parameter in model.parameters()):  # a floor has nothing to learn
+            datamodule.setup("test")  # report a missing test split before training, not after it
+        if any(parameter.requires_grad for parameter in model.parameters()):  # a classical baseline has none
             self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
         self.test(model, datamodule=datamodule, verbose=False)
 
@@ -67,7 +67,7 @@ class Trainer(lightning.Trainer):
         """Write pictures of the reconstructed test images; predictions are not kept in memory.
 
         Args:
-            model: what predicts.
+            model: the task that predicts.
             datamodule: the data.
             ckpt_path: checkpoint with its weights.
         """
@@ -75,7 +75,7 @@ class Trainer(lightning.Trainer):
 
 
 class Refused(SystemExit):
-    """Arguments that the parser does not take. Nobody's but `main`'s to catch: who builds without it exits with code 2."""
+    """Arguments that the parser refuses. `main` catches it; without `main`, the process exits with code 2."""
 
     def __init__(self, message: str) -> None:
         super().__init__(2)
@@ -83,7 +83,7 @@ class Refused(SystemExit):
 
 
 class OneLineParser(LightningArgumentParser):
-    """Says what is wrong with the arguments in one line."""
+    """Raises errors in the arguments as one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         keys = [key for key in re.findall(r'Parser key "([^"]+)"', message) if key != "config"]
@@ -98,13 +98,14 @@ class SemconvCLI(LightningCLI):
     """LightningCLI with a folder per run.
 
     Args:
-        args: of the command line.
-        run: whether the first of them is a subcommand, to be run.
-        instantiate: whether anything is built of what they say.
+        args: arguments of the command line.
+        run: the first argument is a subcommand, and is run.
+        instantiate: build the objects of the configuration.
     """
 
     def __init__(self, args: list[str], run: bool = True, instantiate: bool = True) -> None:
         self._instantiates = instantiate
+        self._links = links_in_force(args)
         super().__init__(
             lightning.LightningModule,
             lightning.LightningDataModule,
@@ -116,7 +117,7 @@ class SemconvCLI(LightningCLI):
             parser_kwargs={
                 "parser_mode": "omegaconf+",
                 "allow_abbrev": False,
-                "description": "Train and test networks by masked reconstruction. `semconv compare RUNS` puts runs side by side.",
+                "description": "Train and test networks by masked reconstruction. `semconv compare RUNS` compares runs.",
             },
             parser_class=OneLineParser,
             subclass_mode_model=True,
@@ -143,11 +144,11 @@ class SemconvCLI(LightningCLI):
         return self.config[subcommand] if subcommand else self.config
 
     def _parse_ckpt_path(self) -> None:
-        # Lightning would look for hyperparameters in it; ours are in config.yaml
+        # Lightning would search the checkpoint for hyperparameters, which are in config.yaml
         config, subcommand = self._whole(), self.config.get("subcommand")
         if config.get("resume") and subcommand in ("validate", "test", "predict"):
             raise ValueError(
-                f"fit and run go on with a run: {subcommand} it with -c RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt"
+                f"--resume is for fit and run: {subcommand} a run by -c RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt"
             )
         if config.get("resume"):
             config["ckpt_path"] = _resumable(RunFolder(config["resume"]))
@@ -157,30 +158,33 @@ class SemconvCLI(LightningCLI):
             read_checkpoint(Path(config["ckpt_path"]))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--experiment", type=str, default="unnamed", help="Name of the variant: the folder of its runs.")
-        parser.add_argument("--runs", type=str, default="runs", help="Folder in which each run gets a folder of its own.")
+        parser.add_argument("--experiment", type=str, default="unnamed", help="Name of the variant, and of the folder of its runs.")
+        parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs; each run gets its own subfolder.")
         parser.add_argument(
             "--pretrained",
             type=str | None,
-            help="Folder of a run whose encoder and data a linear probe or fine-tuning starts from.",
+            help="Folder of the pretraining run: a linear probe or fine-tuning uses its encoder and its data.",
         )
-        parser.add_argument("--resume", type=str | None, help="Folder of a run that was stopped, to go on with it there.")
+        parser.add_argument("--resume", type=str | None, help="Folder of an interrupted run, to resume it there.")
         parser.add_argument(
             "--checkpoint_every",
             type=int | None,
-            help="Steps between the checkpoints that are kept. last.ckpt is written then, and at the end of each epoch.",
+            help="Steps between checkpoints that are kept. last.ckpt is written then, and at the end of each epoch.",
         )
         parser.add_argument(
-            "--evaluation", type=Extent, default="quick", help="How thoroughly what was learned is evaluated after each test."
+            "--evaluation", type=Extent, default="quick", help="Evaluation of the features after each test: none, quick or full."
         )
         parser.add_argument(
-            "--evaluation_images", type=PositiveInt, default=10_000, help="Images of train, and of test, probed with at most."
+            "--evaluation_images",
+            type=PositiveInt,
+            default=10_000,
+            help="Maximal number of images of train, and of test, for the probes.",
         )
         parser.add_argument(
             "--recalibrate_batch_norm",
             type=bool,
             default=False,
-            help="Give batch norms the statistics of each kind of view before features are taken.",
+            help="Recompute batch-norm statistics for each kind of view before features are extracted.",
         )
         parser.add_class_arguments(WandbOptions, "wandb")
 
@@ -189,35 +193,53 @@ class SemconvCLI(LightningCLI):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
-        self._dump_config()
-        saved = redact({key: value for key, value in self.config_dump.items() if key != "resume"})
-        _keep_measured(saved, self._get(self.config_init, "model"))
-        whole, config = self._whole(), self._get(self.config_init, "trainer")
-        resume = whole.get("resume")
-        folder = RunFolder(resume) if resume else RunFolder.new(whole["runs"], variant_name(saved))
-        facts = derived_facts(saved)
-        wandb = WandbRecord(folder, WandbOptions(**saved["wandb"]), saved, facts, self.config.get("subcommand") or "fit")
-        self.record = RunRecord(folder, wandb)
-        loggers = [self.record, *(logger for logger in _as_list(config.get("logger")) if isinstance(logger, Logger))]
-        callbacks = [*_as_list(config.get("callbacks")), *_callbacks(folder, saved, facts, bool(resume))]
-        options = (whole["evaluation"], whole["evaluation_images"], whole["recalibrate_batch_norm"])
-        callbacks.append(Evaluation(folder, *options, whole.get("ckpt_path") if self._tests() else None))
-        if config.get("enable_progress_bar") is not False:
-            callbacks.append(RunProgress())
-        checkpoints = None
-        if config.get("enable_checkpointing") is not False:
-            checkpoints = Checkpoints(folder.checkpoints, whole.get("checkpoint_every"))
-            callbacks.append(checkpoints)
-        callbacks.append(Interruption(checkpoints))
-        plugins = _as_list(config.get("plugins"))
-        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            plugins.append(WholeCheckpointIO())
+        """A trainer whose run has a folder of its own. Each step needs the one before it."""
+        saved = self._saved_config()
+        self.record = self._open_record(saved)
+        given = self._get(self.config_init, "trainer")
         return super().instantiate_trainer(
-            **kwargs, logger=loggers, callbacks=callbacks, plugins=plugins, default_root_dir=str(folder.path)
+            **kwargs,
+            logger=[self.record, *(logger for logger in _as_list(given.get("logger")) if isinstance(logger, Logger))],
+            callbacks=[*_as_list(given.get("callbacks")), *self._callbacks(saved)],
+            plugins=_plugins(given),
+            default_root_dir=str(self.record.folder.path),
         )
 
-    def _tests(self) -> bool:
-        return self.config.get("subcommand") == "test"
+    def _saved_config(self) -> dict[str, Any]:
+        """The whole configuration, as the run records it: without secrets, and with the width that was measured."""
+        self._dump_config()
+        # weights_only is Lightning's option of some subcommands, and other subcommands would refuse the file
+        saved = redact({key: value for key, value in self.config_dump.items() if key not in ("resume", "weights_only")})
+        _keep_measured(saved, self._get(self.config_init, "model"))
+        return saved
+
+    def _open_record(self, saved: dict[str, Any]) -> RunRecord:
+        whole = self._whole()
+        folder = RunFolder(whole["resume"]) if whole.get("resume") else RunFolder.new(whole["runs"], variant_name(saved))
+        subcommand = self.config.get("subcommand") or "fit"
+        return RunRecord(folder, WandbRecord(folder, WandbOptions(**saved["wandb"]), saved, derived_facts(saved), subcommand))
+
+    def _callbacks(self, saved: dict[str, Any]) -> list[Callback]:
+        folder, facts, whole = self.record.folder, derived_facts(saved), self._whole()
+        given, cost, tests = self._get(self.config_init, "trainer"), Cost(folder), self.config.get("subcommand") == "test"
+        checkpoints = Checkpoints(folder.checkpoints, whole.get("checkpoint_every"))
+        saves = given.get("enable_checkpointing") is not False
+        return [
+            # first: it creates the folder that the others write into
+            Record(folder, with_links(saved, self._links), {**identity(saved), "facts": facts}, bool(whole.get("resume"))),
+            cost,
+            Dynamics(),
+            Panels(folder),
+            *([ErrorTable()] if saved["wandb"]["per_image_errors"] else []),
+            Announcement(folder, facts, cost),
+            Evaluation(
+                *(folder, whole["evaluation"], whole["evaluation_images"], whole["recalibrate_batch_norm"]),
+                whole.get("ckpt_path") if tests else None,
+            ),
+            *([RunProgress()] if given.get("enable_progress_bar") is not False else []),
+            *([checkpoints] if saves else []),  # Lightning moves it to the end: the others' states are then up to date
+            Interruption(checkpoints if saves else None),
+        ]
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -230,22 +252,22 @@ def build(arguments: list[str]) -> SemconvCLI:
     """Read a configuration and build its model, data and trainer, without running anything.
 
     Args:
-        arguments: those of a subcommand, such as `-c experiments/base.yaml -c experiments/cnn_plain.yaml`.
+        arguments: arguments of a subcommand, such as `-c experiments/base.yaml -c experiments/cnn_plain.yaml`.
     """
     return SemconvCLI(arguments, run=False)
 
 
 def parse(arguments: list[str]) -> dict[str, Any]:
-    """The configuration that arguments of a subcommand give, without building anything.
+    """Parse the arguments of a subcommand into a configuration, without building anything.
 
     Raises:
-        Refused: they are not taken.
+        Refused: the parser refuses them.
     """
     return SemconvCLI(arguments, run=False, instantiate=False).config.as_dict()
 
 
 def print_config(arguments: list[str]) -> str:
-    """The whole configuration that arguments of a subcommand, the first of them, give; empty where they give none."""
+    """The whole configuration of a subcommand and its arguments, as YAML; empty if they do not give one."""
     printed = io.StringIO()
     with contextlib.suppress(SystemExit, Exception), contextlib.redirect_stdout(printed):
         SemconvCLI([*arguments, "--print_config"])
@@ -253,7 +275,7 @@ def print_config(arguments: list[str]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Run one subcommand; errors of the user's are one line and exit code 2, with `--debug` a traceback."""
+    """Run one subcommand; errors for the user are one line and exit code 2, with `--debug` also a traceback."""
     debug = "--debug" in arguments
     arguments = _resuming([word for word in arguments if word != "--debug"])
     quieten()
@@ -267,10 +289,10 @@ def main(arguments: list[str]) -> None:
 
 @contextlib.contextmanager
 def explaining(arguments: list[str], debug: bool) -> Iterator[None]:
-    """Errors of the user's within are one line and exit code 2.
+    """Print errors for the user on one line and exit with code 2; correct mistyped options.
 
     Args:
-        arguments: of a subcommand, the first of them: what is parsed within.
+        arguments: a subcommand and its arguments, which are parsed in the block.
         debug: show the traceback too.
     """
     try:
@@ -283,40 +305,31 @@ def explaining(arguments: list[str], debug: bool) -> Iterator[None]:
 
 
 def quieten() -> None:
-    """Silence what Lightning says at every start, but not its warnings of harm."""
+    """Silence Lightning's messages at every start, but not its important warnings."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*does not have many workers", ".*isinstance.treespec, LeafSpec"):
         warnings.filterwarnings("ignore", message)
 
 
-def _callbacks(folder: RunFolder, config: dict[str, Any], facts: dict[str, Any], resume: bool) -> list[Callback]:
-    cost = Cost(folder)
-    return [
-        Record(folder, config, {**identity(config), "facts": facts}, resume),
-        cost,
-        Dynamics(),
-        Panels(folder),
-        *([ErrorTable()] if config["wandb"]["per_image_errors"] else []),
-        Announcement(folder, facts, cost),
-    ]
-
-
 def _keep_measured(config: dict[str, Any], model: Any) -> None:
-    """Keep the width that was measured when the model was built: built again, it would be measured again."""
+    """Write the measured width of a plain network of equal cost into its configuration, so that a rebuild does not measure again.
+
+    The encoder cannot do this itself: it does not see the configuration that it is built from.
+    """
     encoder = (config["model"]["init_args"].get("encoder") or {}).get("init_args") or {}
     if encoder.get("as_plain") and encoder.get("mlp_ratio") is None:
         encoder["mlp_ratio"] = model.encoder.mlp_ratio
 
 
 def _resuming(arguments: list[str]) -> list[str]:
-    """`--resume RUN` begins with the run's own configuration; what else is given comes after it."""
+    """Put the run's own configuration before the other arguments of `--resume RUN`."""
     folder = next((option.value for option in read(arguments) if option.name == "--resume"), None)
     return [arguments[0], "-c", f"{folder}/config.yaml", *arguments[1:]] if folder else arguments
 
 
 def _starting_from(arguments: list[str]) -> list[str]:
-    """`--pretrained RUN` begins with the data and the seed of a run, and ends with where it is.
+    """Replace `--pretrained RUN` by the data and the seed of the run, before the other arguments, and its folder after them.
 
     Raises:
         ValueError: there is no such run.
@@ -334,17 +347,23 @@ def _starting_from(arguments: list[str]) -> list[str]:
 
 
 def _resumable(folder: RunFolder) -> str:
-    """The checkpoint to go on from.
+    """Find the checkpoint to resume from.
 
     Raises:
-        ValueError: the run is finished, or has no whole checkpoint.
+        ValueError: the run is finished, or has no complete checkpoint.
     """
     if folder.summary.get("status") == "finished":
-        raise ValueError(f"{folder.path} is finished: start another with -c {folder.path}/config.yaml")
+        raise ValueError(f"{folder.path} is finished: start another run by -c {folder.path}/config.yaml")
     checkpoint = newest_checkpoint(folder.checkpoints)
     if checkpoint is None:
-        raise ValueError(f"{folder.path} has no whole checkpoint: start it anew with -c {folder.path}/config.yaml")
+        raise ValueError(f"{folder.path} has no complete checkpoint: start it again by -c {folder.path}/config.yaml")
     return str(checkpoint)
+
+
+def _plugins(trainer: Namespace) -> list[Any]:
+    """The trainer's plugins, with one that writes checkpoints atomically unless it has one for checkpoints."""
+    plugins = _as_list(trainer.get("plugins"))
+    return plugins if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [*plugins, WholeCheckpointIO()]
 
 
 def _as_list(value: Any) -> list:

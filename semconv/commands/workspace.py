@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from semconv.commands.compare import add_options, comparison_of, notes_on
 from semconv.commands.errors import fail, in_one_line
+from semconv.configuration import one_line
+from semconv.metrics import PRIMARY, of_section
 from semconv.tracking.account import has_account, server
 
 if TYPE_CHECKING:
     from semconv.comparison.result import Comparison
 
-DESCRIPTION = """Save a W&B workspace for semconv's runs: curves by variant, both endpoints, quality against cost, factors,
-pictures, run comparer. With --report also a W&B report: the comparison of some runs, its text and tables.
+DESCRIPTION = """Save a W&B workspace for semconv's runs: curves by variant, endpoints, quality against cost, factors,
+pictures, run comparer. With --report also a W&B report: the text and tables of a comparison of some runs.
 Needs pip install semconv[dashboard]."""
 CLOCK, VARIANT = "samples_seen", "variant"
-CURVES = ("val/masked_mse", "train/loss", "train/gradient_norm", "train/learning_rate")
-ENDPOINTS = ("test/masked_mse", "probe/linear_top1")
-OTHERS = ("test/ssim", "probe/knn_top1", "probe/position_r2", "probe/mask_auc")
-COSTS = ("cost/encoder_parameters", "cost/flops", "cost/train_images_per_second", "cost/peak_memory_bytes")
 FACTORS = ("mechanism", "indicators", "depth", "fill", "corruption", "dataset", "encoder_parameters_m", "gflops")
 MEDIA = ("panels/test", "panels/val")
 
@@ -64,38 +62,51 @@ def make_workspace(entity: str, project: str, name: str) -> Any:
         settings=ws.WorkspaceSettings(x_axis=CLOCK, max_runs=100),
         runset_settings=ws.RunsetSettings(
             groupby=[ws.Config(VARIANT)],
-            order=[ws.Ordering(ws.Summary(ENDPOINTS[0]), ascending=True)],
-            pinned_columns=[f"summary:{key}" for key in ENDPOINTS],
+            order=[ws.Ordering(ws.Summary(PRIMARY[0].key), ascending=PRIMARY[0].direction == "lower")],
+            pinned_columns=[f"summary:{metric.key}" for metric in PRIMARY],
         ),
     )
 
 
 def make_panels() -> dict[str, list[Any]]:
-    """What the workspace shows, by the titles of its sections."""
+    """The panels of the workspace, by the titles of its sections."""
     from wandb_workspaces.reports import v2 as wr
 
     return {
         "Curves by variant": [
-            wr.LinePlot(title=key, x=CLOCK, y=[key], groupby=wr.Config(VARIANT), groupby_aggfunc="mean", groupby_rangefunc="minmax")
-            for key in CURVES
+            wr.LinePlot(
+                title=metric.key,
+                x=CLOCK,
+                y=[metric.key],
+                groupby=wr.Config(VARIANT),
+                groupby_aggfunc="mean",
+                groupby_rangefunc="minmax",
+            )
+            for metric in of_section("curves")
         ],
-        "Endpoints": [_bars(key) for key in (*ENDPOINTS, *OTHERS)],
+        "Endpoints": [_bars(metric.key) for metric in of_section("results")],
         "Quality against cost": [
             wr.ScatterPlot(
-                title=f"{endpoint} against {cost}", x=wr.SummaryMetric(cost), y=wr.SummaryMetric(endpoint), log_x=cost != COSTS[2]
+                title=f"{endpoint.label} against {cost.axis}",
+                x=wr.SummaryMetric(cost.key),
+                y=wr.SummaryMetric(endpoint.key),
+                log_x=cost.direction == "lower",
             )
-            for endpoint in ENDPOINTS
-            for cost in COSTS
+            for endpoint in PRIMARY
+            for cost in of_section("costs")
         ],
         "Factors": [
             wr.ParallelCoordinatesPlot(
-                title="What goes with a low error",
+                title="Settings and endpoints",
                 columns=[
                     *(wr.ParallelCoordinatesPlotColumn(metric=wr.Config(key), display_name=key) for key in FACTORS),
-                    *(wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(key), display_name=key) for key in ENDPOINTS),
+                    *(
+                        wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(each.key), display_name=each.key)
+                        for each in PRIMARY
+                    ),
                 ],
             ),
-            wr.ParameterImportancePlot(with_respect_to=ENDPOINTS[0]),
+            wr.ParameterImportancePlot(with_respect_to=PRIMARY[0].key),
         ],
         "Pictures": [wr.MediaBrowser(title="original | seen | reconstruction | pasted", media_keys=list(MEDIA), num_columns=1)],
         "Runs side by side": [wr.RunComparer(diff_only="split")],
@@ -138,17 +149,17 @@ def _save(part: Any) -> str:
         part.save()
         return part.url
     except Exception as error:  # of W&B, its service, the network or the server's answer: they have no class in common
-        fail(f"{server()} does not take it: {' '.join(str(error).split())[:300]}")
+        fail(f"{server()} does not take it: {one_line(error, 300)}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="semconv workspace", description=DESCRIPTION)
-    parser.add_argument("--entity", required=True, help="User or team of W&B that it is saved for.")
-    parser.add_argument("--project", default="semconv", help="Project whose runs it shows (semconv).")
+    parser.add_argument("--entity", required=True, help="User or team of W&B that owns the workspace.")
+    parser.add_argument("--project", default="semconv", help="Project whose runs the workspace shows (semconv).")
     parser.add_argument("--name", default="semconv", help="Name of the workspace (semconv).")
     parser.add_argument(
-        "--report", nargs="+", default=[], metavar="RUNS", help="Make a report of these runs, as semconv compare does."
+        "--report", nargs="+", default=[], metavar="RUNS", help="Make a report of these runs too, as semconv compare does."
     )
-    parser.add_argument("--dry-run", action="store_true", help="Print what would be saved, as JSON.")
+    parser.add_argument("--dry-run", action="store_true", help="Print the workspace as JSON; save nothing.")
     add_options(parser)
     return parser

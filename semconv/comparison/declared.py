@@ -5,14 +5,15 @@ from typing import Any
 
 from semconv.configuration import bare
 
-# parameters of a sweep that say which run it is, not under what protocol
+# parameters of a sweep that identify a run and are no part of its protocol
 NO_FACTORS = ("config", "c", "seed_everything", "experiment")
 
 
 def factors_of(sweep: Mapping[str, Any]) -> list[str]:
-    """What a sweep in W&B's schema varies: dotted keys without init_args.
+    """The factors of a sweep in W&B's schema, as dotted keys without init_args.
 
-    Those of its parameters, and those of the line `factors:` of its description, for what its configuration files vary.
+    They are the parameters that it varies, and the words of the line `factors:` of its description, for keys that its configuration
+    files vary.
     """
     parameters = sweep.get("parameters") or {}
     varied = [key for key, spec in parameters.items() if isinstance(spec, Mapping) and _varies(spec)]

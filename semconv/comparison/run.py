@@ -19,6 +19,11 @@ class FinishedRun(NamedTuple):
         return flatten(self.summary["protocol"])
 
     @property
+    def metrics(self) -> dict[str, float]:
+        """All numbers of the summary."""
+        return {key: value for key, value in self.summary.items() if isinstance(value, int | float)}
+
+    @property
     def id(self) -> str:
         return self.folder.rstrip("/").rpartition("/")[2]
 
@@ -32,5 +37,5 @@ class Found(NamedTuple):
 
 
 def leave_out(folder: str, reason: str) -> None:
-    """Say that a run does not count, and why."""
+    """Name a run that is left out, and the reason."""
     print(f"left out: {folder}: {reason}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Finding runs, and reading what they left."""
+"""Finished runs, found and read."""
 
 import glob
 import json
@@ -11,14 +11,16 @@ import yaml
 from semconv.comparison.declared import factors_of, family_of
 from semconv.comparison.run import FinishedRun, Found, Summary, leave_out
 from semconv.comparison.wandb_runs import fetch
+from semconv.configuration import one_line
+from semconv.metrics import MASKED_MSE
 
-REQUIRED = ("experiment", "seed", "protocol", "variant", "trainer/global_step", "test/masked_mse")
+REQUIRED = ("experiment", "seed", "protocol", "variant", "trainer/global_step", MASKED_MSE)
 
 
 def find_runs(places: Sequence[str]) -> Found:
     """All finished runs of some places, those of linear probes and fine-tuning joined to the runs they started from.
 
-    What is left out is named.
+    Each run that is left out is named, with the reason.
 
     Args:
         places: run folders, folders that hold some at any depth, globs, or `wandb:entity/project[/sweep]`.
@@ -52,14 +54,14 @@ def _folders(place: str) -> Iterator[Path]:
 
 
 def _sweep(folder: Path) -> dict[str, Any]:
-    """The sweep whose folder this is; empty where it is no sweep's."""
+    """The sweep file of a sweep's folder; empty in any other folder."""
     path = folder / "sweep.yaml"
     if not path.is_file():
         return {}
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} is not valid YAML: {one_line(error)}") from error
     return content if isinstance(content, dict) else {}
 
 
@@ -88,7 +90,7 @@ def _is_whole(run: FinishedRun) -> bool:
 
 
 def _joined(runs: list[FinishedRun]) -> list[FinishedRun]:
-    """Each linear probe's and fine-tuning's results in the summary of the run it started from."""
+    """The results of linear probes and fine-tuning, in the summaries of the runs they started from."""
     own = [run for run in runs if "pretrained_run" not in run.summary]
     results: dict[str, Summary] = {}
     for run in runs:

@@ -6,13 +6,14 @@ import yaml
 
 from semconv.comparison.declared import factors_of, family_of
 from semconv.comparison.run import FinishedRun, Found
+from semconv.configuration import one_line
 from semconv.tracking.identity import identity
 
 STATUS = {"running": "running", "finished": "finished", "failed": "failed", "crashed": "failed", "killed": "terminated"}
 
 
 def fetch(path: str) -> Found:
-    """The runs of `entity/project` or of `entity/project/sweep`, with what their configurations say of them."""
+    """The runs of `entity/project` or of `entity/project/sweep`, with the identity that their configurations give."""
     import wandb
 
     entity, _, rest = path.partition("/")
@@ -28,7 +29,7 @@ def fetch(path: str) -> Found:
         filters = {"sweep": sweep} if sweep else None
         runs = [_run(run) for run in api.runs(f"{entity}/{project}", filters=filters)]
     except (wandb.Error, OSError, ValueError) as error:
-        raise ValueError(f"wandb:{path} cannot be read: {' '.join(str(error).split())}") from error
+        raise ValueError(f"wandb:{path} cannot be read: {one_line(error)}") from error
     return Found(runs, factors_of(content), family_of(content))
 
 

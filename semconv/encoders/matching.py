@@ -2,16 +2,15 @@
 
 import os
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from semconv.convolution import MechanismFactory, Plain
 from semconv.corruption import View
-from semconv.cost import count_training_flops
+from semconv.cost import count_training_flops, now
 from semconv.encoders.encoder import Geometry
 
 LARGEST = 64.0  # times the width
@@ -79,18 +78,12 @@ def _time_ratio(plain: nn.Module, told: nn.Module, geometry: Geometry) -> float:
 
 
 def _timed(encoder: nn.Module, view: View) -> float:
-    begin = _now(view.pixels)
+    begin = now(view.pixels.device)
     _step(encoder, view)
-    return _now(view.pixels) - begin
+    return now(view.pixels.device) - begin
 
 
 def _step(encoder: nn.Module, view: View) -> None:
     encoding: Any = encoder(view)
     encoding.features.square().mean().backward()
     encoder.zero_grad()
-
-
-def _now(tensor: Tensor) -> float:
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
-    return time.perf_counter()

@@ -13,7 +13,7 @@ from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import View
 from semconv.encoders.cnn import Depth, init_convolutional
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
-from semconv.encoders.weights import read_tensors
+from semconv.encoders.weights import read_tensors, require_fit
 from semconv.indicators import Grid, Indicator
 from semconv.rewriting.network import semanticize
 
@@ -147,13 +147,7 @@ def _load(model: nn.Module, path: Path) -> None:
     classifiers = model.pretrained_cfg["classifier"]  # type: ignore[index]
     prefixes = tuple(f"{name}." for name in ([classifiers] if isinstance(classifiers, str) else classifiers))
     state = {name: tensor for name, tensor in state.items() if name in own or not name.startswith(prefixes)}
-    for name in sorted(own.keys() | state.keys()):
-        there, here = (tuple(tensors[name].shape) if name in tensors else None for tensors in (state, own))
-        if there != here:
-            raise ValueError(
-                f"{path} is of another model: {name} is {there or 'absent'} there and {here or 'absent'} here; give the "
-                "name that timm calls the file's model, and images of as many channels"
-            )
+    require_fit(state, own, path, "give the name that timm calls the file's model, and images of as many channels")
     model.load_state_dict(state)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from semconv.corruption import View
 from semconv.decoders import Decoder
 from semconv.encoders import Encoder, Encoding, Geometry, Size
-from semconv.evaluation.metrics import mean_fill
+from semconv.evaluation.reconstruction import mean_fill
 from semconv.masking import spread_mask
 from semconv.objective import Objective
 

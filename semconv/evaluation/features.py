@@ -49,6 +49,11 @@ class Evaluated(NamedTuple):
         return all_gather(value, self.world_size)
 
 
+def absent(reason: object, *keys: str) -> dict[str, Any]:
+    """Results that are not to be had: null, with the reason beside each."""
+    return {name: value for key in keys for name, value in ((key, None), (f"{key}/reason", str(reason)))}
+
+
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Nothing of the network changes within: evaluation mode, no gradients, and the modes it had before afterwards."""
@@ -62,17 +67,20 @@ def frozen(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def everything(images: Tensor, cell: int, frame: Tensor | None = None, external: Tensor | None = None) -> View:
-    """A view of images, `b c h w`, of which nothing is masked.
-
-    Args:
-        images: what is seen.
-        cell: side of a mask cell in pixels.
-        frame: where they were cut out; see `View`.
-        external: maps that come with them; see `View`.
-    """
+def everything(images: Tensor, cell: int) -> View:
+    """A view of images, `b c h w`, of which nothing is masked; `cell` is the side of a mask cell in pixels."""
     grid = (images.shape[2] // cell, images.shape[3] // cell)
-    return View(images, torch.zeros(len(images), *grid, dtype=torch.bool, device=images.device), 0, frame, external)
+    return View(images, torch.zeros(len(images), *grid, dtype=torch.bool, device=images.device), 0)
+
+
+def unmasked(batch: Batch, cell: int) -> View:
+    """A view of a batch, with its frames and maps, of which nothing is masked."""
+    return everything(batch.images, cell)._replace(frame=batch.frame, external=batch.external)
+
+
+def in_precision(view: View, dtype: torch.dtype | str) -> View:
+    """A view for a network of another precision than its data's, as Lightning's bf16-true, 16-true and 64-true make it."""
+    return view._replace(pixels=view.pixels.to(dtype))
 
 
 def pool(encoding: Encoding) -> Tensor:
@@ -98,7 +106,7 @@ def extract(evaluated: Evaluated, encoder: nn.Module, part: str, count: int | No
     with frozen(encoder):
         for batch in evaluated.batches(part, count):
             with evaluated.precision():
-                encoding = encoder(_in_precision(look(batch), evaluated.task.dtype))
+                encoding = encoder(in_precision(look(batch), evaluated.task.dtype))
             vectors.append(pool(encoding).cpu())
             labels.append(batch.labels.cpu())
             index.append(batch.index.cpu())
@@ -125,7 +133,7 @@ def recalibrated(evaluated: Evaluated, look: Look, count: int = 1024) -> nn.Modu
     if norms:
         with torch.no_grad():
             for batch in evaluated.batches("train", count):
-                encoder(_in_precision(look(batch), evaluated.task.dtype))
+                encoder(in_precision(look(batch), evaluated.task.dtype))
     return encoder.eval()
 
 
@@ -158,7 +166,3 @@ def kept(folder: Path | None, name: str, make: Callable[[], Features]) -> Featur
         content = save({"vectors": features.vectors.contiguous(), "labels": features.labels.contiguous()})
         write_whole(path, lambda file: file.write(content))
     return features
-
-
-def _in_precision(view: View, dtype: torch.dtype) -> View:
-    return view._replace(pixels=view.pixels.to(dtype))

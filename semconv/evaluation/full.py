@@ -1,4 +1,4 @@
-"""The full evaluation: how far what was learned carries.
+"""The full evaluation: what was learned, under conditions that training did not have.
 
 Other mask ratios and kinds, a mask grid out of phase, shifted, flipped and resized images, the rank of the features, fewer labels.
 """
@@ -13,18 +13,16 @@ from einops import EinopsError, repeat
 from torch import Tensor
 from torch.nn import functional as F
 
+from semconv.configuration import one_line
 from semconv.corruption import View
 from semconv.data import Batch
-from semconv.evaluation.features import Evaluated, Features, everything, extract, frozen
-from semconv.evaluation.metrics import squared_errors
+from semconv.evaluation.features import Evaluated, Features, absent, extract, frozen, in_precision, unmasked
 from semconv.evaluation.probes import LinearClassifier, check_labels, choose_linear, top1
-from semconv.evaluation.quick import Probed
 from semconv.hashing import make_keys, permutation
 from semconv.indicators.frame import turn_frame
-from semconv.masking import BlockMasker, CentreMasker, GridMasker, HalfMasker, Masker, RandomMasker, RasterMasker, spread_mask
+from semconv.masking import MASKERS, Masker, spread_mask
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-MASKERS: tuple[Callable[[float], Masker], ...] = (RandomMasker, BlockMasker, GridMasker, RasterMasker, CentreMasker, HalfMasker)
 SCALES = (0.75, 1.5, 2.0)
 LABELS = (0.01, 0.1, 1.0)
 ERROR_IMAGES, TOP1_IMAGES = 1024, 2500
@@ -32,27 +30,28 @@ ERROR_IMAGES, TOP1_IMAGES = 1024, 2500
 Change = Callable[[Batch], Batch]  # of images, and of their frames and maps with them
 
 
-def evaluate(evaluated: Evaluated, quick: Probed) -> dict[str, Any]:
+def evaluate(evaluated: Evaluated, classifier: LinearClassifier | None) -> dict[str, Any]:
     """All keys of the full evaluation, `full/<metric>/<condition>`.
 
     Errors are means over all hidden pixels of up to 1,024 test images; accuracies are those of the quick evaluation's linear probe
     on up to 2,500 changed test images, with nothing masked. A shift is circular, to the right.
+
+    Args:
+        evaluated: the network and its images.
+        classifier: the quick evaluation's, of whole images; None: accuracies are left out.
     """
     task = evaluated.task
     ratio, results = task.masker.count(task.num_cells) / task.num_cells, {}
     for other in RATIOS:
         results.update(_error(evaluated, f"ratio_{other:.2f}", ratio=other))
     for masker in MASKERS:
-        if not isinstance(task.masker, masker):  # type: ignore[arg-type]
-            made = masker(ratio)
-            results.update(_error(evaluated, type(made).__name__, masker=made))
+        if not isinstance(task.masker, masker):
+            results.update(_error(evaluated, masker.__name__, masker=masker(ratio)))
     results.update(_error(evaluated, "half_cell", half_cell=True))
     for name, change in _changes(task.geometry.cell).items():
         results.update(_error(evaluated, name, change))
-        results.update(_top1(evaluated, name, change, quick.classifier))
-    results["full/linear_top1/unchanged"] = _top1(evaluated, "unchanged", lambda batch: batch, quick.classifier)[
-        "full/linear_top1/unchanged"
-    ]
+        results.update(_top1(evaluated, name, change, classifier))
+    results.update(_top1(evaluated, "unchanged", lambda batch: batch, classifier))
     for pixels in range(1, task.geometry.cell + 1):
         results[f"full/equivariance_error/shift_{pixels}"] = equivariance_error(evaluated, pixels)
     results.update(_labels(evaluated))
@@ -79,9 +78,9 @@ def equivariance_error(evaluated: Evaluated, pixels: int) -> float:
     apart, length = 0.0, 0.0
     with frozen(encoder):
         for batch in evaluated.batches("test", ERROR_IMAGES // 4):
-            batch = batch._replace(images=batch.images.to(evaluated.task.dtype))
+            views = (in_precision(unmasked(each, cell), evaluated.task.dtype) for each in (batch, _shift(batch, pixels)))
             with evaluated.precision():
-                still, moved = (encoder(_everything(each, cell)).features.float() for each in (batch, _shift(batch, pixels)))
+                still, moved = (encoder(view).features.float() for view in views)
             sites = pixels * still.shape[3] / batch.images.shape[3]
             whole, part = int(sites), sites - int(sites)
             shifted = (1 - part) * still.roll(whole, 3) + part * still.roll(whole + 1, 3)
@@ -118,10 +117,6 @@ def _resize(batch: Batch, scale: float, cell: int) -> Batch:
     return batch._replace(images=images, external=external)
 
 
-def _everything(batch: Batch, cell: int) -> View:
-    return everything(batch.images, cell, batch.frame, batch.external)
-
-
 def _error(
     evaluated: Evaluated,
     name: str,
@@ -143,11 +138,11 @@ def _error(
                 with evaluated.precision():
                     prediction = task(view)
                 hidden = spread_mask(mask, (images.shape[2], images.shape[3]))
-                errors = squared_errors(prediction, images, task.squared)
+                errors = task.squared.pixel_errors(prediction, task.squared.target(images))
                 total += torch.where(hidden, errors, 0).double().sum().item()
                 number += int(hidden.sum())
     except (ValueError, RuntimeError, ZeroDivisionError, EinopsError) as error:
-        return {key: None, f"{key}/reason": f"the network cannot be asked: {' '.join(str(error).split())[:200]}"}
+        return absent(f"the network cannot be asked: {one_line(error, 200)}", key)
     everyone = evaluated.gathered((total, number))
     return {key: sum(first for first, _ in everyone) / sum(second for _, second in everyone)}
 
@@ -173,10 +168,10 @@ def _top1(evaluated: Evaluated, name: str, change: Change, classifier: LinearCla
     """Accuracy of the linear probe on changed images; null without one."""
     key = f"full/linear_top1/{name}"
     if classifier is None:
-        return {key: None, f"{key}/reason": "there is no linear probe"}
+        return absent("there is no linear probe", key)
 
     def look(batch: Batch) -> View:
-        return _everything(change(batch), evaluated.task.geometry.cell)
+        return unmasked(change(batch), evaluated.task.geometry.cell)
 
     found = extract(evaluated, evaluated.task.encoder, "test", TOP1_IMAGES, look)
     return {key: top1(classifier.scores(found.vectors), found.labels)}
@@ -185,7 +180,7 @@ def _top1(evaluated: Evaluated, name: str, change: Change, classifier: LinearCla
 def _labels(evaluated: Evaluated) -> Mapping[str, Any]:
     """Rank of the features, and linear probes on fractions of all training images."""
     task = evaluated.task
-    look = partial(_everything, cell=task.geometry.cell)
+    look = partial(unmasked, cell=task.geometry.cell)
     train, test = (extract(evaluated, task.encoder, part, None, look) for part in ("train", "test"))
     results: dict[str, Any] = {"full/rankme": rankme(train.vectors)}
     for share in LABELS:
@@ -196,5 +191,5 @@ def _labels(evaluated: Evaluated) -> Mapping[str, Any]:
             classes = check_labels(some, test)
             results[key] = top1(choose_linear(some, classes).scores(test.vectors), test.labels)
         except ValueError as error:
-            results |= {key: None, f"{key}/reason": str(error)}
+            results |= absent(error, key)
     return results

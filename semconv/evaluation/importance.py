@@ -6,7 +6,7 @@ import torch
 
 from semconv.controls import Fixed, Only, Shuffled, Zero, find_indicators
 from semconv.corruption import View
-from semconv.evaluation.features import Evaluated, frozen
+from semconv.evaluation.features import Evaluated, absent, frozen
 from semconv.indicators import Control, Indicator
 
 IMAGES = 512
@@ -24,7 +24,7 @@ def importance(evaluated: Evaluated, count: int = IMAGES) -> dict[str, Any]:
     """
     told = [part for indicators in find_indicators(evaluated.task.encoder) for part in indicators]
     if not told:
-        return {"importance": None, "importance/reason": "the network is told nothing"}
+        return absent("the network is told nothing", "importance")
     substitutes: dict[str, Control] = {"zeroed": Zero(), "shuffled": Shuffled(), "another_mask": Fixed(evaluated.task.masker)}
     tries: dict[str, tuple[Indicator, Control]] = {
         f"importance/{name}/{how}": (part, control)

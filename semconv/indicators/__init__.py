@@ -1,7 +1,7 @@
-"""What a network is told: maps of the mask, of position and of what is seen, at whatever resolution a layer works.
+"""Indicators: maps of side information, on which a network is conditioned.
 
-An `Indicator` is one such map. `Indicators` joins several, and called with a view gives `Signals`, which evaluates them on the grid
-of any layer, each once per forward.
+An `Indicator` is a map of the mask, of position or of visible content, at the resolution of any layer. `Indicators` joins several;
+called with a view it gives `Signals`, the indicators evaluated on the grid of any layer, each grid once per forward.
 """
 
 from semconv.indicators.content import SelfSimilarity, VisibleClusters, VisibleColour, VisibleEdges

@@ -1,4 +1,4 @@
-"""The abstract control: signals in place of the true ones."""
+"""The interface of controls: signals that replace the true ones."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 class Control(ABC):
-    """What is told in place of the truth: a function of the view alone."""
+    """A control: signals in place of the true ones, as a function of the view only."""
 
     @abstractmethod
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
-        """Maps of the shape that the indicator would make; see `Indicator`."""
+        """Maps of the shape that the indicator would give; see `Indicator`."""
 
     def num_masked(self, view: View) -> int:
-        """How many cells of each image are told to be masked: what drops them asks the number of no device."""
+        """The number of cells of each image that the control reports as masked: an int, so that reading it waits for no device."""
         return view.num_masked
 
     def problem(self, indicators: "Indicators") -> str | None:
-        """Why there is no such control of these indicators; None where there is."""
+        """The reason why this control does not apply to some indicators; None if it does."""
         return None

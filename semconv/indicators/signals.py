@@ -18,7 +18,7 @@ _MASK = Mask()
 class Sites(NamedTuple):
     """Maps of all indicators on one grid."""
 
-    per_image: Tensor  # b k1 h w: what differs between images, the mask first; k1 may be 0
+    per_image: Tensor  # b k1 h w: what differs between images; k1 may be 0
     shared: Tensor  # 1 k2 h w: what does not; k2 may be 0
     source: nn.Module | None = None  # what makes `shared` of the grid alone; None where that cannot be relied on
 
@@ -62,6 +62,11 @@ class Indicators(nn.Module):
         return sum(part.channels for part in self if not part.per_image)
 
     @property
+    def num_others(self) -> tuple[int, int]:
+        """Channels of `Signals.others`: of those that differ between images, and of those that do not."""
+        return self.num_per_image - self.include_mask, self.num_shared
+
+    @property
     def learn_shared(self) -> bool:
         """Whether what does not differ between images is learned."""
         return any(not part.per_image and any(True for _ in part.parameters()) for part in self)
@@ -99,6 +104,11 @@ class Signals:
             changes = self._control is not None or self._indicators.learn_shared
             self._sites[grid] = Sites(per_image, shared, None if changes else self._indicators)
         return self._sites[grid]
+
+    def others(self, grid: Grid) -> Sites:
+        """All maps on a grid but that of the mask itself."""
+        sites = self.at(grid)
+        return sites._replace(per_image=sites.per_image[:, int(self._indicators.include_mask) :])  # the mask was put first
 
     def masked(self, grid: Grid) -> Tensor:
         """How much of each site is masked, whether or not an indicator says so: float32 `b 1 h w`, from 0 to 1."""

@@ -1,4 +1,4 @@
-"""Signals as further input channels."""
+"""Signals as additional input channels."""
 
 from torch import Tensor, nn
 
@@ -7,13 +7,13 @@ from semconv.indicators import Indicators, Signals
 
 
 class Channels(Mechanism):
-    """Each signal is one more channel that the kernel reads: c(u) = b + sum over d of U_d m(u + d).
+    """Signals as additional input channels: c(u) = b + sum over d of U_d m(u + d).
 
-    Equal to convolving the concatenation of x and m with the concatenation of W and U, but W keeps its fan-in and U starts at
-    zero, so that the first step computes what plain does. Signals are evaluated on the padded grid: a zero-padded coordinate would
-    be a border artefact. In a grouped convolution every group sees every signal.
+    This equals a convolution of the concatenation of x and m by the concatenation of W and U, except that W keeps its fan-in, and
+    U starts at zero, so that the first step computes what plain does. Signals are evaluated on the padded grid, because
+    zero-padded coordinates would be an artefact at the border. In a grouped convolution every group sees every signal.
 
-    Also known as: mask channel (DeepFill, LaMa), CoordConv (Liu et al., 2018) where the signal is position.
+    Also known as: mask channel (DeepFill, LaMa); CoordConv (Liu et al., 2018), if the signal is position.
     """
 
     silent_when_visible = True

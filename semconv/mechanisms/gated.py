@@ -1,4 +1,4 @@
-"""A second convolution that opens and closes what the first says."""
+"""A second convolution that gates the output of the first."""
 
 import torch
 from torch import Tensor, nn
@@ -8,19 +8,19 @@ from semconv.indicators import Indicators, Signals
 
 
 class Gated(Mechanism):
-    """A gate that sees pixels and signals weighs an answer that does: y = 2 sigmoid(conv[x, m]) * conv[x, m].
+    """Gated convolution of pixels and signals (Yu et al., 2019): y = 2 sigmoid(conv[x, m]) * conv[x, m].
 
-    Both convolutions read x and m, with weights of their own; split, so that the kernel keeps its fan-in:
-    A(u) = 2 sigmoid(G x + H m + a), c(u) = A(u) (b + U m). G is as large as the convolution's kernel, so that `SemanticCNN` narrows
-    its perceptrons to match parameters. U and H read the output's own grid, 3 x 3 sites of it: for a 3 x 3 kernel of stride 1 that
-    is the concatenation to the letter, for a 7 x 7 depthwise one U and H would be twelve times the kernel itself. No activation
-    follows the answer but the network's own.
+    Each of the two convolutions has its own weights for x and m. They are split, so that the kernel keeps its fan-in:
+    A(u) = 2 sigmoid(G x + H m + a), c(u) = A(u) (b + U m). G has the size of the convolution's kernel, so `SemanticCNN` narrows its
+    MLPs to match parameters. U and H read 3 x 3 sites of the output's grid: for a 3 x 3 kernel of stride 1 this is exactly the
+    concatenation; for a 7 x 7 depthwise kernel, full-size U and H would be twelve times the kernel itself. The output has no
+    activation but the network's own.
 
-    Yu et al. (2019) draw the gate's kernel around zero, so that gates begin near 1/2. Here G, H, a and U are zero at first and
-    gates exactly 1/2; the factor 2, as good as a kernel twice as large, makes the first step plain's. When nothing is masked H m
-    and U m are 0, but the gate still sees the pixels: it is then not plain.
+    Yu et al. draw the gate's kernel around zero, so that gates start near 1/2. Here G, H, a and U start at zero and the gates at
+    exactly 1/2; the factor 2, equivalent to a kernel twice as large, makes the first step plain's. If nothing is masked, H m and
+    U m are 0, but the gate still sees the pixels: the convolution is then not plain.
 
-    Also known as: gated convolution (DeepFill v2; Yu et al., 2019); gated linear unit (Dauphin et al., 2017).
+    Also known as: gated convolution (DeepFill v2); gated linear unit (Dauphin et al., 2017).
     """
 
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:

@@ -8,11 +8,11 @@ from semconv.mechanisms.overlay import Token
 
 
 class MaskToken(Mechanism):
-    """A vector takes the place of what a convolution says at masked sites: A = visible, c(u) = t + E m where masked.
+    """A learned vector in place of the output at masked sites (SimMIM; Xie et al., 2022): A = visible, c(u) = t + E m where masked.
 
-    m is what is told besides the mask; a site that is masked in part keeps its share of both. t and E start at zero, so the first
-    step differs from plain: masked sites are silent. With the depth that is told one chooses where the token enters: at the stem as
-    in SimMIM (Xie et al., 2022), at a later stage as in A2MIM (Li et al., 2023).
+    m are the signals other than the mask. A partly masked site mixes both by its masked share. t and E start at zero, so the first
+    step differs from plain: masked sites give 0. The depth decides where the token enters: at the stem as in SimMIM, at a later
+    stage as in A2MIM (Li et al., 2023).
     """
 
     silent_when_visible = True

@@ -141,7 +141,10 @@ def semanticize(
     for path in paths:
         _require_plain(path, convolutions[path])
     things = Indicators(indicators)
-    told = {path: SemanticConv2d.around(convolutions[path], things, mechanism) for path in paths}
+    order = [place.path for place in traced.places]
+    told = {
+        path: SemanticConv2d.around(convolutions[path], things, mechanism, order.index(path) / (len(order) - 1)) for path in paths
+    }
     sparse = depth == "all" and all(isinstance(layer.mechanism, Sparse) for layer in told.values())
     others = make_sparse(traced.graph, dict(model.named_modules()), paths, model_name or name) if sparse else []
     _pass_signals(traced, [*paths, *others])
@@ -149,9 +152,6 @@ def semanticize(
     unused = model.state_dict().keys() - network.state_dict().keys()
     if unused:
         raise ValueError(f"{model_name or name} never uses its {min(unused)}: give a model without it")
-    order = [place.path for place in traced.places]
-    for path, layer in told.items():
-        layer.mechanism.stand_at(order.index(path) / (len(order) - 1))
     for path in (*told, *others):
         parent, _, leaf = path.rpartition(".")
         setattr(network.get_submodule(parent), leaf, told[path] if path in told else AtVisible(network.get_submodule(path)))

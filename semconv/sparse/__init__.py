@@ -1,4 +1,4 @@
-"""Convolutions and pools that see visible sites alone."""
+"""Sparse layers: convolutions and pools of visible sites only."""
 
 from semconv.sparse.layers import average_pool, convolve, max_pool, through_map
 from semconv.sparse.sites import VisibleCells, VisibleSites, pick

@@ -1,10 +1,10 @@
-"""Layers that look at neighbours, on visible sites alone and at the cost of these.
+"""Spatial layers on visible sites only, at the cost of these sites.
 
-Layers that look at sites one by one, or at all of them, need no change on a gathered map: pointwise convolutions, norms of every
-kind and their statistics, squeeze-excite, global pools, dropout and drop path, sums and products of maps. Only layers that look at
-neighbours have to know where the sites are: `convolve`, `max_pool` and `average_pool` take gathered maps and give gathered maps.
+Layers that treat each site alone, or all sites at once, work on a gathered map unchanged: pointwise convolutions, norms of every
+kind and their statistics, squeeze-excite, global pools, dropout and drop path, sums and products of maps. Only spatial layers need
+the positions of the sites: `convolve`, `max_pool` and `average_pool` take gathered maps and return gathered maps.
 
-In a network that keeps whole maps, `convolve` is `semconv.mechanisms.Sparse`, and all other layers stand between
+In a network with whole maps, `semconv.mechanisms.Sparse` is equivalent to `convolve`, and every other layer to one between
 `VisibleSites.gather` and `.scatter`.
 """
 
@@ -18,24 +18,24 @@ from torch.nn import functional as F
 
 from semconv.sparse.sites import VisibleSites, padding_of, pick, taps_of
 
-_CHUNK = 2**19  # numbers that are multiplied at once, so that they stay in the cache
+_CHUNK = 2**19  # numbers multiplied at once, few enough for the processor's cache
 
 
 def convolve(convolution: nn.Conv2d, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
-    """A submanifold sparse convolution (Graham et al., 2018): it reads visible sites alone, and answers at visible sites alone.
+    """Submanifold sparse convolution (Graham et al., 2018): its inputs and its outputs are visible sites only.
 
     An output site is visible if its own area is; hidden sites count as 0.
 
     Args:
-        convolution: any, strided, grouped or dilated.
+        convolution: any convolution: strided, grouped or dilated too.
         x: gathered map `b c n 1`.
-        sites: where it stands.
+        sites: its sites.
 
     Returns:
-        Gathered map `b c' n' 1`, and where it stands.
+        Gathered map `b c' n' 1`, and its sites.
 
     Raises:
-        ValueError: an output site is masked in part.
+        ValueError: an output site is partly masked.
     """
     if sites.everywhere or not _is_simple(convolution):
         return through_map(convolution, sites.scatter(x), sites)
@@ -50,14 +50,14 @@ def convolve(convolution: nn.Conv2d, x: Tensor, sites: VisibleSites) -> tuple[Te
 
 
 def max_pool(pool: nn.MaxPool2d, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
-    """The largest of the visible sites of each window; arguments and result as for `convolve`."""
+    """Maximum over the visible sites of each window; arguments and result as for `convolve`."""
     return through_map(pool, sites.only(sites.scatter(x), -math.inf), sites)
 
 
 def average_pool(pool: nn.AvgPool2d, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
-    """The mean over the visible sites of each window; arguments and result as for `convolve`.
+    """Mean over the visible sites of each window; arguments and result as for `convolve`.
 
-    Padding counts where it does for the pool itself, so that nothing changes where nothing is masked.
+    Padding counts as it does in the pool itself, so that the result is the pool's where nothing is masked.
     """
     y, after = through_map(pool, sites.scatter(x), sites)
     hidden = sites.hidden
@@ -67,21 +67,21 @@ def average_pool(pool: nn.AvgPool2d, x: Tensor, sites: VisibleSites) -> tuple[Te
 
 
 def through_map(spatial: nn.Module, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
-    """What a layer that looks at neighbours makes of a whole map `b c h w`; of its answers the visible ones, gathered."""
+    """Apply a spatial layer to a whole map `b c h w`, and gather the visible sites of its output."""
     y = spatial(x)
     after = sites.at(y.shape[2], y.shape[3])
     return after.gather(y), after
 
 
 def _is_simple(convolution: nn.Conv2d) -> bool:
-    """Whether a convolution can be had without the whole map, or its gradient can."""
-    # padding by zeros is what no row stands for, and windows of few channels are slow to pick
+    """Tell whether a convolution, or its gradient, can be computed without the whole map."""
+    # zero padding is what a missing row stands for; windows of few channels are slow to gather
     if type(convolution) is not nn.Conv2d or convolution.padding_mode != "zeros" or isinstance(convolution.padding, str):
         return False
     if max(convolution.stride) > 1 and max(convolution.dilation) > 1:
         return False
     channels = convolution.in_channels
-    # elsewhere than on a CPU the gradient of a depthwise kernel is not slow
+    # the gradient of a depthwise kernel is slow on a CPU only
     depthwise = convolution.groups == channels == convolution.out_channels and convolution.weight.device.type == "cpu"
     return channels >= 8 and (convolution.groups == 1 or depthwise)
 
@@ -98,9 +98,9 @@ def _depthwise(convolution: nn.Conv2d, x: Tensor, before: VisibleSites, after: V
 
 
 class _Depthwise(torch.autograd.Function):
-    """A depthwise convolution of a map, of whose answers those at some sites alone are used.
+    """A depthwise convolution of a map, whose outputs are used at some sites only.
 
-    Its kernel's gradient is summed over these sites: the whole map's takes a CPU forty times as long as the convolution.
+    The kernel's gradient is summed over these sites: over the whole map, it takes a CPU forty times as long as the convolution.
     """
 
     @staticmethod

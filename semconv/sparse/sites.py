@@ -1,6 +1,6 @@
-"""The visible sites of maps, and maps that are gathered to them.
+"""The visible sites of maps, and maps gathered to them.
 
-A gathered map is `b c n 1`: the n visible sites of each image, as many in every image, and no others.
+A gathered map is `b c n 1`: only the n visible sites of each image, the same number in every image.
 """
 
 import math
@@ -17,7 +17,7 @@ class VisibleCells:
     """The visible mask cells of a batch, from which the visible sites of every map follow.
 
     Args:
-        index: numbers of the visible cells of each image in reading order, int64 `b n`; None: all are visible.
+        index: indices of the visible cells of each image in reading order, int64 `b n`; None: all cells are visible.
         grid: rows and columns of cells.
     """
 
@@ -26,10 +26,10 @@ class VisibleCells:
         self._sites: dict[tuple[int, int], VisibleSites] = {}
 
     def sites(self, height: int, width: int) -> "VisibleSites":
-        """The visible sites of a map, worked out once for each size.
+        """The visible sites of a map, computed once for each size.
 
         Raises:
-            ValueError: a site lies in several cells, and so may be masked in part.
+            ValueError: a site lies in several cells, and so may be partly masked.
         """
         if (height, width) not in self._sites:
             self._sites[height, width] = VisibleSites(self, height, width)
@@ -40,7 +40,7 @@ class VisibleSites:
     """The visible sites of maps of one size.
 
     Args:
-        cells: what is visible.
+        cells: the visible cells.
         height: rows of sites.
         width: columns of sites.
 
@@ -69,7 +69,7 @@ class VisibleSites:
 
     @property
     def hidden(self) -> Tensor | None:
-        """Where sites are not visible: bool `b height width`; None: nowhere."""
+        """True at hidden sites: bool `b height width`; None: no site is hidden."""
         index = self.cells.index
         if index is None:
             return None
@@ -79,35 +79,35 @@ class VisibleSites:
 
     @property
     def valid(self) -> Tensor | None:
-        """Where they are; None: everywhere."""
+        """True at visible sites: bool `b height width`; None: all sites are visible."""
         hidden = self.hidden
         return None if hidden is None else ~hidden
 
     def only(self, x: Tensor, value: float = 0.0) -> Tensor:
-        """A map `b c h w` with what stands at hidden sites replaced."""
+        """Replace the hidden sites of a map `b c h w` by a value."""
         hidden = self.hidden
         return x if hidden is None else x.masked_fill(hidden[:, None], value)
 
     def gather(self, x: Tensor) -> Tensor:
-        """The visible sites of a map `b c h w`: `b c n 1`."""
+        """Gather the visible sites of a map `b c h w`: `b c n 1`."""
         if self.everywhere:
             return x
         rows = pick(rearrange(x, "b c h w -> (b h w) c"), self._placed.sites, self._placed.of_site)
         return rearrange(rows, "(b n) c -> b c n 1", b=len(x))
 
     def scatter(self, x: Tensor) -> Tensor:
-        """A map `b c h w` of what stands at visible sites, `b c n 1`; 0 elsewhere."""
+        """Scatter the visible sites `b c n 1` into a map `b c h w`; 0 elsewhere."""
         if self.everywhere:
             return x
         rows = pick(rearrange(x, "b c n 1 -> (b n) c"), self._placed.of_site, self._placed.sites)
         return rearrange(rows, "(b h w) c -> b c h w", h=self.height, w=self.width)
 
     def reads(self, convolution: nn.Conv2d, after: "VisibleSites") -> Tensor:
-        """The row that each tap of a zero-padded convolution reads at each of the sites `after`; the one after the last for none.
+        """The row that each tap of a zero-padded convolution reads at each output site; the index after the last for no row.
 
         Args:
-            convolution: its kernel, stride, padding and dilation count.
-            after: the sites that it writes.
+            convolution: only its kernel size, stride, padding and dilation matter.
+            after: the output sites.
 
         Returns:
             int64 `(b n') k`.
@@ -115,16 +115,16 @@ class VisibleSites:
         return self._once("reads", convolution, lambda: _reads(self._placed, after._placed, convolution))
 
     def readers(self, convolution: nn.Conv2d, after: "VisibleSites") -> Tensor:
-        """The other way round: the entries of `reads` that name each row of the gathered map, as `pick` takes them: `(b n) k'`."""
+        """The inverse of `reads`: the entries of it that name each row of the gathered map, as `pick` expects them: `(b n) k'`."""
         return self._once("readers", convolution, lambda: _readers(self._placed, after._placed, convolution))
 
     def corners(self, convolution: nn.Conv2d, after: "VisibleSites") -> Tensor:
-        """The number on the padded map, `(b h w)`, of what the first tap reads at each of the sites `after`: int64 `(b n')`."""
+        """The index on the padded map, `(b h w)`, of the site that the first tap reads for each output site: int64 `(b n')`."""
         return self._once("corners", convolution, lambda: _corners(self._placed, after._placed, convolution))
 
     @property
     def numbers(self) -> Tensor:
-        """The number on the whole map, `(b h w)`, of each visible site: int64 `(b n)`."""
+        """The index on the whole map, `(b h w)`, of each visible site: int64 `(b n)`."""
         return self._placed.sites
 
     def _once(self, kind: str, convolution: nn.Conv2d, make: Callable[[], Tensor]) -> Tensor:
@@ -142,13 +142,13 @@ class VisibleSites:
 
 
 class _Rows:
-    """Which row of a gathered map, `(b n) c`, stands for which row of the whole one, `(b h w) c`.
+    """The correspondence of rows of a gathered map, `(b n) c`, and of the whole map, `(b h w) c`.
 
     Attributes:
-        row: where on the map each row of the gathered one stands: int64 `b n`.
-        column: likewise.
-        sites: its number on the whole map: int64 `(b n)`.
-        of_site: the other way round, the number after the last for a hidden site: int64 `(b h w)`.
+        row: the map row of each gathered site: int64 `b n`.
+        column: the map column of each gathered site: int64 `b n`.
+        sites: its index on the whole map: int64 `(b n)`.
+        of_site: the inverse of `sites`, with the index after the last for a hidden site: int64 `(b h w)`.
     """
 
     def __init__(self, index: Tensor, columns: int, scale: tuple[int, int], height: int, width: int) -> None:
@@ -163,7 +163,7 @@ class _Rows:
         self.of_site = nowhere.scatter(0, self.sites, torch.arange(len(self.sites), device=index.device))
 
     def at(self, row: Tensor, column: Tensor) -> Tensor:
-        """Numbers of the rows that stand at places `b n k`; the one after the last where none does."""
+        """The gathered rows at positions `b n k`; the index after the last where there is none."""
         inside = (row >= 0) & (row < self.height) & (column >= 0) & (column < self.width)
         site = (self.image[..., None] * self.height + row) * self.width + column
         return torch.where(inside, self.of_site[torch.where(inside, site, 0)], len(self.sites))
@@ -176,7 +176,7 @@ def _corners(before: _Rows, after: _Rows, convolution: nn.Conv2d) -> Tensor:
 
 
 def taps_of(convolution: nn.Conv2d, width: int, device: torch.device) -> Tensor:
-    """How much further on a padded map of some width each tap reads than the first: int64 `k`."""
+    """The offset of each tap from the first tap, on a flattened padded map of some width: int64 `k`."""
     sides = zip(convolution.kernel_size, convolution.dilation, strict=True)
     row, column = (torch.arange(side, device=device) * step for side, step in sides)
     return (row[:, None] * width + column).flatten()
@@ -193,7 +193,7 @@ def _reads(before: _Rows, after: _Rows, convolution: nn.Conv2d) -> Tensor:
 def _readers(before: _Rows, after: _Rows, convolution: nn.Conv2d) -> Tensor:
     (down, right), (above, left), (rows, columns) = convolution.stride, padding_of(convolution), convolution.kernel_size
     device = before.row.device
-    # of a strided kernel a site is read by those taps alone that its place leaves over
+    # a strided kernel reads a site only by the taps that match the site's position modulo the stride
     count = (-(-rows // down), -(-columns // right))
     row, column = (before.row + above)[..., None], (before.column + left)[..., None]
     tap_row = row % down + down * repeat(torch.arange(count[0], device=device), "i -> (i j)", j=count[1])
@@ -208,12 +208,14 @@ def _readers(before: _Rows, after: _Rows, convolution: nn.Conv2d) -> Tensor:
 
 
 def pick(rows: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
-    """Rows by number, and zeros for the number after the last; its gradient picks too, where indexing would add one by one.
+    """Select rows by index, and zeros for the index after the last.
+
+    Its gradient selects too, which is faster than indexing, whose gradient adds row by row.
 
     Args:
         rows: `n c`.
         index: int64 of any shape, from 0 to n.
-        inverse: numbers of the entries of `index` that name each row, int64 `n` or `n k`; `index.numel()` for none.
+        inverse: the entries of `index` that name each row, int64 `n` or `n k`; `index.numel()` for none.
 
     Returns:
         `*index c`.
@@ -239,6 +241,6 @@ def _with_zero(rows: Tensor) -> Tensor:
 
 
 def padding_of(convolution: nn.Conv2d) -> tuple[int, ...]:
-    """Zeros that a convolution adds above and below, left and right."""
+    """The padding of a convolution: rows above and below, columns left and right."""
     assert isinstance(convolution.padding, tuple)
     return convolution.padding

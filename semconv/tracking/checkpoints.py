@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there."""
+"""Checkpoints that are complete or absent."""
 
 import os
 import pickle
@@ -14,9 +14,9 @@ from semconv.tracking.folder import is_whole
 
 
 class WholeCheckpointIO(CheckpointIO):
-    """Writes checkpoints aside, sees them onto the disk and then names them; reads tensors and plain values alone.
+    """Writes checkpoints atomically; reads only tensors and plain values.
 
-    Nothing in a checkpoint is ever run: `torch.load(weights_only=True)`.
+    Code in a checkpoint never runs: `torch.load(weights_only=True)`.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any | None = None) -> None:
@@ -28,7 +28,7 @@ class WholeCheckpointIO(CheckpointIO):
         self,
         path: str | os.PathLike,
         map_location: Callable | str | None = lambda storage, location: storage,
-        weights_only: bool | None = True,  # Lightning 2.5 does not give it
+        weights_only: bool | None = True,  # Lightning 2.5 does not pass it
     ) -> dict[str, Any]:
         return read_checkpoint(Path(path), map_location)
 
@@ -37,17 +37,17 @@ class WholeCheckpointIO(CheckpointIO):
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """A checkpoint's content.
+    """Read a checkpoint.
 
     Raises:
-        ValueError: there is none, it is not whole, or it holds more than tensors and plain values.
+        ValueError: it is missing or incomplete, or holds more than tensors and plain values.
     """
     if not is_whole(path):
-        what = "is no whole checkpoint" if path.exists() else "does not exist"
+        what = "is not a complete checkpoint" if path.exists() else "does not exist"
         raise ValueError(f"{path} {what}: give a file such as runs/<experiment>/<run>/checkpoints/last.ckpt")
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
-            f"{path} holds more than weights and plain values, and is not read: take one that semconv wrote"
+            f"{path} holds more than weights and plain values, and is not read: give a checkpoint that semconv wrote"
         ) from error

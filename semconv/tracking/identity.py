@@ -1,4 +1,4 @@
-"""What a run is known by, wherever it is recorded."""
+"""The identity of a run, the same in every record of it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,9 @@ EVALUATION_KEYS = ("evaluation_images", "recalibrate_batch_norm")
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run is known by: its name, its seed, its networks, and the protocol that runs must share to be ranked together.
+    """Take the identity of a run from its configuration: name, seed, networks, and the protocol.
+
+    Runs are ranked together only if their protocols are equal.
 
     Args:
         config: the run's whole configuration, as in `config.yaml`.

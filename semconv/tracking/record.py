@@ -1,4 +1,4 @@
-"""Lightning's way into a run's folder."""
+"""The Lightning logger of a run's folder."""
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from semconv.tracking.wandb_record import WandbRecord
 
 
 class RunRecord(Recorder, Logger):
-    """Writes each logged row, with its clocks, to the run's folder, and to W&B as it was written there.
+    """Writes each logged row, with its clocks, to the run's folder, and the same row to W&B.
 
     Args:
-        folder: the run's.
-        wandb: the run's row in W&B; None where there is to be none.
+        folder: the run's folder.
+        wandb: the run in W&B; None: no W&B.
     """
 
     def __init__(self, folder: RunFolder, wandb: WandbRecord | None = None) -> None:
@@ -63,9 +63,9 @@ class RunRecord(Recorder, Logger):
 
     @rank_zero_only
     def end(self, status: Status) -> None:
-        """The run is over, and its summary complete."""
+        """Finish the run in W&B: the summary is complete."""
         if self.wandb is not None:
             self.wandb.end(status)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: `config.yaml` holds all of them."""
+        """Do nothing: `config.yaml` holds all hyperparameters."""

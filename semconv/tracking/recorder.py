@@ -1,4 +1,4 @@
-"""What callbacks ask of a logger beyond Lightning's own interface."""
+"""The interface between callbacks and loggers, beyond Lightning's own."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,18 +7,18 @@ from torch import Tensor
 
 
 class Recorder:
-    """A logger that also takes pictures and tables, and that knows how many images training has seen.
+    """A logger that also takes pictures and tables, and counts the images seen in training.
 
-    A logger of Lightning's inherits from it too; a method that it does not override does nothing.
+    A Lightning logger inherits from it as well; a method that is not overridden does nothing.
 
     Attributes:
-        samples_seen: images that training has seen so far, counted by `semconv.callbacks.Record`.
+        samples_seen: images seen in training so far, counted by `semconv.callbacks.Record`.
     """
 
     samples_seen: int = 0
 
     def begin(self) -> None:
-        """Start: the run is about to compute, and its folder exists."""
+        """Start recording: the run's folder exists, and computation is about to start."""
 
     def log_panels(self, key: str, columns: Mapping[str, Tensor], mask: Tensor, captions: Sequence[str], step: int) -> None:
         """Show each image's pictures side by side.
@@ -28,7 +28,7 @@ class Recorder:
             columns: `b c h w` in [0, 1] by kind.
             mask: bool `b h w`, True = masked.
             captions: one per image.
-            step: of training.
+            step: training step.
         """
 
     def log_table(self, key: str, columns: Mapping[str, Sequence[Any]], step: int) -> None:
@@ -37,10 +37,10 @@ class Recorder:
         Args:
             key: name of the table.
             columns: values by name.
-            step: of training.
+            step: training step.
         """
 
 
 def recorders(loggers: Iterable[object]) -> list[Recorder]:
-    """Those of some loggers that are recorders."""
+    """Select the recorders among some loggers."""
     return [logger for logger in loggers if isinstance(logger, Recorder)]

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from semconv.evaluation.features import everything, pool
 from semconv.indicators import Control
 from semconv.tasks import MaskedReconstruction
 from semconv.tracking.files import write_text, write_whole
-from semconv.trained.run import TRUSTED, LoadedRun, check_classes, load_run
+from semconv.trained.run import TRUSTED, LoadedRun, build_parts, check_classes, load_run
 from semconv.version import __version__
 
 MARK = "export.json"
@@ -166,7 +165,10 @@ def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEnco
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     check_classes({key: config.get(key) for key in ("encoder", "control")}, (*TRUSTED, *trust))
     geometry = Geometry(config["channels"], tuple(config["image_size"]), config["cell"], config["padding_mode"])
-    encoder = _build(config, folder)(geometry, config["size"])
+    types = {"encoder": Callable[[Geometry, Size], Encoder], "control": Control | None}
+    built = build_parts(config, folder / "config.yaml", types)
+    encoder = built.encoder(geometry, config["size"])
+    set_control(encoder, built.control)
     try:
         encoder.load_state_dict(load_file(folder / WEIGHTS))
     except (SafetensorError, RuntimeError, OSError) as error:
@@ -274,24 +276,6 @@ def _mark(output: Path) -> Any:
         return json.loads((output / MARK).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return None
-
-
-def _build(config: dict[str, Any], folder: Path) -> Callable[[Geometry, Size], Encoder]:
-    """From geometry and size to the encoder that a configuration describes."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--encoder", type=Callable[[Geometry, Size], Encoder])
-    parser.add_argument("--control", type=Control | None)
-    try:
-        built = parser.instantiate_classes(parser.parse_object({key: config[key] for key in ("encoder", "control")}))
-    except (ArgumentError, KeyError) as error:
-        raise ValueError(f"{folder}/config.yaml cannot be built: {' '.join(str(error).split())}") from error
-
-    def make(geometry: Geometry, size: Size) -> Encoder:
-        encoder = built["encoder"](geometry, size)
-        set_control(encoder, built["control"])
-        return encoder
-
-    return make
 
 
 def _listed(values: Sequence[float]) -> str:

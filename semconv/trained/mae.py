@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from semconv.decoders import TransformerDecoder
 from semconv.encoders.vit import SIZES, MAEViT, position_embedding
-from semconv.encoders.weights import read_tensors
+from semconv.encoders.weights import read_tensors, require_fit
 
 CLASSIFIER = ("head.", "fc_norm.")
 DECODER = ("decoder_", "mask_token")
@@ -56,11 +55,12 @@ def load_mae_checkpoint(path: str | Path, encoder: MAEViT, decoder: TransformerD
         notes.append(f"{path} holds an encoder alone: the decoder stays untrained, so what it predicts means nothing yet")
         warnings.warn(notes[-1], stacklevel=2)
     ignored = {name for name in state.keys() - targets.keys() if name.startswith(CLASSIFIER + DECODER)}
-    _require_none(targets.keys() - state.keys(), f"{path} lacks", state)
-    _require_none(state.keys() - targets.keys() - ignored, f"the model has no place for {path}'s", state)
-    values = {name: _place(name, state[name], target, notes) for name, target in targets.items()}
-    for name, target in targets.items():
-        _require_shape(name, values[name], target, path, state)
+    values = {
+        name: _place(name, tensor, targets[name], notes) if name in targets else tensor
+        for name, tensor in state.items()
+        if name not in ignored
+    }
+    require_fit(values, targets, path, _describe(state))
     for name, target in targets.items():
         target.copy_(values[name])
     return LoadReport(tuple(targets), tuple(sorted(ignored)), tuple(notes))
@@ -88,18 +88,6 @@ def _place(name: str, there: Tensor, here: Tensor, notes: list[str]) -> Tensor:
 def _close(there: Tensor, here: Tensor) -> bool:
     # half precision rounds numbers below 1 by up to 2.5e-4
     return there.shape == here.shape and torch.allclose(there.float(), here, rtol=0, atol=1e-3)
-
-
-def _require_none(names: Collection[str], complaint: str, state: dict[str, Tensor]) -> None:
-    if names:
-        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        raise ValueError(f"{complaint} {min(names)}{others}; {_describe(state)}")
-
-
-def _require_shape(name: str, there: Tensor, here: Tensor, path: Path, state: dict[str, Tensor]) -> None:
-    if there.shape != here.shape:
-        shapes = [" x ".join(map(str, tensor.shape)) for tensor in (there, here)]
-        raise ValueError(f"{name} is {shapes[0]} in {path} and {shapes[1]} here; {_describe(state)}")
 
 
 def _describe(state: dict[str, Tensor]) -> str:

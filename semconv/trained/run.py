@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from semconv.configuration import one_line
 from semconv.tracking.checkpoints import read_checkpoint
 from semconv.tracking.folder import RunFolder, newest_checkpoint
 
@@ -47,11 +48,12 @@ def load_run(folder: str | Path, trust: Sequence[str] = ()) -> LoadedRun:
     checkpoint = newest_checkpoint(run.checkpoints)
     if checkpoint is None:
         raise ValueError(f"{run.path} has no whole checkpoint: train it with semconv fit -c {run.path}/config.yaml")
-    task, data = _build(config, run)
+    built = build_parts(config, run.path / "config.yaml", {"model": LightningModule, "data": LightningDataModule})
+    task = built.model
     state = read_checkpoint(checkpoint)
     task.on_load_checkpoint(state)  # says what does not fit
     task.load_state_dict(state["state_dict"])
-    return LoadedRun(task.eval(), data, config, run)
+    return LoadedRun(task.eval(), built.data, config, run)
 
 
 def check_classes(config: Any, trusted: Sequence[str]) -> None:
@@ -85,12 +87,16 @@ def _named(config: Any) -> Iterator[str]:
         yield config
 
 
-def _build(config: dict[str, Any], run: RunFolder) -> tuple[LightningModule, LightningDataModule]:
+def build_parts(config: dict[str, Any], file: Path, types: dict[str, Any]) -> Any:
+    """Build the parts of a configuration that `types` names, each of the type that it says.
+
+    Raises:
+        ValueError: the configuration, of `file`, lacks a part or describes one of another type.
+    """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningModule, "model")
-    parser.add_subclass_arguments(LightningDataModule, "data")
+    for key, kind in types.items():
+        parser.add_argument(f"--{key}", type=kind)
     try:
-        built = parser.instantiate_classes(parser.parse_object({key: config[key] for key in ("model", "data")}))
+        return parser.instantiate_classes(parser.parse_object({key: config[key] for key in types}))
     except (ArgumentError, KeyError) as error:
-        raise ValueError(f"{run.path}/config.yaml cannot be built: {' '.join(str(error).split())}") from error
-    return built["model"], built["data"]
+        raise ValueError(f"{file} cannot be built: {one_line(error)}") from error

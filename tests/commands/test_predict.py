@@ -43,6 +43,18 @@ def test_every_image_becomes_a_picture_and_nothing_else_is_written(make_run, sem
         assert sheet.height == 4 * 100 + 4 + 36
 
 
+def test_a_configuration_chooses_its_test_images_and_a_run_the_users_own(make_run, semconv, photos, tmp_path):
+    run, out = make_run("mae_vit"), tmp_path / "out"
+    code, said, _ = semconv("predict", "--images", photos, "--output", out, run)  # options may come first
+    assert code == 0
+    assert f"written to {out}: 4 pictures" in said
+    weights = f"--ckpt_path={run}/checkpoints/last.ckpt"
+    few = [f"--runs={tmp_path / 'runs'}", "--data.num_test_images=3"]
+    code, _, err = semconv("predict", f"--config={run}/config.yaml", weights, *few)
+    assert code == 0, err
+    assert len(list(tmp_path.glob("runs/*/*/media/predict/*.png"))) == 3
+
+
 def panels(path):
     """The four panels of a picture, height x width x 3."""
     pixels = np.asarray(Image.open(path))

@@ -155,6 +155,27 @@ def test_the_table_stands_best_first_with_mean_and_deviation(tmp_path, capsys):
     assert order == sorted(order)
 
 
+@pytest.mark.parametrize(
+    ("key", "options", "better"),
+    [
+        ("full/rankme", (), "told"),
+        ("my/own", ("--direction", "higher"), "told"),
+        ("my/own", ("--direction", "lower"), "cnn_plain"),
+        ("importance/Mask/zeroed", ("--direction", "lower"), "cnn_plain"),
+    ],
+)
+def test_a_metric_is_ranked_by_its_direction(key, options, better, tmp_path, capsys):
+    for seed in range(2):
+        write_run(tmp_path / f"plain{seed}", "cnn_plain", 0.8, seed, {key: 3.0 + seed}, mechanism="Plain")
+        write_run(tmp_path / f"told{seed}", "told", 0.8, seed, {key: 5.0 + seed})
+    out, err, code = run(capsys, tmp_path, "--metric", key, *options)
+    assert (err, code) == ("", 0)
+    results = out[out.index("Results") : out.index("Verdicts")]
+    assert min(("told ", "cnn_plain "), key=results.index).strip() == better
+    sign = "+" if better == "told" else "-"
+    assert f"{sign}2.0000" in out[out.index("Verdicts") :]
+
+
 def test_what_differs_is_refused_by_name_unless_it_is_a_factor_or_allowed(tmp_path, capsys):
     write_family(tmp_path / "a")
     write_family(tmp_path / "b", base_lr=0.1, gain=0.0)
@@ -247,6 +268,10 @@ def test_runs_that_are_not_whole_are_named_and_left_out(tmp_path, capsys):
         (["."], "no tested run"),
         (["*.none"], "there is no folder"),
         (["runs", "--metric", "no/such"], "no run has it"),
+        (["runs", "--metric", "test/masked_mes"], "did you mean test/masked_mse?"),
+        (["runs", "--metric", "full/rankme"], "no run has it; it needs --evaluation full"),
+        (["runs", "--metric", "test/mean_fill_mse"], "give --direction higher or lower"),
+        (["runs", "--metric", "cost/flops", "--direction", "higher"], "cost/flops is better when lower"),
         (["runs", "--family", "nobody"], "there are runs of told"),
         (["runs", "--baseline", "nobody"], "there are runs of told"),
         (["wandb:nothing"], "names no project"),

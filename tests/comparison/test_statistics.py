@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.integrate import quad
 from scipy.optimize import brentq
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
@@ -17,7 +18,8 @@ from semconv.comparison.statistics import (
     seeds_for_equivalence,
     seeds_needed,
 )
-from semconv.comparison.verdicts import PLAIN, REPRESENTATION, WIDE, gather, judge
+from semconv.comparison.verdicts import PLAIN, WIDE, gather, judge
+from semconv.metrics import REPRESENTATION
 
 DRAWS = 2000
 
@@ -26,6 +28,13 @@ DRAWS = 2000
 def no_collection(monkeypatch):
     """statsmodels' correction collects garbage at each call, a tenth of a second."""
     monkeypatch.setattr(gc, "collect", lambda: 0)
+
+
+@pytest.fixture
+def words_alone(monkeypatch):
+    """Leaves out the number of seeds that a verdict would take, which is most of the work of an inconclusive one."""
+    for name in ("seeds_needed", "seeds_for_equivalence"):
+        monkeypatch.setattr(f"semconv.comparison.verdicts.{name}", lambda *_: None)
 
 
 def test_a_comparison_by_hand():
@@ -89,6 +98,39 @@ def test_seeds_for_equivalence_give_that_power():
     assert np.mean(found) == pytest.approx(0.8, abs=0.05)
 
 
+def exact_power_of_equivalence(n, margin):
+    """For a deviation of 1 and no difference: over the sample's deviation, how often its mean lies far enough inside the margin."""
+    t = stats.t.ppf(0.95, n - 1)
+
+    def integrand(sd):
+        reach = margin * math.sqrt(n) - t * sd
+        return (2 * stats.norm.cdf(reach) - 1) * 2 * (n - 1) * sd * stats.chi2.pdf((n - 1) * sd**2, n - 1)
+
+    return quad(integrand, 0, margin * math.sqrt(n) / t)[0]
+
+
+@pytest.mark.parametrize(("margin", "seeds"), [(8.0, 2), (6.1, 3), (2.5, 4), (1.9, 5), (1.6, 6), (0.5, 36)])
+def test_seeds_for_equivalence_are_the_fewest_of_enough_power(margin, seeds):
+    assert next(n for n in range(2, 100) if exact_power_of_equivalence(n, margin) >= 0.8) == seeds
+    assert seeds_for_equivalence(1.0, margin) == seeds
+
+
+def test_two_seeds_are_enough_to_test_equivalence():
+    ours, theirs = np.array([0.5, 0.3]), np.array([0.4, 0.25])
+    assert equivalence(ours - theirs, 0.2) == pytest.approx(ttost_paired(ours, theirs, -0.2, 0.2)[0])
+
+
+@pytest.mark.parametrize(("margin", "p"), [(0.2, 0.0), (0.05, 1.0)])
+def test_differences_without_spread_are_equivalent_where_they_lie_inside_the_margin(margin, p):
+    assert equivalence([0.1] * 4, margin) == equivalence([-0.1] * 4, margin) == p
+
+
+def test_rounding_is_no_interaction_whatever_the_sign_of_the_differences():
+    for sign in (1, -1):
+        level = {0: sign * 1e6, 1: sign * 2e6}
+        assert interaction({"a": level, "b": {seed: math.nextafter(value, 0) for seed, value in level.items()}}) is None
+
+
 def test_an_interaction_of_two_levels_is_a_paired_t_test():
     generator = np.random.default_rng(3)
     first, second = generator.normal(0, 1, 8), generator.normal(1, 1, 8)
@@ -129,14 +171,8 @@ def simulated(generator, n, sd, effects, shared=0.0):
     return [gather(REPRESENTATION, draw(effect * sd), plain, {"zero": draw(), "shuffled": draw()}, draw()) for effect in effects]
 
 
-@pytest.fixture
-def words_alone(monkeypatch):
-    """Verdicts without the seeds that would settle them, which take four fifths of the time."""
-    for name in ("seeds_needed", "seeds_for_equivalence"):
-        monkeypatch.setattr(f"semconv.comparison.verdicts.{name}", lambda *_: None)
-
-
-def test_a_family_of_identical_functions_is_called_beneficial_no_more_often_than_nominal(words_alone):
+@pytest.mark.usefixtures("words_alone")
+def test_a_family_of_identical_functions_is_called_beneficial_no_more_often_than_nominal():
     generator = np.random.default_rng(4)
     wrong = 0
     for _ in range(DRAWS):
@@ -161,13 +197,15 @@ def count_wrong(family: int) -> int:
     return wrong
 
 
+@pytest.mark.usefixtures("words_alone")
 @pytest.mark.parametrize("family", [1, 3])
-def test_against_controls_that_all_lose_by_chance_the_error_is_nominal(family, words_alone):
+def test_against_controls_that_all_lose_by_chance_the_error_is_nominal(family):
     share = 1 - (1 - 0.05 / family) ** family  # of Holm's first step
     assert within_bounds(count_wrong(family), share)
 
 
-def test_two_identical_functions_come_out_equivalent(words_alone):
+@pytest.mark.usefixtures("words_alone")
+def test_two_identical_functions_come_out_equivalent():
     generator = np.random.default_rng(6)
     margin = REPRESENTATION.margin
     n = seeds_for_equivalence(margin / 1.5, margin)
@@ -176,7 +214,8 @@ def test_two_identical_functions_come_out_equivalent(words_alone):
     assert words.count("beneficial") <= stats.binom.ppf(0.9995, DRAWS, 0.05)
 
 
-def test_a_planted_effect_is_found(words_alone):
+@pytest.mark.usefixtures("words_alone")
+def test_a_planted_effect_is_found():
     generator = np.random.default_rng(7)
     found = [judge(simulated(generator, 10, 0.01, [2.0], shared=0.05))[0].word == "beneficial" for _ in range(DRAWS // 4)]
     assert np.mean(found) > 0.99

@@ -145,7 +145,7 @@ def test_bad_images_are_left_out_and_all_others_as_they_would_be(damaged: Path, 
 
 
 def test_by_default_a_bad_image_stops_and_is_named(damaged: Path) -> None:
-    with pytest.raises(ValueError, match=r"04\.png is no image: replace or remove it, or set on_bad_image to skip"):
+    with pytest.raises(ValueError, match=r"04\.png is not an image: replace or remove it, or set on_bad_image to skip"):
         ImageData(str(damaged), size=(8, 8), cache_folder=str(damaged.parent / "cache")).setup("fit")
 
 

@@ -149,7 +149,7 @@ def test_an_evaluation_leaves_no_trace(name, tmp_path):
     before = state(those.task)
     torch.manual_seed(0)
     drawn = torch.random.get_rng_state()
-    results = evaluate(those, 100, True, tmp_path)
+    results, _ = evaluate(those, 100, True, tmp_path)
     after = state(those.task)
     assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(before, after, strict=True))
     assert torch.equal(torch.random.get_rng_state(), drawn)
@@ -161,7 +161,7 @@ def test_an_evaluation_leaves_no_trace(name, tmp_path):
     assert wanted <= set(results)
     assert all(f"{key}/reason" in results for key, value in results.items() if value is None)
     files = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("features-*.safetensors")}
-    again = evaluate(those, 100, True, tmp_path)
+    again, _ = evaluate(those, 100, True, tmp_path)
     assert files == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("features-*.safetensors")}
     assert again["probe/linear_top1"] == results["probe/linear_top1"]
 
@@ -309,7 +309,8 @@ def test_data_without_labels_leave_nulls_with_reasons(tmp_path):
     those = evaluated("cnn_plain")
     for images in those.data.opened.values():
         images.labels.fill_(-1)
-    results = evaluate(those, 100, False, None)
+    results, classifier = evaluate(those, 100, False, None)
+    assert classifier is None
     assert results["probe/linear_top1"] is None
     assert "have no label" in results["probe/linear_top1/reason"]
     assert results["probe/position_r2"] is not None

@@ -9,7 +9,7 @@ import pkgutil
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import semconv.mechanisms
 from semconv.convolution import Mechanism, MechanismFactory, SemanticConv2d
@@ -116,14 +116,25 @@ def test_memory_layout_changes_nothing(mechanism):
     view, indicators = make_view(12), Indicators(told(mechanism))
     x = torch.randn(2, 16, 16, 8, generator=make_generator())
     for groups, stride in ((1, 2), (16, 1)):
-        module = SemanticConv2d(16, 16, 3, groups=groups, stride=stride, indicators=indicators, mechanism=mechanism)
-        module.mechanism.stand_at(0.5)
+        module = SemanticConv2d(16, 16, 3, groups=groups, stride=stride, indicators=indicators, mechanism=mechanism, depth=0.5)
         stir(module)
         expected = module(x, indicators(view))
         strided = torch.cat([x, x], 3)[..., : x.shape[3]]
         for other in (x.contiguous(memory_format=torch.channels_last), strided):
             # kernels of another layout add up in another order
             torch.testing.assert_close(module(other, indicators(view)), expected, rtol=1e-4, atol=1e-5)
+
+
+@every_mechanism
+@torch.no_grad()
+def test_it_is_plain_where_nothing_is_masked_if_it_says_so_and_only_then(mechanism):
+    convolution, indicators = nn.Conv2d(8, 8, 3, padding=1), Indicators([Mask()])
+    x = torch.randn(2, 8, 16, 16, generator=make_generator())
+    plain = convolution(x)
+    module = SemanticConv2d.around(convolution, indicators, mechanism, depth=0.5)
+    stir(module)
+    same = torch.allclose(module(x, indicators(make_view(0))), plain, rtol=1e-4, atol=1e-5)
+    assert same == module.mechanism.silent_when_visible
 
 
 @every_mechanism

@@ -35,10 +35,8 @@ def placed(
     """A convolution in float64 that stands at a depth, with random weights."""
     indicators = Indicators([Mask(), Coordinates()])
     torch.manual_seed(1)
-    module = SemanticConv2d(
-        *channels, 3, stride=stride, groups=groups, indicators=indicators, mechanism=functools.partial(Gradual, **own)
-    ).double()
-    module.mechanism.stand_at(depth)
+    convolution = nn.Conv2d(*channels, 3, stride, padding=1, groups=groups).double()
+    module = SemanticConv2d.around(convolution, indicators, functools.partial(Gradual, **own), depth)
     randomise(module)
     return module, indicators
 
@@ -121,13 +119,12 @@ def test_what_a_convolution_keeps_of_its_weights_is_as_it_was():
     """So that a network that was trained before does not forget all."""
     convolution = nn.Conv2d(16, 16, 3)
     weight = convolution.weight.detach().clone()
-    Gradual(convolution, Indicators([Mask()]), start=0.5, end=0.5).stand_at(0.5)
+    SemanticConv2d.around(convolution, Indicators([Mask()]), functools.partial(Gradual, start=0.5, end=0.5), 0.5)
     assert torch.equal(convolution.weight, weight[:8, :8])
     whole = nn.Conv2d(16, 16, 3)
-    mechanism = Gradual(whole, Indicators([Mask()]), "whole")
-    mechanism.stand_at(0.5)
+    whole_share = functools.partial(Gradual, schedule="whole")
+    assert not SemanticConv2d.around(whole, Indicators([Mask()]), whole_share, 0.5).mechanism.needs_kernel
     assert not list(whole.parameters())
-    assert not mechanism.needs_kernel
 
 
 def test_a_learned_share_mixes_convolution_and_attention():
@@ -196,14 +193,14 @@ def test_copies_answer_alike_and_precision_and_format_do_not_matter(schedule):
     assert (low - expected).abs().mean() < 0.05 * expected.abs().mean()
 
 
-def test_who_does_not_know_where_it_stands_says_so():
+def test_a_depth_that_was_not_set_is_refused():
     module = SemanticConv2d(4, 4, 3, indicators=Indicators([Mask()]), mechanism=Gradual)
-    with pytest.raises(ValueError, match=r"call stand_at\(depth\), from 0 to 1"):
+    with pytest.raises(ValueError, match="give SemanticConv2d a depth, from 0 to 1"):
         module(torch.zeros(1, 4, 8, 8), Indicators([Mask()])(view_of(4)))
 
 
 def test_a_share_beyond_the_whole_is_refused():
-    with pytest.raises(ValueError, match=r"from 0.5 to 1.5: give numbers from 0 to 1"):
+    with pytest.raises(ValueError, match=r"start is 0.5 and end is 1.5: give semantic shares from 0 to 1"):
         Gradual(nn.Conv2d(4, 4, 3), Indicators([Mask()]), start=0.5, end=1.5)
 
 

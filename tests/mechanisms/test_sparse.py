@@ -53,7 +53,11 @@ def test_where_nothing_is_masked_a_convolution_is_plain_to_the_bit():
 
 @pytest.mark.parametrize(
     ("parts", "message"),
-    [([], "Sparse has nothing to tell"), ([Coordinates()], "list semconv.indicators.Mask"), (None, "Coordinates would go unheard")],
+    [
+        ([], "Sparse has nothing to tell"),
+        ([Coordinates()], "list semconv.indicators.Mask"),
+        (None, "Coordinates would have no effect"),
+    ],
 )
 def test_what_it_cannot_tell_is_refused_in_one_line(parts, message):
     with pytest.raises(ValueError, match=message) as caught:
