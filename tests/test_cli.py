@@ -16,6 +16,9 @@ from tests.experiments import FOLDER, arguments, built, every_experiment
 SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--data.num_images=160", "--data.num_test_images=20"]
 
 
+pytestmark = pytest.mark.usefixtures("quick_probes")
+
+
 def short(name: str, folder: Path, *overrides: str) -> list[str]:
     return [*arguments(name, *SHORT, f"--runs={folder}"), *overrides]
 

@@ -75,7 +75,7 @@ def test_the_workspace_has_its_structure(capsys):
 
 
 @pytest.fixture(scope="module")
-def real_run(tmp_path_factory):
+def real_run(tmp_path_factory, quick_probes):
     """A run of semconv, recorded by W&B offline, with everything that may be asked for."""
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
