@@ -20,13 +20,16 @@ from semconv.masking import Masker
 from semconv.mechanisms.overlay import Token
 from semconv.objective import Objective
 from semconv.tasks import MaskedReconstruction
+from tests.pairwise import together
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "base")
 CNNS = [name for name in NAMES if name.startswith("cnn_")]
 
 every_experiment = pytest.mark.parametrize("name", NAMES)
-every_cnn = pytest.mark.parametrize("name", CNNS)
+# of checks so quick that one case holds them all
+all_experiments = together("name", NAMES)
+all_cnns = together("name", CNNS)
 
 
 def arguments(name: str, *overrides: str) -> list[str]:

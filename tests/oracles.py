@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, get_args
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 from semconv.convolution import Mechanism, MechanismFactory, SemanticConv2d
 from semconv.corruption import View
 from semconv.indicators import Coordinates, Indicator, Indicators, Mask, PaddingMode, Signals
-from tests.pairwise import pairwise
+from tests.pairwise import pairwise, together
 
 BATCH, CHANNELS, SIZE, GRID = 3, 4, (4, 8), (4, 4)  # sides are powers of two: coordinates and fractions are exact in float32
 MODES = get_args(PaddingMode)
@@ -22,8 +21,8 @@ def is_padded(kernel: int, stride: int, groups: int, mode: PaddingMode) -> bool:
     return kernel > 1 or mode == "zeros"
 
 
-every_geometry = pytest.mark.parametrize(
-    ("kernel", "stride", "groups", "mode"), pairwise((1, 3, 5, 7), (1, 2, 4), (1, CHANNELS), MODES, allowed=is_padded)
+every_geometry = together(
+    "kernel, stride, groups, mode", pairwise((1, 3, 5, 7), (1, 2, 4), (1, CHANNELS), MODES, allowed=is_padded)
 )
 
 

@@ -14,8 +14,12 @@ from semconv.indicators import Coordinates, Indicator, Indicators, Mask
 from semconv.mechanisms import AppendedValues, Channels, LocalAttention, MaskToken, OverlayAdd, OverlayReplace, Plain
 from tests.mechanisms.test_identities import ALL
 from tests.oracles import BATCH, CHANNELS, assert_same, build, convolve, draw_view, every_geometry, pad
+from tests.pairwise import together
 
-every_mechanism = pytest.mark.parametrize("mechanism", [*ALL.values(), Plain, LocalAttention], ids=[*ALL, "plain", "attention"])
+MECHANISMS = {**ALL, "plain": Plain, "attention": LocalAttention}
+
+all_mechanisms = together("mechanism", MECHANISMS.values())
+every_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS.values(), ids=MECHANISMS)
 
 
 @every_geometry
@@ -27,7 +31,7 @@ def test_plain_is_a_convolution_that_pads_half_its_kernel(kernel, stride, groups
     assert_same(module(view.pixels, indicators(view)), expected)
 
 
-@every_mechanism
+@all_mechanisms
 def test_a_convolution_without_bias_has_none(mechanism):
     module = SemanticConv2d(4, 4, 3, bias=False, indicators=Indicators([Mask()]), mechanism=mechanism)
     view = draw_view()
@@ -49,7 +53,7 @@ def test_a_token_without_a_mask_is_refused_in_one_line(mechanism):
     assert "\n" not in str(caught.value)
 
 
-@every_mechanism
+@all_mechanisms
 def test_a_mechanism_registers_neither_its_convolution_nor_its_indicators(mechanism):
     module, _ = build(mechanism)
     names = {name.split(".")[0] for name, _ in module.named_parameters()}
@@ -108,7 +112,7 @@ def test_autocast_gives_bfloat16_near_the_full_answer(mechanism):
     assert all(parameter.grad.isfinite().all() for parameter in module.parameters() if parameter.grad is not None)
 
 
-@every_mechanism
+@all_mechanisms
 def test_a_module_of_any_precision_answers_in_it(mechanism):
     view = draw_view()
     module, indicators = build(mechanism)
@@ -116,7 +120,7 @@ def test_a_module_of_any_precision_answers_in_it(mechanism):
         assert module.to(dtype)(view.pixels.to(dtype), indicators(view)).dtype == dtype
 
 
-@every_mechanism
+@all_mechanisms
 def test_channels_last_changes_no_number(mechanism):
     view = draw_view()
     module, indicators = build(mechanism)

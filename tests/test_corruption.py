@@ -11,7 +11,7 @@ from semconv.corruption import Bert, CamouflageFill, Corruption, Fill, Hide, Mea
 from semconv.hashing import make_keys
 from semconv.masking import spread_mask
 from tests.oracles import draw, draw_mask
-from tests.pairwise import pairwise
+from tests.pairwise import pairwise, together
 
 FILLS = (ZeroFill, CamouflageFill, MeanFill, NoiseFill)
 SIZE, GRID = (12, 20), (3, 5)  # cells of 4 x 4
@@ -38,9 +38,7 @@ def hide(fill: Fill, images: Tensor, mask: Tensor) -> Tensor:
     return Hide(fill)(images, mask, int(mask[0].sum()), keys(len(images))).pixels
 
 
-@pytest.mark.parametrize(
-    ("fill_class", "channels", "dtype"), pairwise(FILLS, [1, 3], [torch.float32, torch.bfloat16, torch.float64])
-)
+@together("fill_class, channels, dtype", pairwise(FILLS, [1, 3], [torch.float32, torch.bfloat16, torch.float64]))
 def test_visible_pixels_stay_to_the_bit(fill_class, channels, dtype):
     images, mask = make_images(channels=channels, dtype=dtype), draw_mask(4, GRID, COUNT)
     filled = hide(fill_class(), images, mask)

@@ -9,7 +9,7 @@ from semconv.decoders import ConvDecoder, Decoder, MaskedSites, TransformerDecod
 from semconv.encoders import Encoder, Encoding, Geometry, MAEViT, SemanticCNN, initialise
 from semconv.indicators import Mask
 from semconv.mechanisms import Channels, Sparse
-from tests.pairwise import pairwise
+from tests.pairwise import pairwise, together
 
 DECODERS = [TransformerDecoder, ConvDecoder]
 ENCODERS = {
@@ -68,7 +68,7 @@ def test_every_decoder_fits_every_encoder(name: str, decoder: type[TransformerDe
         assert (prediction.flatten(1).std(dim=1) > 0).all()
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@together("decoder", DECODERS)
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_pair_trains_every_weight_but_the_fixed_positions(
     name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]
@@ -81,7 +81,7 @@ def test_every_pair_trains_every_weight_but_the_fixed_positions(
         assert [key for key, weight in part.named_parameters() if weight.requires_grad and weight.grad is None] == []
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@together("decoder", DECODERS)
 @pytest.mark.parametrize("name", ENCODERS)
 def test_bfloat16_is_close_to_float32(name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]) -> None:
     network, built = build(name, decoder)

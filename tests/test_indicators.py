@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from semconv.corruption import View
 from semconv.indicators import Coordinates, Grid, Indicator, Indicators, Mask, masked_fraction
 from tests.oracles import MODES, coordinate_map, draw_mask, draw_view, mask_map, pad, signals_of
+from tests.pairwise import together
 
 CELLS = (4, 6)
 # finer, equal, coarser and not dividing, on one side or both
@@ -48,7 +49,7 @@ class Radius(Indicator):
         return Coordinates()(view, grid).square().sum(1, keepdim=True).sqrt()
 
 
-@pytest.mark.parametrize("sites", SITES)
+@together("sites", SITES)
 def test_a_site_is_masked_as_far_as_its_area_is(sites):
     mask = draw_mask(5, CELLS, 11)
     ours = masked_fraction(mask, *sites)
@@ -56,7 +57,7 @@ def test_a_site_is_masked_as_far_as_its_area_is(sites):
     torch.testing.assert_close(ours.double(), mask_map(mask, *sites), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("sites", [(8, 12), (4, 6), (16, 6), (4, 18), (12, 12)])
+@together("sites", [(8, 12), (4, 6), (16, 6), (4, 18), (12, 12)])
 def test_a_site_within_one_cell_is_the_mask_itself(sites):
     mask = draw_mask(5, CELLS, 11)
     assert torch.equal(masked_fraction(mask, *sites), F.interpolate(mask[:, None].float(), sites, mode="nearest"))

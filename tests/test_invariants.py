@@ -23,8 +23,9 @@ from tests.experiments import (
     CNNS,
     FOLDER,
     NAMES,
+    all_cnns,
+    all_experiments,
     encoder_factory,
-    every_cnn,
     every_experiment,
     look,
     make_task,
@@ -32,7 +33,7 @@ from tests.experiments import (
     random_images,
     stir,
 )
-from tests.pairwise import pairwise
+from tests.pairwise import pairwise, together
 
 
 @every_experiment
@@ -78,7 +79,7 @@ def test_a_variant_sees_where_it_is_iff_it_is_told(name):
         assert equal == ("position" not in task.encoder.conveys)
 
 
-@every_experiment
+@all_experiments
 def test_visible_patches_do_not_count(name):
     task = make_task(name)
     images = random_images(task)
@@ -125,7 +126,7 @@ def test_cnn_variants_differ_below_the_encoder_alone():
     assert all(protocol == protocols["cnn_plain"] for protocol in protocols.values())
 
 
-@every_experiment
+@all_experiments
 def test_a_file_is_named_as_its_experiment_and_opens_with_its_command_and_question(name):
     path = Path(__file__).parent.parent / "experiments" / f"{name}.yaml"
     command, question = path.read_text().splitlines()[:2]
@@ -155,7 +156,7 @@ def test_encoders_of_one_size_have_as_many_parameters_as_the_baseline(name):
         assert abs(own / count_baseline(geometry, size) - 1) <= 0.03, (geometry, size)
 
 
-@every_cnn
+@all_cnns
 def test_parameters_match_at_every_depth_of_telling(name):
     make = encoder_factory(name)
     for depth in ("stem", "stages", "all", [3]):
@@ -164,7 +165,7 @@ def test_parameters_match_at_every_depth_of_telling(name):
         assert abs(own / count_baseline(GEOMETRIES[0], "test") - 1) <= 0.03, depth
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (FOLDER / "indicators").glob("*.yaml")))
+@together("name", sorted(path.stem for path in (FOLDER / "indicators").glob("*.yaml")))
 def test_parameters_match_whatever_is_told(name):
     told = encoder_factory("cnn_channels", "-c", str(FOLDER / "indicators" / f"{name}.yaml"))
     factories = told, encoder_factory("cnn_plain")

@@ -19,6 +19,7 @@ from semconv.masking import (
     spread_mask,
 )
 from tests.oracles import draw_mask
+from tests.pairwise import together
 
 GRIDS = ((8, 8), (7, 7), (8, 12), (14, 14), (12, 3))
 
@@ -128,7 +129,7 @@ def is_rectangle(cells: Tensor) -> bool:
     return bool(cells[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all())
 
 
-@pytest.mark.parametrize("grid", [(8, 8), (14, 14), (8, 12), (12, 3)])
+@together("grid", [(8, 8), (14, 14), (8, 12), (12, 3)])
 @pytest.mark.parametrize("ratio", [0.25, 0.4, 0.75])
 def test_blocks_are_a_union_of_rectangles_laid_one_after_the_other(grid, ratio):
     masker = BlockMasker(ratio)

@@ -1,12 +1,11 @@
 """The table of metrics."""
 
-import pytest
-
 from semconv.metrics import METRICS, PRIMARY, find
+from tests.pairwise import together
 
 
-@pytest.mark.parametrize(
-    ("key", "direction"),
+@together(
+    "key, direction",
     {
         "full/rankme": "higher",
         "full/linear_top1/labels_10": "higher",
@@ -41,12 +40,12 @@ def test_a_metric_has_its_direction(key, direction):
     assert (found.key, found.direction) == (key, direction)
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.key)
+@together("metric", METRICS)
 def test_no_row_hides_another(metric):
     assert find(metric.key.replace("*", "1")) == metric._replace(key=metric.key.replace("*", "1"))
 
 
-@pytest.mark.parametrize("key", ["test/masked", "probe/position_r2/stage_", "importance/Mask", "importance//zeroed", "mine", ""])
+@together("key", ["test/masked", "probe/position_r2/stage_", "importance/Mask", "importance//zeroed", "mine", ""])
 def test_a_key_that_fits_no_row_is_unknown(key):
     assert find(key) is None
 

@@ -29,10 +29,11 @@ from semconv.mechanisms import (
 )
 from tests.cnns import FIRST, call, draw, every_model, own, plain, rewrite
 from tests.oracles import Mean
+from tests.pairwise import together
 
 
 @every_model
-@pytest.mark.parametrize("mechanism", [Channels, AppendedValues, OverlayAdd, FiLM, Gated])
+@together("mechanism", [Channels, AppendedValues, OverlayAdd, FiLM, Gated])
 def test_until_something_is_learned_outputs_are_the_models_to_the_bit(name, mechanism):
     model, network, view = own(name), rewrite(name, mechanism, told=False), draw()
     for training in (False, True):
@@ -76,7 +77,7 @@ def test_stages_give_what_timms_modules_do(name):
 
 
 @every_model
-@pytest.mark.parametrize(
+@together(
     "mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken, FiLM, Gated, Partial, LocalAttention, Gradual]
 )
 def test_what_is_told_is_heard_and_every_weight_is_trained(name, mechanism):
@@ -89,7 +90,7 @@ def test_what_is_told_is_heard_and_every_weight_is_trained(name, mechanism):
 
 
 @every_model
-@pytest.mark.parametrize("mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken, FiLM, Partial])
+@together("mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken, FiLM, Partial])
 def test_with_nothing_masked_it_is_timms_network(name, mechanism):
     network, view, model = rewrite(name, mechanism, Mask()), draw(share=0), own(name).eval()
     with torch.no_grad():

@@ -9,7 +9,7 @@ from semconv.tracking.facts import derived_facts
 from semconv.tracking.files import write_text
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.secrets import is_secret_name, redact, refuse_secret_interpolation
-from tests.experiments import every_experiment, parsed
+from tests.experiments import all_experiments, parsed
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_the_commit_is_that_of_the_code_and_changes_are_told(tmp_path):
     assert git_state(installed)["git_commit"] is None  # the repository around it is not the package's
 
 
-@every_experiment
+@all_experiments
 def test_facts_are_flat_and_say_what_a_variant_is(name):
     facts = derived_facts(parsed(name))
     assert facts["variant"] == name

