@@ -237,7 +237,7 @@ def test_importance_is_what_the_error_grows_by():
 def test_an_indicator_without_weights_is_of_no_importance():
     found = importance(evaluated(), 32)  # indicator weights start at zero
     assert all(value == 0 for value in found.values())
-    assert importance(evaluated("cnn_plain"), 32)["importance/reason"] == "the network is told nothing"
+    assert importance(evaluated("cnn_plain"), 32)["importance/reason"] == "the network has no indicators"
 
 
 def test_a_network_that_is_told_knows_where_and_what():
