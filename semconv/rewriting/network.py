@@ -109,8 +109,8 @@ def semanticize(
 
     Spatial convolutions (kernel above 1) can be conditioned; squeeze-excite and pointwise convolutions never are. Weights stay, and
     the model that is given is left as it is. With mechanisms that start at zero (channels, appended values, overlay add)
-    outputs are the model's to the bit, in training and in evaluation, until something is learned. `Sparse` at all convolutions makes the whole
-    network sparse: norms and their statistics, pools, squeeze-excite and global response norm see visible sites alone, too.
+    outputs are the model's to the bit, in training and in evaluation, until something is learned. `Sparse` at all convolutions makes the
+    whole network sparse: norms and their statistics, pools, squeeze-excite and global response norm see visible sites alone, too.
 
         network = semanticize(timm.create_model("resnet50", pretrained=True), Channels, [Mask(), Coordinates()])
         logits = network(view.pixels, network.indicators(view))
