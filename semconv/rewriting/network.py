@@ -107,10 +107,11 @@ def semanticize(
 ) -> SemanticNetwork:
     """Turn a CNN into a network `forward(pixels, signals)`, by rewriting what torch.fx traces of it.
 
-    Spatial convolutions (kernel above 1) can be conditioned; squeeze-excite and pointwise convolutions never are. Weights stay, and
-    the model that is given is left as it is. With mechanisms that start at zero (channels, appended values, overlay add)
-    outputs are the model's to the bit, in training and in evaluation, until something is learned. `Sparse` at all convolutions makes the
-    whole network sparse: norms and their statistics, pools, squeeze-excite and global response norm see visible sites alone, too.
+    Spatial convolutions (kernel above 1) can be conditioned; squeeze-excite and pointwise convolutions never are. Weights stay,
+    and the model that is given is left as it is. With mechanisms that start at zero (channels, appended values, overlay add)
+    outputs are the model's to the bit, in training and in evaluation, until something is learned. `Sparse` at all convolutions
+    makes the whole network sparse: norms and their statistics, pools, squeeze-excite and global response norm see visible sites
+    alone, too.
 
         network = semanticize(timm.create_model("resnet50", pretrained=True), Channels, [Mask(), Coordinates()])
         logits = network(view.pixels, network.indicators(view))
