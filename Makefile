@@ -1,10 +1,11 @@
-# make demo: set up and run the main job. make test: set up and run all checks. make mutants: test the tests.
+# make demo: set up and run the main job. make test: set up and run all checks. make docs: build the documentation.
+# make mutants: test the tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := runs/sweeps/quickstart
 
-.PHONY: setup test lint mutants demo clean
+.PHONY: setup test lint docs mutants demo clean
 
 setup: $(VENV)/.installed
 
@@ -15,10 +16,15 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
-lint: setup
+# the site, into site/; a warning is an error
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+lint: setup docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 test: lint
 	$(BIN)/pytest -n auto
@@ -33,4 +39,4 @@ demo: setup
 	$(BIN)/semconv compare $(DEMO) --output $(DEMO)/comparison
 
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO) site .mypy_cache .pytest_cache .ruff_cache

@@ -1,13 +1,13 @@
-"""What reading data costs a training run, in ratios measured in turns in one process.
+"""The cost of reading data in a training run, as ratios measured alternately in one process.
 
 python benchmarks/data.py mae_vit cnn_plain --steps 20 --rounds 3
 
-- bare: steps on one batch that stays in memory.
-- loader: the same steps on batches of our loader; its wait is the share of the time that reading, cropping and normalising take.
+- bare: steps on one batch in memory.
+- loader: the same steps on batches of semconv's loader; its wait is the share of time for reading, cropping and normalising.
 - trainer: the whole training, as `semconv fit` does it.
-- torchvision: the same steps on torchvision's transforms, of the same decoded images, in a DataLoader with workers.
+- torchvision: the same steps with torchvision's transforms of the same decoded images, in a DataLoader with workers.
 
-Came out, on two cores, torch 2.15, `--tier cifar10 --steps 50 --rounds 3`, batches of 128 (medians of 3): mae_vit data wait .047,
+Result, on two cores, torch 2.15, `--tier cifar10 --steps 50 --rounds 3`, batches of 128 (medians of 3): mae_vit data wait .047,
 trainer / bare .997, loader / torchvision 1.12; cnn_plain .037, .964, 1.08.
 """
 
@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from semconv.cli import SemconvCLI, build, quieten
+from semconv.commands.train import SemconvCLI, build, quieten
 from semconv.data import Batch, ImageData
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +33,7 @@ WARMUP = 3
 
 
 class TorchvisionImages(Dataset[tuple[Tensor, int]]):
-    """The same images through torchvision's transforms, as most training scripts have them."""
+    """The same images with torchvision's transforms, as in most training scripts."""
 
     def __init__(self, data: ImageData) -> None:
         self.images, self.index = data.select("train")
@@ -59,7 +59,7 @@ class Steps:
     """Training steps outside of Lightning.
 
     Args:
-        cli: has built model and data.
+        cli: with built model and data.
     """
 
     def __init__(self, cli: SemconvCLI) -> None:
@@ -75,7 +75,7 @@ class Steps:
         self.optimizer.step()
 
     def run(self, batches: Iterator[Batch], steps: int) -> tuple[float, float]:
-        """Seconds that `steps` steps take after a few for warming up, and how many of these were spent on waiting for data."""
+        """Seconds for `steps` steps after a warm-up, and seconds of these spent waiting for data."""
         waited = 0.0
         for _ in range(WARMUP):
             self(next(batches))
@@ -94,7 +94,7 @@ def forever(make: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:
 
 
 def measure(name: str, tier: str, steps: int, rounds: int, num_workers: int) -> dict[str, Any]:
-    """Medians over rounds, of one variant."""
+    """Measure one variant: medians over rounds."""
     options = ["-c", f"{ROOT}/experiments/base.yaml", *(["-c", f"{ROOT}/experiments/data/{tier}.yaml"] if tier != "scenes" else [])]
     options += ["-c", f"{ROOT}/experiments/{name}.yaml", f"--trainer.max_steps={steps + 6}", "--trainer.enable_progress_bar=false"]
     options += ["--trainer.limit_val_batches=0", "--wandb.mode=disabled", "--trainer.enable_checkpointing=false"]

@@ -1,11 +1,11 @@
-"""What each indicator costs, and what it looks like.
+"""The cost and a picture of each indicator.
 
     python benchmarks/indicators.py                                  the table of times in docs/indicators.md
-    python benchmarks/indicators.py --picture docs/indicators.png    its picture, drawn of an embedded scene
+    python benchmarks/indicators.py --picture docs/indicators.png    its picture, of a synthetic scene
 
-A time is that of all maps which one forward of a network needs (each spatial convolution's grid, padding included), relative to
-forward and backward of the encoder of `cnn_plain` of size `test`, both measured alternately; the median of some rounds, in
-processor time, of which other work on the machine takes none.
+A time is that of all maps for one forward of a network (the grid of each spatial convolution, padding included), relative to
+forward and backward of the encoder of `cnn_plain` of size `test`. Both are measured alternately, in processor time, which does not
+count other work on the machine; the result is the median over rounds.
 """
 
 import argparse
@@ -47,7 +47,7 @@ from semconv.indicators import (
 )
 from semconv.masking import RandomMasker
 
-CLASSES = 11  # of scenes: ground and ten shapes
+CLASSES = 11  # of scenes: background and ten shapes
 PARTS: tuple[Callable[[], Indicator], ...] = (
     *(Mask, WindowFraction, VisibleDistance, VisibleDirection, MaskRatio),
     *(Coordinates, Radius, Fourier, LearnedTable, CellOffset, BorderDistance, CropFrame),
@@ -87,19 +87,19 @@ def measure(view: View, rounds: int) -> None:
     """Print a row of the table for each indicator."""
     network = SemanticCNN(Geometry(3, (32, 32), 4), "test")
     grids = [Grid(32, 32, (3, 3)), Grid(16, 16, (3, 3)), Grid(16, 16, (1, 1)), Grid(8, 8, (3, 3)), Grid(8, 8, (1, 1))]
-    told = [Indicators([make()]) for make in PARTS]
-    times: list[list[float]] = [[] for _ in told]
+    parts = [Indicators([make()]) for make in PARTS]
+    times: list[list[float]] = [[] for _ in parts]
     for _ in range(rounds):
         step = _timed(lambda: _train(network, view))
-        for indicators, found in zip(told, times, strict=True):
-            found.append(_timed(partial(_tell, indicators, view, grids)) / step)
-    for indicators, found in zip(told, times, strict=True):
+        for indicators, found in zip(parts, times, strict=True):
+            found.append(_timed(partial(_evaluate, indicators, view, grids)) / step)
+    for indicators, found in zip(parts, times, strict=True):
         part = next(iter(indicators))
         print(f"{type(part).__name__:<18} {part.channels:>3} channels  {100 * statistics.median(found):6.2f} % of a step")
 
 
 def draw(view: View, image: int) -> Image.Image:
-    """The maps of one image, blue below 0 and red above, on the grid of a stem of stride 2; of some channels the first alone."""
+    """The maps of one image, blue below 0 and red above, on the grid of a stem of stride 2; of many channels only the first."""
     height, width = view.pixels.shape[2] // 2, view.pixels.shape[3] // 2
     tiles: list[tuple[str, Tensor]] = [("seen", _colours(view.pixels[image]))]
     for make in PARTS:
@@ -139,7 +139,7 @@ def _signed(values: Tensor) -> Tensor:
     return torch.stack([torch.where(values < 0, fades, 1), fades, torch.where(values > 0, fades, 1)])
 
 
-def _tell(indicators: Indicators, view: View, grids: list[Grid]) -> None:
+def _evaluate(indicators: Indicators, view: View, grids: list[Grid]) -> None:
     signals = indicators(view)
     for grid in grids:
         signals.at(grid)

@@ -1,11 +1,10 @@
-"""Is the quick linear probe worth what MAE's is, which trains for 90 epochs?
+"""The quick linear probe beside MAE's, which trains for 90 epochs.
 
     python benchmarks/probe.py runs/cnn_plain/<run id>
 
-Both are given the same frozen features of a run, of all images of train and test, with nothing masked. MAE's protocol (He et al.,
-2022, appendix A.1) is `LinearProbe`'s head, optimizer and schedule, with images as they are: no crops, no flips. Its accuracy is
-given for several learning rates, with how much its loss still falls in the last epochs, since a probe that has not converged says
-little about the features.
+Both get the same frozen features of a run, of all images of train and test, with nothing masked. MAE's protocol (He et al., 2022,
+appendix A.1) is the head, optimizer and schedule of `LinearProbe`, without crops and flips. Its accuracy is given for several
+learning rates, with the decrease of the loss in the last epochs: a probe that has not converged says little about the features.
 """
 
 import argparse
@@ -19,9 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semconv import load_run
-from semconv.evaluation.features import Examined, Features, extract, kept
+from semconv.evaluation.features import Evaluated, Features, extract, kept, unmasked
 from semconv.evaluation.probes import choose_linear, knn_scores, top1
-from semconv.evaluation.quick import views
 from semconv.finetuning import LinearProbe
 from semconv.optimisation import warmup_cosine
 
@@ -29,10 +27,10 @@ RATES = (0.1, 1.0, 10.0, 100.0)
 
 
 def train_probe(run: Path, train: Features, rate: float, epochs: int, batch_size: int) -> tuple[torch.nn.Module, float]:
-    """MAE's probe on features: its head, and by what share its loss fell over the last tenth of the epochs.
+    """Train MAE's probe on features: its head, and the relative decrease of its loss over the last tenth of the epochs.
 
     Args:
-        run: folder of the run that the features are of.
+        run: folder of the run with these features.
         train: the features.
         rate: learning rate per 256 images.
         epochs: passes over the features.
@@ -67,21 +65,21 @@ def score(head: torch.nn.Module, vectors: Tensor) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description="The quick linear probe beside MAE's, on the same features.")
     parser.add_argument("run", type=Path, help="Folder of a run on labelled data.")
-    parser.add_argument("--epochs", type=int, default=90, help="Of MAE's probe.")
+    parser.add_argument("--epochs", type=int, default=90, help="Epochs of MAE's probe.")
     parser.add_argument("--batch_size", type=int, default=256, help="Images per step of MAE's probe.")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="Learning rates of MAE's probe per 256 images.")
     given = parser.parse_args()
     run = load_run(given.run)
     run.data.setup("fit")
     run.data.setup("test")
-    examined = Examined(run.task, run.data, torch.no_grad)
-    look = views(examined)["whole"]
+    evaluated = Evaluated(run.task, run.data, torch.no_grad)
+    look = partial(unmasked, cell=run.task.geometry.cell)  # type: ignore[arg-type,union-attr]
 
     def features(part: str) -> Features:
         return kept(
             run.folder.checkpoints,
             f"probe-{part}",
-            lambda: extract(examined, run.task.encoder, part, None, look),  # type: ignore[arg-type]
+            lambda: extract(evaluated, run.task.encoder, part, None, look),  # type: ignore[arg-type]
         )
 
     train, test = features("train"), features("test")

@@ -1,27 +1,25 @@
-"""What telling costs: the time of a training step of each mechanism against plain's of the same parameters, as a Markdown table.
+"""The cost of conditioning: step time of each mechanism relative to plain of equal parameters, as a Markdown table.
 
     python benchmarks/speed.py                                   # all mechanisms at stem, stages, all
     python benchmarks/speed.py FiLM Partial --depths all --rounds 9
 
-Plain and told take turns in one process, step by step; a ratio is the median over pairs. A step is the encoder's alone, forward,
-backward and AdamW, on zero-filled images, told mask and coordinates (Sparse: the mask): decoder, objective and data, which all
-share, would dilute it. Parameters and operations of a training step stand beside, over plain's. A mechanism that refuses a depth
-says why.
+Plain and conditioned networks alternate in one process; a ratio is the median over pairs. A step is that of the encoder only:
+forward, backward and AdamW on zero-filled images, conditioned on mask and coordinates (Sparse: on the mask). Decoder, objective and
+data are equal for all, and would dilute the ratio. Parameters and operations of a training step follow in brackets, relative to
+plain's. If a mechanism does not support a depth, the cell says why.
 """
 
 import argparse
 import inspect
 import statistics
-import time
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from semconv import mechanisms
 from semconv.convolution import Mechanism, MechanismFactory, Plain
 from semconv.corruption import View, ZeroFill
-from semconv.cost import count_training_flops
+from semconv.cost import count_training_flops, now
 from semconv.encoders import Geometry, SemanticCNN, initialise
 from semconv.encoders.encoder import count_parameters
 from semconv.hashing import make_keys
@@ -29,7 +27,7 @@ from semconv.indicators import Coordinates, Indicator, Mask
 from semconv.masking import RandomMasker
 
 DEPTHS = ("stem", "stages", "all")
-TOLD: dict[str, MechanismFactory] = {
+MECHANISMS: dict[str, MechanismFactory] = {
     name: member
     for name in mechanisms.__all__
     if inspect.isclass(member := getattr(mechanisms, name)) and issubclass(member, Mechanism) and not inspect.isabstract(member)
@@ -41,8 +39,8 @@ class Steps:
     """Training steps of an encoder on one view.
 
     Args:
-        encoder: is trained to say nothing.
-        view: what it sees.
+        encoder: the encoder, trained towards zero output.
+        view: its input.
     """
 
     def __init__(self, encoder: SemanticCNN, view: View) -> None:
@@ -50,17 +48,17 @@ class Steps:
         self.optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-4, fused=True)
 
     def __call__(self, number: int) -> float:
-        """Seconds that some steps take."""
-        begin = _now(self.view.pixels)
+        """Seconds for a number of steps."""
+        begin = now(self.view.pixels.device)
         for _ in range(number):
             self.optimizer.zero_grad()
             self.encoder(self.view).features.square().mean().backward()
             self.optimizer.step()
-        return _now(self.view.pixels) - begin
+        return now(self.view.pixels.device) - begin
 
 
 def make_view(geometry: Geometry, batch: int, ratio: float, device: str) -> View:
-    """Random images, of which a share is hidden."""
+    """Random images, masked at a ratio."""
     masker = RandomMasker(ratio)
     keys = make_keys(0, torch.arange(batch))
     count = masker.count(geometry.grid[0] * geometry.grid[1])
@@ -69,13 +67,13 @@ def make_view(geometry: Geometry, batch: int, ratio: float, device: str) -> View
     return View(ZeroFill()(images, mask, count, keys).to(device), mask.to(device), count)
 
 
-def compare(plain: Steps, told: Steps, steps: int, rounds: int) -> float:
-    """Seconds of told over plain's: the median over pairs, the order turned round in every other, after one to warm up."""
+def compare(plain: Steps, conditioned: Steps, steps: int, rounds: int) -> float:
+    """Seconds of the conditioned steps over plain's: the median over pairs, in alternating order, after a warm-up pair."""
     ratios = []
     for number in range(rounds + 1):
-        pair = (plain, told) if number % 2 else (told, plain)
+        pair = (plain, conditioned) if number % 2 else (conditioned, plain)
         seconds = {each: each(steps) for each in pair}
-        ratios.append(seconds[told] / seconds[plain])
+        ratios.append(seconds[conditioned] / seconds[plain])
     return statistics.median(ratios[1:])
 
 
@@ -86,16 +84,16 @@ def measure(given: argparse.Namespace) -> list[list[str]]:
     plain = make_steps(Plain, "all", given.size, geometry, view)
     costs = _costs(plain)
     rows = []
-    for name in given.mechanisms or TOLD:
+    for name in given.mechanisms or MECHANISMS:
         row = [name]
         for depth in given.depths:
             try:
-                told = make_steps(TOLD[name], depth, given.size, geometry, view)
+                conditioned = make_steps(MECHANISMS[name], depth, given.size, geometry, view)
             except ValueError as refused:
                 row.append(str(refused))
                 continue
-            parameters, flops = (own / theirs for own, theirs in zip(_costs(told), costs, strict=True))
-            row.append(f"{compare(plain, told, given.steps, given.rounds):.2f} ({parameters:.3f}, {flops:.2f})")
+            parameters, flops = (own / theirs for own, theirs in zip(_costs(conditioned), costs, strict=True))
+            row.append(f"{compare(plain, conditioned, given.steps, given.rounds):.2f} ({parameters:.3f}, {flops:.2f})")
         rows.append(row)
     return rows
 
@@ -117,28 +115,24 @@ def _costs(steps: Steps) -> tuple[int, int]:
     return count_parameters(steps.encoder), count_training_flops(steps.encoder, steps.view)
 
 
-def _now(tensor: Tensor) -> float:
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
-    return time.perf_counter()
-
-
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mechanisms", nargs="*", metavar="MECHANISM", help=f"{', '.join(TOLD)}; default: all")
-    parser.add_argument("--depths", nargs="+", choices=DEPTHS, default=list(DEPTHS), help="where the network is told")
-    parser.add_argument("--size", default="tiny", help="of the encoder")
-    parser.add_argument("--side", type=int, default=32, help="of the images, in pixels")
+    parser.add_argument("mechanisms", nargs="*", metavar="MECHANISM", help=f"{', '.join(MECHANISMS)}; default: all")
+    parser.add_argument(
+        "--depths", nargs="+", choices=DEPTHS, default=list(DEPTHS), help="layers at which the network is conditioned"
+    )
+    parser.add_argument("--size", default="tiny", help="size of the encoder")
+    parser.add_argument("--side", type=int, default=32, help="side of the images, in pixels")
     parser.add_argument("--cell", type=int, default=4, help="side of a mask cell, in pixels")
-    parser.add_argument("--ratio", type=float, default=0.75, help="share of the cells that is hidden")
+    parser.add_argument("--ratio", type=float, default=0.75, help="masked share of the cells")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=1, help="at a turn")
-    parser.add_argument("--rounds", type=int, default=7, help="of turns, of which the median is taken")
+    parser.add_argument("--steps", type=int, default=1, help="steps per turn")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of turns, of which the median is taken")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args(words)
-    if unknown := [name for name in given.mechanisms if name not in TOLD]:
-        parser.error(f"there is no mechanism {unknown[0]}: choose among {', '.join(TOLD)}")
+    if unknown := [name for name in given.mechanisms if name not in MECHANISMS]:
+        parser.error(f"there is no mechanism {unknown[0]}: choose among {', '.join(MECHANISMS)}")
     threads = torch.get_num_threads()
     torch.set_num_threads(given.threads)
     try:

@@ -1,4 +1,4 @@
-"""A module of one's own, with semantic convolutions and semconv's callbacks: record, cost, dynamics and pictures of a run.
+"""A custom LightningModule with semantic convolutions, and with semconv's callbacks for record, cost, dynamics and pictures.
 
 python examples/lightning_module.py --runs runs
 """
@@ -24,7 +24,7 @@ SIDE, CELL = 16, 4
 
 
 class Inpainter(LightningModule):
-    """Two convolutions that are told the mask and where they are."""
+    """Two convolutions conditioned on mask and position."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""semconv's convolution and record in a plain loop of torch, without Lightning and W&B.
+"""A semantic convolution and a run folder in a plain PyTorch loop, without Lightning and W&B.
 
 python examples/plain_loop.py --runs runs
 """
@@ -24,7 +24,7 @@ SIDE, CELL = 16, 4
 
 
 class Network(nn.Module):
-    """Two convolutions, the first of which has a learned colour in place of what is hidden."""
+    """Two convolutions; the first reads a learned colour in place of hidden pixels."""
 
     def __init__(self) -> None:
         super().__init__()

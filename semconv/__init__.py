@@ -1,24 +1,25 @@
-"""Semantic convolutions: CNNs that are told what is masked and where they are, beside a baseline MAE-ViT."""
+"""Semantic convolutions: CNNs conditioned on mask and position, trained by masked reconstruction beside an MAE-ViT baseline."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from semconv.version import __version__ as __version__
+
 __all__ = ["SemanticConv2d", "load_exported", "load_mae_checkpoint", "load_run", "semanticize"]
-__version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from semconv.checkpoints import load_mae_checkpoint
     from semconv.convolution import SemanticConv2d
-    from semconv.exporting import load_exported
-    from semconv.rewriting import semanticize
-    from semconv.runs import load_run
+    from semconv.rewriting.network import semanticize
+    from semconv.trained.export import load_exported
+    from semconv.trained.mae import load_mae_checkpoint
+    from semconv.trained.run import load_run
 else:
     _MODULES = {
         "SemanticConv2d": "semconv.convolution",
-        "load_exported": "semconv.exporting",
-        "load_mae_checkpoint": "semconv.checkpoints",
-        "load_run": "semconv.runs",
-        "semanticize": "semconv.rewriting",
+        "load_exported": "semconv.trained.export",
+        "load_mae_checkpoint": "semconv.trained.mae",
+        "load_run": "semconv.trained.run",
+        "semanticize": "semconv.rewriting.network",
     }
 
     def __getattr__(name: str) -> object:

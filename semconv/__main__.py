@@ -2,103 +2,78 @@
 
 import os
 import sys
+from importlib import import_module
 
-# OpenMP's threads wait for each other spinning, and so slow down other runs on the same cores; asleep they cost nothing
+# idle OpenMP threads sleep: by default they busy-wait, and slow down other runs on the same cores
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-TRAINING = {
-    "fit": "train",
-    "run": "train, then test, as one run: what sweeps call",
-    "sweep": "run a W&B sweep file, without its server",
-    "test": "examine trained weights on the test images",
-    "validate": "examine trained weights on the validation images",
-    "predict": "write pictures of reconstructed test images; of your own with predict RUN --images FOLDER --output DIR",
-}
-LOOKING = {
-    "check": "what must hold for any experiment, your own classes included: leakage, visibility, sweeps",
-    "compare": "finished runs: intervals, verdicts, quality against cost",
-    "export": "a run's encoder for use elsewhere: weights for timm, or a wrapper",
-    "workspace": "save a W&B workspace, and a comparison as a W&B report",
-    "list": "variants, mechanisms, indicators, maskers and other parts that there are",
+TRAINING, ANALYSIS = "Training and testing", "Analysis"
+# by group: each command, its module in semconv.commands, and its line of help
+COMMANDS = {
+    TRAINING: {
+        "fit": ("train", "train a network"),
+        "run": ("train", "train and then test, as one run: the command that sweeps call"),
+        "sweep": ("sweep", "run a W&B sweep file without the W&B server"),
+        "test": ("train", "evaluate trained weights on the test images"),
+        "validate": ("train", "evaluate trained weights on the validation images"),
+        "predict": ("predict", "save reconstructions: of test images (-c CONFIG), or of your own (RUN --images FOLDER)"),
+    },
+    ANALYSIS: {
+        "check": ("check", "verify an experiment, your own classes included: leakage, visibility, sweeps"),
+        "compare": ("compare", "compare finished runs: confidence intervals, verdicts, quality against cost"),
+        "export": ("export", "export a run's encoder: as weights for timm, or in a wrapper"),
+        "workspace": ("workspace", "save a W&B workspace, and a comparison as a W&B report"),
+        "list": ("list", "list variants, their parts (mechanisms, indicators, maskers, ...) and metrics"),
+    },
 }
 
 
 def main() -> None:
-    """Dispatch to a subcommand; only those that train import torch."""
+    """Run a command; only those that train import torch."""
     command, *arguments = sys.argv[1:] or ["--help"]
     try:
         dispatch(command, arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        if command in TRAINING:
+        if command in COMMANDS[TRAINING]:
             raise
-        # who was to read has gone, as head does; nothing is left to be said, at exit either
+        # the reader has closed the pipe, as `head` does: print nothing more, also at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 
 def dispatch(command: str, arguments: list[str]) -> None:
-    """Run a subcommand."""
-    match command:
-        case "-h" | "--help":
-            print(overview())
-        case "--version":
-            from semconv import __version__
+    """Import a command's module, and call its `main`."""
+    commands = COMMANDS[TRAINING] | COMMANDS[ANALYSIS]
+    if command in ("-h", "--help"):
+        print(overview())
+    elif command == "--version":
+        print(import_module("semconv.version").__version__)
+    elif command in commands:
+        module, _ = commands[command]
+        # one module serves every subcommand of Lightning, and is given its name
+        import_module(f"semconv.commands.{module}").main([command, *arguments] if module == "train" else arguments)
+    else:
+        from semconv.commands.errors import fail
+        from semconv.configuration import nearest
 
-            print(__version__)
-        case "compare":
-            from semconv.comparison import main as compare
-
-            compare(arguments)
-        case "workspace":
-            from semconv.dashboard import main as dashboard
-
-            dashboard(arguments)
-        case "list":
-            from semconv.listing import main as show
-
-            show(arguments)
-        case "check":
-            from semconv.commands.check import main as check
-
-            check(arguments)
-        case "export":
-            from semconv.commands.export import main as export
-
-            export(arguments)
-        case "predict" if arguments and (not arguments[0].startswith("-") or arguments[0] in ("-h", "--help")):
-            from semconv.commands.predict import main as predict
-
-            predict(arguments)
-        case "sweep":
-            from semconv.sweeping.command import main as sweep
-
-            sweep(arguments)
-        case _ if command in TRAINING:
-            from semconv.cli import main as train
-
-            train([command, *arguments])
-        case _:
-            from semconv.arguments import nearest
-            from semconv.console import fail
-
-            found = nearest(command, [*TRAINING, *LOOKING])
-            fail(f"there is no command {command}: " + (f"did you mean {found}?" if found else "semconv --help lists them"))
+        found = nearest(command, list(commands))
+        fail(f"there is no command {command}: " + (f"did you mean {found}?" if found else "semconv --help lists them"))
 
 
 def overview() -> str:
-    """What `semconv --help` prints."""
-    lines = ["semconv trains networks by masked reconstruction, told in different ways what is masked and where they are.", ""]
-    for title, commands in (("Training and testing", TRAINING), ("Looking", LOOKING)):
-        lines += [f"{title}:", *(f"  semconv {name:<11}{text}" for name, text in commands.items()), ""]
+    """The text of `semconv --help`."""
+    lines = ["semconv trains networks by masked reconstruction, and compares ways to condition them on mask and position.", ""]
+    for title, commands in COMMANDS.items():
+        lines += [f"{title}:", *(f"  semconv {name:<11}{text}" for name, (_, text) in commands.items()), ""]
     return "\n".join(
         [
             *lines,
-            "A variant is trained with",
+            "Train a variant:",
             "  semconv run -c experiments/base.yaml -c experiments/<variant>.yaml [--dotted.key value]",
-            "and one that was stopped goes on with",
+            "Resume an interrupted run:",
             "  semconv run --resume runs/<experiment>/<run>",
-            "`semconv COMMAND --help` lists every option. --debug shows the traceback of an error.",
+            "`semconv COMMAND --help` lists all options. --debug shows the traceback of an error.",
         ]
     )
 

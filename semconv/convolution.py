@@ -8,6 +8,7 @@ Every mechanism is one case of
 it, c. The kernel W itself keeps its shape and its fan-in: indicator weights stand beside it and start at zero.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
@@ -37,11 +38,13 @@ class Mechanism(nn.Module, ABC):
     silent_when_visible: bool = False
     needs_whole_sites: bool = False
 
-    def stand_at(self, depth: float) -> None:
-        """Learn one's place in the network: called once by the network that builds the mechanism, before weights are drawn.
+    def set_depth(self, depth: float, convolution: nn.Conv2d, indicators: Indicators) -> None:
+        """Build what depends on the place in the network: called once, after construction and before weights are drawn.
 
         Args:
             depth: place among the network's spatial convolutions, from 0, the first, to 1, the last.
+            convolution: the one given at construction.
+            indicators: likewise.
         """
 
     def measures(self) -> Mapping[str, Tensor | float]:
@@ -87,6 +90,7 @@ class SemanticConv2d(nn.Module):
         padding_mode: how the input is continued beyond its border, by kernel_size // 2 on each side.
         indicators: what can be told.
         mechanism: how it is told: a class from `semconv.mechanisms`, or anything that is called like one.
+        depth: place among the network's spatial convolutions, from 0, the first, to 1, the last, for mechanisms that depend on it.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class SemanticConv2d(nn.Module):
         padding_mode: PaddingMode = "zeros",
         indicators: Indicators,
         mechanism: MechanismFactory = Plain,
+        depth: float | None = None,
     ) -> None:
         super().__init__()
         convolution = nn.Conv2d(
@@ -113,19 +118,23 @@ class SemanticConv2d(nn.Module):
             bias=bias,
             padding_mode=padding_mode,
         )
-        self._tell(convolution, indicators, mechanism)
+        self._tell(convolution, indicators, mechanism, depth)
 
     @classmethod
-    def around(cls, convolution: nn.Conv2d, indicators: Indicators, mechanism: MechanismFactory) -> Self:
+    def around(
+        cls, convolution: nn.Conv2d, indicators: Indicators, mechanism: MechanismFactory, depth: float | None = None
+    ) -> Self:
         """Tell a convolution that is there already, weights and all."""
         told = cls.__new__(cls)
         nn.Module.__init__(told)
-        told._tell(convolution, indicators, mechanism)
+        told._tell(convolution, indicators, mechanism, depth)
         return told
 
-    def _tell(self, convolution: nn.Conv2d, indicators: Indicators, mechanism: MechanismFactory) -> None:
+    def _tell(self, convolution: nn.Conv2d, indicators: Indicators, mechanism: MechanismFactory, depth: float | None) -> None:
         self.convolution = convolution
         self.mechanism = mechanism(convolution, indicators)
+        if depth is not None:
+            self.mechanism.set_depth(depth, convolution, indicators)
         if not self.mechanism.needs_kernel:
             self.convolution.weight = self.convolution.bias = None  # type: ignore[assignment]
 
@@ -135,7 +144,12 @@ class SemanticConv2d(nn.Module):
 
 
 class SignalConv2d(nn.Module):
-    """What signals add to a convolution: c(u) = sum over d of U_d m(u + d), with U from zero.
+    """Mean of the signals in a window, weighted: c(u) = 1/N sum over d of U_d m(u + d), N the number of taps, U from zero.
+
+    Adam moves every weight by about the learning rate, whatever its gradient. The taps of an indicator that is smooth in space move
+    together, so that their plain sum moves N times as far as a bias does: conditioning would be a larger step size under another
+    name. The factor 1/N makes the step of c that of a bias. It is the argument of the maximal update parametrisation (Yang et al.,
+    2021) with taps in place of width; it stands in the forward pass, and changes no function that the layer can represent.
 
     Signals of position do not depend on the image: their part is computed once for the whole batch, and kept in evaluation until a
     weight changes. Only what is done to `weight.data` goes unseen: call `train()` or `eval()` after it.
@@ -147,6 +161,7 @@ class SignalConv2d(nn.Module):
         kernel_size: rows and columns of the kernel.
         stride: its step.
         dilation: its spacing.
+        average: divide by N. Without it, c is the plain sum, as if signals were concatenated to the input.
     """
 
     def __init__(
@@ -157,8 +172,10 @@ class SignalConv2d(nn.Module):
         kernel_size: tuple[int, ...] = (1, 1),
         stride: tuple[int, ...] = (1, 1),
         dilation: tuple[int, ...] = (1, 1),
+        average: bool = True,
     ) -> None:
         super().__init__()
+        self.multiplier = 1 / math.prod(kernel_size) if average else 1.0
         self.num_per_image, self.stride, self.dilation = num_per_image, stride, dilation
         self.weight = nn.Parameter(torch.zeros(out_channels, num_per_image + num_shared, *kernel_size))
         self._kept: _Kept | None = None
@@ -207,7 +224,7 @@ class SignalConv2d(nn.Module):
             signals = signals.as_strided((batch, 1, height, width), (height * width, 1, width, 1))
         else:
             signals = signals.contiguous(memory_format=torch.channels_last)
-        return F.conv2d(signals.to(weight.dtype), weight, stride=self.stride, dilation=self.dilation)
+        return F.conv2d(signals.to(weight.dtype), weight * self.multiplier, stride=self.stride, dilation=self.dilation)
 
 
 class _Kept(NamedTuple):
@@ -265,5 +282,5 @@ def require_signals(mechanism: Mechanism, indicators: Indicators, mask: bool = F
     name = type(mechanism).__name__
     if not len(indicators):
         raise ValueError(f"{name} has nothing to tell: give at least one of semconv.indicators")
-    if mask and not indicators.tell_mask:
+    if mask and not indicators.include_mask:
         raise ValueError(f"{name} tells the mask: list semconv.indicators.Mask among the indicators")

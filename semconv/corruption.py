@@ -1,7 +1,7 @@
-"""What is done to an image before an encoder sees it.
+"""Corruptions of an image, applied before an encoder sees it.
 
-A corruption turns an image and its mask into a `View`, the only thing an encoder ever gets. A fill says what stands in the cells
-that are hidden. Filling selects, it never multiplies: NaN times zero is NaN, and would leak.
+A corruption turns an image and its mask into a `View`, the only input of an encoder. A fill gives the content of hidden cells. It
+selects values and never multiplies by 0: NaN times zero is NaN, and would leak hidden pixels.
 """
 
 from abc import ABC, abstractmethod
@@ -16,20 +16,36 @@ from semconv.masking import spread_mask
 
 
 class View(NamedTuple):
-    """What an encoder sees."""
+    """The input of an encoder: the corrupted image and its mask."""
 
     pixels: Tensor  # b c h w: the image with its corrupted cells replaced
-    mask: Tensor  # bool b gh gw, True = masked: the cells that a network can be told of
-    num_masked: int  # how many cells are masked, the same in every image: an int, so that no device has to be asked
-    # b 5: what was cut out of the original image, over which x and y go from -1 to 1: the centre, half the width and half
-    # the height (negative where flipped), and the log of how much more the width was squeezed than the height; None: all of it
+    mask: Tensor  # bool b gh gw, True = masked: the mask that a network can be conditioned on
+    num_masked: int  # masked cells, the same number in every image: an int, so that reading it does not wait for the device
+    # b 5: the crop in the original image, on which x and y run from -1 to 1: centre x and y, half the width (negative if flipped),
+    # half the height, and the log of the crop's aspect ratio (w / h) over the view's; None: the whole image
     frame: Tensor | None = None
     # b 1 h w: a map that comes with each image: classes (uint8), or values from 0 to 1 (float32)
     external: Tensor | None = None
 
+    def check(self) -> None:
+        """Compare `num_masked` with the mask, where this costs nothing: on a CPU, outside of compiled code.
+
+        Raises:
+            ValueError: an image has another number of masked cells. Encoders that drop masked cells would read hidden ones.
+        """
+        if torch.compiler.is_compiling() or self.mask.device.type != "cpu":
+            return
+        counts = self.mask.flatten(1).sum(1)
+        if not bool((counts == self.num_masked).all()):
+            raise ValueError(
+                f"num_masked is {self.num_masked}, but images of the batch have {int(counts.min())} to {int(counts.max())} masked "
+                "cells: "
+                "mask the same number in every image, as semconv.masking.RandomMasker does, and give that number"
+            )
+
 
 class Fill(ABC):
-    """What stands in hidden cells."""
+    """The content of hidden cells."""
 
     @abstractmethod
     def __call__(self, images: Tensor, mask: Tensor, num_masked: int, keys: Tensor) -> Tensor:
@@ -42,23 +58,23 @@ class Fill(ABC):
             keys: int64 hash keys, one per image: `b`.
 
         Returns:
-            `b c h w`, in which no masked pixel has left a trace.
+            `b c h w`, which does not depend on any masked pixel.
         """
 
 
 class ZeroFill(Fill):
-    """Zero, which is the data's mean colour after normalisation."""
+    """Zero, the mean colour of the data after normalisation."""
 
     def __call__(self, images: Tensor, mask: Tensor, num_masked: int, keys: Tensor) -> Tensor:
         return images.masked_fill(spread_mask(mask, _size(images)), 0)
 
 
 class CamouflageFill(Fill):
-    """A visible cell of the same image, dealt at random without repeats until all have served.
+    """Copies of visible cells of the same image, in random order; each cell is used once before any is used again.
 
-    So no pixel's value says that it is masked. Who compares all cells of an image learns something from repeats, but not which of
-    the equal ones is the original; where the masked cells are no whole multiple of the visible ones (at .5 and .75 they are), a
-    cell that never repeats is a visible one.
+    So no pixel value shows that it is masked. A network that compares all cells of an image can find the copies, but not which of
+    two equal cells is the original. If the number of masked cells is not a multiple of the number of visible ones (at ratios .5
+    and .75 it is), a cell without a copy must be visible.
     """
 
     def __call__(self, images: Tensor, mask: Tensor, num_masked: int, keys: Tensor) -> Tensor:
@@ -83,10 +99,10 @@ class NoiseFill(Fill):
 
 
 class Corruption(ABC):
-    """How chosen cells are made unlike the target.
+    """A corruption: makes the chosen cells differ from the target.
 
     Attributes:
-        hides: whether nothing is left to be seen of the cells that its views call masked.
+        hides: whether the cells that are masked in its views keep nothing of their content.
     """
 
     hides: ClassVar[bool] = True
@@ -97,10 +113,10 @@ class Corruption(ABC):
 
 
 class Hide(Corruption):
-    """Nothing of the chosen cells is seen (MAE).
+    """Removal of the chosen cells: none of their content is visible (MAE; He et al., 2022).
 
     Args:
-        fill: what stands in their place; zero by default.
+        fill: the content in their place; zero by default.
     """
 
     def __init__(self, fill: Fill | None = None) -> None:
@@ -111,7 +127,7 @@ class Hide(Corruption):
 
 
 class Noise(Corruption):
-    """The chosen cells are seen through additive noise: a denoising autoencoder (Vincent et al., 2010).
+    """Additive noise on the chosen cells, as for a denoising autoencoder (Vincent et al., 2010).
 
     Args:
         std: standard deviation of the noise, in units of the normalised image.
@@ -130,13 +146,13 @@ class Noise(Corruption):
 
 
 class Bert(Corruption):
-    """Of the chosen cells most are hidden, some show another visible cell, the rest are left (BERT; Devlin et al., 2019).
+    """Of the chosen cells most hidden, some replaced by another visible cell, the rest unchanged (BERT; Devlin et al., 2019).
 
-    The view's mask holds the hidden cells alone: that the others were chosen is what a network is not told.
+    The view's mask holds only the hidden cells: a network cannot know that the other cells were chosen.
 
     Args:
-        fill: what stands in the hidden cells; zero by default.
-        hidden: share of the chosen cells that is hidden.
+        fill: the content of hidden cells; zero by default.
+        hidden: hidden share of the chosen cells.
         other: share of the chosen cells that shows another cell of the image.
     """
 
@@ -166,14 +182,14 @@ def _noise_like(images: Tensor, keys: Tensor) -> Tensor:
 
 
 def _rank_masked(mask: Tensor, keys: Tensor) -> Tensor:
-    """A random rank among the masked cells for each of them; visible cells rank after all of these: `b gh gw`."""
+    """The random rank of each masked cell among the masked ones; visible cells rank after them: `b gh gw`."""
     n = mask[0].numel()
     order = permutation(make_keys(keys, "role"), n) + n * (~mask).flatten(1)
     return order.argsort(-1).argsort(-1).view(mask.shape)
 
 
 def _deal_visible(mask: Tensor, num_masked: int, keys: Tensor) -> Tensor:
-    """For each cell the number of the cell whose content it shows, itself unless masked: int64 `b n`."""
+    """For each cell, the index of the cell whose content it shows, its own unless masked: int64 `b n`."""
     n = mask[0].numel()
     shuffled = permutation(make_keys(keys, "deal"), n) + n * mask.flatten(1)
     visible, masked = shuffled.argsort(-1).split([n - num_masked, num_masked], dim=-1)

@@ -5,7 +5,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,20 +28,20 @@ class Throughput:
         """A training batch is done."""
         self._batches += 1
         if self._batches == self.WARMUP:
-            self._since = _now(device)
+            self._since = now(device)
         elif self._batches > self.WARMUP:
             self.images += images
 
     def pause(self, device: torch.device) -> None:
         """What follows is not training."""
         if self._since is not None:
-            self.seconds += _now(device) - self._since
+            self.seconds += now(device) - self._since
             self._since = None
 
     def go_on(self, device: torch.device) -> None:
         """Training goes on after `pause`."""
         if self._batches >= self.WARMUP:
-            self._since = _now(device)
+            self._since = now(device)
 
     @property
     def rate(self) -> float | None:
@@ -62,6 +62,22 @@ def count_flops(module: nn.Module, *inputs: Any) -> int:
 def count_training_flops(module: nn.Module, *inputs: Any) -> int:
     """Operations of a forward pass and of a backward pass to the gradients of all parameters; as `count_flops` otherwise."""
     return _count(module, inputs, backward=True)
+
+
+def flops_per_image(count: Callable[..., int], module: nn.Module, inputs: Sequence[Any], batch_size: int) -> float:
+    """Operations for one image in a batch, of which some, as those of position, are done once for the whole batch.
+
+    Operations are a fixed number and a number for each image, so that counts of one and of two images give those of any batch.
+
+    Args:
+        count: `count_flops` or `count_training_flops`.
+        module: what is called.
+        inputs: its arguments for one image; all tensors in them have a batch axis first.
+        batch_size: images in the batch.
+    """
+    one = count(module, *inputs)
+    two = count(module, *tree_map_only(torch.Tensor, lambda tensor: torch.cat([tensor, tensor]), tuple(inputs)))
+    return (two - one) + (2 * one - two) / batch_size
 
 
 def _count(module: nn.Module, inputs: tuple[Any, ...], backward: bool) -> int:
@@ -101,9 +117,9 @@ def inference_rate(module: Any, batch: Any, data: Any, rounds: int = 5) -> float
     module.eval()
     with torch.no_grad():
         for _ in range(rounds + 2):
-            begin = _now(device)
+            begin = now(device)
             module(view)
-            seconds.append(_now(device) - begin)
+            seconds.append(now(device) - begin)
     module.train(training)
     return len(batch.images) / statistics.median(seconds[2:])
 
@@ -133,7 +149,13 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
+    """Seconds on the clock, once the device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def count_images(batch: Any) -> int:
+    """How many images a batch of any form has: the length of its first tensor."""
+    return len(next(leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor)))

@@ -1,7 +1,7 @@
-"""From features to an image-shaped prediction. Every decoder fits every encoder, and is told the mask in one way.
+"""Decoders: from features to an image-shaped prediction.
 
-At a site where no encoding stands a learned token takes its place; at a masked site that has one, a learned vector that starts at
-zero is added to it.
+Every decoder fits every encoder, and all decoders are conditioned on the mask in the same way: a learned token stands at sites
+without an encoding, and a learned vector that starts at zero is added at masked sites with one.
 """
 
 from abc import ABC, abstractmethod
@@ -18,10 +18,10 @@ from semconv.indicators import masked_fraction
 
 
 class Decoder(nn.Module, ABC):
-    """From an encoding to a prediction. A subclass is built as `subclass(geometry, size, encoder, **its own arguments)`.
+    """A decoder: from an encoding to a prediction. It is built as `subclass(geometry, size, encoder, **its own arguments)`.
 
     Attributes:
-        part: what the network is in a model; its weights are drawn from it, so that its blocks do not start as the encoder's do.
+        part: the network's name within the model; it seeds the weights, so that decoder and encoder blocks start differently.
     """
 
     part: ClassVar[str] = "decoder"
@@ -31,23 +31,23 @@ class Decoder(nn.Module, ABC):
         """Predict an image in target space: `b c h w`.
 
         Args:
-            encoding: what the encoder says.
-            mask: bool `b gh gw`, True = masked: what the view told of.
+            encoding: the encoder's output.
+            mask: bool `b gh gw`, True = masked: the view's mask.
         """
 
     @abstractmethod
     def init_weights(self, module: nn.Module) -> None:
-        """Draw the weights that `module`, one of this network's own, holds itself."""
+        """Draw the weights that `module`, one of this network's modules, holds itself."""
 
 
 class TransformerDecoder(Decoder):
-    """MAE's decoder: transformer blocks over all sites (He et al., 2022).
+    """Transformer blocks over all sites: the decoder of MAE (He et al., 2022).
 
     Args:
-        geometry: the images to build for.
+        geometry: the geometry of the images.
         size: width, depth and heads; base, large and huge are the published 512, 8 and 16.
-        encoder: what is decoded.
-        told: whether a vector is added at masked sites that have an encoding.
+        encoder: the encoder whose output is decoded.
+        told: condition on the mask: add a learned vector at masked sites that have an encoding.
     """
 
     SIZES: ClassVar[dict[Size, tuple[int, int, int]]] = {
@@ -91,13 +91,13 @@ class TransformerDecoder(Decoder):
 
 
 class ConvDecoder(Decoder):
-    """ConvNeXt blocks over all sites, and one linear map from each site to its pixels (as FCMAE's; Woo et al., 2023).
+    """ConvNeXt blocks over all sites, then a linear map from each site to its pixels (as in FCMAE; Woo et al., 2023).
 
     Args:
-        geometry: the images to build for.
+        geometry: the geometry of the images.
         size: width and depth.
-        encoder: what is decoded.
-        told: whether a vector is added at masked sites that have an encoding.
+        encoder: the encoder whose output is decoded.
+        told: condition on the mask: add a learned vector at masked sites that have an encoding.
         kernel_size: side of the depthwise kernels.
     """
 
@@ -141,28 +141,28 @@ class ConvDecoder(Decoder):
 
 
 class MaskedSites(nn.Module):
-    """What a decoder is told of masked sites.
+    """The learned vector by which a decoder is conditioned on the mask.
 
     Args:
         width: channels.
-        replaces: whether the token stands where no encoding does.
-        told: whether it is added to the encodings of masked sites, in the share that is masked: in a network that keeps these, and
-            where a twin lets another take a masked site for a visible one.
+        replaces: put the vector, as a token, at sites without an encoding.
+        told: add it to the encodings of masked sites, times the masked share of the site. Such encodings exist in a network that
+            computes all sites, and where a control makes a network that drops masked sites take one for visible.
     """
 
     def __init__(self, width: int, replaces: bool, told: bool) -> None:
         super().__init__()
-        self.replaces, self.told = replaces, told
+        self.replaces, self.adds = replaces, told
         self.mask_token = nn.Parameter(torch.zeros(1, width, 1, 1)) if replaces or told else None
 
     def forward(self, x: Tensor, encoding: Encoding, mask: Tensor) -> Tensor:
         if self.mask_token is None:
             return x
-        if self.told:
+        if self.adds:
             x = x + (masked_fraction(mask, *x.shape[2:]) * self.mask_token).to(x.dtype)
-        if encoding.standing is None:
+        if encoding.valid is None:
             return x
-        return torch.where(encoding.standing[:, None], x, self.mask_token.to(x.dtype))
+        return torch.where(encoding.valid[:, None], x, self.mask_token.to(x.dtype))
 
 
 def _init_token(module: nn.Module) -> None:

@@ -3,32 +3,30 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import lightning
 import numpy as np
 import torch
 from timm.data import Mixup
 from timm.layers import DropPath
 from timm.loss import SoftTargetCrossEntropy
-from timm.optim import Lars
+from timm.optim import Lars, param_groups_layer_decay
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from semconv.data import Batch
 from semconv.encoders import Encoder
-from semconv.evaluation.features import everything, frozen, pool
+from semconv.evaluation.features import frozen, in_precision, pool, unmasked
 from semconv.hashing import make_keys
-from semconv.optimisation import parameter_groups, warmup_cosine
-from semconv.runs import load_run
-from semconv.tasks import MaskedReconstruction
+from semconv.optimisation import parameter_groups
+from semconv.tasks import MaskedReconstruction, Task
+from semconv.trained.run import load_run
 
 
-class Classification(lightning.LightningModule, ABC):
+class Classification(Task, ABC):
     """A head on the mean over all sites of a pre-trained encoder's last stage, nothing being masked.
 
     Args:
@@ -43,6 +41,9 @@ class Classification(lightning.LightningModule, ABC):
     Raises:
         ValueError: there is no such run, or its data have no labels, or one class.
     """
+
+    val_metrics: MetricCollection
+    test_metrics: MetricCollection
 
     def __init__(
         self, pretrained_run: str, name: str, num_classes: int | None, base_lr: float, warmup: float, batch_size: int, seed: int
@@ -62,61 +63,43 @@ class Classification(lightning.LightningModule, ABC):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(make_keys(seed, "weights", "head")))
             self.head = self.make_head(self.encoder.num_features, self.num_classes)
-        accuracies = {"val/top1": 1, f"{name}/top1": 1, **({f"{name}/top5": 5} if self.num_classes > 5 else {})}
-        self.accuracies = nn.ModuleDict(
-            {key: MulticlassAccuracy(self.num_classes, top_k=k, average="micro") for key, k in accuracies.items()}
+        self.val_metrics = MetricCollection(
+            {"val/loss": MeanMetric(nan_strategy="disable"), "val/top1": self._accuracy(1)}, compute_groups=False
         )
-        self.val_loss = MeanMetric()
+        self.test_metrics = MetricCollection(
+            {f"{name}/top{k}": self._accuracy(k) for k in (1, 5) if k < self.num_classes}, compute_groups=False
+        )
         images, external = (torch.zeros(1, channels, *run.task.geometry.size) for channels in (run.task.geometry.channels, 1))
-        self.example_input_array = (images, None, external)
+        number = torch.zeros(1, dtype=torch.int64)
+        self.example_input_array = (Batch(images, number, number, external=external),)
 
     @abstractmethod
     def make_head(self, num_features: int, num_classes: int) -> nn.Module:
         """From pooled features `b d` to logits `b classes`."""
 
-    @abstractmethod
-    def make_optimizer(self, rate: float) -> torch.optim.Optimizer:
-        """What trains, at a peak learning rate."""
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of a batch's images, `b classes`."""
+        return self.head(self.extract(batch))
 
-    def forward(self, images: Tensor, frame: Tensor | None = None, external: Tensor | None = None) -> Tensor:
-        """Logits, `b classes`, of images `b c h w`; where they were cut out and what comes with them, as `View` has it."""
-        return self.head(pool(self.encoder(everything(images.to(self.dtype), self.cell, frame, external))).to(self.dtype))
+    def extract(self, batch: Batch) -> Tensor:
+        """Pooled features of a batch's images, `b d`."""
+        return pool(self.encoder(in_precision(unmasked(batch, self.cell), self.dtype))).to(self.dtype)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self(batch.images, batch.frame, batch.external)
-        self.val_loss.update(F.cross_entropy(logits.float(), batch.labels, reduction="none"))
-        self.log("val/loss", self.val_loss)
-        self._measure("val/top1", logits, batch.labels)
+        logits = self(batch)
+        self.val_metrics["val/loss"].update(F.cross_entropy(logits.float(), batch.labels, reduction="none"))
+        self.val_metrics["val/top1"].update(logits, batch.labels)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self(batch.images, batch.frame, batch.external)
-        for key in self.accuracies:
-            if key.startswith(self.name):
-                self._measure(key, logits, batch.labels)
+        self.test_metrics.update(self(batch), batch.labels)
 
     @property
     def absent_metrics(self) -> dict[str, str]:
         """Metrics that do not apply, with the reason."""
         return {} if self.num_classes > 5 else {f"{self.name}/top5": f"there are {self.num_classes} classes"}
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # drop path draws from the global generator: seeded by step, so that a resumed run draws the same
-        torch.manual_seed(int(make_keys(self.seed, "drop", self.global_step, batch_idx, self.global_rank)))
-
-    def configure_optimizers(self) -> Any:
-        trainer = self.trainer
-        optimizer = self.make_optimizer(self.base_lr * self.batch_size * trainer.accumulate_grad_batches / 256)
-        steps = trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise ValueError("the schedule needs a number of steps: give trainer.max_epochs or trainer.max_steps")
-        factor = partial(warmup_cosine, total=int(steps), warmup=self.warmup, floor=0.0)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _measure(self, key: str, logits: Tensor, labels: Tensor) -> None:
-        metric = cast(MulticlassAccuracy, self.accuracies[key])
-        metric.update(logits, labels)
-        self.log(key, metric)
+    def _accuracy(self, k: int) -> MulticlassAccuracy:
+        return MulticlassAccuracy(self.num_classes, top_k=k, average="micro")
 
 
 class LinearProbe(Classification):
@@ -165,11 +148,8 @@ class LinearProbe(Classification):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         with frozen(self.encoder):  # its batch norms, if any, keep their statistics
-            view = everything(batch.images.to(self.dtype), self.cell, batch.frame, batch.external)
-            features = pool(self.encoder(view)).to(self.dtype)
-        loss = F.cross_entropy(self.head(features).float(), batch.labels)
-        self.log("train/loss", loss, batch_size=len(batch.images), sync_dist=True)
-        return loss
+            features = self.extract(batch)
+        return self.log_loss(F.cross_entropy(self.head(features).float(), batch.labels), batch)
 
 
 class FineTune(Classification):
@@ -228,33 +208,27 @@ class FineTune(Classification):
         return nn.Sequential(nn.LayerNorm(num_features, eps=1e-6), linear)
 
     def make_optimizer(self, rate: float) -> torch.optim.Optimizer:
-        scales = layer_scales(self.encoder, self.layer_decay)
-        names = {id(parameter): name for name, parameter in self.encoder.named_parameters()}
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for group in parameter_groups(self, self.weight_decay, decay_tokens=False):
-            for parameter in group["params"]:
-                scale = scales.get(names.get(id(parameter), ""), 1.0)
-                groups.setdefault((group["weight_decay"], scale), []).append(parameter)
-        given = [{"params": own, "weight_decay": decay, "lr": rate * scale} for (decay, scale), own in groups.items()]
-        return torch.optim.AdamW(given, lr=rate, betas=self.betas)
+        _, exempt = parameter_groups(self, self.weight_decay, decay_tokens=False)
+        undecayed = {id(parameter) for parameter in exempt["params"]}
+        names = [name for name, parameter in self.named_parameters() if id(parameter) in undecayed]
+        groups = param_groups_layer_decay(
+            self, self.weight_decay, names, weight_decay_exclude_1d=False, layer_decay=self.layer_decay
+        )
+        for group in groups:
+            group["lr"] = rate * group.pop("lr_scale")
+        return torch.optim.AdamW(groups, lr=rate, betas=self.betas)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Layers by parameter names, as timm asks for them: what nothing matches, the head and a norm before it, is the last."""
+        if not any(hasattr(self.encoder, name) for name in ("blocks", "stages")):
+            return {}
+        return {"stem": r"encoder\.(?!(?:blocks|stages|norm)\.)", "layers": [(r"encoder\.(?:blocks|stages)\.(\d+)\.", None)]}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         with _numpy_seed(int(make_keys(self.seed, "mix", self.global_step, batch_idx, self.global_rank))):
             images, targets = self.mix(batch.images.clone(), batch.labels)  # it mixes in place
         # of two images that are mixed, frame and map are the first's
-        loss = self.criterion(self(images, batch.frame, batch.external).float(), targets)
-        self.log("train/loss", loss, batch_size=len(images), sync_dist=True)
-        return loss
-
-
-def layer_scales(encoder: nn.Module, decay: float) -> dict[str, float]:
-    """The share of the head's learning rate that each parameter of an encoder gets, by name."""
-    layers = {name: _layer(name) for name, _ in encoder.named_parameters()}
-    known = [layer for layer in layers.values() if layer is not None]
-    depth = max(known, default=0) + 1  # the head, and what stands after the last layer, such as a norm
-    if depth == 1:
-        return dict.fromkeys(layers, 1.0)
-    return {name: decay ** (depth - (depth if layer is None else layer)) for name, layer in layers.items()}
+        return self.log_loss(self.criterion(self(batch._replace(images=images)).float(), targets), batch)
 
 
 def set_drop_path(encoder: nn.Module, rate: float) -> None:
@@ -265,14 +239,6 @@ def set_drop_path(encoder: nn.Module, rate: float) -> None:
         for name in names:
             if isinstance(getattr(block, name, None), nn.Module):
                 setattr(block, name, DropPath(float(share)))
-
-
-def _layer(name: str) -> int | None:
-    """0 for what stands before the first block or stage, from 1 on for these, None for what follows them."""
-    first, _, rest = name.partition(".")
-    if first in ("blocks", "stages"):
-        return 1 + int(rest.partition(".")[0])
-    return None if first == "norm" else 0
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""Random numbers that depend on their address alone.
+"""Random numbers as a hash of what they are for.
 
-Masks, crops, order and noise are looked up, not drawn: a 64-bit key made of (seed, stream, epoch, index, ...) is hashed with a
-counter. So the same image in the same epoch meets the same mask for every model, width, batch layout, worker count and world
-size, on CPU and GPU alike, and a resumed run goes on exactly.
+Masks, crops, order and noise do not come from a generator with a state: a 64-bit key made of (seed, stream, epoch, index, ...)
+is hashed with a counter. So an image has the same mask in the same epoch for every model, width, batch layout, worker count and
+world size, on CPU and GPU alike, and a resumed run draws what the uninterrupted one would have drawn.
 
 The hash is SplitMix64 (Steele, Lea & Flood, 2014) in int64 arithmetic, whose wrap-around equals that of uint64.
 """
@@ -22,16 +22,16 @@ def make_keys(*words: int | str | Tensor, device: torch.device | str | None = No
 
     Args:
         words: integers (below 2**63), names of streams, and integer tensors; tensors broadcast against each other.
-        device: where the key lives when no word is a tensor.
+        device: the key's device if no word is a tensor.
 
     Returns:
-        int64 keys of the broadcast shape; a scalar where every word is one.
+        int64 keys of the broadcast shape; a scalar if no word is a tensor.
     """
     key: int | Tensor = 0
     for word in words:
         if isinstance(word, str):
             word = zlib.crc32(word.encode())
-        if isinstance(key, int) and isinstance(word, Tensor):  # up to here plain integers do, and take a fraction of the time
+        if isinstance(key, int) and isinstance(word, Tensor):  # plain integers, up to here, are much faster
             key = _as_tensor(key, word.device)
         key = _fold(key, word)
     return key if isinstance(key, Tensor) else _as_tensor(key, device)
@@ -51,8 +51,8 @@ def uniform(keys: Tensor, count: int) -> Tensor:
 def normal(keys: Tensor, count: int) -> Tensor:
     """`count` float32 numbers of mean 0 and variance 1 per key: the shape of `keys` and then `count`.
 
-    Each is a sum of twelve 16-bit uniform integers (Irwin-Hall): integer arithmetic, so the bits agree on every device,
-    which a Box-Muller transform would not give. Their range is [-6, 6].
+    Each is a sum of twelve 16-bit uniform integers (Irwin-Hall): integer arithmetic, which gives the same bits on every device,
+    while a Box-Muller transform would not. Their range is [-6, 6].
     """
     words = hash_words(keys, 3 * count).unflatten(-1, (count, 3))
     total = sum((_shift_right(words, shift) & 0xFFFF).sum(-1) for shift in (0, 16, 32, 48))
@@ -78,7 +78,7 @@ def _mix(state: Tensor) -> Tensor:
 
 
 def _mix_int(state: int) -> int:
-    """The same for one integer from 0 to 2**64 - 1."""
+    """`_mix` for one integer from 0 to 2**64 - 1."""
     state %= 2**64
     state = (state ^ (state >> 30)) * FIRST % 2**64
     state = (state ^ (state >> 27)) * SECOND % 2**64
@@ -91,5 +91,5 @@ def _shift_right(state: Tensor, bits: int) -> Tensor:
 
 
 def _as_tensor(state: int, device: torch.device | str | None) -> Tensor:
-    """An unsigned 64-bit integer as int64 holds it; filled in on the device, for a copy would wait for it."""
+    """The int64 scalar with the bits of an unsigned 64-bit integer; filled on the device, because a copy would wait for it."""
     return torch.full((), state - 2**64 if state >= 2**63 else state, dtype=torch.int64, device=device)

@@ -1,7 +1,7 @@
-"""Which cells of an image are hidden.
+"""Maskers: the choice of the image cells that are masked.
 
-A mask is bool, `b gh gw` on the grid of mask cells, True = masked. Every masker only orders the cells; the first `count` of that
-order are masked, so the number is the same in every image and exact for every masker.
+A mask is bool, `b gh gw` on the grid of mask cells, True = masked. A masker only orders the cells, and the first `count` cells of
+that order are masked: so the count is exact for every masker, and the same in every image.
 """
 
 import math
@@ -18,10 +18,10 @@ Side = Literal["left", "right", "top", "bottom", "random"]
 
 
 class Masker(ABC):
-    """Hides `round(ratio * n)` of an image's n cells.
+    """A masker: masks `round(ratio * n)` of the n cells of an image.
 
     Args:
-        ratio: share of the cells that is hidden, or a range from which each training step draws one share for its whole batch;
+        ratio: masked share of the cells, or a range from which each training step draws one share for its whole batch;
             evaluation then uses the middle of the range.
     """
 
@@ -46,7 +46,7 @@ class Masker(ABC):
         return rearrange(ranks < count, "b (gh gw) -> b gh gw", gh=grid[0], gw=grid[1])
 
     def count(self, num_cells: int, key: Tensor | None = None) -> int:
-        """How many of `num_cells` cells are masked in every image.
+        """The number of cells that are masked in every image.
 
         Args:
             num_cells: cells per image.
@@ -60,7 +60,7 @@ class Masker(ABC):
         return round((self.low + place * (self.high - self.low)) * num_cells)
 
     def check(self, num_cells: int) -> None:
-        """Refuse a ratio, or a range that holds one, under which nothing or everything is masked.
+        """Refuse a ratio that masks no cell or every cell, also at an end of a range.
 
         Raises:
             ValueError: no cell, or every cell, would be masked.
@@ -75,19 +75,19 @@ class Masker(ABC):
 
 
 class RandomMasker(Masker):
-    """Cells chosen independently and uniformly (MAE; He et al., 2022)."""
+    """Cells drawn uniformly at random (MAE; He et al., 2022)."""
 
     def order(self, keys: Tensor, grid: tuple[int, int]) -> Tensor:
         return permutation(make_keys(keys, "cells"), math.prod(grid))
 
 
 class BlockMasker(Masker):
-    """Overlapping random rectangles, one after the other, until enough is covered (BEiT; Bao et al., 2022, algorithm 1).
+    """Random rectangles that may overlap, drawn until they cover enough cells (BEiT; Bao et al., 2022, algorithm 1).
 
-    The last rectangle is filled in reading order as far as the count allows, so that the count is exact.
+    The last rectangle is filled in reading order only as far as the count allows, so that the count is exact.
 
     Args:
-        ratio: share of the cells that is hidden, or a range that each training step draws from.
+        ratio: masked share of the cells, or a range that each training step draws from.
         min_block: smallest area of a rectangle, as a share of the image (BEiT: 16 of 196 cells).
         min_aspect: narrowest aspect ratio; the widest is its inverse (BEiT: .3).
     """
@@ -104,7 +104,7 @@ class BlockMasker(Masker):
         n = math.prod(grid)
         covered = rearrange(self._rectangles(keys, grid), "b t gh gw -> b t (gh gw)")
         number = torch.arange(self.NUM_BLOCKS, device=keys.device)
-        # the first rectangle that covers a cell; cells that none covers come last, in random order
+        # the first rectangle that covers a cell; cells that no rectangle covers come last, in random order
         first = torch.where(covered, number[:, None], self.NUM_BLOCKS).amin(1)
         inside = torch.arange(n, device=keys.device)
         rest = permutation(make_keys(keys, "rest"), n)
@@ -123,9 +123,9 @@ class BlockMasker(Masker):
 
 
 class GridMasker(Masker):
-    """Visible cells spread as evenly as can be: at ratio .75 one of every 2 x 2, at .5 a checkerboard (MAE, sec. 4.1).
+    """Visible cells on a regular grid: at ratio .75 one cell of every 2 x 2, at .5 a checkerboard (MAE, sec. 4.1).
 
-    Cells are ordered by Bayer's dither matrix, shifted at random per image.
+    Bayer's dither matrix, shifted at random per image, orders the cells, so that other ratios are spread evenly too.
     """
 
     def order(self, keys: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -137,14 +137,14 @@ class GridMasker(Masker):
 
 
 class RasterMasker(Masker):
-    """Hides the end of the image in reading order: what an autoregressive model sees. A range of ratios gives random lengths."""
+    """The end of the image in reading order, as hidden from an autoregressive model; a range of ratios gives random lengths."""
 
     def order(self, keys: Tensor, grid: tuple[int, int]) -> Tensor:
         return -_same_for_all(torch.arange(math.prod(grid), device=keys.device), keys)
 
 
 class CentreMasker(Masker):
-    """Hides the middle: cells by their distance to the centre, a square of the image's own aspect ratio."""
+    """The cells nearest the centre: a rectangle of the image's aspect ratio."""
 
     def __init__(self, ratio: float | tuple[float, float] = 0.25) -> None:
         super().__init__(ratio)
@@ -152,19 +152,19 @@ class CentreMasker(Masker):
     def order(self, keys: Tensor, grid: tuple[int, int]) -> Tensor:
         row, column = (_offsets(length) for length in grid)
         row, column = row[:, None], column[None, :]
-        # the Euclidean term orders cells of one ring, the middle of its sides before its corners
+        # the Euclidean term orders the cells of one ring: the middle of its sides before its corners
         distance = torch.maximum(row.abs(), column.abs()) + (row**2 + column**2) * (0.1 / max(grid))
-        # found on the CPU, as not every device has float64
+        # computed on the CPU, because not every device has float64
         ranks = distance.flatten().argsort(stable=True).argsort()
         return _same_for_all(ranks.to(keys.device, non_blocking=True), keys)
 
 
 class HalfMasker(Masker):
-    """Hides one side of the image.
+    """The cells of one side of the image.
 
     Args:
-        ratio: share of the cells that is hidden, or a range that each training step draws from.
-        side: which side is hidden; `random` draws one per image.
+        ratio: masked share of the cells, or a range that each training step draws from.
+        side: the masked side; `random` draws one per image.
     """
 
     def __init__(self, ratio: float | tuple[float, float] = 0.5, side: Side = "random") -> None:
@@ -180,11 +180,14 @@ class HalfMasker(Masker):
         return orders[(uniform(make_keys(keys, "side"), 1)[:, 0] * 4).long()]
 
 
+MASKERS: tuple[type[Masker], ...] = (RandomMasker, BlockMasker, GridMasker, RasterMasker, CentreMasker, HalfMasker)
+
+
 def spread_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """From cells to pixels: bool `b gh gw` to bool `b 1 h w`.
+    """Expand a mask from cells to pixels: bool `b gh gw` to bool `b 1 h w`.
 
     Raises:
-        ValueError: the image's sides are no multiples of the grid's.
+        ValueError: a side of the image is not a multiple of the grid's.
     """
     height, width = mask.shape[1:]
     if size[0] % height or size[1] % width:

@@ -40,19 +40,19 @@ class Objective(nn.Module):
         errors, masked = self.patch_errors(prediction, images), self.masked_patches(mask, images)
         return torch.where(masked, errors, 0).sum((1, 2)) / masked.sum((1, 2))
 
-    def target(self, images: Tensor) -> Tensor:
-        """What a prediction is compared with: `b c h w`, float32."""
+    def target(self, images: Tensor, moments: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """The image that a prediction is compared with: `b c h w`, float32; `moments` of the images, where they are known."""
         images = images.float()
         if not self.normalise:
             return images
-        mean, deviation = self.moments(images)
+        mean, deviation = moments or self.moments(images)
         return (images - mean) / deviation
 
-    def to_pixels(self, prediction: Tensor, images: Tensor) -> Tensor:
+    def to_pixels(self, prediction: Tensor, images: Tensor, moments: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """A prediction as pixels. Under normalised targets it borrows each patch's true mean and deviation from `images`."""
         if not self.normalise:
             return prediction.float()
-        mean, deviation = self.moments(images.float())
+        mean, deviation = moments or self.moments(images.float())
         return prediction.float() * deviation + mean
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,18 +62,21 @@ class Objective(nn.Module):
         variance, mean = torch.var_mean(patches, dim=-1, unbiased=True)
         return self._spread(mean), self._spread((variance + self.eps).sqrt())
 
+    def pixel_errors(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Mean error of each pixel over its channels: `b 1 h w`, float32.
+
+        Raises:
+            ValueError: the prediction is of another shape than the target.
+        """
+        return self._errors(prediction, target).mean(1, keepdim=True)
+
     def patch_errors(self, prediction: Tensor, images: Tensor) -> Tensor:
         """Mean error of each patch: `b ph pw`, float32.
 
         Raises:
             ValueError: the prediction is of another shape than the images.
         """
-        if prediction.shape != images.shape:  # a single channel would be compared with all of them
-            raise ValueError(
-                f"the prediction is {tuple(prediction.shape)} for images of {tuple(images.shape)}: predict every channel"
-            )
-        difference = prediction.float() - self.target(images)
-        errors = difference.square() if self.loss == "mse" else difference.abs()
+        errors = self._errors(prediction, self.target(images))
         return reduce(errors, "b c (ph p) (pw q) -> b ph pw", "mean", p=self.patch, q=self.patch)
 
     def masked_patches(self, mask: Tensor, images: Tensor) -> Tensor:
@@ -92,6 +95,14 @@ class Objective(nn.Module):
             )
         p, q = height // (rows * self.patch), width // (columns * self.patch)
         return repeat(mask, "b gh gw -> b (gh p) (gw q)", p=p, q=q)
+
+    def _errors(self, prediction: Tensor, target: Tensor) -> Tensor:
+        if prediction.shape != target.shape:  # a single channel would be compared with all of them
+            raise ValueError(
+                f"the prediction is {tuple(prediction.shape)} for images of {tuple(target.shape)}: predict every channel"
+            )
+        difference = prediction.float() - target
+        return difference.square() if self.loss == "mse" else difference.abs()
 
     def _patches(self, images: Tensor) -> Tensor:
         return rearrange(images, "b c (ph p) (pw q) -> b ph pw (c p q)", p=self.patch, q=self.patch)

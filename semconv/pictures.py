@@ -1,35 +1,32 @@
 """Pictures of reconstructions."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 GAP, CAPTION = 4, 18
-ABOUT = "semconv"  # the PNG text that says what is where on a contact sheet, for semconv.comparison.report
 
 
 class Reconstruction(NamedTuple):
-    """What a network made of a batch, to be looked at."""
+    """Pictures of a batch and of its reconstruction."""
 
     columns: dict[str, Tensor]  # b c h w in [0, 1], by caption: original, seen, reconstruction, pasted
-    mask: Tensor  # bool b h w: which pixels were hidden
+    mask: Tensor  # bool b h w, True = hidden
     numbers: Tensor  # int64 b: the images' places in the data set
     note: str = ""  # a line below the pictures
 
 
-def contact_sheet(columns: Mapping[str, Tensor], note: str = "", height: int = 96, numbers: Sequence[int] = ()) -> Image.Image:
-    """One row per image, one captioned column per kind; what is where on it is also in the file (see `save_picture`).
+def contact_sheet(columns: Mapping[str, Tensor], note: str = "", height: int = 96) -> Image.Image:
+    """A picture with one row per image and one captioned column per kind.
 
     Args:
-        columns: images by caption, each `b c h w` in [0, 1] values beyond are cut.
+        columns: images by caption, each `b c h w` in [0, 1]; values beyond are cut.
         note: a line below the images.
         height: least height of an image on the sheet; small ones are enlarged in whole steps, without smoothing.
-        numbers: the images' places in the data set.
     """
     images = [enlarge(to_rgb(column), height) for column in columns.values()]
     rows, columns_wide = len(images[0]), len(images)
@@ -37,25 +34,18 @@ def contact_sheet(columns: Mapping[str, Tensor], note: str = "", height: int = 9
     sheet = Image.new("RGB", (columns_wide * (wide + GAP) + GAP, rows * (tall + GAP) + GAP + 2 * CAPTION), "white")
     for j, column in enumerate(images):
         for i, image in enumerate(column):
-            picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-            sheet.paste(picture, (GAP + j * (wide + GAP), CAPTION + GAP + i * (tall + GAP)))
+            sheet.paste(to_picture(image), (GAP + j * (wide + GAP), CAPTION + GAP + i * (tall + GAP)))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for j, caption in enumerate(columns):
         draw.text((GAP + j * (wide + GAP), 2), caption, fill="black", font=font)
     draw.text((GAP, sheet.height - CAPTION), note, fill="black", font=font)
-    size = tuple(next(iter(columns.values())).shape[2:])
-    about = {"columns": list(columns), "numbers": list(numbers), "note": note, "size": size, "tile": [tall, wide]}
-    sheet.info[ABOUT] = json.dumps({**about, "first": [CAPTION + GAP, GAP], "step": [tall + GAP, wide + GAP], "rows": rows})
     return sheet
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Save as PNG, with the folders that the path needs, and with what a contact sheet says of itself."""
+    """Save as PNG, with the folders that the path needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = PngImagePlugin.PngInfo()
-    if ABOUT in picture.info:
-        about.add_text(ABOUT, picture.info[ABOUT])
-    picture.save(path, pnginfo=about)
+    picture.save(path)
 
 
 def to_rgb(images: Tensor) -> Tensor:
@@ -64,6 +54,11 @@ def to_rgb(images: Tensor) -> Tensor:
     if images.shape[1] != 3:
         images = images[:, :1].expand(-1, 3, -1, -1)
     return (images * 255).round().to(torch.uint8)
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """A picture of uint8 `3 h w`."""
+    return Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
 def enlarge(images: Tensor, height: int) -> Tensor:

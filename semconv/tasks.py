@@ -1,36 +1,98 @@
-"""The training objective as a LightningModule: mask, corrupt, encode, decode, compare."""
+"""Masked reconstruction as a LightningModule: mask, corrupt, encode, decode, compare."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
 import lightning
 import torch
-from torch import Tensor, nn
-from torchmetrics import MeanMetric, SumMetric
+from torch import Tensor
+from torchmetrics import MeanMetric, Metric, MetricCollection
 
+from semconv.controls import set_control
 from semconv.corruption import Corruption, Hide, View, ZeroFill
 from semconv.data import Batch
 from semconv.data.batch import to_unit
 from semconv.data.sources import Moments
 from semconv.decoders import Decoder
 from semconv.encoders import Encoder, Geometry, Size, initialise
-from semconv.evaluation.metrics import REGIONS, give_moments, mean_fill, psnr, regions, squared_errors, ssim
+from semconv.encoders.weights import require_fit
+from semconv.evaluation.features import in_precision
+from semconv.evaluation.reconstruction import ReconstructionMetrics
 from semconv.hashing import make_keys
-from semconv.indicators import PaddingMode
+from semconv.indicators import Control, PaddingMode
 from semconv.masking import Masker, spread_mask
 from semconv.objective import Objective
 from semconv.optimisation import parameter_groups, warmup_cosine
 from semconv.pictures import Reconstruction
-from semconv.twins import Twin, make_twin
 
 Stage = Literal["train", "val", "test", "probe"]
 
 
-REGION_METRICS = tuple(f"test/masked_mse/{name}" for name in REGIONS)
+class Task(lightning.LightningModule, ABC):
+    """A LightningModule that logs means over whole stages, and whose every step draws from its own seed.
+
+    Attributes:
+        val_metrics: what validation steps update; `compute` gives values by key.
+        test_metrics: what test steps update.
+        base_lr: learning rate per 256 images of a step.
+        min_lr: learning rate at the end, likewise.
+        warmup: share of the training steps in which the rate rises from 0.
+        batch_size: images per step over all devices, before accumulation.
+        seed: of what training draws.
+    """
+
+    val_metrics: Metric | MetricCollection
+    test_metrics: Metric | MetricCollection
+    base_lr: float
+    min_lr: float = 0.0
+    warmup: float
+    batch_size: int
+    seed: int
+
+    @abstractmethod
+    def make_optimizer(self, rate: float) -> torch.optim.Optimizer:
+        """Build the optimiser for a peak learning rate."""
+
+    def configure_optimizers(self) -> Any:
+        trainer = self.trainer
+        optimizer = self.make_optimizer(self.base_lr * self.batch_size * trainer.accumulate_grad_batches / 256)
+        steps = trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ValueError("the schedule needs a number of steps: give trainer.max_epochs or trainer.max_steps")
+        factor = partial(warmup_cosine, total=int(steps), warmup=self.warmup, floor=self.min_lr / self.base_lr)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def log_loss(self, loss: Tensor, batch: Batch) -> Tensor:
+        """Log a training loss as `train/loss`; returns it."""
+        self.log("train/loss", loss, batch_size=len(batch.images), sync_dist=True)  # devices have equal shares
+        return loss
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # drop path draws from the global generator: seeded by step, so that a resumed run draws the same
+        torch.manual_seed(int(make_keys(self.seed, "drop", self.global_step, batch_idx, self.global_rank)))
+
+    def on_validation_epoch_start(self) -> None:
+        _begin(self.val_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self.val_metrics.compute(), sync_dist=True)
+
+    def on_test_epoch_start(self) -> None:
+        _begin(self.test_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict(self.test_metrics.compute(), sync_dist=True)
 
 
-class MaskedReconstruction(lightning.LightningModule):
+def _begin(metrics: Metric | MetricCollection) -> None:
+    metrics.reset()
+    metrics.to(torch.float64)  # Lightning's bf16-true would have them count in bfloat16
+
+
+class MaskedReconstruction(Task):
     """Masked reconstruction, the same for every variant but for its encoder.
 
     Masks and corruption are functions of (seed, epoch, index) in training and of (evaluation seed, index) in evaluation, weights of
@@ -56,9 +118,11 @@ class MaskedReconstruction(lightning.LightningModule):
         batch_size: images per step over all devices, before accumulation; the data's.
         seed: of weights, masks and corruption.
         evaluation_seed: of evaluation masks.
-        twin: of semconv.twins: what the encoder is told in place of the truth.
+        control: of semconv.controls: what the encoder is told in place of the truth.
         compile: compile encoder and decoder with torch.compile.
     """
+
+    test_metrics: ReconstructionMetrics
 
     def __init__(
         self,
@@ -81,44 +145,36 @@ class MaskedReconstruction(lightning.LightningModule):
         batch_size: int = 256,
         seed: int = 0,
         evaluation_seed: int = 0,
-        twin: Twin | None = None,
+        control: Control | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.geometry = Geometry(channels, image_size, cell, padding_mode)
-        self.num_cells = self.geometry.grid[0] * self.geometry.grid[1]
+        grid = Geometry(channels, image_size, cell).grid
+        self.num_cells = grid[0] * grid[1]
         masker.check(self.num_cells)  # refused now, not at the first step
+        self.geometry = Geometry(channels, image_size, cell, padding_mode, batch_size, masker.count(self.num_cells))
         self.masker, self.corruption, self.objective = masker, corruption, objective
-        self.pixel_error = Objective(cell, normalise=False)
         self.squared = Objective(objective.patch, objective.normalise, "mse", objective.eps)
         self.objective.masked_patches(torch.zeros(1, *self.geometry.grid, dtype=torch.bool), torch.zeros(1, 1, *image_size))
         self.encoder = encoder(self.geometry, size)
         self.decoder = decoder(self.geometry, size, self.encoder)
         initialise(self.encoder, seed)
         initialise(self.decoder, seed)
-        make_twin(self.encoder, twin)
+        set_control(self.encoder, control)
         if compile:
             self.encoder.compile()
             self.decoder.compile()
         self.size, self.seed, self.evaluation_seed = size, seed, evaluation_seed
         self.base_lr, self.min_lr, self.warmup, self.betas = base_lr, min_lr, warmup, betas
         self.weight_decay, self.decay_tokens, self.batch_size = weight_decay, decay_tokens, batch_size
-        names = ["val/masked_mse", "test/masked_mse", "test/masked_mse_under_hide", "test/mean_fill_mse"]
-        names += ["test/psnr_given_moments", "test/ssim"]
-        names += [] if objective.normalise else ["test/pixel_mse", "test/psnr"]
         # a NaN is to be seen in the mean, and nobody is to wait for the device to look for one
-        self.metrics = nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names})
-        # errors and pixels; a MeanMetric takes no notice of weights where it does not look for NaN
-        sums = {name: nn.ModuleList(SumMetric(nan_strategy="disable") for _ in range(2)) for name in REGION_METRICS}
-        self.region_sums = nn.ModuleDict(sums)
-        self._empty_regions: list[str] = []
+        self.val_metrics = MetricCollection({"val/masked_mse": MeanMetric(nan_strategy="disable")})
+        self.test_metrics = ReconstructionMetrics(self.squared)
         self.example_input_array = (self._example(),)
 
     def forward(self, view: View) -> Tensor:
         """Predict an image in target space from a view: `b c h w`."""
-        # a model of another precision than its data's: Lightning's bf16-true, 16-true and 64-true
-        view = view._replace(pixels=view.pixels.to(self.dtype))
-        return self.decoder(self.encoder(view), view.mask)
+        return self.decoder(self.encoder(in_precision(view, self.dtype)), view.mask)
 
     def look(self, batch: Batch, stage: Stage, draw: int = 0) -> tuple[View, Tensor]:
         """What is seen of a batch, and which cells are to be predicted: a view and a mask, bool `b gh gw`.
@@ -141,48 +197,22 @@ class MaskedReconstruction(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         view, mask = self.look(batch, "train")
-        loss = self.objective(self(view), batch.images, mask)
-        self.log("train/loss", loss, batch_size=len(batch.images), sync_dist=True)  # devices have equal shares
-        return loss
+        return self.log_loss(self.objective(self(view), batch.images, mask), batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         view, mask = self.look(batch, "val")
-        self._measure("val/masked_mse", self.squared.per_image(self(view), batch.images, mask))
+        self.val_metrics.update(self.squared.per_image(self(view), batch.images, mask))
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Measure a batch; returns `number`, `label` and `masked_mse` of each image."""
         view, mask = self.look(batch, "test")
-        prediction = self(view)
-        error = self.squared.per_image(prediction, batch.images, mask)
-        each = {"number": batch.index, "label": batch.labels, "masked_mse": error}
-        self._measure("test/masked_mse", error)
-        self._measure("test/masked_mse_under_hide", self._error_under_hide(error, batch, view, mask))
-        floor = mean_fill(batch.images, mask, self.objective.normalise)
-        self._measure("test/mean_fill_mse", self.squared.per_image(floor, batch.images, mask))
-        self._measure_regions(squared_errors(prediction, batch.images, self.squared), mask)
-        given = give_moments(prediction, batch.images, self.objective)
-        self._measure("test/psnr_given_moments", psnr(self._pixel_mse(given, batch.images, mask)))
-        self._measure("test/ssim", self._ssim(prediction, batch.images, mask))
-        if not self.objective.normalise:
-            error = self._pixel_mse(prediction, batch.images, mask)
-            self._measure("test/pixel_mse", error)
-            self._measure("test/psnr", psnr(error))
-        return each
-
-    def on_test_epoch_end(self) -> None:
-        self._empty_regions = []
-        for name in REGION_METRICS:
-            sums: Any = self.region_sums[name]
-            total, number = sums[0].compute(), sums[1].compute()
-            sums[0].reset()
-            sums[1].reset()
-            if number:
-                self.log(name, total / number)
-            else:
-                self._empty_regions.append(name)
+        under_hide = self._predict_hidden(batch, view, mask)
+        measured = self.test_metrics.measure(self(view), batch.images, mask, self._normalisation, under_hide)
+        self.test_metrics.update(measured)
+        return {"number": batch.index, "label": batch.labels, "masked_mse": measured["masked_mse"].totals}
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Reconstruction:
-        return self.reconstruct(batch, self.trainer.datamodule.moments)  # type: ignore[attr-defined]
+        return self.reconstruct(batch, self._normalisation)
 
     def reconstruct(self, batch: Batch, moments: Moments) -> Reconstruction:
         """Pictures of what is made of a batch, masked as in testing.
@@ -203,39 +233,17 @@ class MaskedReconstruction(lightning.LightningModule):
     @property
     def absent_metrics(self) -> dict[str, str]:
         """Metrics that do not apply, with the reason."""
-        absent = dict.fromkeys(self._empty_regions, "no hidden pixel lies there")
-        if self.objective.normalise:
-            reason = "targets are normalised per patch: a prediction has no colour or contrast of its own"
-            absent |= dict.fromkeys(("test/pixel_mse", "test/psnr"), reason)
-        return absent
+        return self.test_metrics.absent
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # drop path draws from the global generator: seeded by step, so that a resumed run draws the same
-        torch.manual_seed(int(make_keys(self.seed, "drop", self.global_step, batch_idx, self.global_rank)))
-
-    def configure_optimizers(self) -> Any:
-        trainer = self.trainer
-        scale = self.batch_size * trainer.accumulate_grad_batches / 256
+    def make_optimizer(self, rate: float) -> torch.optim.Optimizer:
         # Lightning refuses to clip what a fused step of mixed precision would still have to unscale
-        fused = not (trainer.gradient_clip_val and "mixed" in trainer.precision)
+        fused = not (self.trainer.gradient_clip_val and "mixed" in self.trainer.precision)
         groups = parameter_groups(self, self.weight_decay, self.decay_tokens)
-        optimizer = torch.optim.AdamW(groups, lr=self.base_lr * scale, betas=self.betas, fused=fused)
-        steps = trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise ValueError("the schedule needs a number of steps: give trainer.max_epochs or trainer.max_steps")
-        factor = partial(warmup_cosine, total=int(steps), warmup=self.warmup, floor=self.min_lr / self.base_lr)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return torch.optim.AdamW(groups, lr=rate, betas=self.betas, fused=fused)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved, own = checkpoint["state_dict"], self.state_dict()
-        for name in sorted(saved.keys() | own.keys()):
-            there, here = (tuple(state[name].shape) if name in state else None for state in (saved, own))
-            if there != here:
-                raise ValueError(
-                    f"the checkpoint is of another model: {name} is {there or 'absent'} there and {here or 'absent'} here; "
-                    "use the config.yaml of the run that wrote it"
-                )
+        remedy = "use the config.yaml of the run that wrote it"
+        require_fit(checkpoint["state_dict"], self.state_dict(), "the checkpoint", remedy)
 
     def _example(self) -> View:
         """A view of one image, masked as in training: what FLOPs are counted on."""
@@ -243,34 +251,13 @@ class MaskedReconstruction(lightning.LightningModule):
         mask = self.masker(torch.zeros(1, dtype=torch.int64), self.geometry.grid, count)
         return self.geometry.blank()._replace(mask=mask, num_masked=count)
 
-    def _error_under_hide(self, error: Tensor, batch: Batch, view: View, mask: Tensor) -> Tensor:
-        """`b`: what the error is where nothing of the chosen cells is seen, so that all corruptions have a measure in common."""
+    @property
+    def _normalisation(self) -> Moments:
+        return self.trainer.datamodule.moments  # type: ignore[attr-defined]
+
+    def _predict_hidden(self, batch: Batch, view: View, mask: Tensor) -> Tensor | None:
+        """A prediction with nothing of the chosen cells seen, so that all corruptions have a measure in common; None for hide."""
         if isinstance(self.corruption, Hide):
-            return error
+            return None
         filled = ZeroFill()(batch.images, mask, 0, mask)
-        hidden = view._replace(pixels=filled, mask=mask, num_masked=int(mask[0].sum()))
-        return self.squared.per_image(self(hidden), batch.images, mask)
-
-    def _measure_regions(self, errors: Tensor, mask: Tensor) -> None:
-        """Errors of the hidden pixels by where they lie: their mean over all pixels of the test set that lie there."""
-        for name, region in regions(mask, self.geometry.size).items():
-            sums: Any = self.region_sums[f"test/masked_mse/{name}"]
-            sums[0].update(torch.where(region, errors, 0).double().sum())
-            sums[1].update(region.sum())
-
-    def _ssim(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
-        moments = self.trainer.datamodule.moments  # type: ignore[attr-defined]
-        hidden = spread_mask(mask, self.geometry.size)
-        pasted = torch.where(hidden, self.objective.to_pixels(prediction, images), images)
-        return ssim(to_unit(pasted, *moments), to_unit(images, *moments), hidden)
-
-    def _pixel_mse(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
-        moments = self.trainer.datamodule.moments  # type: ignore[attr-defined]
-        return self.pixel_error.per_image(to_unit(prediction, *moments), to_unit(images, *moments), mask)
-
-    def _measure(self, name: str, values: Tensor) -> None:
-        """Log the mean over all images of a stage, exact for uneven batches and several devices."""
-        metric = self.metrics[name]
-        assert isinstance(metric, MeanMetric)
-        metric.update(values)
-        self.log(name, metric)
+        return self(view._replace(pixels=filled, mask=mask, num_masked=int(mask[0].sum())))

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from semconv.corruption import View
 from semconv.indicators import Coordinates, Indicator, Mask
 from semconv.mechanisms import Mechanism
-from semconv.rewriting import SemanticNetwork, semanticize
+from semconv.rewriting.network import SemanticNetwork, semanticize
 from tests.experiments import stir
 
 # the first spatial convolution of the stem and of each stage, read off timm's definitions
 FIRST = {
+    "resnet10t": ["conv1.0", *(f"layer{number}.0.conv1" for number in range(1, 5))],
+    "mobilenetv3_small_050": ["conv_stem", *(f"blocks.{number}.0.conv_dw" for number in (0, 1, 2, 4))],
     "resnet18": ["conv1", *(f"layer{number}.0.conv1" for number in range(1, 5))],
     "convnextv2_atto": ["stem.0", "stages.0.blocks.0.conv_dw", *(f"stages.{number}.downsample.1" for number in range(1, 4))],
     "mobilenetv3_large_100": ["conv_stem", *(f"blocks.{number}.0.conv_dw" for number in (0, 1, 2, 3, 5))],
@@ -26,7 +28,7 @@ FIRST = {
     "regnety_008": ["stem.conv", *(f"s{number}.b1.conv2.conv" for number in range(1, 5))],
     "densenet121": ["features.conv0", *(f"features.denseblock{number}.denselayer1.conv2" for number in range(1, 5))],
 }
-FAST = ("resnet18", "convnextv2_atto", "mobilenetv3_large_100")
+FAST = ("resnet10t", "convnextv2_atto", "mobilenetv3_small_050")
 NAMES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in FIRST]
 
 every_model = pytest.mark.parametrize("name", NAMES)
@@ -48,7 +50,7 @@ def rewrite(
     network = semanticize(plain(name), mechanism, indicators or [Mask(), Coordinates()], depth).eval()  # type: ignore[arg-type]
     if told:
         generator = torch.Generator().manual_seed(1)
-        for module in network.told_modules():
+        for module in network.conditioning_modules():
             for parameter in module.parameters(recurse=False):
                 with torch.no_grad():
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)

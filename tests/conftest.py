@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from functools import partial
+
 import pytest
 import torch
 
@@ -13,3 +16,13 @@ def own_cache(tmp_path_factory, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", "/dev/null")
     monkeypatch.setenv("WANDB_MODE", "disabled")
+
+
+@pytest.fixture(scope="module")
+def quick_probes() -> Iterator[None]:
+    """Linear probes of one penalty: the search for the best, which test_probes.py tests, is most of an evaluation."""
+    from semconv.evaluation.probes import PENALTIES, choose_linear
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("semconv.evaluation.quick.choose_linear", partial(choose_linear, penalties=PENALTIES[:1]))
+        yield

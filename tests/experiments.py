@@ -2,37 +2,56 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from jsonargparse import ArgumentParser
 
-from semconv.cli import SemconvCLI, build
+from semconv.commands.train import SemconvCLI, parse
 from semconv.convolution import SignalConv2d
 from semconv.corruption import Corruption, View
+from semconv.decoders import Decoder
 from semconv.encoders import Encoder, Geometry, Size
 from semconv.hashing import make_keys
 from semconv.masking import Masker
 from semconv.mechanisms.overlay import Token
+from semconv.objective import Objective
 from semconv.tasks import MaskedReconstruction
+from tests.pairwise import together
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != "base")
 CNNS = [name for name in NAMES if name.startswith("cnn_")]
 
 every_experiment = pytest.mark.parametrize("name", NAMES)
-every_cnn = pytest.mark.parametrize("name", CNNS)
+# of checks so quick that one case holds them all
+all_experiments = together("name", NAMES)
+all_cnns = together("name", CNNS)
 
 
 def arguments(name: str, *overrides: str) -> list[str]:
     return ["-c", str(FOLDER / "base.yaml"), "-c", str(FOLDER / f"{name}.yaml"), *overrides]
 
 
+class Untrained(SemconvCLI):
+    """Builds model and data as the command does, and no trainer, which takes a third of the time."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> None:  # type: ignore[override]
+        return None
+
+
 @cache
-def built(name: str, *overrides: str) -> SemconvCLI:
-    return build(arguments(name, *overrides))
+def built(name: str, *overrides: str) -> Untrained:
+    return Untrained(arguments(name, *overrides), run=False)
+
+
+@cache
+def parsed(name: str, *overrides: str) -> dict[str, Any]:
+    """The configuration alone, of which nothing is built; not to be changed."""
+    return parse(arguments(name, *overrides))
 
 
 def make_task(name: str, *overrides: str) -> MaskedReconstruction:
@@ -40,12 +59,30 @@ def make_task(name: str, *overrides: str) -> MaskedReconstruction:
     return deepcopy(built(name, *overrides).model).eval()
 
 
-def encoder_factory(name: str) -> partial:
-    """The encoder's class with the file's arguments, still to be called with a geometry and a size."""
+@cache
+def factory(part: str, kind: Any, name: str, *overrides: str) -> Callable[..., Any]:
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--encoder", type=Callable[[Geometry, Size], Encoder])
-    config = parser.parse_object({"encoder": built(name).config["model"]["init_args"]["encoder"]})
-    return parser.instantiate_classes(config)["encoder"]
+    parser.add_argument(f"--{part}", type=kind)
+    return parser.instantiate_classes(parser.parse_object({part: parsed(name, *overrides)["model"]["init_args"][part]}))[part]
+
+
+def encoder_factory(name: str, *overrides: str) -> Any:
+    """The encoder's class with the file's arguments, still to be called with a geometry and a size."""
+    return factory("encoder", Callable[[Geometry, Size], Encoder], name, *overrides)
+
+
+@cache
+def sized(name: str, geometry: Geometry) -> MaskedReconstruction:
+    decoder = factory("decoder", Callable[[Geometry, Size, Encoder], Decoder], name)
+    like = built(name).model
+    objective = Objective(geometry.cell, like.objective.normalise, like.objective.loss)
+    parts = (encoder_factory(name), decoder, like.masker, like.corruption, objective)
+    return MaskedReconstruction(*parts, geometry.size, geometry.channels, geometry.cell, padding_mode=geometry.padding_mode)
+
+
+def make_sized(name: str, geometry: Geometry) -> MaskedReconstruction:
+    """A task of its own, in evaluation mode, of images of another geometry than the file's."""
+    return deepcopy(sized(name, geometry)).eval()
 
 
 def stir(module: torch.nn.Module) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, get_args
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,13 +10,19 @@ from torch.nn import functional as F
 from semconv.convolution import Mechanism, MechanismFactory, SemanticConv2d
 from semconv.corruption import View
 from semconv.indicators import Coordinates, Indicator, Indicators, Mask, PaddingMode, Signals
+from tests.pairwise import pairwise, together
 
 BATCH, CHANNELS, SIZE, GRID = 3, 4, (4, 8), (4, 4)  # sides are powers of two: coordinates and fractions are exact in float32
 MODES = get_args(PaddingMode)
 
-every_geometry = pytest.mark.parametrize(
-    ("kernel", "stride", "groups", "mode"),
-    [(k, s, g, mode) for k in (1, 3, 5, 7) for s in (1, 2, 4) for g in (1, CHANNELS) for mode in MODES if k > 1 or mode == "zeros"],
+
+def is_padded(kernel: int, stride: int, groups: int, mode: PaddingMode) -> bool:
+    """Whether a kernel reaches beyond the border, so that modes differ; of kernels of one pixel the mode is zeros."""
+    return kernel > 1 or mode == "zeros"
+
+
+every_geometry = together(
+    "kernel, stride, groups, mode", pairwise((1, 3, 5, 7), (1, 2, 4), (1, CHANNELS), MODES, allowed=is_padded)
 )
 
 
@@ -62,8 +67,9 @@ def build(
 
 
 def learned(module: SemanticConv2d, name: str) -> Tensor:
-    """A weight of the mechanism."""
-    return module.get_parameter(f"mechanism.{name}").detach()
+    """A weight of the mechanism; of a kernel of signals its share of the mean over the window."""
+    weight = module.get_parameter(f"mechanism.{name}").detach()
+    return weight / weight[0, 0].numel() if name == "from_signals.weight" else weight
 
 
 def randomise(module: nn.Module) -> None:
@@ -148,7 +154,7 @@ def gradients(module: nn.Module) -> list[Tensor]:
 
 
 class Mean(Mechanism):
-    """A mechanism without a use for a kernel: the mean of the window. It remembers where it was told that it stands."""
+    """A mechanism without a use for a kernel: the mean of the window. It remembers the depths that were set."""
 
     needs_kernel = False
 
@@ -157,7 +163,7 @@ class Mean(Mechanism):
         self.depths: list[float] = []
         self.scale = nn.Parameter(torch.ones(convolution.out_channels, 1, 1))
 
-    def stand_at(self, depth: float) -> None:
+    def set_depth(self, depth: float, convolution: nn.Conv2d, indicators: Indicators) -> None:
         self.depths.append(depth)
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from semconv.cli import SemconvCLI, build
+from semconv.commands.train import SemconvCLI, build
 from semconv.data import Batch
 from tests.experiments import arguments
 
@@ -21,7 +21,7 @@ SHORT = [
     "--data.num_images=128",
     "--data.num_test_images=33",
     "--data.batch_size=32",
-    "--examination=none",
+    "--evaluation=none",
 ]
 
 

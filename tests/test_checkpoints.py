@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from semconv.checkpoints import load_mae_checkpoint
 from semconv.corruption import View
 from semconv.decoders import TransformerDecoder
 from semconv.encoders import Geometry, MAEViT
+from semconv.trained.mae import load_mae_checkpoint
 from tests.peers import make_hugging_face, name_as_released, noise_of
 
 GEOMETRY = Geometry(3, (32, 32), 4)
@@ -167,36 +167,35 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "other width": (
         lambda state: state | {"cls_token": torch.zeros(1, 1, 32)},
-        r"cls_token is 1 x 1 x 32 in .*w.pth and 1 x 1 x 64 here; build the model as the file's was",
+        r"cls_token is 1 x 1 x 32 there and 1 x 1 x 64 here; build the model as the file's was",
     ),
     "other patch": (
         lambda state: name_as_released(make_hugging_face(Geometry(3, (64, 64), 8), "test", NUM_MASKED)),
-        "patch_embed.proj.weight is 64 x 3 x 8 x 8 in .* and 64 x 3 x 4 x 4 here; .*: size test, patches of 8 pixels, "
-        "images of 3 channels and 64 pixels a side",
+        "decoder_pred.bias is 192 there and 48 here; .*: size test, patches of 8 pixels, images of 3 channels and 64 pixels a side",
     ),
     "learned positions of another grid": (
         lambda state: state | {"pos_embed": torch.randn(1, 50, 64)},
-        "pos_embed is 1 x 50 x 64 in .* and 1 x 65 x 64 here; .* 28 pixels a side",
+        "pos_embed is 1 x 50 x 64 there and 1 x 65 x 64 here; .* 28 pixels a side",
     ),
     "other decoder": (
         lambda state: state | {"decoder_pred.weight": torch.zeros(12, 64)},
-        "decoder_pred.weight is 12 x 64 in .* and 48 x 64 here",
+        "decoder_pred.weight is 12 x 64 there and 48 x 64 here",
     ),
     "missing tensor": (
         lambda state: {name: tensor for name, tensor in state.items() if name != "blocks.2.mlp.fc1.bias"},
-        "lacks blocks.2.mlp.fc1.bias; build",
+        "it lacks blocks.2.mlp.fc1.bias; build",
     ),
     "half a decoder": (
         lambda state: {name: tensor for name, tensor in state.items() if not name.startswith("decoder_pred")},
-        "lacks decoder_pred.bias and 1 more; build",
+        "it lacks decoder_pred.bias and 1 more; build",
     ),
     "unknown tensor": (
         lambda state: state | {"blocks.0.ls1.gamma": torch.ones(64)},
-        "the model has no place for .*w.pth's blocks.0.ls1.gamma; build",
+        "the model has no place for its blocks.0.ls1.gamma; build",
     ),
     "average pooling": (
         lambda state: make_timm(global_pool="avg").state_dict(),
-        r"lacks norm.bias and 1 more; .* average pooling \(fc_norm\), which MAE's has not",
+        r"it lacks norm.bias and 1 more; .* average pooling \(fc_norm\), which MAE's has not",
     ),
     "no vision transformer": (lambda state: {"conv1.weight": torch.zeros(3)}, "this one has no patch_embed.proj.weight"),
     "no names": (lambda state: [torch.zeros(3)], "holds no tensors by name"),

@@ -14,8 +14,12 @@ from semconv.indicators import Coordinates, Indicator, Indicators, Mask
 from semconv.mechanisms import AppendedValues, Channels, LocalAttention, MaskToken, OverlayAdd, OverlayReplace, Plain
 from tests.mechanisms.test_identities import ALL
 from tests.oracles import BATCH, CHANNELS, assert_same, build, convolve, draw_view, every_geometry, pad
+from tests.pairwise import together
 
-every_mechanism = pytest.mark.parametrize("mechanism", [*ALL.values(), Plain, LocalAttention], ids=[*ALL, "plain", "attention"])
+MECHANISMS = {**ALL, "plain": Plain, "attention": LocalAttention}
+
+all_mechanisms = together("mechanism", MECHANISMS.values())
+every_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS.values(), ids=MECHANISMS)
 
 
 @every_geometry
@@ -27,7 +31,7 @@ def test_plain_is_a_convolution_that_pads_half_its_kernel(kernel, stride, groups
     assert_same(module(view.pixels, indicators(view)), expected)
 
 
-@every_mechanism
+@all_mechanisms
 def test_a_convolution_without_bias_has_none(mechanism):
     module = SemanticConv2d(4, 4, 3, bias=False, indicators=Indicators([Mask()]), mechanism=mechanism)
     view = draw_view()
@@ -49,7 +53,7 @@ def test_a_token_without_a_mask_is_refused_in_one_line(mechanism):
     assert "\n" not in str(caught.value)
 
 
-@every_mechanism
+@all_mechanisms
 def test_a_mechanism_registers_neither_its_convolution_nor_its_indicators(mechanism):
     module, _ = build(mechanism)
     names = {name.split(".")[0] for name, _ in module.named_parameters()}
@@ -108,15 +112,15 @@ def test_autocast_gives_bfloat16_near_the_full_answer(mechanism):
     assert all(parameter.grad.isfinite().all() for parameter in module.parameters() if parameter.grad is not None)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-@every_mechanism
-def test_a_module_of_any_precision_answers_in_it(mechanism, dtype):
+@all_mechanisms
+def test_a_module_of_any_precision_answers_in_it(mechanism):
     view = draw_view()
     module, indicators = build(mechanism)
-    assert module.to(dtype)(view.pixels.to(dtype), indicators(view)).dtype == dtype
+    for dtype in (torch.float64, torch.bfloat16, torch.float16):
+        assert module.to(dtype)(view.pixels.to(dtype), indicators(view)).dtype == dtype
 
 
-@every_mechanism
+@all_mechanisms
 def test_channels_last_changes_no_number(mechanism):
     view = draw_view()
     module, indicators = build(mechanism)
@@ -124,7 +128,7 @@ def test_channels_last_changes_no_number(mechanism):
     assert_same(module(turned, indicators(view)), module(view.pixels, indicators(view)))
 
 
-class Told(nn.Module):
+class Conditioned(nn.Module):
     """Indicators and two convolutions, as a user would write them."""
 
     def __init__(self, mechanism: MechanismFactory, parts: list[Indicator]) -> None:
@@ -144,7 +148,7 @@ class Told(nn.Module):
 def test_a_module_compiles_without_a_graph_break(name):
     view = draw_view((8, 16))
     view = view._replace(pixels=view.pixels.float())
-    module = Told(ALL[name], [Mask(), Coordinates()])
+    module = Conditioned(ALL[name], [Mask(), Coordinates()])
     torch._dynamo.reset()
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(view), module(view))

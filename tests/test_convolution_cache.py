@@ -14,15 +14,21 @@ from semconv.indicators import Coordinates, Grid, Indicator, Indicators, Mask
 from semconv.mechanisms import AppendedValues, Channels
 from tests.mechanisms.test_identities import ALL
 from tests.oracles import BATCH, build, draw_view, randomise
+from tests.pairwise import together
 
+# signals as they are, encoded, and as part of a token; all of them are kept by the same SignalConv2d
+SOME = ("channels", "embedding window", "overlay replace")
+
+all_mechanisms = together("mechanism", ALL.values())
 every_mechanism = pytest.mark.parametrize("mechanism", ALL.values(), ids=ALL.keys())
+some_mechanisms = pytest.mark.parametrize("mechanism", [ALL[name] for name in SOME], ids=SOME)
 
 
 class Table(Indicator):
     """A learned map of position."""
 
     channels, per_image, low, high = 1, False, -1.0, 1.0
-    tells = "position"
+    conveys = "position"
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +79,7 @@ def test_position_is_convolved_once_per_forward_and_once_in_all_in_evaluation(me
     assert convolved == [BATCH, 1, BATCH, BATCH]
 
 
-@every_mechanism
+@all_mechanisms
 def test_an_answer_that_was_kept_is_the_same_to_the_bit(mechanism):
     module, indicators = build(mechanism)
     module.eval()
@@ -140,7 +146,7 @@ CHANGES: dict[str, Callable] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-@every_mechanism
+@some_mechanisms
 def test_what_is_kept_does_not_outlive_a_change_of_weights(mechanism, change):
     module, indicators = build(mechanism)
     module.eval()
@@ -151,7 +157,7 @@ def test_what_is_kept_does_not_outlive_a_change_of_weights(mechanism, change):
     assert torch.equal(after, recompute(module, indicators))
 
 
-@every_mechanism
+@all_mechanisms
 def test_what_is_kept_is_of_one_grid(mechanism):
     module, indicators = build(mechanism)
     module.eval()
@@ -159,7 +165,7 @@ def test_what_is_kept_is_of_one_grid(mechanism):
         assert torch.equal(look(module, indicators, size), recompute(module, indicators, size))
 
 
-@every_mechanism
+@all_mechanisms
 def test_what_is_kept_is_of_one_precision(mechanism):
     module, indicators = build(mechanism)
     module.float().eval()
@@ -193,7 +199,7 @@ def test_a_learned_indicator_that_is_changed_is_heard(mechanism):
     assert torch.equal(look(module, indicators), recompute(module, indicators))
 
 
-@every_mechanism
+@all_mechanisms
 def test_other_indicators_of_the_same_shape_are_heard(mechanism):
     class Flipped(Coordinates):
         def forward(self, view: View, grid: Grid) -> Tensor:
@@ -208,7 +214,7 @@ def test_other_indicators_of_the_same_shape_are_heard(mechanism):
     assert torch.equal(look(module, indicators), before)
 
 
-@every_mechanism
+@some_mechanisms
 def test_a_functional_call_with_other_weights_uses_them(mechanism):
     module, indicators = build(mechanism)
     module.eval()
@@ -221,7 +227,7 @@ def test_a_functional_call_with_other_weights_uses_them(mechanism):
     assert torch.equal(look(module, indicators), before)
 
 
-@every_mechanism
+@some_mechanisms
 def test_a_copy_keeps_nothing_of_its_original(mechanism):
     module, indicators = build(mechanism)
     module.eval()
@@ -235,7 +241,7 @@ def test_a_copy_keeps_nothing_of_its_original(mechanism):
             assert torch.equal(look(duplicate, indicators), recompute(duplicate, indicators))
 
 
-@every_mechanism
+@some_mechanisms
 def test_gradients_are_the_same_in_evaluation_and_in_training(mechanism):
     module, indicators = build(mechanism)
     view = draw_view()

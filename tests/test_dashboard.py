@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from semconv import dashboard
-from semconv.cli import main as train
+from semconv.commands import workspace as dashboard
+from semconv.commands.train import main as train
+from semconv.commands.workspace import main
 from semconv.comparison.report import strips
-from semconv.dashboard import main
+from semconv.metrics import find
 from semconv.tracking.folder import RunFolder
 from tests.comparison.test_command import write_family
 from tests.experiments import arguments
@@ -74,7 +75,7 @@ def test_the_workspace_has_its_structure(capsys):
 
 
 @pytest.fixture(scope="module")
-def real_run(tmp_path_factory):
+def real_run(tmp_path_factory, quick_probes):
     """A run of semconv, recorded by W&B offline, with everything that may be asked for."""
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
@@ -88,7 +89,8 @@ def real_run(tmp_path_factory):
         )
         more = (
             "--data.num_images=300",
-            "--examination_images=60",
+            "--evaluation=full",
+            "--evaluation_images=60",
             "--trainer.val_check_interval=1",
             "--trainer.enable_progress_bar=false",
         )
@@ -141,15 +143,23 @@ def test_each_test_image_has_its_error_the_largest_first(recorded, real_run):
     assert sum(errors) / 9 == pytest.approx(real_run.summary["test/masked_mse"], rel=1e-5)
 
 
-def test_a_runs_own_pictures_can_be_taken_apart_for_a_report(real_run):
-    sheet = strips.read(real_run.media / "test.png")
-    assert sheet is not None
-    assert list(sheet.columns) == ["original", "seen", "reconstruction", "pasted"]
-    assert sheet.numbers == sorted(set(sheet.numbers))
-    assert {image.size for images in sheet.columns.values() for image in images} == {(32, 32)}
-    # what is seen is seen as it was
-    seen, pasted = (np.asarray(sheet.columns[name][0]).reshape(-1, 3) for name in ("seen", "pasted"))
+def test_a_run_saves_the_pictures_that_a_report_shows(real_run):
+    pictures = strips.read(real_run.media / "test")
+    assert pictures is not None
+    assert list(pictures) == ["original", "seen", "pasted"]
+    assert {image.size for images in pictures.values() for image in images.values()} == {(32, 32)}
+    # visible pixels stay as they were
+    number = next(iter(pictures["seen"]))
+    seen, pasted = (np.asarray(pictures[kind][number]).reshape(-1, 3) for kind in ("seen", "pasted"))
     assert 0.2 < (seen == pasted).all(1).mean() < 0.5
+
+
+def test_every_number_that_a_run_records_is_in_the_table_of_metrics(real_run):
+    summary = real_run.summary
+    recorded = {key for row in (summary, *real_run.rows()) for key, value in row.items() if isinstance(value, int | float)}
+    recorded |= {key.removesuffix("/reason") for key in summary if key.endswith("/reason")}
+    assert {"full/rankme", "importance/Mask/zeroed", "test/psnr", "cost/flops"} <= recorded
+    assert {key for key in recorded if find(key) is None} == {"seed", "step", "epoch", "time"}
 
 
 def test_the_checkpoint_is_an_artifact(recorded, real_run):

@@ -9,6 +9,7 @@ from semconv.decoders import ConvDecoder, Decoder, MaskedSites, TransformerDecod
 from semconv.encoders import Encoder, Encoding, Geometry, MAEViT, SemanticCNN, initialise
 from semconv.indicators import Mask
 from semconv.mechanisms import Channels, Sparse
+from tests.pairwise import pairwise, together
 
 DECODERS = [TransformerDecoder, ConvDecoder]
 ENCODERS = {
@@ -55,9 +56,7 @@ def change_token(decoder: TransformerDecoder | ConvDecoder) -> None:
     decoder.token.mask_token.data += 1
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("name", ENCODERS)
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("name", "decoder", "told"), pairwise(ENCODERS, DECODERS, [True, False]))
 def test_every_decoder_fits_every_encoder(name: str, decoder: type[TransformerDecoder] | type[ConvDecoder], told: bool) -> None:
     for channels, size, cell in ((3, (32, 32), 4), (1, (16, 48), 8)):
         geometry = Geometry(channels, size, cell)
@@ -69,7 +68,7 @@ def test_every_decoder_fits_every_encoder(name: str, decoder: type[TransformerDe
         assert (prediction.flatten(1).std(dim=1) > 0).all()
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@together("decoder", DECODERS)
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_pair_trains_every_weight_but_the_fixed_positions(
     name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]
@@ -82,7 +81,7 @@ def test_every_pair_trains_every_weight_but_the_fixed_positions(
         assert [key for key, weight in part.named_parameters() if weight.requires_grad and weight.grad is None] == []
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@together("decoder", DECODERS)
 @pytest.mark.parametrize("name", ENCODERS)
 def test_bfloat16_is_close_to_float32(name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]) -> None:
     network, built = build(name, decoder)
@@ -126,9 +125,7 @@ def test_the_convolutional_decoders_patches_stand_where_their_features_do() -> N
         assert torch.equal(changed, expected)
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("name", DROPPING)
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("name", "decoder", "told"), pairwise(DROPPING, DECODERS, [True, False]))
 def test_the_token_replaces_where_nothing_stands(
     name: str, decoder: type[TransformerDecoder] | type[ConvDecoder], told: bool
 ) -> None:
@@ -136,14 +133,14 @@ def test_the_token_replaces_where_nothing_stands(
     view = draw_view(GEOMETRY)
     encoding = encoder(view)
     prediction = built(encoding, view.mask)
-    dirty = encoding.features.masked_fill(~encoding.standing[:, None], math.nan)
+    dirty = encoding.features.masked_fill(~encoding.valid[:, None], math.nan)
     assert torch.equal(built(encoding._replace(features=dirty), view.mask), prediction)
     change_token(built)
     assert not torch.equal(built(encoding, view.mask), prediction)
-    everywhere = encoding._replace(standing=torch.ones_like(encoding.standing))
+    everywhere = encoding._replace(valid=torch.ones_like(encoding.valid))
     untouched = built(everywhere, view.mask)
     change_token(built)
-    # a site that is masked and stands all the same, as a twin makes it, has the token added where the decoder is told
+    # a site that is masked and stands all the same, as a control makes it, has the token added where the decoder is told
     assert torch.equal(built(everywhere, view.mask), untouched) == (not told)
 
 

@@ -76,9 +76,9 @@ def test_two_processes_meet_together_what_one_does_and_learn_the_same(tmp_path):
     assert records[0]["weights"] == pytest.approx(weights, rel=1e-3, abs=1e-3)
 
 
-def test_two_processes_examine_as_one_does(tmp_path):
+def test_two_processes_evaluate_as_one_does(tmp_path):
     """With a learning rate of 0 the networks are the same; what each process has seen is gathered."""
-    options = ["--model.base_lr=1e-12", "--trainer.max_steps=1", "--examination=quick", "--examination_images=64"]
+    options = ["--model.base_lr=1e-12", "--trainer.max_steps=1", "--evaluation=quick", "--evaluation_images=64"]
     command = [sys.executable, "-m", "tests.recording", "cnn_channels", str(tmp_path / "double"), *options]
     (tmp_path / "double").mkdir()
     spread = ["--trainer.devices=2", "--trainer.strategy=ddp"]

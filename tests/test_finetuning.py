@@ -11,10 +11,11 @@ from timm.optim import Lars
 from torch import nn
 from torch.nn import functional as F
 
-from semconv.cli import _starting_from, build, main
+from semconv.commands.train import _starting_from, build, main
 from semconv.corruption import View
 from semconv.data import Batch
-from semconv.finetuning import Classification, FineTune, LinearProbe, layer_scales, set_drop_path
+from semconv.finetuning import Classification, FineTune, LinearProbe, set_drop_path
+from semconv.optimisation import parameter_groups
 from tests.experiments import FOLDER, make_task
 from tests.recording import SHORT, train
 
@@ -56,7 +57,7 @@ def test_a_linear_probe_leaves_the_encoder_as_it_is(pretrained, tmp_path):
     for batch in cli.datamodule.test_dataloader():
         batch = cli.datamodule.on_after_batch_transfer(batch)
         with torch.no_grad():
-            right += int((cli.model.eval()(batch.images).argmax(1) == batch.labels).sum())
+            right += int((cli.model.eval()(batch).argmax(1) == batch.labels).sum())
         total += len(batch.labels)
     assert results["linear_probe/top1"] == pytest.approx(right / total)
     assert results["linear_probe/top5"] >= results["linear_probe/top1"]
@@ -68,7 +69,7 @@ def test_features_are_the_mean_over_sites_with_nothing_masked(pretrained):
     probe: Any = LinearProbe(str(pretrained)).eval()
     images = torch.randn(3, 3, 32, 32)
     features = probe.encoder(View(images, torch.zeros(3, 8, 8, dtype=torch.bool), 0)).features.mean((2, 3))
-    assert torch.allclose(probe(images), probe.head(features), atol=1e-6)
+    assert torch.allclose(probe(Batch(images, torch.arange(3), torch.arange(3))), probe.head(features), atol=1e-6)
 
 
 def test_the_probe_is_trained_by_lars(pretrained):
@@ -108,20 +109,40 @@ def test_a_probe_learns_classes_that_features_tell(pretrained):
     assert losses[-1] < losses[0] / 2
 
 
-@pytest.mark.parametrize(
-    ("name", "depth", "first", "last"),
-    [("mae_vit", 5, "blocks.0.norm1.weight", "norm.weight"), ("cnn_plain", 5, "stages.0", "norm.weight")],
-)
-def test_earlier_layers_are_trained_more_slowly(name, depth, first, last):
-    encoder = make_task(name).encoder
-    scales = layer_scales(encoder, 0.5)
-    assert set(scales) == {key for key, _ in encoder.named_parameters()}
-    found = {key: scale for key, scale in scales.items() if key.startswith(first)}
-    # four blocks, or stages, between what comes before them, and the head at scale 1
-    assert set(found.values()) == {0.5 ** (depth - 1)}
-    assert scales[last] == 1
-    assert min(scales.values()) == 0.5**depth
-    assert layer_scales(nn.Linear(2, 2), 0.5) == {"weight": 1.0, "bias": 1.0}
+def layer(path: str) -> int:
+    """0 for the stem, from 1 to 4 for blocks and stages, 5 for what follows them."""
+    part, first, number, *_ = [*path.split("."), ""]
+    if first in ("blocks", "stages"):
+        return 1 + int(number)
+    return 5 if part == "head" or first == "norm" else 0
+
+
+@pytest.mark.parametrize("name", ["mae_vit", "cnn_channels", "cnn_gradual"])
+def test_earlier_layers_are_trained_more_slowly(pretrained, name):
+    tuned: Any = FineTune(str(pretrained), layer_decay=0.5, weight_decay=0.1)
+    tuned.encoder = make_task(name).encoder
+    decays = {
+        id(parameter): group["weight_decay"]
+        for group in parameter_groups(tuned, 0.1, decay_tokens=False)
+        for parameter in group["params"]
+    }
+    expected = {
+        path: (2.0 * 0.5 ** (5 - layer(path)), decays[id(parameter)])
+        for path, parameter in tuned.named_parameters()
+        if parameter.requires_grad
+    }
+    paths = {id(parameter): path for path, parameter in tuned.named_parameters()}
+    groups = tuned.make_optimizer(2.0).param_groups
+    found = {paths[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert found == expected
+    assert len(groups) == len(set(expected.values()))
+    assert {rate for rate, _ in found.values()} == {2.0 * 0.5**power for power in range(6)}
+
+
+def test_an_encoder_without_blocks_or_stages_is_trained_at_one_rate(pretrained):
+    tuned: Any = FineTune(str(pretrained))
+    tuned.encoder = nn.Conv2d(3, 8, 3)
+    assert {group["lr"] for group in tuned.make_optimizer(2.0).param_groups} == {2.0}
 
 
 def test_rates_and_decay_reach_the_optimizer(pretrained):

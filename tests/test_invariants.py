@@ -1,44 +1,60 @@
 """What holds for every file in experiments/, those that are added later included."""
 
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from semconv.checks.leakage import MASKERS, find_leak
+from semconv.checks.leakage import find_leak
+from semconv.controls import find_indicators
 from semconv.corruption import CamouflageFill, Hide, View, ZeroFill
-from semconv.encoders import Geometry, MAEViT, SemanticCNN
+from semconv.encoders import Geometry, MAEViT, SemanticCNN, Size
 from semconv.encoders.encoder import count_parameters
 from semconv.hashing import make_keys
 from semconv.indicators import Coordinates, Fourier, Mask
-from semconv.masking import RandomMasker, spread_mask
+from semconv.masking import MASKERS, RandomMasker, spread_mask
 from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
 from semconv.tasks import MaskedReconstruction
-from semconv.twins import told_things
 from tests.experiments import (
     CNNS,
     FOLDER,
-    built,
+    NAMES,
+    all_cnns,
+    all_experiments,
     encoder_factory,
-    every_cnn,
     every_experiment,
     look,
     make_task,
+    parsed,
     random_images,
     stir,
 )
+from tests.pairwise import pairwise, together
 
 
 @every_experiment
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_hidden_pixels_cannot_reach_the_prediction(name, training):
-    task = make_task(name).train(training)
+def test_hidden_pixels_cannot_reach_the_prediction(name):
+    task = make_task(name)
     stir(task)
-    for masker in MASKERS:
-        for fill in (ZeroFill(), CamouflageFill()):
-            assert find_leak(task, random_images(task), masker, Hide(fill), training) is None, (masker, fill)
+    for masker, fill, training in pairwise(MASKERS, (ZeroFill(), CamouflageFill()), (False, True)):
+        assert find_leak(task, random_images(task), masker(), Hide(fill), training) is None, (masker, fill, training)
+
+
+@every_experiment
+def test_clipping_does_not_rule_the_first_step(name):
+    """Exact zeros under a layer norm of eps 1e-6 multiply gradients by 1,000: the norm was above 700 for nine variants."""
+    task = make_task(name)
+    for fill in (ZeroFill(), CamouflageFill()):
+        task.zero_grad()
+        images = random_images(task, 16)
+        view, mask = look(task, images, RandomMasker(), Hide(fill))
+        task.objective(task(view), images, mask).backward()
+        gradients = [parameter.grad for parameter in task.parameters() if parameter.grad is not None]
+        assert torch.nn.utils.get_total_norm(gradients) < 20, fill
 
 
 def encode(task: MaskedReconstruction, pixels: Tensor, mask: Tensor) -> Tensor:
@@ -54,10 +70,10 @@ def test_a_variant_sees_the_mask_in_a_blank_image_iff_it_is_told(name):
     blank = torch.zeros(1, 3, *task.geometry.size)
     masks = RandomMasker()(keys, task.geometry.grid, 48)
     first, second = (encode(task, blank, mask[None]) for mask in masks)
-    tells = task.encoder.tells
+    conveys = task.encoder.conveys
     # content is of visible cells, so that where they are may show: nothing is claimed of who is told of it, but not of the mask
-    if "mask" in tells or "content" not in tells:
-        assert torch.equal(first, second) == ("mask" not in tells)
+    if "mask" in conveys or "content" not in conveys:
+        assert torch.equal(first, second) == ("mask" not in conveys)
 
 
 @every_experiment
@@ -71,12 +87,12 @@ def test_a_variant_sees_where_it_is_iff_it_is_told(name):
     # float32 rounding differs between positions, by a few units of 1e-6 at features of order 1
     equal = (still - moved).abs().max() < 1e-4
     # what is told of more than a site's own mask ends at the border of the image, and so shows where that is
-    ends = any(part.tells != "position" and not isinstance(part, Mask) for told in told_things(task.encoder) for part in told)
-    if "position" in task.encoder.tells or not ends:
-        assert equal == ("position" not in task.encoder.tells)
+    ends = any(part.conveys != "position" and not isinstance(part, Mask) for told in find_indicators(task.encoder) for part in told)
+    if "position" in task.encoder.conveys or not ends:
+        assert equal == ("position" not in task.encoder.conveys)
 
 
-@every_experiment
+@all_experiments
 def test_visible_patches_do_not_count(name):
     task = make_task(name)
     images = random_images(task)
@@ -104,7 +120,7 @@ def test_every_trainable_weight_is_trained(name):
 def test_no_mechanism_holds_a_weight_that_nothing_trains(mechanism, indicators):
     geometry = Geometry(3, (32, 32), 4)
     encoder = SemanticCNN(geometry, "test", [indicator() for indicator in indicators], mechanism)
-    view = View(torch.randn(1, 3, 32, 32), torch.rand(1, 8, 8) < 0.5, 32)
+    view = View(torch.randn(1, 3, 32, 32), torch.rand(1, 64).argsort(1).view(1, 8, 8) < 32, 32)
     encoder(view).features.square().sum().backward()
     assert [key for key, parameter in encoder.named_parameters() if parameter.grad is None] == []
 
@@ -112,52 +128,62 @@ def test_no_mechanism_holds_a_weight_that_nothing_trains(mechanism, indicators):
 def test_cnn_variants_differ_below_the_encoder_alone():
     protocols = {}
     for name in CNNS:
-        config = built(name).config.as_dict()
+        config = deepcopy(parsed(name))
         config["model"]["init_args"].pop("encoder")
         config.pop("experiment")
         if name == "cnn_denoising":  # the one whose question is the corruption
             corruption = config["model"]["init_args"]["corruption"]
             assert corruption == {"class_path": "semconv.corruption.Noise", "init_args": {"std": 1.0}}
-            config["model"]["init_args"]["corruption"] = built("cnn_plain").config.as_dict()["model"]["init_args"]["corruption"]
+            config["model"]["init_args"]["corruption"] = parsed("cnn_plain")["model"]["init_args"]["corruption"]
         protocols[name] = config
     assert all(protocol == protocols["cnn_plain"] for protocol in protocols.values())
 
 
-@every_experiment
+@all_experiments
 def test_a_file_is_named_as_its_experiment_and_opens_with_its_command_and_question(name):
     path = Path(__file__).parent.parent / "experiments" / f"{name}.yaml"
     command, question = path.read_text().splitlines()[:2]
-    assert built(name).config["experiment"] == name
+    assert parsed(name)["experiment"] == name
     assert command == f"# semconv run -c experiments/base.yaml -c experiments/{name}.yaml"
     assert question.startswith("# ")
     assert "?" in question
 
 
+GEOMETRIES = [Geometry(3, (32, 32), 4), Geometry(3, (96, 96), 8), Geometry(3, (224, 224), 16)]
+SETTINGS = pairwise(NAMES, GEOMETRIES, get_args(Size))
+
+
+@cache
+def count_baseline(geometry: Geometry, size: Size) -> int:
+    with torch.device("meta"):
+        return count_parameters(MAEViT(geometry, size))
+
+
 @every_experiment
-@pytest.mark.parametrize("geometry", [Geometry(3, (32, 32), 4), Geometry(3, (96, 96), 8), Geometry(3, (224, 224), 16)], ids=str)
-@pytest.mark.parametrize("size", ["test", "tiny", "small", "base", "large", "huge"])
-def test_encoders_of_one_size_have_as_many_parameters_as_the_baseline(name, geometry, size):
-    factory = encoder_factory(name)
-    with torch.device("meta"):
-        baseline, own = count_parameters(MAEViT(geometry, size)), count_parameters(factory(geometry, size))
-    assert abs(own / baseline - 1) <= 0.03
+def test_encoders_of_one_size_have_as_many_parameters_as_the_baseline(name):
+    make, settings = encoder_factory(name), [(geometry, size) for each, geometry, size in SETTINGS if each == name]
+    assert {size for _, size in settings} == set(get_args(Size))
+    for geometry, size in settings:
+        with torch.device("meta"):
+            own = count_parameters(make(geometry, size))
+        assert abs(own / count_baseline(geometry, size) - 1) <= 0.03, (geometry, size)
 
 
-@pytest.mark.parametrize("depth", ["stem", "stages", "all", [3]], ids=str)
-@every_cnn
-def test_parameters_match_at_every_depth_of_telling(name, depth):
-    arguments = {**encoder_factory(name).keywords, "depth": depth}
-    with torch.device("meta"):
-        baseline = count_parameters(MAEViT(Geometry(3, (32, 32), 4), "test"))
-        own = count_parameters(SemanticCNN(Geometry(3, (32, 32), 4), "test", **arguments))
-    assert abs(own / baseline - 1) <= 0.03
+@all_cnns
+def test_parameters_match_at_every_depth_of_telling(name):
+    make = encoder_factory(name)
+    for depth in ("stem", "stages", "all", [3]):
+        with torch.device("meta"):
+            own = count_parameters(make(GEOMETRIES[0], "test", depth=depth))
+        assert abs(own / count_baseline(GEOMETRIES[0], "test") - 1) <= 0.03, depth
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (FOLDER / "indicators").glob("*.yaml")))
+@together("name", sorted(path.stem for path in (FOLDER / "indicators").glob("*.yaml")))
 def test_parameters_match_whatever_is_told(name):
-    own = count_parameters(built("cnn_channels", "-c", str(FOLDER / "indicators" / f"{name}.yaml")).model.encoder)
+    told = encoder_factory("cnn_channels", "-c", str(FOLDER / "indicators" / f"{name}.yaml"))
+    factories = told, encoder_factory("cnn_plain")
     with torch.device("meta"):
-        plain = count_parameters(encoder_factory("cnn_plain")(Geometry(3, (32, 32), 4), "test"))
+        own, plain = (count_parameters(make(GEOMETRIES[0], "test")) for make in factories)
     assert abs(own / plain - 1) <= 0.03
 
 
@@ -175,6 +201,7 @@ def test_the_last_stage_is_what_an_encoder_gives(name):
     view, _ = look(task, random_images(task), RandomMasker(), Hide())
     with torch.no_grad():
         stages, whole = task.encoder.encode_stages(view), task.encoder(view)
-    assert len(stages) == 5
+    if isinstance(task.encoder, MAEViT | SemanticCNN):
+        assert len(stages) == 5
     assert torch.equal(stages[-1].features, whole.features)
     assert all(len(stage.features) == 2 for stage in stages)

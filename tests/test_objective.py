@@ -12,13 +12,14 @@ from torch import Tensor
 from semconv.masking import spread_mask
 from semconv.objective import Objective
 from tests.oracles import draw, draw_mask
+from tests.pairwise import pairwise, together
 
 Loss = Literal["mse", "l1"]
 SIZE, GRID, CELL = (16, 24), (2, 3), 8
 
-every_objective = pytest.mark.parametrize(
-    ("normalise", "loss", "patch"), list(itertools.product((True, False), get_args(Loss), (2, 4, 8)))
-)
+FACTORS = ((True, False), get_args(Loss), (2, 4, 8))
+
+every_objective = together("normalise, loss, patch", pairwise(*FACTORS))
 
 
 def make_batch(batch: int = 3, channels: int = 3, count: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,8 +117,7 @@ def test_the_target_of_a_flat_patch_is_zero(colour):
     assert prediction.grad.isfinite().all()
 
 
-@every_objective
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@together("normalise, loss, patch, dtype", pairwise(*FACTORS, (torch.bfloat16, torch.float16)))
 def test_a_prediction_of_half_precision_is_compared_in_full(dtype, normalise, loss, patch):
     prediction, images, mask = make_batch()
     rounded = prediction.to(dtype)

@@ -9,15 +9,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from semconv.corruption import Bert, CamouflageFill, Corruption, Hide, MeanFill, Noise, NoiseFill, View, ZeroFill
+from semconv.encoders import Geometry
 from semconv.hashing import make_keys
-from semconv.masking import BlockMasker, CentreMasker, GridMasker, HalfMasker, Masker, RandomMasker, RasterMasker, spread_mask
+from semconv.masking import MASKERS, Masker, RandomMasker, spread_mask
 from semconv.objective import Objective
 from semconv.tasks import MaskedReconstruction
-from tests.experiments import every_experiment, make_task, stir
+from tests.experiments import every_experiment, make_sized, stir
 
-# height, width, channels and cell; the networks are built once for each
-SHAPES = [(16, 16, 3, 4), (8, 24, 1, 4), (32, 16, 4, 8), (8, 8, 13, 2), (4, 32, 2, 4)]
-MASKERS = [RandomMasker, BlockMasker, GridMasker, RasterMasker, CentreMasker, HalfMasker]
+# the networks are built once for each
+SHAPES = [
+    Geometry(channels, size, cell)
+    for size, channels, cell in [((16, 16), 3, 4), ((8, 24), 1, 4), ((32, 16), 4, 8), ((8, 8), 13, 2), ((4, 32), 2, 4)]
+]
 CORRUPTIONS = [Hide(ZeroFill()), Hide(CamouflageFill()), Hide(MeanFill()), Hide(NoiseFill()), Noise(), Bert()]
 FLAT, FAINT, LOUD = "flat", "faint", "loud"
 
@@ -26,7 +29,7 @@ FLAT, FAINT, LOUD = "flat", "faint", "loud"
 class Case:
     """An input of a network."""
 
-    shape: tuple[int, int, int, int]
+    shape: Geometry
     batch: int
     masker: type[Masker]
     corruption: Corruption
@@ -57,21 +60,19 @@ many = settings(some, max_examples=200)
 
 
 def make(name: str, case: Case) -> MaskedReconstruction:
-    height, width, channels, cell = case.shape
-    options = [f"--data.size=[{height},{width}]", f"--data.channels={channels}", f"--model.cell={cell}"]
-    task = make_task(name, *options)
+    task = make_sized(name, case.shape)
     stir(task)
     return task
 
 
 def images_of(case: Case) -> Tensor:
     """Normalised images, half of whose cells are flat; or all that differ by the least there is, or by much."""
-    height, width, channels, cell = case.shape
+    channels, size, grid = case.shape.channels, case.shape.size, case.shape.grid
     generator = torch.Generator().manual_seed(case.seed)
-    images = torch.randn(case.batch, channels, height, width, generator=generator)
+    images = torch.randn(case.batch, channels, *size, generator=generator)
     if case.contents == FLAT:
-        flat = torch.rand(case.batch, 1, height // cell, width // cell, generator=generator) < 0.5
-        return torch.where(spread_mask(flat[:, 0], (height, width)), 0.7, images)
+        flat = torch.rand(case.batch, *grid, generator=generator) < 0.5
+        return torch.where(spread_mask(flat, size), 0.7, images)
     return images * (1e-3 if case.contents == FAINT else 4.0)
 
 
@@ -147,10 +148,9 @@ def test_a_great_many_inputs_are(name: str, case: Case) -> None:
 
 
 @every_experiment
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@settings(some, max_examples=3)
-@given(case=cases)
-def test_half_precision_scores_in_full_precision(name: str, dtype: torch.dtype, case: Case) -> None:
+@settings(some, max_examples=6)
+@given(case=cases, dtype=st.sampled_from([torch.bfloat16, torch.float16]))
+def test_half_precision_scores_in_full_precision(name: str, case: Case, dtype: torch.dtype) -> None:
     task, images = make(name, case), images_of(case)
     view, mask = look(task, case, images)
     with torch.no_grad():

@@ -29,10 +29,11 @@ from semconv.mechanisms import (
 )
 from tests.cnns import FIRST, call, draw, every_model, own, plain, rewrite
 from tests.oracles import Mean
+from tests.pairwise import together
 
 
 @every_model
-@pytest.mark.parametrize("mechanism", [Channels, AppendedValues, OverlayAdd, FiLM, Gated])
+@together("mechanism", [Channels, AppendedValues, OverlayAdd, FiLM, Gated])
 def test_until_something_is_learned_outputs_are_the_models_to_the_bit(name, mechanism):
     model, network, view = own(name), rewrite(name, mechanism, told=False), draw()
     for training in (False, True):
@@ -47,9 +48,9 @@ def test_until_something_is_learned_outputs_are_the_models_to_the_bit(name, mech
 @every_model
 def test_the_stem_and_the_first_spatial_convolution_of_each_stage_are_told(name):
     network = semanticize(plain(name), Channels, [Mask()], "stages")
-    assert list(network.told) == FIRST[name]
-    assert list(semanticize(plain(name), Channels, [Mask()], "stem").told) == FIRST[name][:1]
-    assert list(semanticize(plain(name), Channels, [Mask()], [3, 1]).told) == [FIRST[name][1], FIRST[name][3]]
+    assert list(network.conditioned) == FIRST[name]
+    assert list(semanticize(plain(name), Channels, [Mask()], "stem").conditioned) == FIRST[name][:1]
+    assert list(semanticize(plain(name), Channels, [Mask()], [3, 1]).conditioned) == [FIRST[name][1], FIRST[name][3]]
 
 
 @every_model
@@ -57,7 +58,7 @@ def test_all_spatial_convolutions_are_told_and_no_others(name):
     convolutions = {path: module for path, module in plain(name).named_modules() if isinstance(module, nn.Conv2d)}
     spatial = {path for path, module in convolutions.items() if module.kernel_size != (1, 1)}
     assert len(convolutions) >= len(spatial) > 10
-    assert rewrite(name, Channels).told.keys() == spatial
+    assert rewrite(name, Channels).conditioned.keys() == spatial
     assert not any(part in f".{path}." for path in spatial for part in (".se.", ".se_module.", ".downsample.0.", ".fc."))
 
 
@@ -76,7 +77,7 @@ def test_stages_give_what_timms_modules_do(name):
 
 
 @every_model
-@pytest.mark.parametrize(
+@together(
     "mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken, FiLM, Gated, Partial, LocalAttention, Gradual]
 )
 def test_what_is_told_is_heard_and_every_weight_is_trained(name, mechanism):
@@ -89,7 +90,7 @@ def test_what_is_told_is_heard_and_every_weight_is_trained(name, mechanism):
 
 
 @every_model
-@pytest.mark.parametrize("mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken, FiLM, Partial])
+@together("mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken, FiLM, Partial])
 def test_with_nothing_masked_it_is_timms_network(name, mechanism):
     network, view, model = rewrite(name, mechanism, Mask()), draw(share=0), own(name).eval()
     with torch.no_grad():
@@ -119,7 +120,7 @@ def test_it_is_copied_pickled_saved_and_loaded(name):
     for other in (deepcopy(network), pickled, torch.load(file, weights_only=False)):
         assert torch.equal(call(other, view), expected)
         with torch.no_grad():
-            cast(Channels, next(iter(other.told.values())).mechanism).told.weight.add_(1)
+            cast(Channels, next(iter(other.conditioned.values())).mechanism).from_signals.weight.add_(1)
         assert not torch.equal(call(other, view), expected)
     assert torch.equal(call(network, view), expected)
     fresh = rewrite(name, Channels, told=False)
@@ -178,9 +179,9 @@ def test_it_compiles_into_one_graph(name):
 
 
 def test_a_mechanism_is_told_once_how_deep_it_stands_among_all_spatial_convolutions():
-    told = semanticize(plain("resnet18"), Mean, [], [0, 2, 4]).told
+    told = semanticize(plain("resnet18"), Mean, [], [0, 2, 4]).conditioned
     assert [convolution.mechanism.depths for convolution in told.values()] == [[0], [5 / 16], [13 / 16]]
-    assert [each.mechanism.depths for each in semanticize(plain("resnet18"), Mean, [], "all").told.values()][-1] == [1]
+    assert [each.mechanism.depths for each in semanticize(plain("resnet18"), Mean, [], "all").conditioned.values()][-1] == [1]
 
 
 def test_a_mechanism_in_the_place_of_a_kernel_has_no_plain_model():
@@ -257,10 +258,10 @@ def test_a_network_of_another_source_is_told_at_its_stem_or_everywhere():
     places: dict[Literal["stem", "all"], list[str]] = {"stem": ["0"], "all": ["0", "2"]}
     for depth, paths in places.items():
         network, view = semanticize(model, Channels, [Mask()], depth), draw()
-        assert list(network.told) == paths
+        assert list(network.conditioned) == paths
         assert network.model_name is None
         assert torch.equal(call(network, view), model(view.pixels))
-    assert semanticize(model, Plain, [], "all").told.keys() == {"0", "2"}
+    assert semanticize(model, Plain, [], "all").conditioned.keys() == {"0", "2"}
 
 
 def train_in_one_of_two_processes(rank: int, file: str, results: str) -> None:

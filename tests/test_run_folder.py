@@ -9,7 +9,7 @@ from semconv.tracking.facts import derived_facts
 from semconv.tracking.files import write_text
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.secrets import is_secret_name, redact, refuse_secret_interpolation
-from tests.experiments import built, every_experiment
+from tests.experiments import all_experiments, parsed
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_plain_loop_can_keep_a_record(run):
 
 
 def test_a_folder_is_not_used_twice(run):
-    with pytest.raises(ValueError, match=r"holds a run already: go on with it by --resume"):
+    with pytest.raises(ValueError, match=r"holds a run already: resume it by --resume"):
         run.create({})
 
 
@@ -45,7 +45,7 @@ def test_going_on_forgets_what_came_after_the_checkpoint_and_a_row_that_was_cut_
         run.log({"loss": step}, step)
     with open(run.path / "metrics.jsonl", "a") as file:
         file.write('{"step": 5, "lo')
-    run.go_on(3, {"a": [1, 2]})
+    run.resume(3, {"a": [1, 2]})
     run.log({"loss": 30}, 3)
     assert [row["loss"] for row in run.rows()] == [0, 1, 2, 30]
     assert [session.get("from_step") for session in run.environment["sessions"]] == [None, 3]
@@ -53,7 +53,7 @@ def test_going_on_forgets_what_came_after_the_checkpoint_and_a_row_that_was_cut_
 
 
 def test_going_on_with_another_configuration_keeps_the_one_before(run):
-    run.go_on(7, {"a": 3})
+    run.resume(7, {"a": 3})
     assert run.config == {"a": 3}
     assert (run.path / "config-until-step-7.yaml").read_text() == "a:\n- 1\n- 2\n"
 
@@ -88,19 +88,19 @@ def test_the_commit_is_that_of_the_code_and_changes_are_told(tmp_path):
     assert git_state(installed)["git_commit"] is None  # the repository around it is not the package's
 
 
-@every_experiment
+@all_experiments
 def test_facts_are_flat_and_say_what_a_variant_is(name):
-    facts = derived_facts(built(name).config.as_dict())
+    facts = derived_facts(parsed(name))
     assert facts["variant"] == name
     assert facts["dataset"] == "scenes"
     assert all(value is None or isinstance(value, str | int) for value in facts.values())
 
 
 def test_facts_of_a_told_network_and_of_somebody_elses():
-    facts = derived_facts(built("cnn_channels").config.as_dict())
+    facts = derived_facts(parsed("cnn_channels"))
     told = (facts["mechanism"], facts["indicators"], facts["depth"], facts["corruption"], facts["fill"])
     assert told == ("Channels", "Mask+Coordinates", "stages", "Hide", "ZeroFill")
-    assert derived_facts(built("mae_vit").config.as_dict())["mechanism"] == "drop"
+    assert derived_facts(parsed("mae_vit"))["mechanism"] == "drop"
     foreign = derived_facts({"experiment": "mine", "model": {"class_path": "mine.Model"}, "data": None})
     assert (foreign["variant"], foreign["mechanism"], foreign["indicators"]) == ("mine", None, "none")
 

@@ -14,9 +14,10 @@ from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import Tensor, nn
 
 from semconv.indicators import Grid, Indicators, Mask
-from semconv.sparse import VisibleSites, at_visible, average_pool, convolve, max_pool
+from semconv.sparse import VisibleSites, average_pool, convolve, max_pool
 from tests.oracles import BATCH, assert_same, draw, draw_view, pad, randomise
 from tests.oracles import convolve as slow_convolve
+from tests.pairwise import pairwise, together
 
 CHANNELS, SIZE = 8, (8, 16)  # 4 x 4 cells of 2 x 4 sites
 
@@ -41,8 +42,8 @@ def test_gathering_takes_visible_sites_and_scattering_puts_them_back():
         found = sorted(tuple(column) for column in gathered[i, :, :, 0].T.tolist())
         assert found == sorted(tuple(column) for column in x[i][:, visible[i, 0]].T.tolist())
     assert torch.equal(sites.scatter(gathered), hide(x, visible))
-    assert sites.standing is not None
-    assert torch.equal(sites.standing[:, None], visible)
+    assert sites.valid is not None
+    assert torch.equal(sites.valid[:, None], visible)
     assert torch.equal(sites.only(x), hide(x, visible))
 
 
@@ -50,7 +51,7 @@ def test_where_nothing_is_masked_a_map_is_left_as_it_is():
     sites, _ = sites_of(count=0)
     x = draw(BATCH, CHANNELS, *SIZE)
     assert sites.everywhere
-    assert sites.standing is None
+    assert sites.valid is None
     assert sites.gather(x) is x
     assert sites.scatter(x) is x
     assert sites.only(x) is x
@@ -63,11 +64,10 @@ def test_sites_that_lie_in_several_cells_are_refused_with_the_remedy():
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
     ("kernel", "stride", "groups", "dilation", "mode", "channels"),
     [
-        *((k, s, g, 1, "zeros", CHANNELS) for k in (1, 3, 7) for s in (1, 2) for g in (1, CHANNELS)),
+        *pairwise((1, 3, 7), (1, 2), (1, CHANNELS), [1], ["zeros"], [CHANNELS]),
         (3, 1, 1, 2, "zeros", CHANNELS),
         (3, 1, CHANNELS, 2, "zeros", CHANNELS),
         (3, 1, 2, 1, "zeros", CHANNELS),
@@ -76,6 +76,7 @@ def test_sites_that_lie_in_several_cells_are_refused_with_the_remedy():
         (7, 2, 1, 1, "zeros", 3),
     ],
 )
+@together("bias", [True, False])
 def test_a_convolution_is_the_dense_one_of_visible_sites(kernel, stride, groups, dilation, mode, channels, bias):
     amount = dilation * (kernel // 2)
     layer = nn.Conv2d(
@@ -105,7 +106,7 @@ def test_a_large_depthwise_gradient_is_summed_in_parts(monkeypatch):
     x = draw(BATCH, CHANNELS, *SIZE)
     dense = hide(layer(hide(x, visible)), visible)
     (expected,) = torch.autograd.grad(dense.sin().sum(), layer.weight)
-    monkeypatch.setattr("semconv.sparse._CHUNK", 9 * CHANNELS * 50)
+    monkeypatch.setattr("semconv.sparse.layers._CHUNK", 9 * CHANNELS * 50)
     y, after = convolve(layer, sites.gather(x), sites)
     (found,) = torch.autograd.grad(after.scatter(y).sin().sum(), layer.weight)
     assert_same(found, expected)
@@ -221,13 +222,13 @@ def test_what_looks_at_no_neighbours_knows_visible_sites_alone(name):
     x = draw(BATCH, CHANNELS, *SIZE)
     expected = oracle(layer, x, visible).detach()
     dirty = hide(x, visible, math.nan).requires_grad_()
-    ours = at_visible(layer, dirty, sites)
+    ours = sites.scatter(layer(sites.gather(dirty)))
     assert_same(ours.detach(), expected)
     (gradient,) = torch.autograd.grad(ours.sin().sum(), dirty)
     assert (gradient.masked_select(~visible) == 0).all()
     assert gradient.isfinite().all()
     whole, _ = sites_of(count=0)
-    assert torch.equal(at_visible(layer.eval(), x, whole), layer(x))
+    assert torch.equal(whole.scatter(layer.eval()(whole.gather(x))), layer(x))
 
 
 def test_running_statistics_are_those_of_visible_sites():
@@ -236,7 +237,7 @@ def test_running_statistics_are_those_of_visible_sites():
     assert layer.running_var is not None
     sites, visible = sites_of()
     x = draw(BATCH, CHANNELS, *SIZE)
-    at_visible(layer, x, sites)
+    sites.scatter(layer(sites.gather(x)))
     for c in range(CHANNELS):
         values = x[:, c][visible[:, 0]]
         assert_same(layer.running_mean[c], 0.1 * values.mean())

@@ -4,11 +4,11 @@ import pytest
 import timm
 import torch
 
+from semconv.controls import Constant
 from semconv.corruption import View
 from semconv.indicators import Mask
 from semconv.mechanisms import Sparse
-from semconv.rewriting import SemanticNetwork, semanticize
-from semconv.twins import Constant
+from semconv.rewriting.network import SemanticNetwork, semanticize
 from tests.cnns import call, draw, every_model, own, plain
 
 
@@ -55,16 +55,16 @@ def test_with_a_classifier_it_answers_for_what_is_visible():
 def test_told_at_stages_it_masks_there_and_leaves_other_layers_alone():
     network = semanticize(plain("resnet18"), Sparse, [Mask()], "stages")
     assert not network.sees_visible_alone
-    assert len(network.told) == 5
+    assert len(network.conditioned) == 5
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnextv2_atto"])
-def test_every_weight_is_trained_and_a_twin_that_sees_nothing_is_finite(name):
+def test_every_weight_is_trained_and_a_control_that_sees_nothing_is_finite(name):
     network, view = semanticize(plain(name), Sparse, [Mask()], "all").train(), draw()
     view = view._replace(mask=torch.tensor([[[True, False], [False, True]]]).expand(2, -1, -1), num_masked=2)
     call(network, view).square().sum().backward()
     assert [key for key, parameter in network.named_parameters() if parameter.grad is None] == []
-    network.indicators.twin = Constant()
+    network.indicators.control = Constant()
     assert call(network, view).isfinite().all()
 
 

@@ -16,7 +16,7 @@ class Refusing(Channels):
 
 
 def test_a_table_has_a_row_for_each_mechanism_and_a_cell_for_each_depth(capsys, monkeypatch):
-    monkeypatch.setitem(speed.TOLD, "Refusing", Refusing)
+    monkeypatch.setitem(speed.MECHANISMS, "Refusing", Refusing)
     speed.main(["Channels", "Partial", "Refusing", "--depths", "stem", "all", *TINY])
     _, _, head, line, *rows = capsys.readouterr().out.splitlines()
     assert head == "| mechanism | stem: time (parameters, FLOPs) | all: time (parameters, FLOPs) |"
@@ -32,10 +32,10 @@ def test_a_table_has_a_row_for_each_mechanism_and_a_cell_for_each_depth(capsys, 
 
 def test_all_mechanisms_but_plain_are_found():
     assert {"AppendedValues", "Channels", "FiLM", "Gated", "MaskToken", "OverlayAdd", "OverlayReplace", "Partial"} <= set(
-        speed.TOLD
+        speed.MECHANISMS
     )
-    assert "Plain" not in speed.TOLD
-    assert "Mechanism" not in speed.TOLD
+    assert "Plain" not in speed.MECHANISMS
+    assert "Mechanism" not in speed.MECHANISMS
 
 
 def test_every_mechanism_can_be_measured_at_every_depth(capsys):

@@ -13,15 +13,15 @@ import torch
 import yaml
 
 from semconv import load_run
-from semconv.cli import main
-from semconv.runs import check_classes
-from semconv.saving import WholeCheckpointIO, read_checkpoint
+from semconv.commands.train import main
+from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.folder import is_whole, newest_checkpoint
+from semconv.trained.run import check_classes
 from tests.experiments import FOLDER, arguments
 from tests.recording import logged
 
 OPTIONS = ["--data.num_images=700", "--data.num_test_images=40", "--data.batch_size=32", "--trainer.max_epochs=2"]
-OPTIONS += ["--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu"]
+OPTIONS += ["--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu", "--evaluation=none"]
 
 
 def the_run(folder):
@@ -96,18 +96,18 @@ def test_a_finished_run_and_one_without_checkpoints_are_not_resumed(whole, tmp_p
     with pytest.raises(SystemExit) as stopped:
         main(["run", "--resume", str(whole)])
     assert stopped.value.code == 2
-    assert "is finished: start another with -c" in capsys.readouterr().err
+    assert "is finished: start another run by -c" in capsys.readouterr().err
     (tmp_path / "config.yaml").write_text((whole / "config.yaml").read_text())
     with pytest.raises(SystemExit):
         main(["run", "--resume", str(tmp_path)])
-    assert "has no whole checkpoint: start it anew with -c" in capsys.readouterr().err
+    assert "has no complete checkpoint: start it again by -c" in capsys.readouterr().err
 
 
 def test_only_training_goes_on(whole, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["test", "--resume", str(whole)])
     assert stopped.value.code == 2
-    assert "fit and run go on with a run: test it with -c RUN/config.yaml" in capsys.readouterr().err
+    assert "--resume is for fit and run: test a run by -c RUN/config.yaml" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 0.99])
@@ -121,7 +121,7 @@ def test_a_checkpoint_that_was_cut_off_is_recognised(share, tmp_path):
     assert is_whole(tmp_path / "a.ckpt")
     assert not is_whole(tmp_path / "cut.ckpt")
     assert not is_whole(tmp_path / "flipped.ckpt")
-    with pytest.raises(ValueError, match="is no whole checkpoint"):
+    with pytest.raises(ValueError, match="is not a complete checkpoint"):
         read_checkpoint(tmp_path / "cut.ckpt")
 
 

@@ -4,15 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import cast
 from uuid import uuid4
 
 import pytest
 import torch
 
-from semconv.cli import main
+from semconv.commands.train import main
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.wandb_record import WandbOptions, WandbRecord, answers, choose_mode
 from tests.experiments import FOLDER, arguments
@@ -106,7 +104,7 @@ def test_a_failure_inside_wandb_is_said_once_and_costs_nothing(method, make_reco
     if method == "finish":
         finish()
     said = capfd.readouterr().err
-    assert said.count("W&B has failed (the disk is on fire): the run goes on without it") == 1
+    assert said.count("W&B has failed (the disk is on fire): the run continues without it") == 1
     assert len(list(record.folder.rows())) == 3
 
 
@@ -132,12 +130,10 @@ keep(record)
 assert len(list(folder.rows())) == 3
 print("went on")
 """
-    start = time.monotonic()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}  # no service of another
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
     assert "went on" in done.stdout
-    assert time.monotonic() - start < 100
 
 
 def test_online_without_an_account_is_refused_at_once(tmp_path, capsys):
@@ -152,13 +148,13 @@ def test_without_an_account_it_is_offline_and_with_one_it_depends_on_the_server(
     monkeypatch.delenv("WANDB_MODE")
     assert choose_mode("auto") == "offline"
     monkeypatch.setenv("WANDB_API_KEY", KEY)
+    # a silent server would hold a probe that knows no limit for an hour
+    monkeypatch.setattr("semconv.tracking.wandb_record.PROBE_SECONDS", 0.5)
     expected: dict[Manner, str] = {"kind": "online", "broken": "offline", "silent": "offline"}
     for manner, mode in expected.items():
         with serve(manner) as server:
             monkeypatch.setenv("WANDB_BASE_URL", server.url)
-            start = time.monotonic()
             assert choose_mode("auto") == mode
-            assert time.monotonic() - start < 10
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert choose_mode("auto") == "disabled"
     assert choose_mode("offline") == "offline"
@@ -180,7 +176,13 @@ SMALL = ["--data.num_images=96", "--data.num_test_images=9", "--data.batch_size=
 def run_with(folder, server, *options, **environment):
     own = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     given = {**own, **SECRETS, "WANDB_BASE_URL": server.url, **environment}
-    command = [sys.executable, "-m", "semconv", "run", *arguments("cnn_channels", *SMALL, f"--runs={folder}", *options)]
+    command = [
+        sys.executable,
+        "-m",
+        "semconv",
+        "run",
+        *arguments("cnn_channels", *SMALL, "--evaluation=none", f"--runs={folder}", *options),
+    ]
     return subprocess.run(
         command, cwd=FOLDER.parent, env=given, capture_output=True, text=True, timeout=150, stdin=subprocess.DEVNULL
     )
@@ -218,14 +220,28 @@ def test_a_sweep_gets_the_nested_configuration_beside_its_own_keys(tmp_path):
     assert b'"base_lr":0.004' in sent.replace(b" ", b"")
 
 
-@pytest.mark.parametrize("manner", ["broken", "silent"])
-def test_a_server_that_fails_costs_seconds_and_no_record(manner, tmp_path):
-    start = time.monotonic()
-    with serve(cast(Manner, manner)) as server:
+def check_unsent(server, said):
+    """That the run was offline from the start, and said so: who asks no more than whether the server is there waits for no more."""
+    assert not any(path.endswith(("graphql", "file_stream")) for path, _ in server.requests)
+    assert said.count("W&B") == 1
+    assert f"{server.url} does not answer: W&B is offline; to send this run: wandb sync" in said
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_server_that_is_broken_is_left_alone_and_costs_no_record(make_record, monkeypatch, capfd):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with serve("broken") as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        record = make_record()
+        keep(record)
+        check_unsent(server, capfd.readouterr().err)
+    assert len(list(record.folder.rows())) == 3
+
+
+def test_a_server_that_is_silent_is_left_alone_and_costs_no_record(tmp_path):
+    with serve("silent") as server:
         done = run_with(tmp_path / "runs", server)
+        check_unsent(server, done.stderr)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - start < 100
-    assert done.stderr.count("W&B") == 1
-    assert f"{server.url} does not answer: W&B is offline; to send this run: wandb sync" in done.stderr
     (run,) = (tmp_path / "runs").glob("*/*")
     assert json.loads((run / "summary.json").read_text())["status"] == "finished"

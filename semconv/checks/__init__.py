@@ -1,1 +1,1 @@
-"""What a network must and must not do, checked on any experiment, a user's own classes included."""
+"""Checks of any experiment, a user's own classes included: leakage and visibility."""

@@ -8,11 +8,11 @@ LEFT, RIGHT, TOP, BOTTOM = 60, 20, 40, 170
 
 
 def line_chart(points: Sequence[tuple[str, float | None]], title: str) -> str:
-    """Shares from 0 to 1 in their order, with their names below: an SVG file's content. What is None is left out of the line.
+    """Draw shares from 0 to 1 in their order, with their names below, as the content of an SVG file.
 
     Args:
-        points: name and share of each.
-        title: above the chart.
+        points: name and share of each; None is not drawn.
+        title: title above the chart.
     """
     wide, tall = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     across = [LEFT + wide * (i + 0.5) / max(1, len(points)) for i in range(len(points))]
@@ -29,7 +29,7 @@ def line_chart(points: Sequence[tuple[str, float | None]], title: str) -> str:
     joined = " ".join(f"{at:.1f},{level:.1f}" for at, level in line)
     parts.append(f'<polyline points="{joined}" fill="none" stroke="#1f6feb" stroke-width="2"/>')
     parts += [f'<circle cx="{at:.1f}" cy="{level:.1f}" r="3" fill="#1f6feb"/>' for at, level in line]
-    # of many names only as many as have room
+    # at most 60 names fit
     step = -(-len(points) // 60)
     for i, (name, _) in enumerate(points):
         if i % step == 0:

@@ -17,20 +17,10 @@ from semconv.checks.zeros import draw_zeros
 from semconv.corruption import CamouflageFill, Corruption, Fill, Hide, MeanFill, NoiseFill, View, ZeroFill
 from semconv.data import Batch
 from semconv.indicators import masked_fraction
-from semconv.masking import (
-    BlockMasker,
-    CentreMasker,
-    GridMasker,
-    HalfMasker,
-    Masker,
-    RandomMasker,
-    RasterMasker,
-    spread_mask,
-)
+from semconv.masking import MASKERS, Masker, spread_mask
 from semconv.objective import Objective
 from semconv.tasks import MaskedReconstruction
 
-MASKERS: tuple[Masker, ...] = (RandomMasker(), BlockMasker(), GridMasker(), RasterMasker(), CentreMasker(), HalfMasker())
 FILLS: tuple[Fill, ...] = (ZeroFill(), CamouflageFill(), MeanFill(), NoiseFill())
 
 Outputs = list[tuple[str, list[Tensor]]]  # what modules gave, in the order in which they were done, by path
@@ -108,7 +98,7 @@ def find_leak(
 def maskers(task: MaskedReconstruction) -> list[Masker]:
     """The task's own, and every other kind that hides some of its cells and not all."""
     chosen = [task.masker]
-    for masker in MASKERS:
+    for masker in (kind() for kind in MASKERS):
         count = round(masker.high * task.num_cells)
         if type(masker) is not type(task.masker) and 0 < count < task.num_cells:
             chosen.append(masker)

@@ -1,7 +1,8 @@
-"""How much of what is masked visible content reaches, layer by layer.
+"""The share of masked sites that visible content reaches, layer by layer.
 
-A dense convolution carries visible content into masked sites, layer by layer, until none is left that could say by its emptiness
-that it is masked: from there on the mask must be told, or carried by features. This is a bound on what is forgotten, not a proof.
+A dense convolution carries visible content into masked sites, layer by layer, until no site without content is left to show that it
+is masked. From there on a network knows the mask only if it is conditioned on it again, or if its features carry it. So this is a
+bound on the loss of the mask, not a proof that it is lost.
 """
 
 import json
@@ -27,45 +28,45 @@ Maps = list[tuple[str, Tensor]]  # b c h w by the path of what gave them, in ord
 
 
 class Reach(NamedTuple):
-    """What visible content reaches at one place of a network."""
+    """The reach of visible content at one layer or stage."""
 
     layer: str
     sites: tuple[int, int]  # rows and columns of the map
-    share: float | None  # of the sites that lie in masked cells alone; None where there are none
+    share: float | None  # reached share of the sites that lie only in masked cells; None if there are none
 
 
 class Visibility(NamedTuple):
-    """What visible content reaches along a network."""
+    """The reach of visible content along a network."""
 
-    layers: list[Reach]  # after each spatial convolution and pool, in the order in which they are done
+    layers: list[Reach]  # after each spatial convolution and pool, in order of execution
     stages: list[Reach]  # after each stage
 
 
 def visibility(network: nn.Module, mask: Tensor, size: tuple[int, int], channels: int = 3) -> Visibility:
-    """The share of masked sites whose features depend on visible pixels.
+    """Measure the share of masked sites whose features depend on visible pixels.
 
-    Two images that differ in every visible pixel, their hidden ones being 0 in both, are shown under the same mask; a masked site
-    whose vector differs by a bit is reached. So the network's true dependences count, whatever it is made of: kernels, strides and
-    dilations, skips, pools, norms, attention, and what a mechanism keeps masked. It is exact but for chance: a site would be missed
-    if rectifiers silenced all of its channels. Computed in float64 and in evaluation mode, on a copy in which weights that are zero
-    are drawn; a statistic over the whole map, as in squeeze-and-excitation, reaches every site.
+    Two images with the same mask differ in every visible pixel, and are 0 in all hidden ones; a masked site is reached if its
+    feature vector differs in any bit. So all true dependencies count: kernels, strides and dilations, skips, pools, norms,
+    attention, and the masking of a mechanism. The result is exact except by chance: a site is missed if rectifiers set all of its
+    channels to 0. It is computed in float64 and in evaluation mode, on a copy in which weights that are zero are drawn at random. A
+    statistic over the whole map, as in squeeze-and-excitation, reaches every site.
 
     Args:
-        network: an `Encoder`, or any module from pixels `b c h w` on, such as a model of timm's.
-        mask: bool `b gh gw`, True = masked: one image each.
+        network: an `Encoder`, or any module of pixels `b c h w`, such as a timm model.
+        mask: bool `b gh gw`, True = masked: one mask per image.
         size: height and width of an image in pixels.
-        channels: its colour channels.
+        channels: colour channels of an image.
 
     Returns:
-        layers: modules with a kernel larger than one pixel that give a map, and convolutions that are told.
-        stages: what `encode_stages` gives; of other modules the last layer below each child, or below each member of a list or
+        layers: modules with a kernel larger than one pixel and a map as output, and semantic convolutions.
+        stages: the outputs of `encode_stages`; for other modules the last layer below each child, or below each member of a list or
             sequence in which the resolution changes (`layer1` of a ResNet, `stages.0` of a ConvNeXt).
     """
     network = deepcopy(network).cpu().double().eval()
     draw_zeros(network)
     counts: dict[str, list[tuple[int, int]]] = {}
     sites: dict[str, tuple[int, int]] = {}
-    for i in range(len(mask)):  # one by one: what is kept of every layer is large
+    for i in range(len(mask)):  # one by one, because the maps of all layers are large
         for path, changed in _changed(network, mask[i : i + 1], size, channels, seed=i):
             sites[path] = (changed.shape[1], changed.shape[2])
             whole = masked_fraction(mask[i : i + 1], *sites[path])[:, 0] == 1
@@ -80,18 +81,18 @@ STAGE = "stage:"  # no module's path has a colon
 
 
 def draw_masks(task: MaskedReconstruction, count: int) -> Tensor:
-    """Masks as an experiment draws them: bool `b gh gw`."""
+    """Draw masks as an experiment does: bool `b gh gw`."""
     keys = make_keys(task.evaluation_seed, "visibility", torch.arange(count))
     return task.masker(keys, task.geometry.grid, task.masker.count(task.num_cells))
 
 
 def as_data(found: Visibility) -> str:
-    """JSON: for layers and stages a list of names, sites and shares."""
+    """The result as JSON: for layers and for stages, a list of names, sites and shares."""
     return json.dumps({name: [row._asdict() for row in rows] for name, rows in found._asdict().items()}, indent=2) + "\n"
 
 
 def _changed(network: nn.Module, mask: Tensor, size: tuple[int, int], channels: int, seed: int) -> Iterator[tuple[str, Tensor]]:
-    """After each layer and stage, which sites depend on visible pixels: bool `b h w`."""
+    """The sites that depend on visible pixels, after each layer and stage: bool `b h w`."""
     generator = torch.Generator().manual_seed(seed)
     first, second = (
         _maps(network, torch.randn(len(mask), channels, *size, generator=generator, dtype=torch.float64), mask) for _ in range(2)
@@ -102,7 +103,7 @@ def _changed(network: nn.Module, mask: Tensor, size: tuple[int, int], channels: 
 
 @torch.no_grad()
 def _maps(network: nn.Module, pixels: Tensor, mask: Tensor) -> Maps:
-    """What all layers and stages say of one view."""
+    """The outputs of all layers and stages for one view."""
     maps: Maps = []
     visits: dict[str, int] = {}
 
@@ -125,7 +126,7 @@ def _maps(network: nn.Module, pixels: Tensor, mask: Tensor) -> Maps:
 
 
 def _spatial(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Modules with a kernel of more than one site, and none that is part of another."""
+    """Find the modules with a kernel of more than one site, except inside another such module."""
     for name, child in network.named_children():
         path = f"{prefix}{name}"
         kernel = getattr(child.convolution if isinstance(child, SemanticConv2d) else child, "kernel_size", 1)
@@ -136,7 +137,7 @@ def _spatial(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Mod
 
 
 def _summarise(network: nn.Module, layers: list[Reach]) -> list[Reach]:
-    """The last layer of each stage."""
+    """Take the last layer of each stage."""
     resolutions: dict[str, set[tuple[int, int]]] = {}
     for row in layers:
         resolutions.setdefault(row.layer.partition(".")[0], set()).add(row.sites)

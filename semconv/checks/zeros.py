@@ -1,14 +1,14 @@
-"""Weights that are zero hide what a network could do."""
+"""Random values for zero weights, which would hide dependencies from a check."""
 
 import torch
 from torch import nn
 
 
 def draw_zeros(network: nn.Module) -> None:
-    """Draw all weights of a parameter that is wholly 0 from a normal of deviation .2, in place, the same ones at every call.
+    """Draw every parameter that is entirely 0 from N(0, .2^2), in place, with the same values at every call.
 
-    What starts at zero (the weights of indicators, tokens, the last norm of a residual branch) lets nothing through before it has
-    been trained: a check of what is possible needs it open.
+    Parameters that start at zero (weights of indicators, tokens, the last norm of a residual branch) block their branch before
+    training: a check of possible dependencies needs them to be nonzero.
     """
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -1,1 +1,1 @@
-"""What `semconv check`, `export` and `predict` print and ask for; each imports what computes when it is about to compute."""
+"""The commands of `semconv`, one module each. A module imports torch only when it is about to compute."""

@@ -1,4 +1,4 @@
-"""`semconv check`: what must hold for any experiment, a user's own classes included."""
+"""`semconv check`: properties that every experiment must have, a user's own classes included."""
 
 import argparse
 import sys
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from semconv.arguments import nearest
-from semconv.console import fail
+from semconv.commands.errors import fail
+from semconv.configuration import nearest
 
 if TYPE_CHECKING:
     from semconv.checks.leakage import Case
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from semconv.tasks import MaskedReconstruction
 
 LEAKAGE = "no hidden pixel reaches the prediction or the features"
-VISIBILITY = "how much of what is masked visible content reaches, layer by layer"
-SWEEPS = "that every trial of W&B sweep files gets past the command line"
+VISIBILITY = "the share of masked sites that visible content reaches, layer by layer"
+SWEEPS = "the command line accepts every trial of W&B sweep files"
 CHECKS = {"leakage": LEAKAGE, "visibility": VISIBILITY, "sweeps": SWEEPS}
 USAGE = "semconv check {name} -c experiments/base.yaml -c experiments/<variant>.yaml [--dotted.key value]{more}"
-LEAKAGE_TEXT = """Hides pixels under every masker and fill, and by the experiment's own, and replaces what is hidden by other
-numbers and by NaN: nothing that comes out may change by a bit, and its gradient with respect to hidden pixels must be exactly 0;
-in evaluation and in a training step. Weights that start at zero are drawn at random, no data are read. A leak ends the check with
-exit code 1 and the first layer that lets it out."""
-VISIBILITY_TEXT = """Draws masks as the experiment does, changes all visible pixels, and counts the sites of masked cells whose
-features change: after each spatial convolution or pool, and after each stage. Weights that start at zero are drawn at random, no
+LEAKAGE_TEXT = """Hide pixels by every masker and fill, and by the experiment's own, and replace the hidden pixels by other
+numbers and by NaN: the outputs must stay equal bit by bit, and their gradient with respect to hidden pixels must be exactly 0, in
+evaluation and in a training step. Weights that start at zero are drawn at random; no data are read. A leak ends the check with exit
+code 1 and the name of the first layer that leaks."""
+VISIBILITY_TEXT = """Draw masks as the experiment does, change all visible pixels, and count the sites of masked cells whose
+features change: after each spatial convolution or pool, and after each stage. Weights that start at zero are drawn at random; no
 data are read."""
 
 
 def main(arguments: list[str]) -> None:
-    """List the checks, or make one."""
+    """List the checks, or run one."""
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = [USAGE.format(name="CHECK", more=""), "semconv check sweeps [FILE...]", "", "Checks:"]
         print("\n".join([*lines, *(f"  {name:<12}{text}" for name, text in CHECKS.items()), "", "semconv check CHECK --help"]))
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
         case "visibility":
             visibility(others)
         case "sweeps":
-            from semconv.checks.sweeps import main as sweeps
+            from semconv.commands.check_sweeps import main as sweeps
 
             sweeps(others)
         case _:
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
 
 
 def leakage(arguments: list[str]) -> None:
-    """Check that nothing hidden gets out; exit with code 1 where something does."""
+    """Check that hidden pixels do not leak; exit with code 1 if they do."""
     _, others, debug = _parse("leakage", LEAKAGE_TEXT, arguments, argparse.ArgumentParser())
     task = _build(others, debug)
     from semconv.checks.leakage import check_leakage
@@ -65,14 +65,14 @@ def leakage(arguments: list[str]) -> None:
             if case.leak:
                 break
     if not task.corruption.hides:
-        _say(console, f"{type(task.corruption).__name__} shows what it corrupts: hiding is checked in its place")
+        _say(console, f"{type(task.corruption).__name__} does not hide what it corrupts: the check uses hiding instead")
     console.print(_leakage_table(cases))
     last = cases[-1]
     if last.leak is None:
-        _say(console, f"{LEAKAGE}: {len(cases)} ways of hiding, each by content, NaN and gradient")
+        _say(console, f"{LEAKAGE}: {len(cases)} ways of hiding, each tested by content, NaN and gradient")
         return
     mode = "training" if last.training else "evaluation"
-    shown = f"; what is shown of the image differs already, so look at {last.corruption} first" if last.leak.view else ""
+    shown = f"; the corrupted image differs already, so look at {last.corruption} first" if last.leak.view else ""
     _say(
         console,
         f"leak: hidden pixels reach the {last.leak.what} by their {last.leak.by}, first at {last.leak.layer} "
@@ -82,16 +82,16 @@ def leakage(arguments: list[str]) -> None:
 
 
 def visibility(arguments: list[str]) -> None:
-    """Print what visible content reaches, and draw it."""
+    """Print the share of masked sites that visible content reaches, and draw it."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--output", type=Path, metavar="DIR", help="Folder for visibility.svg and visibility.json; else none.")
-    parser.add_argument("--images", type=int, default=16, metavar="N", help="Masks that are drawn (16).")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="Folder for visibility.svg and visibility.json (none).")
+    parser.add_argument("--images", type=int, default=16, metavar="N", help="Number of masks to draw (16).")
     given, others, debug = _parse("visibility", VISIBILITY_TEXT, arguments, parser)
     if given.images < 1:
         fail(f"--images is {given.images}: give 1 or more")
     task = _build(others, debug)
     from semconv.checks.visibility import as_data, draw_masks, visibility
-    from semconv.complaints import in_one_line
+    from semconv.commands.errors import in_one_line
 
     console = Console(width=None if sys.stdout.isatty() else 150)
     with console.status("measuring"):
@@ -118,7 +118,7 @@ def visibility(arguments: list[str]) -> None:
 def _parse(
     name: str, text: str, arguments: list[str], parser: argparse.ArgumentParser
 ) -> tuple[argparse.Namespace, list[str], bool]:
-    """Own options, those of the experiment, and whether tracebacks are wanted."""
+    """Split the arguments: the check's own options, those of the experiment, and whether to show tracebacks."""
     parser.prog, parser.description, parser.allow_abbrev = f"semconv check {name}", text, False
     parser.usage = USAGE.format(name=name, more=" [--output DIR]" if name == "visibility" else "")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
@@ -132,9 +132,9 @@ def _build(arguments: list[str], debug: bool) -> "MaskedReconstruction":
     """The task of an experiment.
 
     Raises:
-        SystemExit: it is none of masked reconstruction, or cannot be built.
+        SystemExit: the task is not masked reconstruction, or cannot be built.
     """
-    from semconv.cli import build, explaining, quieten
+    from semconv.commands.train import build, explaining, quieten
     from semconv.tasks import MaskedReconstruction
 
     quieten()
@@ -146,7 +146,7 @@ def _build(arguments: list[str], debug: bool) -> "MaskedReconstruction":
 
 
 def _refuse(name: str) -> NoReturn:
-    fail(f"{name} is no MaskedReconstruction, and hides nothing: give an experiment of one, or of a class that extends it")
+    fail(f"{name} is not a MaskedReconstruction, and hides nothing: give an experiment whose task is one, or extends it")
 
 
 def _leakage_table(cases: list["Case"]) -> Table:
@@ -177,11 +177,11 @@ def _visibility_table(layers: list["Reach"], stages: list["Reach"]) -> Table:
 
 
 def _verdict(stages: list["Reach"]) -> str:
-    """The first stage from which on a mask that is told at the input alone can have faded."""
+    """Name the first stage at which a mask that enters only at the input may be lost."""
     whole = next((row for row in stages if row.share is not None and row.share > 0.995), None)
     if whole is None:
-        return "no stage is reached everywhere: what is masked can be told from what is visible up to the end"
-    return f"from {whole.layer} on visible content can reach (almost) every masked site: a bound on what is forgotten, not a proof"
+        return "visible content never reaches every masked site: features can show the mask up to the last stage"
+    return f"from {whole.layer} on, visible content can reach (almost) every masked site: the mask may be lost there, or not"
 
 
 def _say(console: Console, line: str) -> None:

@@ -1,13 +1,13 @@
-"""`semconv export RUN`: a run's encoder for use elsewhere."""
+"""`semconv export RUN`: a run's encoder for use in other code."""
 
 import argparse
 from pathlib import Path
 
-from semconv.complaints import in_one_line
+from semconv.commands.errors import in_one_line
 
-DESCRIPTION = """Writes a run's encoder into a folder, with the mean, deviation and size of its images. Where it is a model of
-timm's as soon as nothing is masked (mae_vit; timm's CNNs that are told of the mask alone), as weights that timm loads strictly; all
-others as a wrapper that semconv.load_exported reads. It says which, and README.md in the folder how to load it."""
+DESCRIPTION = """Write a run's encoder into a folder, with the mean, standard deviation and size of its images. An encoder that
+equals a timm model when nothing is masked (mae_vit; timm CNNs conditioned on the mask only) becomes weights that timm loads
+strictly; any other a wrapper for semconv.load_exported. The folder's README.md says how to load it."""
 
 
 def main(arguments: list[str]) -> None:
@@ -15,12 +15,12 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="semconv export", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("run", metavar="RUN", type=Path, help="Folder of a run, runs/<experiment>/<run id>.")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="Folder to write; empty, or an earlier export.")
-    parser.add_argument("--overwrite", action="store_true", help="Write into a folder that holds something else.")
-    parser.add_argument("--trust", nargs="+", default=[], metavar="MODULE", help="Modules whose classes the run may name.")
+    parser.add_argument("--overwrite", action="store_true", help="Write into a folder with other content.")
+    parser.add_argument("--trust", nargs="+", default=[], metavar="MODULE", help="Modules of your own that the run may name.")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     given = parser.parse_args(arguments)
     with in_one_line(given.debug):
-        from semconv.exporting import export
+        from semconv.trained.export import export
 
         made = export(given.run, given.output, given.overwrite, given.trust)
         if made.architecture:

@@ -1,36 +1,42 @@
-"""`semconv predict RUN`: what a trained network makes of a user's own images."""
+"""`semconv predict`: reconstructions of a user's own images, or of test images."""
 
 import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-from semconv.complaints import in_one_line
-from semconv.console import fail
+from semconv.commands.arguments import read
+from semconv.commands.errors import fail, in_one_line
 
-DESCRIPTION = """Masks the images of a folder and lets a run's network predict them: one PNG each, seen | predicted | pasted |
-original, and a contact sheet. Images are resized until they just cover the run's size, and the centre is cut out."""
-EPILOG = """`semconv predict -c RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt` predicts the run's own test images; its
-options are listed by `semconv fit --help`."""
+DESCRIPTION = """Mask the images of a folder, and reconstruct them with a run's network: one PNG per image, seen | predicted |
+pasted | original, and a contact sheet. Each image is resized until it just covers the run's image size, then its centre is
+cropped."""
+EPILOG = """`semconv predict -c RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt` reconstructs the test images of a run
+instead: with -c, predict is a subcommand like fit, and `semconv fit --help` lists its options."""
 
 
 def main(arguments: list[str]) -> None:
-    """Predict the images of a folder."""
+    """Reconstruct the images of a folder; given a configuration (-c), the test images that it names."""
+    if any(option.is_config for option in read(arguments)):
+        from semconv.commands.train import main as train
+
+        train(["predict", *arguments])
+        return
     given = _parser().parse_args(arguments)
     with in_one_line(given.debug):
         _predict(given)
 
 
 def _predict(given: argparse.Namespace) -> None:
-    from semconv.prediction import list_images, predict, read_images
-    from semconv.runs import load_run
     from semconv.tasks import MaskedReconstruction
+    from semconv.trained.predict import list_images, predict, read_images
+    from semconv.trained.run import load_run
 
     paths = list_images(given.images)
     _require_place(given.output, given.images, given.overwrite)
     run = load_run(given.run, given.trust)
     if not isinstance(run.task, MaskedReconstruction):
-        fail(f"{given.run} is no run of masked reconstruction: it predicts no images")
+        fail(f"{given.run} is not a run of masked reconstruction: it predicts no images")
     geometry = run.task.geometry
     masker = _masker(given, run.task)
     read = read_images(paths, geometry.channels, geometry.size)
@@ -47,13 +53,13 @@ def _predict(given: argparse.Namespace) -> None:
 
 
 def _masker(given: argparse.Namespace, task: Any) -> Any:
-    """The masker that was asked for; None: the run's own."""
+    """The masker that the options ask for; None: the run's own."""
     from semconv import masking
-    from semconv.prediction import GivenMask, read_mask
+    from semconv.trained.predict import GivenMask, read_mask
 
     if given.mask is not None:
         if given.masker is not None or given.ratio is not None:
-            fail("--mask says which cells are masked: leave out --masker and --ratio")
+            fail("--mask gives the masked cells: leave out --masker and --ratio")
         geometry = task.geometry
         mask, moved = read_mask(given.mask, geometry.size, geometry.cell)
         print(
@@ -77,7 +83,7 @@ def _masker(given: argparse.Namespace, task: Any) -> Any:
 
 
 def _require_place(output: Path, images: Path, overwrite: bool) -> None:
-    """Refuse a folder for pictures that holds something else."""
+    """Refuse an output folder that is not empty, or is not a folder."""
     if output.resolve() == images.resolve():
         fail(f"--output {output} is the folder of the images: give another")
     if output.exists() and not output.is_dir():
@@ -91,12 +97,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run", metavar="RUN", type=Path, help="Folder of a run, runs/<experiment>/<run id>.")
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="Folder of images of any size.")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="Folder for the pictures.")
-    parser.add_argument("--mask", type=Path, metavar="FILE", help="Image of the run's size, white where masked; snapped to cells.")
-    parser.add_argument("--masker", metavar="NAME", help="random, block, grid, raster, centre or half. Default: the run's.")
-    parser.add_argument("--ratio", type=float, help="Share of the cells that is masked. Default: the run's.")
-    parser.add_argument("--seed", type=int, default=0, help="Of the masks (0).")
-    parser.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop", help="What cannot be read (stop).")
+    parser.add_argument(
+        "--mask", type=Path, metavar="FILE", help="Mask image of the run's size, white where masked; snapped to cells."
+    )
+    parser.add_argument("--masker", metavar="NAME", help="Masker: random, block, grid, raster, centre or half. Default: the run's.")
+    parser.add_argument("--ratio", type=float, help="Masked share of the cells. Default: the run's.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the masks (0).")
+    parser.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop", help="If an image cannot be read (stop).")
     parser.add_argument("--overwrite", action="store_true", help="Write into a folder that is not empty.")
-    parser.add_argument("--trust", nargs="+", default=[], metavar="MODULE", help="Modules whose classes the run may name.")
+    parser.add_argument(
+        "--trust", nargs="+", default=[], metavar="MODULE", help="Modules of your own that the run's configuration may name."
+    )
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     return parser

@@ -1,5 +1,1 @@
-"""`semconv compare`: from finished runs to verdicts. Imports no torch."""
-
-from semconv.comparison.command import main
-
-__all__ = ["main"]
+"""From finished runs to verdicts. Imports no torch."""

@@ -1,27 +1,27 @@
-"""From runs to variants: what is compared with what, and what may differ."""
+"""Runs grouped into variants, and the keys that may differ between them."""
 
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from semconv.comparison.runs import Run, flatten, leave_out
-from semconv.comparison.verdicts import TWINS
-from semconv.console import fail
+from semconv.comparison.run import FinishedRun, leave_out
+from semconv.configuration import flatten
 
 Kind = Literal["baseline", "candidate", "control", "reference", "oracle"]
 Level = tuple[tuple[str, Any], ...]  # factors with their values
-FLOORS = "semconv.evaluation.floors."
-# what a reader needs to know of a protocol; all of it is in the runs' config.yaml
-TOLD_PROTOCOL = (
+# the part of a protocol that a reader needs; the runs' config.yaml has all of it
+SHOWN_PROTOCOL = (
     *("data.source", "data.size", "data.batch_size", "trainer.max_epochs", "trainer.max_steps"),
     *("model.cell", "model.masker", "model.masker.ratio", "model.corruption", "model.corruption.fill"),
     *("model.objective.normalise", "model.padding_mode", "model.size", "model.base_lr"),
 )
-HARMLESS = ("as_plain", "mlp_ratio")  # what a control may change in an encoder and still stand beside its variant
+HARMLESS = ("as_plain", "mlp_ratio")  # arguments of an encoder that a control may change and still belong to its variant
 
 
-class Variant(NamedTuple):
+@dataclass(frozen=True, eq=False)  # one variant is never equal to another
+class Variant:
     """Runs that differ in their seeds alone."""
 
     label: str
@@ -30,31 +30,40 @@ class Variant(NamedTuple):
     kin: str  # the same for a variant and its controls
     kind: Kind
     level: Level
-    runs: dict[int, Run]  # by seed
+    runs: dict[int, FinishedRun]  # by seed
+
+    @property
+    def title(self) -> str:
+        """Label and level."""
+        return f"{self.label}{at(self.level)}"
+
+    @property
+    def first(self) -> FinishedRun:
+        """One of its runs, for what all of them share."""
+        return next(iter(self.runs.values()))
 
     def values(self, key: str) -> dict[int, float]:
-        """A metric by seed; of the runs that have it."""
+        """A metric by seed, of the runs that have it."""
         found = {seed: run.summary.get(key) for seed, run in self.runs.items()}
         return {seed: value for seed, value in found.items() if isinstance(value, int | float)}
 
     def mean(self, key: str) -> float | None:
-        values = self.values(key)
-        return sum(values.values()) / len(values) if values else None
+        values = self.values(key).values()
+        return sum(values) / len(values) if values else None
 
 
 class Groups(NamedTuple):
-    """All variants, and what of the protocol differs between them."""
+    """All variants, and the keys of the protocol that differ between them."""
 
     variants: list[Variant]
     factors: dict[str, list[Any]]  # with their values
     allowed: dict[str, list[Any]]
 
 
-def group(runs: Sequence[Run], baseline: str, factors: Sequence[str], allow: Sequence[str]) -> Groups:
+def group(runs: Sequence[FinishedRun], baseline: str, factors: Sequence[str], allow: Sequence[str]) -> Groups:
     """Group runs by variant and level, and pair them by seed.
 
-    A floor has no seed: of runs that differ in nothing else the last counts. What differs in the protocol and is neither factor nor
-    allowed is refused by name.
+    Of several runs of one seed the last counts. A key of the protocol that differs and is neither a factor nor allowed is refused.
     """
     differing = differences(run.protocol for run in runs)
     given = {key: values for key, values in differing.items() if _under(key, factors)}
@@ -62,11 +71,13 @@ def group(runs: Sequence[Run], baseline: str, factors: Sequence[str], allow: Seq
     refused = {key: values for key, values in differing.items() if key not in given and key not in allowed}
     varied = {key: values for key, values in given.items() if not _follows(key, given, runs)}
     if refused:
-        told = "; ".join(f"{key}: {', '.join(map(_show, values))}" for key, values in refused.items())
+        named = "; ".join(f"{key}: {', '.join(map(_show, values))}" for key, values in refused.items())
         first = next(iter(refused))
-        fail(f"runs cannot be compared, as they differ in {told}: give fewer runs, --factor {first} or --allow {first}")
+        raise ValueError(
+            f"runs cannot be compared, as they differ in {named}: give fewer runs, --factor {first} or --allow {first}"
+        )
     classes = {_encoder_class(run) for run in runs if run.summary["experiment"] == baseline}
-    collected: dict[tuple, dict[int, Run]] = defaultdict(dict)
+    collected: dict[tuple, dict[int, FinishedRun]] = defaultdict(dict)
     for run in runs:
         level = tuple((key, run.protocol.get(key)) for key in varied)
         rest = tuple((key, run.protocol.get(key)) for key in allowed)
@@ -79,11 +90,11 @@ def group(runs: Sequence[Run], baseline: str, factors: Sequence[str], allow: Seq
         Variant(_name(experiment, control), experiment, control, f"{kin}{decoder}", _kind(found, baseline, classes), level, found)
         for (level, experiment, control, kin, decoder, rest), found in collected.items()
     ]
-    return Groups(_told_apart(variants, allowed), varied, allowed)
+    return Groups(_distinct(variants, allowed), varied, allowed)
 
 
 def differences(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Keys in which flat configurations differ, with the values there are."""
+    """Keys in which flat configurations differ, each with its values."""
     configs = list(configs)
     keys = dict.fromkeys(key for config in configs for key in config)
     values = {key: list(dict.fromkeys(config.get(key) for config in configs)) for key in keys}
@@ -91,7 +102,7 @@ def differences(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def controls_of(variant: Variant, variants: Sequence[Variant]) -> dict[str, Variant]:
-    """The dead twins of a variant and plain of its compute, at its level, by name."""
+    """The controls of a variant, and plain of its compute, at its level, by name."""
     return {
         other.control: other
         for other in variants
@@ -99,35 +110,30 @@ def controls_of(variant: Variant, variants: Sequence[Variant]) -> dict[str, Vari
     }
 
 
-def is_twin(name: str) -> bool:
-    """Whether a control is a dead twin that counts in a verdict."""
-    return name in TWINS
-
-
 def setting(variant: Variant) -> str:
-    """Under what a verdict was found, in words: the fill of what is hidden, or what else is done to the chosen cells."""
-    protocol = _first(variant).protocol
+    """The condition of a verdict, in words: the fill of hidden cells, or the other corruption of the chosen cells."""
+    protocol = variant.first.protocol
     corruption, fill = (str(protocol.get(key, "")) for key in ("model.corruption", "model.corruption.fill"))
     shown = f"{fill.removesuffix('Fill').lower()} fill" if fill else ""
     return shown if corruption == "Hide" else " and ".join(filter(None, (corruption.lower(), shown)))
 
 
 def shared_protocol(variants: Sequence[Variant]) -> str:
-    """What all variants have in common, in a line: data, masks, corruption, target, budget."""
+    """The settings that all variants share, in a line: data, masks, corruption, target, budget."""
     protocols = [run.protocol for variant in variants for run in variant.runs.values()]
     differing = differences(protocols)
     return ", ".join(
-        f"{_short(key)} {_show(protocols[0][key])}" for key in TOLD_PROTOCOL if key in protocols[0] and key not in differing
+        f"{_short(key)} {_show(protocols[0][key])}" for key in SHOWN_PROTOCOL if key in protocols[0] and key not in differing
     )
 
 
-def show_level(level: Level) -> str:
-    """A level in words; empty where nothing is varied."""
-    return ", ".join(f"{key} {_show(value)}" for key, value in level)
+def at(level: Level) -> str:
+    """A level in words, as the end of a title; empty without factors."""
+    return f" at {', '.join(f'{key} {_show(value)}' for key, value in level)}" if level else ""
 
 
-def _follows(key: str, factors: Mapping[str, Any], runs: Sequence[Run]) -> bool:
-    """Whether an argument of a class that is varied says nothing more than the class does."""
+def _follows(key: str, factors: Mapping[str, Any], runs: Sequence[FinishedRun]) -> bool:
+    """True for an argument of a varied class whose value follows from the class."""
     for other in factors:
         if key.startswith(f"{other}."):
             pairs = {(run.protocol.get(other), run.protocol.get(key)) for run in runs}
@@ -135,58 +141,54 @@ def _follows(key: str, factors: Mapping[str, Any], runs: Sequence[Run]) -> bool:
     return False
 
 
-def _told_apart(variants: list[Variant], allowed: Mapping[str, Any]) -> list[Variant]:
-    """Variants of one name are given what they differ in."""
+def _distinct(variants: list[Variant], allowed: Mapping[str, Any]) -> list[Variant]:
+    """Add to the label of variants of one name the arguments in which they differ."""
     named: dict[tuple, list[Variant]] = defaultdict(list)
     for variant in variants:
         named[(variant.level, variant.label)].append(variant)
-    told = []
+    distinct = []
     for same in named.values():
-        flat = [{**flatten(_first(variant).summary["variant"]), **_chosen(variant, allowed)} for variant in same]
+        flat = [{**flatten(variant.first.summary["variant"]), **_chosen(variant, allowed)} for variant in same]
         keys = differences(flat) if len(same) > 1 else {}
         for variant, config in zip(same, flat, strict=True):
             marks = ", ".join(f"{_short(key)}={_show(config.get(key))}" for key in keys)
-            told.append(variant._replace(label=f"{variant.label} [{marks}]" if marks else variant.label))
-    return told
+            distinct.append(replace(variant, label=f"{variant.label} [{marks}]") if marks else variant)
+    return distinct
 
 
 def _chosen(variant: Variant, allowed: Mapping[str, Any]) -> dict[str, Any]:
-    protocol = _first(variant).protocol
+    protocol = variant.first.protocol
     return {key: protocol.get(key) for key in allowed}
 
 
-def _first(variant: Variant) -> Run:
-    return next(iter(variant.runs.values()))
-
-
-def _kind(runs: Mapping[int, Run], baseline: str, classes: set[str]) -> Kind:
+def _kind(runs: Mapping[int, FinishedRun], baseline: str, classes: set[str]) -> Kind:
     run = next(iter(runs.values()))
     if run.summary.get("control"):
         return "control"
     if run.summary["experiment"] == baseline:
         return "baseline"
-    if "oracle" in (run.summary.get("tells") or ()):  # it knows what is hidden: an upper bound, no competitor
+    if "oracle" in (run.summary.get("conveys") or ()):  # it sees what is hidden: an upper bound, no competitor
         return "oracle"
-    return "candidate" if _encoder_class(run) in classes and _is_told(run) else "reference"
+    return "candidate" if _encoder_class(run) in classes and _is_conditioned(run) else "reference"
 
 
-def _is_told(run: Run) -> bool:
-    """Whether a network is told anything: a plain of another kind is no candidate."""
+def _is_conditioned(run: FinishedRun) -> bool:
+    """False for a plain network: one of another kind is no candidate."""
     mechanism = (run.summary["variant"]["encoder"].get("init_args") or {}).get("mechanism") or {}
     return not str(mechanism.get("class_path", "Plain")).endswith("Plain")
 
 
-def _encoder_class(run: Run) -> str:
+def _encoder_class(run: FinishedRun) -> str:
     return str(run.summary["variant"]["encoder"].get("class_path"))
 
 
-def _kin(run: Run) -> str:
+def _kin(run: FinishedRun) -> str:
     encoder = run.summary["variant"]["encoder"]
     arguments = {key: value for key, value in (encoder.get("init_args") or {}).items() if key not in HARMLESS}
     return json.dumps([encoder.get("class_path"), arguments], sort_keys=True)
 
 
-def _decoder(run: Run) -> str:
+def _decoder(run: FinishedRun) -> str:
     return json.dumps(run.summary["variant"].get("decoder"), sort_keys=True)
 
 

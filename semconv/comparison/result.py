@@ -1,73 +1,67 @@
-"""A comparison: what tables, files and reports are made of."""
+"""A comparison as data, which tables, files and reports present."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from semconv.comparison.grouping import Groups, Level, Variant, controls_of, is_twin, setting, shared_protocol
+from semconv.comparison.grouping import Groups, Level, Variant, controls_of, setting, shared_protocol
 from semconv.comparison.statistics import Paired, interaction, paired
-from semconv.comparison.verdicts import PLAIN, WIDE, Endpoint, Evidence, Verdict, gather, judge
+from semconv.comparison.verdicts import CONTROLS, PLAIN, WIDE, Evidence, Verdict, gather, judge
+from semconv.metrics import Metric, of_section
 
-COSTS = {  # whether more is better
-    "cost/encoder_parameters": False,
-    "cost/flops": False,
-    "cost/train_images_per_second": True,
-    "cost/peak_memory_bytes": False,
-}
+COSTS = of_section("costs")
 
 
 class Judged(NamedTuple):
     """A candidate by one endpoint."""
 
     variant: Variant
-    endpoint: Endpoint
+    endpoint: Metric
     evidence: Evidence
     verdict: Verdict | None  # None outside the family
 
 
 class Interaction(NamedTuple):
-    """Whether what a candidate gains over plain depends on the level."""
+    """A test whether a candidate's gain over plain depends on the level."""
 
     label: str
-    endpoint: Endpoint
+    endpoint: Metric
     statistic: float  # F
     p: float
 
 
 class Comparison(NamedTuple):
-    """Everything that runs say about each other."""
+    """All results of comparing some runs."""
 
     groups: Groups
-    endpoints: list[Endpoint]
+    endpoints: list[Metric]
     judged: list[Judged]
-    references: list[tuple[Variant, Endpoint, Paired]]  # other networks against plain
+    references: list[tuple[Variant, Metric, Paired]]  # other networks against plain
     interactions: list[Interaction]
     undominated: dict[tuple[str, str], list[Variant]]  # by endpoint and cost
     baseline: str
     family: list[str]
 
 
-def compare(groups: Groups, endpoints: Sequence[Endpoint], baseline: str, family: Sequence[str]) -> Comparison:
+def compare(groups: Groups, endpoints: Sequence[Metric], baseline: str, family: Sequence[str]) -> Comparison:
     """Judge every candidate by every endpoint.
 
     Args:
         groups: the variants.
-        endpoints: what they are judged by, each with a family of its own.
-        baseline: the experiment that tells nothing.
+        endpoints: metrics that they are judged by, each with a family of its own.
+        baseline: the experiment without conditioning.
         family: experiments over which Holm's correction goes; none: all candidates, at all levels.
     """
     candidates = [variant for variant in groups.variants if variant.kind == "candidate"]
     members = [variant for variant in candidates if not family or variant.experiment in family]
     judged: list[Judged] = []
-    references: list[tuple[Variant, Endpoint, Paired]] = []
+    references: list[tuple[Variant, Metric, Paired]] = []
     for endpoint in endpoints:
-        evidence = {id(variant): _evidence(variant, endpoint, groups.variants) for variant in candidates}
-        shown = [variant for variant in members if variant.values(endpoint.key)]
-        verdicts = dict(zip(map(id, shown), judge([evidence[id(variant)] for variant in shown]), strict=True))
-        judged += [
-            Judged(variant, endpoint, evidence[id(variant)], verdicts.get(id(variant)))
-            for variant in candidates
-            if variant.values(endpoint.key)
-        ]
+        evidence = {
+            variant: _evidence(variant, endpoint, groups.variants) for variant in candidates if variant.values(endpoint.key)
+        }
+        shown = [variant for variant in members if variant in evidence]
+        verdicts = dict(zip(shown, judge([evidence[variant] for variant in shown]), strict=True))
+        judged += [Judged(variant, endpoint, found, verdicts.get(variant)) for variant, found in evidence.items()]
         for variant in groups.variants:
             differences = _against_plain(variant, endpoint, groups.variants) if variant.kind in ("reference", "oracle") else {}
             if differences:
@@ -78,11 +72,7 @@ def compare(groups: Groups, endpoints: Sequence[Endpoint], baseline: str, family
         judged,
         references,
         [found for endpoint in endpoints for found in _interactions(candidates, endpoint, groups)],
-        {
-            (endpoint.key, cost): _pareto(groups.variants, endpoint, cost, more)
-            for endpoint in endpoints
-            for cost, more in COSTS.items()
-        },
+        {(endpoint.key, cost.key): _pareto(groups.variants, endpoint, cost) for endpoint in endpoints for cost in COSTS},
         baseline,
         [variant.label for variant in members],
     )
@@ -93,20 +83,20 @@ def plain_at(level: Level, variants: Sequence[Variant]) -> Variant | None:
     return next((variant for variant in variants if variant.kind == "baseline" and variant.level == level), None)
 
 
-def _evidence(variant: Variant, endpoint: Endpoint, variants: Sequence[Variant]) -> Evidence:
+def _evidence(variant: Variant, endpoint: Metric, variants: Sequence[Variant]) -> Evidence:
     plain, controls = plain_at(variant.level, variants), controls_of(variant, variants)
-    twins = {name: control.values(endpoint.key) for name, control in controls.items() if is_twin(name)}
+    placebos = {name: control.values(endpoint.key) for name, control in controls.items() if name in CONTROLS}
     wide = controls[WIDE].values(endpoint.key) if WIDE in controls else None
-    return gather(endpoint, variant.values(endpoint.key), plain.values(endpoint.key) if plain else {}, twins, wide)
+    return gather(endpoint, variant.values(endpoint.key), plain.values(endpoint.key) if plain else {}, placebos, wide)
 
 
-def _against_plain(variant: Variant, endpoint: Endpoint, variants: Sequence[Variant]) -> dict[int, float]:
+def _against_plain(variant: Variant, endpoint: Metric, variants: Sequence[Variant]) -> dict[int, float]:
     plain = plain_at(variant.level, variants)
     theirs = plain.values(endpoint.key) if plain else {}
     return {seed: endpoint.sign * (value - theirs[seed]) for seed, value in variant.values(endpoint.key).items() if seed in theirs}
 
 
-def _interactions(candidates: Sequence[Variant], endpoint: Endpoint, groups: Groups) -> list[Interaction]:
+def _interactions(candidates: Sequence[Variant], endpoint: Metric, groups: Groups) -> list[Interaction]:
     found = []
     if groups.factors:
         for label in dict.fromkeys(variant.label for variant in candidates):
@@ -119,13 +109,16 @@ def _interactions(candidates: Sequence[Variant], endpoint: Endpoint, groups: Gro
     return found
 
 
-def _pareto(variants: Sequence[Variant], endpoint: Endpoint, cost: str, more: bool) -> list[Variant]:
-    """The variants than which none at their level is better by the endpoint and no costlier, or cheaper and no worse. No oracle."""
+def _pareto(variants: Sequence[Variant], endpoint: Metric, cost: Metric) -> list[Variant]:
+    """The Pareto front of each level: variants that no other one beats by endpoint or cost without being worse by the other.
+
+    Oracles do not take part.
+    """
     points = []
     for variant in variants:
-        quality, price = variant.mean(endpoint.key), variant.mean(cost)
+        quality, price = variant.mean(endpoint.key), variant.mean(cost.key)
         if variant.kind != "oracle" and quality is not None and price is not None:
-            points.append((variant, endpoint.sign * quality, price if more else -price))
+            points.append((variant, endpoint.sign * quality, cost.sign * price))
     return [
         variant
         for variant, quality, price in points
@@ -170,7 +163,7 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
 
 
 def _variant_data(variant: Variant, comparison: Comparison) -> dict[str, Any]:
-    keys = [*(endpoint.key for endpoint in comparison.endpoints), *COSTS]
+    keys = [*(metric.key for metric in (*comparison.endpoints, *COSTS))]
     return {
         **_place(variant),
         "kind": variant.kind,

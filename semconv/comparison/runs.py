@@ -1,60 +1,35 @@
-"""Finding runs, and reading what they left."""
+"""Finished runs, found and read."""
 
 import glob
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
-from semconv.console import fail
+from semconv.comparison.declared import factors_of, family_of
+from semconv.comparison.run import FinishedRun, Found, Summary, leave_out
+from semconv.comparison.wandb_runs import fetch
+from semconv.configuration import one_line
+from semconv.metrics import MASKED_MSE
 
-Summary = dict[str, Any]
-REQUIRED = ("experiment", "seed", "protocol", "variant", "trainer/global_step", "test/masked_mse")
-# parameters of a sweep that say which run it is, not under what protocol
-NO_FACTORS = ("config", "c", "seed_everything", "experiment")
-
-
-class Run(NamedTuple):
-    """A finished run."""
-
-    folder: str
-    summary: Summary
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        return flatten(self.summary["protocol"])
-
-    @property
-    def id(self) -> str:
-        return self.folder.rstrip("/").rpartition("/")[2]
-
-
-class Found(NamedTuple):
-    """Runs, and the factors and the family that their sweeps declare."""
-
-    runs: list[Run]
-    factors: list[str]
-    family: list[str]
+REQUIRED = ("experiment", "seed", "protocol", "variant", "trainer/global_step", MASKED_MSE)
 
 
 def find_runs(places: Sequence[str]) -> Found:
     """All finished runs of some places, those of linear probes and fine-tuning joined to the runs they started from.
 
-    What is left out is named.
+    Each run that is left out is named, with the reason.
 
     Args:
         places: run folders, folders that hold some at any depth, globs, or `wandb:entity/project[/sweep]`.
     """
-    runs: list[Run] = []
+    runs: list[FinishedRun] = []
     factors: list[str] = []
     family: list[str] = []
     for place in places:
         if place.startswith("wandb:"):
-            from semconv.comparison.wandb_runs import fetch
-
             found = fetch(place.removeprefix("wandb:"))
             runs += [run for run in found.runs if _is_whole(run)]
             factors += found.factors
@@ -65,80 +40,28 @@ def find_runs(places: Sequence[str]) -> Found:
             factors += factors_of(sweep)
             family += family_of(sweep)
             summaries = sorted(folder.rglob("summary.json"))
-            runs += [run for path in summaries if _is_whole(run := Run(str(path.parent), _read(path)))]
+            runs += [run for path in summaries if _is_whole(run := FinishedRun(str(path.parent), _read(path)))]
     own = _joined(list({run.folder: run for run in runs}.values()))
     return Found(own, list(dict.fromkeys(factors)), list(dict.fromkeys(family)))
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key as on the command line: a class stands at its own key, its arguments below it. None is left out."""
-    if isinstance(config, Mapping):
-        if "class_path" in config:
-            below = flatten(config.get("init_args") or {}, prefix)
-            return {prefix: str(config["class_path"]).rpartition(".")[2], **below}
-        parts = (flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in config.items())
-        return {key: value for part in parts for key, value in part.items()}
-    if isinstance(config, list | tuple) and any(isinstance(value, Mapping) for value in config):
-        return {prefix: "+".join(_written(value) for value in config)}
-    return {} if config is None else {prefix: config if isinstance(config, str | int | float | bool) else json.dumps(config)}
-
-
-def leave_out(folder: str, reason: str) -> None:
-    """Say that a run does not count, and why."""
-    print(f"left out: {folder}: {reason}", file=sys.stderr)
-
-
-def factors_of(sweep: Mapping[str, Any]) -> list[str]:
-    """What a sweep in W&B's schema varies: dotted keys without init_args.
-
-    Those of its parameters, and those of the line `factors:` of its description, for what its configuration files vary.
-    """
-    parameters = sweep.get("parameters") or {}
-    varied = [key for key, spec in parameters.items() if isinstance(spec, Mapping) and _varies(spec)]
-    keys = [".".join(part for part in key.split(".") if part not in ("init_args", "class_path")) for key in varied]
-    return [key for key in keys if key.lstrip("-") not in NO_FACTORS] + _described(sweep, "factors")
-
-
-def family_of(sweep: Mapping[str, Any]) -> list[str]:
-    """The experiments that a sweep declares to be judged together: the lines `family:` of its description.
-
-    W&B's schema takes no keys of ours; it keeps the description as it is.
-    """
-    return _described(sweep, "family")
-
-
-def _described(sweep: Mapping[str, Any], key: str) -> list[str]:
-    lines = str(sweep.get("description") or "").splitlines()
-    return [word for line in lines if line.startswith(f"{key}:") for word in line.removeprefix(f"{key}:").split()]
-
-
-def _varies(spec: Mapping[str, Any]) -> bool:
-    return len(spec["values"]) > 1 if "values" in spec else "value" not in spec
-
-
-def _written(value: Any) -> str:
-    flat = flatten(value)
-    name = flat.pop("", "")
-    return f"{name}({', '.join(f'{key}={inner}' for key, inner in flat.items())})" if flat else str(name)
 
 
 def _folders(place: str) -> Iterator[Path]:
     paths = [Path(match) for match in sorted(glob.glob(place))] if glob.has_magic(place) else [Path(place)]
     folders = [path for path in paths if path.is_dir()]
     if not folders:
-        fail(f"there is no folder {place}: give run folders, or folders that hold some")
+        raise ValueError(f"there is no folder {place}: give run folders, or folders that hold some")
     yield from folders
 
 
 def _sweep(folder: Path) -> dict[str, Any]:
-    """The sweep whose folder this is; empty where it is no sweep's."""
+    """The sweep file of a sweep's folder; empty in any other folder."""
     path = folder / "sweep.yaml"
     if not path.is_file():
         return {}
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        fail(f"{path} is not valid YAML: {error}")
+        raise ValueError(f"{path} is not valid YAML: {one_line(error)}") from error
     return content if isinstance(content, dict) else {}
 
 
@@ -150,7 +73,7 @@ def _read(path: Path) -> Summary:
     return content if isinstance(content, dict) else {}
 
 
-def _is_whole(run: Run) -> bool:
+def _is_whole(run: FinishedRun) -> bool:
     summary = run.summary
     status = summary.get("status", "finished")
     if not summary:
@@ -166,8 +89,8 @@ def _is_whole(run: Run) -> bool:
     return False
 
 
-def _joined(runs: list[Run]) -> list[Run]:
-    """Each linear probe's and fine-tuning's results in the summary of the run it started from."""
+def _joined(runs: list[FinishedRun]) -> list[FinishedRun]:
+    """The results of linear probes and fine-tuning, in the summaries of the runs they started from."""
     own = [run for run in runs if "pretrained_run" not in run.summary]
     results: dict[str, Summary] = {}
     for run in runs:
@@ -178,4 +101,4 @@ def _joined(runs: list[Run]) -> list[Run]:
             leave_out(run.folder, f"the run that it started from, {origin}, is not among those given")
         found = {key: value for key, value in run.summary.items() if key.startswith(("linear_probe/", "finetune/"))}
         results[origin] = {**results.get(origin, {}), **found}
-    return [Run(run.folder, {**run.summary, **results.get(run.id, {})}) for run in own]
+    return [FinishedRun(run.folder, {**run.summary, **results.get(run.id, {})}) for run in own]

@@ -1,4 +1,4 @@
-"""Arithmetic on seeds. Differences are signed so that positive is better, and paired: the same seed in both runs."""
+"""Tests over seeds. Differences are signed so that positive is better, and paired: the same seed in both runs."""
 
 import math
 from bisect import bisect_left
@@ -12,14 +12,14 @@ ALPHA, POWER, MOST_SEEDS = 0.05, 0.8, 1000
 
 
 class Paired(NamedTuple):
-    """A paired comparison over n seeds; all but n and difference are None where n is 1."""
+    """A paired comparison over n seeds; where n is 1, only n and difference are known."""
 
     n: int
     difference: float  # mean
     low: float | None  # of the 95 % t interval
     high: float | None
     p: float | None  # one-sided: that the true difference is not above 0
-    effect: float | None  # d_z: mean over standard deviation of the differences; infinite where these are all the same
+    effect: float | None  # d_z: mean over standard deviation of the differences; infinite where they are all equal
 
 
 def paired(differences: Sequence[float] | np.ndarray) -> Paired:
@@ -29,7 +29,7 @@ def paired(differences: Sequence[float] | np.ndarray) -> Paired:
         differences: one per seed, positive = better.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no difference.
     """
     if not len(differences):
         raise ValueError("no seed is common to both: run both with the same seeds")
@@ -39,21 +39,22 @@ def paired(differences: Sequence[float] | np.ndarray) -> Paired:
         return Paired(1, mean, None, None, None, None)
     if sd == 0:
         return Paired(n, mean, mean, mean, 0.0 if mean > 0 else 1.0, math.copysign(math.inf, mean) if mean else 0.0)
-    error = sd / math.sqrt(n)
-    reach = stats.t.ppf(1 - ALPHA / 2, n - 1) * error
-    return Paired(n, mean, mean - reach, mean + reach, float(stats.t.sf(mean / error, n - 1)), mean / sd)
+    test = stats.ttest_1samp(differences, 0)
+    low, high = test.confidence_interval(1 - ALPHA)
+    one_sided = test.pvalue / 2 if mean > 0 else 1 - test.pvalue / 2
+    return Paired(n, mean, float(low), float(high), float(one_sided), mean / sd)
 
 
 def equivalence(differences: Sequence[float] | np.ndarray, margin: float) -> float | None:
     """p of two one-sided tests (Schuirmann, 1987): that the true difference lies outside +-margin; None for one seed."""
+    from statsmodels.stats.weightstats import ttost_paired
+
     mean, sd = _moments(differences)
-    n = len(differences)
-    if n < 2:
+    if len(differences) < 2:
         return None
     if sd == 0:
         return 0.0 if abs(mean) < margin else 1.0
-    error = sd / math.sqrt(n)
-    return float(max(stats.t.sf((mean + margin) / error, n - 1), stats.t.cdf((mean - margin) / error, n - 1)))
+    return float(ttost_paired(np.asarray(differences), np.zeros(len(differences)), -margin, margin)[0])
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -65,10 +66,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def seeds_needed(effect: float, alpha: float = ALPHA) -> int | None:
     """Seeds for 80 % power of a one-sided paired t test at an effect d_z; None where it is not above 0 or takes over 1,000."""
+    from statsmodels.stats.power import TTestPower
+
     if not effect > 0:
         return None
-    bounded = min(effect, 50.0)  # beyond, the distribution's own arithmetic gives out; two or three seeds are enough anyway
-    return _fewest(lambda n: float(stats.nct.sf(stats.t.ppf(1 - alpha, n - 1), n - 1, bounded * math.sqrt(n))))
+    bounded = min(effect, 50.0)  # from some 1e5 on TTestPower gives NaN; two or three seeds are enough long before
+    return _fewest(lambda n: float(TTestPower().power(bounded, n, alpha, alternative="larger")))
 
 
 def seeds_for_equivalence(sd: float, margin: float) -> int | None:
@@ -84,7 +87,7 @@ def seeds_for_equivalence(sd: float, margin: float) -> int | None:
 
 
 def interaction(differences: Mapping[str, Mapping[int, float]]) -> tuple[float, float] | None:
-    """Whether a difference depends on the level of a factor: F and p of a repeated-measures analysis of variance.
+    """Interaction of a difference with the level of a factor: F and p of a repeated-measures analysis of variance.
 
     Args:
         differences: by level and seed. Seeds that not all levels have are left out.

@@ -8,16 +8,17 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from semconv.comparison.grouping import Variant, setting, show_level
+from semconv.comparison.grouping import Variant, setting
 from semconv.comparison.result import COSTS, Comparison
 from semconv.comparison.statistics import Paired
-from semconv.comparison.verdicts import PLAIN, Endpoint, Verdict
+from semconv.comparison.verdicts import PLAIN, Verdict
+from semconv.metrics import MASKED_MSE, MEAN_FILL, Metric
 
-FLOOR, FLOOR_OF = "test/mean_fill_mse", "test/masked_mse"
+SHOWN_COSTS = COSTS[:3]  # memory is not measured on a CPU
 
 
 class Sheet(NamedTuple):
-    """A table before it has a form."""
+    """A table without a format."""
 
     title: str
     columns: list[str]
@@ -25,7 +26,7 @@ class Sheet(NamedTuple):
 
 
 def sheets(comparison: Comparison) -> list[Sheet]:
-    """Results, verdicts, what they rest on, interactions, and quality against cost; empty ones are left out."""
+    """Results, verdicts, the comparisons behind them, interactions, and quality against cost; empty ones are left out."""
     made = [results(comparison), *(verdicts(comparison, endpoint) for endpoint in comparison.endpoints)]
     made += [details(comparison, endpoint) for endpoint in comparison.endpoints]
     made += [interactions(comparison), pareto(comparison)]
@@ -33,7 +34,7 @@ def sheets(comparison: Comparison) -> list[Sheet]:
 
 
 def to_rich(sheet: Sheet) -> Table:
-    """For the terminal, without its title; text on the left, numbers on the right."""
+    """A table for the terminal, without its title; text on the left, numbers on the right."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for number, column in enumerate(sheet.columns):
         right = all(is_number(row[number]) for row in sheet.rows)
@@ -44,12 +45,12 @@ def to_rich(sheet: Sheet) -> Table:
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell belongs into a column of numbers."""
+    """True for a cell of a column of numbers."""
     return not cell or cell[0] in "+-0123456789.<∞"
 
 
 def to_markdown(sheet: Sheet) -> str:
-    """As a Markdown table below a heading."""
+    """A Markdown table below a heading."""
     lines = [sheet.columns, ["---"] * len(sheet.columns), *sheet.rows]
     body = ("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
     return "\n".join([f"## {sheet.title}", "", *body, ""])
@@ -63,7 +64,7 @@ def to_csv(comparison: Comparison) -> str:
         columns += [f"{endpoint.key} {what}" for what in ("mean", "sd", "n", "difference", "low", "high", "p", "verdict")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*columns, *COSTS])
+    writer.writerow([*columns, *(cost.key for cost in COSTS)])
     for variant in comparison.groups.variants:
         row: list[object] = [variant.label, variant.kind, *(dict(variant.level)[key] for key in factors), len(variant.runs)]
         for endpoint in comparison.endpoints:
@@ -73,11 +74,11 @@ def to_csv(comparison: Comparison) -> str:
             row += [variant.mean(endpoint.key), sd, len(values)]
             row += [against.difference, against.low, against.high] if against else [None] * 3
             row += [verdict.p, verdict.word] if verdict else [None] * 2
-        writer.writerow([*row, *(variant.mean(key) for key in COSTS)])
+        writer.writerow([*row, *(variant.mean(cost.key) for cost in COSTS)])
     return text.getvalue()
 
 
-def _found(comparison: Comparison, variant: Variant, endpoint: Endpoint) -> tuple[Paired | None, Verdict | None]:
+def _found(comparison: Comparison, variant: Variant, endpoint: Metric) -> tuple[Paired | None, Verdict | None]:
     """A variant against plain, and the verdict on it."""
     for judged in comparison.judged:
         if judged.variant is variant and judged.endpoint == endpoint:
@@ -92,35 +93,32 @@ def results(comparison: Comparison, controls: bool = True) -> Sheet:
     """Every variant by every endpoint, with its cost, the best first; without controls where these are not wanted."""
     endpoints = comparison.endpoints
     columns = ["variant", *comparison.groups.factors, "n", *(endpoint.key for endpoint in endpoints)]
-    columns += ["encoder parameters", "GFLOPs", "train images/s"]
+    columns += [cost.head for cost in SHOWN_COSTS]
     rows = []
     levels = list(dict.fromkeys(variant.level for variant in comparison.groups.variants))
     for level in levels:
         here = [variant for variant in comparison.groups.variants if variant.level == level]
-        floor = statistics.fmean(value for variant in here for value in variant.values(FLOOR).values() or [float("nan")])
         shown = [variant for variant in here if controls or variant.kind != "control"]
         for variant in sorted(shown, key=lambda variant: _rank(variant, endpoints[0])):
             rows.append([_marked(variant), *_level(variant), str(len(variant.runs)), *_numbers(variant, endpoints)])
-        if floor == floor and any(endpoint.key == FLOOR_OF for endpoint in endpoints):
-            cells = [f"{floor:.4f}" if endpoint.key == FLOOR_OF else "" for endpoint in endpoints]
+        filled = [value for variant in here for value in variant.values(MEAN_FILL).values()]
+        if filled and any(endpoint.key == MASKED_MSE for endpoint in endpoints):
+            cells = [f"{statistics.fmean(filled):.4f}" if endpoint.key == MASKED_MSE else "" for endpoint in endpoints]
             rows.append(["mean fill", *(str(value) for _, value in level), "", *cells, "0", "0", ""])
     return Sheet("Results: mean ± standard deviation over seeds", columns, rows)
 
 
-def _numbers(variant: Variant, endpoints: Sequence[Endpoint]) -> list[str]:
-    flops, rate = variant.mean("cost/flops"), variant.mean("cost/train_images_per_second")
-    parameters = variant.mean("cost/encoder_parameters")
+def _numbers(variant: Variant, endpoints: Sequence[Metric]) -> list[str]:
+    costs = [(cost, variant.mean(cost.key)) for cost in SHOWN_COSTS]
     return [
         *(_spread(list(variant.values(endpoint.key).values())) for endpoint in endpoints),
-        f"{parameters:,.0f}" if parameters is not None else "",
-        f"{flops / 1e9:.4f}" if flops is not None else "",
-        f"{rate:,.0f}" if rate is not None else "",
+        *("" if mean is None else cost.show(mean) for cost, mean in costs),
     ]
 
 
-def verdicts(comparison: Comparison, endpoint: Endpoint) -> Sheet:
-    """What is said of every candidate by one endpoint, and why."""
-    columns = ["variant", *comparison.groups.factors, "n", "verdict", "better than plain by", "95 % interval", "p (Holm)", "why"]
+def verdicts(comparison: Comparison, endpoint: Metric) -> Sheet:
+    """The verdict on every candidate by one endpoint, and its reason."""
+    columns = ["variant", *comparison.groups.factors, "n", "verdict", "better than plain by", "95 % interval", "p (Holm)", "reason"]
     rows = []
     for judged in comparison.judged:
         plain = judged.evidence.against.get(PLAIN)
@@ -136,8 +134,8 @@ def verdicts(comparison: Comparison, endpoint: Endpoint) -> Sheet:
     return Sheet(f"Verdicts on {endpoint.key}: {endpoint.name}, family of {len(comparison.family)}", columns, rows)
 
 
-def details(comparison: Comparison, endpoint: Endpoint) -> Sheet:
-    """Every paired comparison that verdicts rest on, and those of references with plain."""
+def details(comparison: Comparison, endpoint: Metric) -> Sheet:
+    """Every paired comparison behind the verdicts, and those of references with plain."""
     columns = ["variant", *comparison.groups.factors, "against", "n", "better by", "95 % interval", "p (one-sided)", "d_z"]
     rows = []
     for judged in comparison.judged:
@@ -151,24 +149,28 @@ def details(comparison: Comparison, endpoint: Endpoint) -> Sheet:
 
 
 def interactions(comparison: Comparison) -> Sheet:
-    """Whether gains depend on the factors."""
+    """Tests whether gains depend on the factors."""
     factors = ", ".join(comparison.groups.factors)
     rows = [[found.label, found.endpoint.key, f"{found.statistic:.3g}", _p(found.p)] for found in comparison.interactions]
     return Sheet(f"Does the gain over plain depend on {factors}?", ["variant", "endpoint", "F", "p"], rows)
 
 
 def pareto(comparison: Comparison) -> Sheet:
-    """The variants that none dominates, by endpoint and cost."""
+    """The Pareto front of each endpoint and cost."""
     rows = []
     for (endpoint, cost), variants in comparison.undominated.items():
         if variants:
-            rows.append([endpoint, cost.removeprefix("cost/"), ", ".join(f"{variant.label}{_at(variant)}" for variant in variants)])
-    return Sheet("Not dominated: none is better at the same cost, or as good at a lower one", ["quality", "cost", "variants"], rows)
+            rows.append([endpoint, cost.removeprefix("cost/"), ", ".join(variant.title for variant in variants)])
+    return Sheet(
+        "Pareto front: no other variant is better at the same cost, or as good at a lower cost",
+        ["quality", "cost", "variants"],
+        rows,
+    )
 
 
 def _marked(variant: Variant) -> str:
-    error, floor = variant.mean(FLOOR_OF), variant.mean(FLOOR)
-    beaten = error is None or floor is None or error < floor
+    error, filled = variant.mean(MASKED_MSE), variant.mean(MEAN_FILL)
+    beaten = error is None or filled is None or error < filled
     return _named(variant) if beaten else f"{_named(variant)} (does not beat mean fill)"
 
 
@@ -176,18 +178,14 @@ def _named(variant: Variant) -> str:
     return f"{variant.label} (oracle: not ranked)" if variant.kind == "oracle" else variant.label
 
 
-def _rank(variant: Variant, endpoint: Endpoint) -> tuple[bool, float]:
-    """Best first; oracles stand below the others."""
+def _rank(variant: Variant, endpoint: Metric) -> tuple[bool, float]:
+    """A key that sorts the best first, and oracles last."""
     mean = variant.mean(endpoint.key)
     return variant.kind == "oracle", float("inf") if mean is None else -endpoint.sign * mean
 
 
 def _level(variant: Variant) -> list[str]:
     return ["none" if value is None else str(value) for _, value in variant.level]
-
-
-def _at(variant: Variant) -> str:
-    return f" at {show_level(variant.level)}" if variant.level else ""
 
 
 def _paired(found: Paired) -> list[str]:

@@ -1,6 +1,6 @@
-"""What makes an answer: a variant against plain, against its dead twins, and against plain of equal compute."""
+"""Verdicts on a variant: against plain, against its controls, and against plain of equal compute."""
 
-import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -13,83 +13,56 @@ from semconv.comparison.statistics import (
     seeds_for_equivalence,
     seeds_needed,
 )
+from semconv.metrics import Metric
 
 Word = Literal["beneficial", "equivalent", "inconclusive"]
 PLAIN, WIDE = "plain", "plain_wide"
-TWINS = ("zero", "constant", "fixed", "shuffled")
-HIGHER_IS_BETTER = ("probe/", "top1", "top5", "psnr", "ssim", "r2", "auc", "miou", "per_second")
-
-
-class Endpoint(NamedTuple):
-    """What is judged."""
-
-    key: str
-    name: str  # as a verdict says it: beneficial for ...
-    sign: int  # 1 if higher is better, else -1
-    margin: float  # within which two variants are equivalent
-    relative: bool  # whether the margin is a share of the baseline's mean
-
-
-RECONSTRUCTION = Endpoint("test/masked_mse", "reconstruction", -1, 0.01, True)
-REPRESENTATION = Endpoint("probe/linear_top1", "representation", 1, 0.005, False)
-CO_PRIMARY = (RECONSTRUCTION, REPRESENTATION)
+CONTROLS = ("zero", "constant", "fixed", "shuffled")
 
 
 class Evidence(NamedTuple):
-    """All that is known of one candidate by one endpoint."""
+    """All comparisons of one candidate by one endpoint."""
 
-    against: Mapping[str, Paired]  # plain, dead twins by name, plain_wide; as far as there are runs
+    against: Mapping[str, Paired]  # plain, controls by name, plain_wide; without those that have no runs
     p_equivalent: float | None  # to plain
     margin: float  # in the endpoint's units
     sd: float  # of the differences to plain
 
 
 class Verdict(NamedTuple):
-    """What follows."""
+    """One word on a candidate by one endpoint, and the reason."""
 
     word: Word
     p: float | None  # adjusted over the family; None where it could not be tested
     hardest: str | None  # the comparison of the largest p
     reason: str
-    seeds: int | None  # that would settle it
-
-
-def endpoint(key: str) -> Endpoint:
-    """How a key is judged: of those that are not co-primary the margin is .5 points for accuracies, 1 % of plain's mean else."""
-    known = {each.key: each for each in CO_PRIMARY}
-    if key in known:
-        return known[key]
-    sign = 1 if any(word in key for word in HIGHER_IS_BETTER) else -1
-    return Endpoint(key, key, sign, *((0.005, False) if "top" in key else (0.01, True)))
+    seeds: int | None  # number that would settle it
 
 
 def gather(
-    what: Endpoint,
+    endpoint: Metric,
     candidate: Mapping[int, float],
     plain: Mapping[int, float],
-    twins: Mapping[str, Mapping[int, float]],
+    controls: Mapping[str, Mapping[int, float]],
     wide: Mapping[int, float] | None,
 ) -> Evidence:
     """Compare a candidate with everything that it has to beat, seed by seed.
 
     Args:
-        what: the endpoint.
+        endpoint: what is judged.
         candidate: its values by seed.
-        plain: the baseline's.
-        twins: those of its dead twins, by name.
-        wide: those of plain of equal compute.
+        plain: values of the baseline.
+        controls: values of the candidate's controls, by name.
+        wide: values of plain of equal compute.
     """
-    others = {PLAIN: plain, **twins, **({WIDE: wide} if wide is not None else {})}
-    differences = {name: _differences(what.sign, candidate, values) for name, values in others.items()}
+    others = {PLAIN: plain, **controls, **({WIDE: wide} if wide is not None else {})}
+    differences = {name: _differences(endpoint.sign, candidate, values) for name, values in others.items()}
     against = {name: paired(values) for name, values in differences.items() if values}
-    margin = what.margin
-    own = differences.get(PLAIN, [])
-    if what.relative and own:
-        margin *= abs(sum(plain[seed] for seed in candidate if seed in plain) / len(own))
-    sd = 0.0
-    if len(own) > 1:
-        mean = sum(own) / len(own)
-        sd = math.sqrt(sum((value - mean) ** 2 for value in own) / (len(own) - 1))
+    own = differences[PLAIN]
+    margin = endpoint.margin
+    if endpoint.relative and own:
+        margin *= abs(statistics.fmean(plain[seed] for seed in candidate if seed in plain))
+    sd = statistics.stdev(own) if len(own) > 1 else 0.0
     return Evidence(against, equivalence(own, margin) if own else None, margin, sd)
 
 
@@ -97,8 +70,8 @@ def judge(family: Sequence[Evidence]) -> list[Verdict]:
     """Verdicts on a family of candidates.
 
     The p value of a candidate is the largest of its comparisons' (intersection-union; Berger, 1982), as it has to win all of them;
-    to beat the best of the twins is to beat each. Holm's step-down over the family. A candidate that lacks a kind of comparison is
-    not tested, but counts in the family.
+    to beat the best of the controls is to beat each. Holm's step-down over the family. A candidate that lacks a kind of comparison
+    is not tested, but counts in the family.
     """
     tested = [_largest(evidence) if not _missing(evidence) else None for evidence in family]
     p_values = [p if p is not None else 1.0 for p in tested]
@@ -138,7 +111,7 @@ def _verdict(evidence: Evidence, p: float | None, family: int) -> Verdict:
 def _missing(evidence: Evidence) -> list[str]:
     """The kinds of comparison that cannot be made."""
     tested = {name for name, found in evidence.against.items() if found.p is not None}
-    kinds = {"plain": {PLAIN}, "a dead twin": set(TWINS), WIDE: {WIDE}}
+    kinds = {"plain": {PLAIN}, "a control": set(CONTROLS), WIDE: {WIDE}}
     return [kind for kind, names in kinds.items() if not tested & names]
 
 

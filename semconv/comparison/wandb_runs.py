@@ -4,21 +4,22 @@ from typing import Any
 
 import yaml
 
-from semconv.comparison.runs import Found, Run, factors_of, family_of
-from semconv.console import fail
+from semconv.comparison.declared import factors_of, family_of
+from semconv.comparison.run import FinishedRun, Found
+from semconv.configuration import one_line
 from semconv.tracking.identity import identity
 
 STATUS = {"running": "running", "finished": "finished", "failed": "failed", "crashed": "failed", "killed": "terminated"}
 
 
 def fetch(path: str) -> Found:
-    """The runs of `entity/project` or of `entity/project/sweep`, with what their configurations say of them."""
+    """The runs of `entity/project` or of `entity/project/sweep`, with the identity that their configurations give."""
     import wandb
 
     entity, _, rest = path.partition("/")
     project, _, sweep = rest.partition("/")
     if not entity or not project:
-        fail(f"wandb:{path} names no project: give wandb:entity/project or wandb:entity/project/sweep")
+        raise ValueError(f"wandb:{path} names no project: give wandb:entity/project or wandb:entity/project/sweep")
     content: dict[str, Any] = {}
     try:
         api = wandb.Api()
@@ -28,15 +29,15 @@ def fetch(path: str) -> Found:
         filters = {"sweep": sweep} if sweep else None
         runs = [_run(run) for run in api.runs(f"{entity}/{project}", filters=filters)]
     except (wandb.Error, OSError, ValueError) as error:
-        fail(f"wandb:{path} cannot be read: {' '.join(str(error).split())}")
+        raise ValueError(f"wandb:{path} cannot be read: {one_line(error)}") from error
     return Found(runs, factors_of(content), family_of(content))
 
 
-def _run(run: Any) -> Run:
+def _run(run: Any) -> FinishedRun:
     summary = dict(run.summary.items()) if hasattr(run.summary, "items") else {}
     try:
         known = identity(run.config)
     except (KeyError, TypeError):
         known = {}  # somebody else's run: it is named and left out
     status = STATUS.get(run.state, run.state)
-    return Run(f"wandb:{'/'.join(run.path)}", {**summary, **known, "status": status})
+    return FinishedRun(f"wandb:{'/'.join(run.path)}", {**summary, **known, "status": status})

@@ -1,6 +1,6 @@
-"""Crops and flips that are looked up by (seed, epoch, index), and the fixed crop of evaluation.
+"""Crops and flips as functions of (seed, epoch, index), and the fixed crop of evaluation.
 
-Each image has its own key, so what happens to it depends on neither its batch nor the process that reads it.
+Each image has its own key, so that its augmentation depends neither on its batch nor on the process that reads it.
 """
 
 import math
@@ -27,21 +27,21 @@ class Augmentation:
     flip: bool
 
     def boxes(self, sides: Tensor, epoch: int, index: Tensor) -> Tensor | None:
-        """What is cut out of images of given height and width (n 2): n 4, see `crop_boxes`; None for the crop of evaluation."""
+        """The crop boxes of images of given height and width (n 2): n 4, see `crop_boxes`; None for the crop of evaluation."""
         if self.crop_scale is None:
             return None
         return crop_boxes(make_keys(self.seed, "crop", epoch, index), sides[:, 0], sides[:, 1], self.crop_scale)
 
     def flips(self, epoch: int, index: Tensor) -> Tensor | None:
-        """Which images are flipped: n, bool; None where none ever is."""
+        """True for the images that are flipped: n, bool; None without flips."""
         return uniform(make_keys(self.seed, "flip", epoch, index), 1)[:, 0] < 0.5 if self.flip else None
 
 
 def augment(batch: Batch, size: tuple[int, int]) -> Batch:
-    """Crop and flip a batch as it says, on its device: images of `size`, uint8."""
+    """Apply the crops and flips of a batch on its device: images of `size`, uint8."""
     images = batch.images
     if batch.boxes is not None:
-        # the same pixels; a CPU is quicker with one image after another, as it then skips all that lies outside of the boxes
+        # equal results; a CPU is faster image by image, because it then skips the pixels outside of the boxes
         crop = crop_each if images.device.type == "cpu" else crop_together
         images = crop(images, batch.boxes, size)
     if batch.flipped is not None:
@@ -52,14 +52,14 @@ def augment(batch: Batch, size: tuple[int, int]) -> Batch:
 def crop_boxes(
     keys: Tensor, height: Tensor, width: Tensor, scale: tuple[float, float], ratio: tuple[float, float] = RATIO
 ) -> Tensor:
-    """The boxes of torchvision's RandomResizedCrop: area uniform, aspect ratio log-uniform, ten attempts, then the centre.
+    """Draw boxes as torchvision's RandomResizedCrop does: uniform area, log-uniform aspect ratio, ten attempts, then the centre.
 
     Args:
         keys: one per image: n.
         height: of each image in pixels: n, int64.
         width: of each image in pixels: n, int64.
-        scale: least and greatest share of the image's area.
-        ratio: least and greatest width / height.
+        scale: smallest and largest share of the image's area.
+        ratio: smallest and largest width / height.
 
     Returns:
         top, left, height and width in pixels: n 4, int64.
@@ -88,10 +88,10 @@ def crop_each(images: Tensor | Sequence[Tensor], boxes: Tensor, size: tuple[int,
 
 
 def crop_together(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut a box (b 4) out of each uint8 image (b c h w) and resize it to `size`, all at once, as two matrix products.
+    """Cut a box (b 4) out of each uint8 image (b c h w) and resize it to `size`, all at once, by two matrix products.
 
-    Bicubic and antialiased with torchvision's weights and roundings. On up to some 256 pixels a side it differs from torchvision's
-    result by 1/255 at most, and hardly anywhere. It takes b c h w (h + w) operations: larger images are better cut one by one.
+    Bicubic and antialiased, with torchvision's weights and rounding. Up to about 256 pixels a side, it differs from torchvision's
+    result by 1/255 at most, in very few pixels. It takes b c h w (h + w) operations: cut larger images one by one.
     """
     top, left, height, width = boxes.unbind(-1)
     rows = resize_weights(top, height, images.shape[2], size[0])
@@ -101,32 +101,32 @@ def crop_together(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tenso
 
 
 def resize_weights(start: Tensor, length: Tensor, full: int, out: int) -> tuple[Tensor, Tensor]:
-    """How much each of `full` pixels counts in each of `out` resized ones, in whole numbers as torch's resizing of uint8 has it.
+    """The weight of each of `full` pixels in each of `out` resized ones, in whole numbers as in torch's resizing of uint8.
 
     Args:
         start: first pixel of the part that is resized: b.
-        length: of that part in pixels: b.
+        length: length of that part in pixels: b.
         full: pixels along the side.
         out: resized pixels.
 
     Returns:
-        weights, whole numbers below 2^15 as float32: b out full; and what they sum up to: b 1 1.
+        weights, whole numbers below 2^15 as float32: b out full; and their sum: b 1 1.
     """
     scale = (length.double() / out)[:, None, None]
-    spread = scale.clamp(min=1)  # the kernel widens where pixels are joined
+    spread = scale.clamp(min=1)  # the kernel widens for downsampling
     centre = scale * (torch.arange(out, device=start.device)[:, None] + 0.5)
     place = (torch.arange(full, device=start.device) - start[:, None])[:, None, :]
     low = (centre - 2 * spread + 0.5).floor().clamp(min=0)
     high = torch.minimum((centre + 2 * spread + 0.5).floor(), length[:, None, None])
     weights = _cubic((place - centre + 0.5) / spread) * ((place >= low) & (place < high))
     weights = weights / weights.sum(-1, keepdim=True)
-    # as many bits as leave the largest below 2^15
+    # the most bits that keep the largest weight below 2^15
     unit = 2.0 ** ((32767.5 / weights.amax((1, 2), keepdim=True)).log2().ceil() - 1).clamp(max=22)
     return (weights * unit).round().float(), unit.float()
 
 
 def centre_crops(images: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Resize each uint8 image (c h w) until it just covers `size`, and cut out the centre: b c and `size`."""
+    """Resize each uint8 image (c h w) until it just covers `size`, and crop the centre: b c and `size`."""
     if isinstance(images, Tensor):
         return _centre_crop(images, size)
     return torch.stack([_centre_crop(image[None], size)[0] for image in images])
@@ -143,7 +143,7 @@ def crop_nearest(maps: Tensor | Sequence[Tensor], boxes: Tensor, size: tuple[int
 
 
 def centre_boxes(sides: Tensor, size: tuple[int, int]) -> Tensor:
-    """What `centre_crops` keeps of images of given height and width (n 2): top, left, height, width in pixels, float64 n 4."""
+    """The boxes that `centre_crops` keeps of images of given height and width (n 2): top, left, height, width, float64 n 4."""
     sides, out = sides.double(), torch.tensor(size, dtype=torch.float64)
     covering = torch.maximum(out, (sides * (out / sides).amax(1, keepdim=True)).round())
     corner = ((covering - out) / 2).floor()
@@ -151,12 +151,12 @@ def centre_boxes(sides: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def crop_frames(sides: Tensor, boxes: Tensor, flipped: Tensor | None, size: tuple[int, int]) -> Tensor:
-    """Where in its original each view is, as `View` has it: float32 n 5.
+    """The crop of each view in its original image, in the form of `View.frame`: float32 n 5.
 
     Args:
         sides: height and width of the originals in pixels: n 2.
-        boxes: top, left, height and width of what is cut out of them: n 4.
-        flipped: which views are flipped: n, bool; None: none.
+        boxes: top, left, height and width of the crops: n 4.
+        flipped: True for flipped views: n, bool; None: no view is flipped.
         size: height and width of the views.
     """
     (height, width), (top, left, tall, wide) = sides.double().unbind(1), boxes.double().unbind(1)
@@ -172,7 +172,7 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    # what torchvision's v2 resize calls, at half its overhead
+    # the call inside torchvision's v2 resize, at half the overhead
     return F.interpolate(images, size=size, mode="bicubic", antialias=True)
 
 
@@ -187,7 +187,7 @@ def _centre_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _central_sizes(bounds: Tensor, ratio: tuple[float, float]) -> Tensor:
-    """The largest height and width inside `bounds` (n 2) with an aspect ratio that is allowed: n 2."""
+    """The largest height and width inside `bounds` (n 2) within the range of aspect ratios: n 2."""
     height, width = bounds.unbind(-1)
     narrowest, widest = (width / ratio[0]).round().long(), (height * ratio[1]).round().long()
     return torch.stack([torch.minimum(height, narrowest), torch.minimum(width, widest)], dim=-1)

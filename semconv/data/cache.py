@@ -1,8 +1,9 @@
-"""Small data sets, decoded once.
+"""A cache of small data sets, decoded once.
 
-A cached split is a folder of its own, `<source>-<split>-<what it depends on>`: `pixels.bin` (all images, c h w, one after another),
-`sides.npy`, `labels.npy` and `about.json`. It is built aside and renamed, so that it is whole or not there: of two runs that build
-it at once, one finds the other's. What has changed has another name, and the folder of before is removed.
+Each cached split has its own folder, `<source>-<split>-<hash>`, where the hash is of all that the pixels depend on: `pixels.bin`
+(all images, c h w, one after another), `sides.npy`, `labels.npy` and `about.json`. The folder is written atomically, so that it is
+complete or absent: if two runs build it at once, one uses the other's. A changed data set has another hash; its old folder is
+removed.
 """
 
 import hashlib
@@ -27,15 +28,15 @@ from semconv.data.images import Images
 
 VERSION = 1
 CHUNK = 256  # images that a thread decodes at a time
-NUM_TRIED = 32  # images that are decoded to estimate how large all will be
+NUM_TRIED = 32  # images that are decoded to estimate the size of all
 
 
 class CachedImages(Images):
-    """Images of a folder that `build` has written.
+    """Images of a cache folder that `build` has written.
 
     Args:
-        folder: holds them.
-        images: where they came from.
+        folder: the cache folder of the split.
+        images: the source that was cached.
     """
 
     is_fast = True
@@ -52,9 +53,9 @@ class CachedImages(Images):
         lengths = self.sides.astype(np.int64).prod(-1) * self.num_channels
         self.ends = lengths.cumsum()
         if len(self.labels) != self.num_images or self.ends[-1] != len(self.pixels):
-            raise ValueError("the cache is not whole")
+            raise ValueError("the cache is incomplete")
         shapes = np.unique(self.sides, axis=0)
-        if len(shapes) == 1:  # then one look-up serves a batch
+        if len(shapes) == 1:  # then one look-up reads a batch
             self.stacked = self.pixels.reshape(self.num_images, self.num_channels, *shapes[0].tolist())
 
     def name(self, position: int) -> str:
@@ -77,14 +78,14 @@ class CachedImages(Images):
 
 
 def cached(images: Images, folder: Path, limit: int, source: Mapping[str, Any], skip: bool) -> Images:
-    """Images from the cache, which is built where it is not there; as they were, where they are too many or the cache has no room.
+    """Read images from the cache, and build it if needed; uncached images if they are too many, or the disk has no room.
 
     Args:
-        images: of a split.
-        folder: holds the cached splits.
-        limit: bytes of pixels from which on a split is not cached.
-        source: name, split and whatever else the pixels depend on.
-        skip: whether images that cannot be read are noted and left out; else the first stops the building.
+        images: the images of a split.
+        folder: the folder of all cached splits.
+        limit: bytes of pixels above which a split is not cached.
+        source: name, split and all else that the pixels depend on.
+        skip: note unreadable images and leave them out; otherwise the first one stops the building.
 
     Raises:
         BadImage: an image cannot be read.
@@ -106,13 +107,15 @@ def cached(images: Images, folder: Path, limit: int, source: Mapping[str, Any], 
             if other != place:
                 shutil.rmtree(other, ignore_errors=True)
     except OSError as error:
-        print(f"{folder} cannot hold the decoded images ({error.strerror}): they are decoded as they are needed", file=sys.stderr)
+        print(
+            f"{folder} cannot hold the decoded images ({error.strerror}): each image is decoded when it is needed", file=sys.stderr
+        )
         return images
     return _open(place, images) or images
 
 
 def build(images: Images, place: Path, title: str, skip: bool) -> None:
-    """Decode all images into a folder, which appears when it is whole."""
+    """Decode all images into a folder, which appears when it is complete."""
     place.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
@@ -136,9 +139,9 @@ def build(images: Images, place: Path, title: str, skip: bool) -> None:
         with open(aside / "about.json", "w", encoding="utf-8") as text:
             json.dump({"channels": channels, "bad": bad}, text)
             _settle(text)
-        if _open(place, images):  # another run was quicker
+        if _open(place, images):  # another run was faster
             return
-        shutil.rmtree(place, ignore_errors=True)  # what is left of one that was damaged
+        shutil.rmtree(place, ignore_errors=True)  # remains of a damaged one
         try:
             aside.rename(place)
         except OSError:
@@ -149,7 +152,7 @@ def build(images: Images, place: Path, title: str, skip: bool) -> None:
 
 
 class _Part(NamedTuple):
-    """Some images in their order; of a bad one no pixels."""
+    """Images in their order; a bad one has no pixels."""
 
     images: list[Tensor]
     labels: list[int]
@@ -157,7 +160,7 @@ class _Part(NamedTuple):
 
 
 def _parts(images: Images, skip: bool) -> Iterator[_Part]:
-    """All images, decoded by as many threads as there are cores; a few parts are held at a time."""
+    """Decode all images in one thread per core; a few parts are held in memory at a time."""
     chunks = torch.arange(images.num_images).split(CHUNK)
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
@@ -186,14 +189,14 @@ def _decode(images: Images, chunk: Tensor, skip: bool) -> _Part:
 
 
 def _estimate(images: Images) -> float:
-    """Bytes of all images decoded, from a few of them."""
+    """Estimate the bytes of all decoded images from a few of them."""
     tried = torch.linspace(0, images.num_images - 1, min(NUM_TRIED, images.num_images)).long()
     sizes = [pixels.numel() for one in tried.split(1) for pixels in _decode(images, one, skip=True).images]
     return sum(sizes) / len(sizes) * images.num_images
 
 
 def _open(place: Path, images: Images) -> CachedImages | None:
-    """What is in a cache; None where it is not there, or not whole."""
+    """Open a cache; None if it is absent or incomplete."""
     try:
         return CachedImages(place, images)
     except (OSError, ValueError, KeyError, IndexError, EOFError):

@@ -6,19 +6,20 @@ from pathlib import Path
 import timm.data
 from timm.utils.misc import natural_key
 
-from semconv.data.errors import SourceMissing, one_line
+from semconv.configuration import one_line
+from semconv.data.errors import SourceMissing
 from semconv.data.images import FileImages
 
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "eval", "test", "testing"}
 
 
 def open_folder(folder: str, split: str, channels: int) -> FileImages:
-    """The images of `folder/split/class`, where the class folders may lack, and the split folders for `train`.
+    """The images of `folder/split/class`. Class folders are optional, and so are split folders for the split `train`.
 
-    Classes are numbered over all splits together, so that a split without some class keeps the labels of the others.
+    Classes are numbered over all splits together, so that labels agree even if a split lacks a class.
 
     Raises:
-        ValueError: when the folder, the split or images are not there.
+        ValueError: the folder, the split or its images are missing.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():

@@ -1,11 +1,12 @@
-"""Sources of Hugging Face `datasets`: hub names and local folders of Parquet, as tables or as streams."""
+"""Hugging Face `datasets`: hub names and local Parquet folders, as tables or as streams."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from semconv.data.errors import SourceMissing, one_line
+from semconv.configuration import one_line
+from semconv.data.errors import SourceMissing
 from semconv.data.images import HubImages, encoded_bytes
 from semconv.data.streams import StreamImages
 
@@ -14,7 +15,7 @@ def open_hub(name: str, split: str, channels: int, image_column: str | None, lab
     """A split as a table. See `ImageData` for the arguments.
 
     Raises:
-        ValueError: when the data, the split or the columns are not there.
+        ValueError: the data, the split or a column is missing.
     """
     table = _load(name, split, streaming=False)
     image, label = find_columns(table.features, image_column, label_column)
@@ -32,7 +33,7 @@ def open_hub_stream(
     """A split as a stream. See `ImageData` for the arguments.
 
     Raises:
-        ValueError: when the data, the split, the columns or the length are not there.
+        ValueError: the data, the split, a column or the length is missing.
     """
     stream = _load(name, split, streaming=True)
     if stream.features is None:
@@ -49,10 +50,10 @@ def open_hub_stream(
 
 
 def find_columns(features: Mapping[str, Any], image_column: str | None, label_column: str | None) -> tuple[str, str | None]:
-    """Name the image column and the label column (None where there is none).
+    """Find the image column and the label column (None if there is none).
 
     Raises:
-        ValueError: when a given column is not there, no column holds images, or labels are not integers.
+        ValueError: a given column is missing, no column holds images, or labels are not integers.
     """
     images = [name for name, feature in features.items() if _is_image(feature)]
     labels = [name for name, feature in features.items() if hasattr(feature, "names")]

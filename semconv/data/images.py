@@ -20,34 +20,34 @@ class Images(ABC):
 
     num_images: int
     class_names: tuple[str, ...] | None = None
-    num_classes: int | None = None  # None where unlabelled or unknown
+    num_classes: int | None = None  # None if unlabelled or unknown
 
-    is_fast = False  # whether reading takes no time to speak of
+    is_fast = False  # whether the time of reading is negligible
 
     @property
     def block(self) -> int:
-        """How many neighbours may change places when shuffled: all, where access is random."""
+        """The number of neighbouring images that are shuffled together: all, if any image can be read at any time."""
         return self.num_images
 
     @property
     def fingerprint(self) -> str | None:
-        """What changes when the images do; None where they are in memory already, or can only be read from their beginning."""
+        """A hash that changes if the images do; None if they are in memory already, or are a stream."""
         return None
 
     def name(self, position: int) -> str:
-        """What messages call an image."""
+        """The name of an image in messages."""
         return f"image {position}"
 
     def label_maps(self, index: Tensor) -> Tensor | None:
-        """The class of every pixel as evaluation sees it, uint8 `b h w`; None where that is not known."""
+        """The class of every pixel of the views of evaluation, uint8 `b h w`; None if unknown."""
         return None
 
     @abstractmethod
     def read(self, index: Tensor) -> tuple[Tensor | Sequence[Tensor], Tensor]:
-        """The images (each c h w, uint8; a stacked tensor where sizes agree) and labels (b, int64, -1 unlabelled).
+        """Read images (each c h w, uint8; a stacked tensor if sizes agree) and labels (b, int64, -1 if unlabelled).
 
         Raises:
-            BadImage: one of them cannot be read.
+            BadImage: an image cannot be read.
         """
 
 
@@ -58,7 +58,7 @@ class MemoryImages(Images):
         images: n c h w, uint8.
         labels: n, int64.
         class_names: in the order of the labels.
-        draw_maps: makes the label maps (b h w, uint8) of images by index.
+        draw_maps: from indices to label maps (b h w, uint8).
     """
 
     is_fast = True
@@ -88,8 +88,8 @@ class FileImages(Images):
     """Image files on disk.
 
     Args:
-        samples: path and label of each.
-        class_names: in the order of the labels; None where there are none.
+        samples: path and label of each image.
+        class_names: in the order of the labels; None if unlabelled.
         channels: 1 or 3.
     """
 
@@ -115,10 +115,10 @@ class FileImages(Images):
 
 
 class TorchvisionImages(Images):
-    """A data set of torchvision.
+    """A torchvision data set.
 
     Args:
-        dataset: yields a Pillow image and a label.
+        dataset: the data set, of pairs of a Pillow image and a label.
         channels: 1 or 3.
     """
 
@@ -141,12 +141,12 @@ class TorchvisionImages(Images):
 
 
 class HubImages(Images):
-    """A table of Hugging Face `datasets`.
+    """A Hugging Face `datasets` table.
 
     Args:
-        table: random access, its image column not decoded.
-        image_column: holds bytes or a path.
-        label_column: integers; None where unlabelled.
+        table: the table, its image column not decoded.
+        image_column: column of bytes or paths.
+        label_column: column of integers; None if unlabelled.
         channels: 1 or 3.
     """
 
@@ -179,15 +179,15 @@ class HubImages(Images):
 
 
 class ArrayImages(Images):
-    """Images of any number of channels in a file of NumPy, of which only what is read is brought into memory.
+    """Images of any number of channels in a NumPy file, of which only the images that are read are loaded.
 
     Args:
-        images: n h w c, n c h w or (of one channel) n h w; uint8, or uint16 on the scale of 0 to 65535.
-        labels: n, integers; None where unlabelled.
-        channels: how many.
+        images: n h w c, n c h w or (for one channel) n h w; uint8, or uint16 on the scale of 0 to 65535.
+        labels: n, integers; None if unlabelled.
+        channels: number of channels.
 
     Raises:
-        ValueError: the array is of another form.
+        ValueError: the array has another shape or type.
     """
 
     is_fast = True
@@ -218,15 +218,15 @@ class ArrayImages(Images):
 
 
 def encoded_bytes(image: dict[str, Any]) -> bytes:
-    """The file's content of an undecoded image of `datasets`."""
+    """The file content of an undecoded image of `datasets`."""
     return image["bytes"] or read_file(image["path"])
 
 
 def read_file(path: str) -> bytes:
-    """A file's content.
+    """Read a file's content.
 
     Raises:
-        BadImage: it cannot be read.
+        BadImage: the file cannot be read.
     """
     try:
         return Path(path).read_bytes()
@@ -235,7 +235,7 @@ def read_file(path: str) -> bytes:
 
 
 def fingerprint_files(paths: Sequence[str], labels: Sequence[int]) -> str:
-    """What changes when one of the files, or a label, does: names, sizes and times of change are looked at, not contents."""
+    """A hash that changes with the files or the labels: of names, sizes and modification times, not of contents."""
     digest = hashlib.sha256(repr(list(labels)).encode())
     for path in paths:
         state = os.stat(path)

@@ -1,4 +1,4 @@
-"""The loader that Lightning iterates: tickets go in, batches come out."""
+"""The loader that Lightning iterates: from tickets to batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,14 +16,14 @@ from semconv.data.order import Ticket, Tickets
 
 
 class BatchReader(Dataset[Batch]):
-    """Reads the batch of a ticket, uint8. What comes stacked is left to be cropped and flipped on the device, see `augment`.
+    """Reads the batch of a ticket, uint8. Images of equal size are cropped and flipped later, on the device: see `augment`.
 
     Args:
-        images: to read from.
+        images: the images to read from.
         size: height and width of the batch in pixels.
         augmentation: of training; None for the fixed crop of evaluation.
-        skip: leave images out that cannot be read, and so make their batch smaller; else the first of them is an error.
-        maps: that come with the images; None: nobody asks for any.
+        skip: leave out unreadable images, so that their batch is smaller; otherwise the first one is an error.
+        maps: maps that come with the images; None: no maps.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class BatchReader(Dataset[Batch]):
         return Batch(images, labels, members, boxes, flipped, frame, external)
 
     def _read(self, members: Tensor) -> tuple[Tensor, Tensor | Sequence[Tensor], Tensor]:
-        """Which images could be read, these, and their labels."""
+        """The indices of the readable images, the images, and their labels."""
         try:
             return members, *self.images.read(members)
         except BadImage:
@@ -75,20 +75,20 @@ class BatchReader(Dataset[Batch]):
 
 
 class Loader:
-    """A stage's batches.
+    """The batches of a stage.
 
-    Not a DataLoader but around one, for two reasons. An epoch begins when its first batch is asked for, not when Lightning calls
-    `iter`, which after a resume it does before it knows where it stands: so `position` can simply read the trainer's progress, and
-    nothing has to be saved. And Lightning does not rebuild it with a sampler of its own.
+    It wraps a DataLoader and is not one, for two reasons. An epoch starts at the request for its first batch, not at Lightning's
+    call of `iter`, which comes before Lightning has restored its progress: so `position` reads the trainer's progress, and nothing
+    has to be saved. And Lightning does not rebuild it with its own sampler.
 
     Args:
-        reader: makes a batch of a ticket.
-        tickets: of this device.
-        num_batches: in an epoch.
-        num_workers: processes that read ahead; 0 reads in this one.
-        position: epoch, and batch in it, to begin at.
-        protocol: what the order depends on; kept in checkpoints, and compared when training resumes inside an epoch.
-        note: is told the places of images that were left out of a batch.
+        reader: from a ticket to a batch.
+        tickets: the tickets of this device.
+        num_batches: batches per epoch.
+        num_workers: processes that read ahead; 0: this process reads.
+        position: the epoch, and the batch in it, to start at.
+        protocol: the values that the order depends on; saved in checkpoints, and compared if training resumes inside an epoch.
+        note: called with the indices of the images that were left out of a batch.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Loader:
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else each epoch draws from the global one
+            generator=torch.Generator(),  # otherwise each epoch draws from the global generator
         )
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ class Loader:
 
     @property
     def _iterator(self) -> Any:
-        """The workers, which Lightning stops by this name. Left to the garbage collector each takes five seconds to stop."""
+        """The workers: Lightning stops them by this name. The garbage collector would take five seconds for each."""
         return self.loader._iterator
 
     @_iterator.setter
@@ -136,14 +136,14 @@ class Loader:
         self.loader._iterator = iterator
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must have in common with this one. Lightning calls it for each checkpoint."""
+        """The values that a resumed run must have in common with this one. Lightning calls it for each checkpoint."""
         return dict(self.protocol)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Check that the run can go on inside the epoch. Lightning calls it when it resumes there.
+        """Check that the run can resume inside an epoch. Lightning calls it when it does.
 
         Raises:
-            ValueError: when batches would not go on where the checkpoint's run left them.
+            ValueError: the order of batches differs from that of the checkpoint's run.
         """
         for key, value in state.items():
             if self.protocol.get(key) != value:

@@ -22,10 +22,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 
 
 class Maps(ABC):
-    """A map of each image, by the image's place in its split.
+    """A map of each image, by the image's index in its split.
 
     Args:
-        kind: of classes, 0 to 255, or of values, 0 to 1.
+        kind: classes, 0 to 255, or values, 0 to 1.
     """
 
     def __init__(self, kind: MapKind) -> None:
@@ -33,23 +33,23 @@ class Maps(ABC):
 
     @abstractmethod
     def read(self, index: Tensor) -> Sequence[Tensor]:
-        """The maps as they are stored: each 1 h w, uint8."""
+        """Read maps as they are stored: each 1 h w, uint8."""
 
     def cut(self, index: Tensor, sides: Tensor, boxes: Tensor | None, flipped: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """The maps cut out, resized and flipped as their images are: classes by the nearest pixel, values as colours.
+        """Crop, resize and flip maps as their images: classes by the nearest pixel, values as colours.
 
         Args:
-            index: of the images.
+            index: indices of the images.
             sides: their heights and widths: n 2.
-            boxes: what is cut out of them, n 4; None: the crop of evaluation.
-            flipped: which are flipped: n, bool; None: none.
-            size: height and width afterwards.
+            boxes: their crop boxes, n 4; None: the crop of evaluation.
+            flipped: True for flipped images: n, bool; None: no image is flipped.
+            size: height and width of the result.
 
         Returns:
             `n 1` and `size`: uint8 classes, or float32 values.
 
         Raises:
-            ValueError: a map has not the size of its image, or cannot be read.
+            ValueError: a map differs in size from its image, or cannot be read.
         """
         maps = self.read(index)
         for position, one, side in zip(index.tolist(), maps, sides.tolist(), strict=True):
@@ -108,16 +108,16 @@ class MapFiles(Maps):
 
 
 def open_maps(maps: str, kind: MapKind, folder: str, images: Images) -> Maps:
-    """The maps of a split.
+    """Open the maps of a split.
 
     Args:
-        maps: `source`, what the images' own source knows (classes), or a folder.
-        kind: of a folder's maps.
-        folder: the images', which that of the maps mirrors: a map has its image's path there, whatever its suffix.
-        images: of the split.
+        maps: `source` for the class maps of the images' own source; or a folder.
+        kind: the kind of the folder's maps.
+        folder: the folder of the images. In the folder of maps, a map has the relative path of its image, with any suffix.
+        images: the images of the split.
 
     Raises:
-        ValueError: the source has none, the images are no files, or one of them has no map.
+        ValueError: the source has no maps, the images are not files, or an image has no map.
     """
     if maps == "source":
         known = images.label_maps(torch.arange(images.num_images))
@@ -127,7 +127,7 @@ def open_maps(maps: str, kind: MapKind, folder: str, images: Images) -> Maps:
     files = images.source if isinstance(images, CachedImages) else images
     root = Path(maps).expanduser()
     if not isinstance(files, FileImages):
-        raise ValueError(f"maps in a folder go by the names of image files, and {folder} is no folder of images: give one")
+        raise ValueError(f"a folder of maps needs images in files, and {folder} is not a folder of images: give one")
     if not root.is_dir():
         raise ValueError(f"data.maps: there is no folder {maps}: correct the path")
     found = {

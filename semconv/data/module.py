@@ -1,4 +1,4 @@
-"""The data of a run, as a LightningDataModule."""
+"""The LightningDataModule of images."""
 
 import os
 from copy import copy
@@ -11,6 +11,7 @@ import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
+from platformdirs import user_cache_path
 from torch import Tensor
 
 from semconv.data.augmentation import Augmentation, augment
@@ -27,53 +28,54 @@ Part = Literal["train", "validation", "test"]
 
 
 class ImageData(LightningDataModule):
-    """Images for training, validation, test and prediction (which predicts the test images).
+    """Images for training, validation, test and prediction (of the test images).
 
-    Order and augmentation are functions of (seed, epoch, index) alone: equal for every number of devices and workers, and a resumed
-    run goes on with the batch after the last one trained. Evaluation reads in order, without augmentation: the shorter side is
-    resized to cover `size` (bicubic, antialiased) and the centre is cut out; each image counts once on any number of devices.
+    Order and augmentation are functions of (seed, epoch, index) only: they are equal for any number of devices and workers, and a
+    resumed run continues with the batch after the last one trained. Evaluation reads in order, without augmentation: each image is
+    resized until it just covers `size` (bicubic, antialiased) and its centre is cropped; each image counts once on any number of
+    devices.
 
     Args:
-        source: `scenes` (embedded, drawn into memory; worlds `scenes/layout`, `scenes/stationary`, `scenes/dark`), a folder of
-            images (with or without folders per split and per class), `torch/NAME` (torchvision, such as torch/cifar10),
-            `hfds/PATH or NAME` (Hugging Face datasets, also a local folder of Parquet), `hfids/…` (the same, streamed),
-            `wds/FOLDER` (webdataset) or `npy/FOLDER` (arrays train.npy, test.npy, train_labels.npy, …). Of a list, the first that
-            is there.
+        source: `scenes` (synthetic images, drawn into memory; with a known answer: `scenes/layout`, `scenes/stationary`,
+            `scenes/dark`), a folder of images (with or without a folder per split and per class), `torch/NAME` (torchvision, such
+            as torch/cifar10), `hfds/PATH or NAME` (Hugging Face datasets, also a local folder of Parquet), `hfids/…` (streamed),
+            `wds/FOLDER` (webdataset) or `npy/FOLDER` (arrays train.npy, test.npy, train_labels.npy, …). Of a list, the first
+            source that exists.
         size: height and width in pixels.
-        channels: 3 (RGB) or 1 (grey), to which images are converted; of arrays any number.
-        batch_size: over all devices together.
-        mean: per channel, on the scale of 0 to 1, to normalise with. Default: the scenes' own; for other sources ImageNet's, or of
-            other numbers of channels than 1 and 3 that of the train split.
-        std: likewise the deviation.
-        crop_scale: least and greatest share of the area that a random resized crop keeps (aspect ratio 3/4 to 4/3). null: the
+        channels: 3 (RGB) or 1 (grey), to which images are converted; any number for arrays.
+        batch_size: images per batch, over all devices together.
+        mean: mean per channel, on the scale of 0 to 1, for normalisation. Default: the scenes' own; for other sources ImageNet's,
+            or that of the train split if there are neither 1 nor 3 channels.
+        std: standard deviation per channel, with the same defaults.
+        crop_scale: smallest and largest share of the area that a random resized crop keeps (aspect ratio 3/4 to 4/3). null: the
             crop of evaluation.
         flip: flip half of the training images horizontally.
         validation_fraction: share of the train split held out for validation, by a hash of the index, the same for every seed.
-        train_split: name of the split to train with. For webdataset, tars and their number of images do too, such as
+        train_split: split to train on. For webdataset also tars and their number of images, such as
             `train-{0000..0009}.tar|10000`.
-        test_split: name of the split to test with, such as val in folders that have no test.
-        validation_split: name of a split to validate with, in place of validation_fraction.
-        image_column: of hfds and hfids. Default: the first that holds images.
-        label_column: of hfds and hfids. Default: the first of classes, else label or labels, if any; labels are -1 without.
-        maps: a map of each image, for `ExternalMap` alone: `source`, the classes that scenes know of every pixel; or a folder that
-            mirrors that of the images, a map having its image's name (the suffix may differ) and size. Cropped and flipped as the
-            images are. null: none.
-        map_kind: what a folder's maps hold: classes, 0 to 255 (8-bit grey or palette), or values (grey), on the scale of 0 to 1.
+        test_split: split to test on, such as val for folders without test.
+        validation_split: split to validate on, in place of validation_fraction.
+        image_column: for hfds and hfids. Default: the first column of images.
+        label_column: for hfds and hfids. Default: the first column of classes, else label or labels; without any, labels are -1.
+        maps: a map for each image, used by `ExternalMap` only: `source` for the class of every pixel of scenes; or a folder with
+            the structure of the image folder, in which a map has the name (with any suffix) and the size of its image. Maps are
+            cropped and flipped with the images. null: no maps.
+        map_kind: content of a folder of maps: classes, 0 to 255 (8-bit grey or palette), or values (grey), on the scale of 0 to 1.
         root: folder of torch/ data.
-        download: download torch/ data that are not there.
-        num_images: length of the train split of scenes (default 4096), and of streams that do not know their own.
-        num_test_images: likewise of the test split (default 1024).
-        num_workers: processes that read ahead, per device. Default: none where images are in memory or cached, else one less than
-            there are cores, 8 at most. Streams use one at most.
-        cache_folder: where small sets are kept decoded, to be read as fast as memory. Default: semconv in $XDG_CACHE_HOME, or in
-            ~/.cache.
-        cache_limit: bytes of decoded pixels in a split from which on it is not cached; 0 caches nothing.
-        on_bad_image: whether an image that cannot be read stops the run, or is skipped: then its batch is smaller, all other
-            images are as they would be, and the summary lists it.
-        seed: of order and augmentation.
+        download: download torch/ data that are missing.
+        num_images: length of the train split of scenes (default 4096), and of streams of unknown length.
+        num_test_images: length of the test split of scenes (default 1024), and of streams of unknown length.
+        num_workers: processes that read ahead, per device. Default: 0 for images in memory or in the cache, else the number of
+            cores minus one, at most 8. Streams use at most one.
+        cache_folder: folder for small data sets in decoded form, which are read as fast as memory. Default: semconv in
+            the user's cache folder ($XDG_CACHE_HOME or ~/.cache on Linux).
+        cache_limit: bytes of decoded pixels above which a split is not cached; 0 turns the cache off.
+        on_bad_image: an unreadable image stops the run, or is skipped: then its batch is smaller, all other images stay the same,
+            and the summary lists it.
+        seed: seed of order and augmentation.
 
     Raises:
-        ValueError: when mean or std do not fit channels, or a fraction is out of range; see `setup` for the sources.
+        ValueError: mean or std do not fit channels, or a fraction is out of range; see `setup` for errors of the source.
     """
 
     def __init__(
@@ -130,11 +132,11 @@ class ImageData(LightningDataModule):
         self.num_images = num_images
         self.num_test_images = num_test_images
         self.num_workers = num_workers
-        self.cache_folder = Path(cache_folder).expanduser() if cache_folder else _default_cache()
+        self.cache_folder = Path(cache_folder).expanduser() if cache_folder else user_cache_path("semconv", appauthor=False)
         self.cache_limit = cache_limit
         self.skip = on_bad_image == "skip"
         self.seed = seed
-        self.skipped: dict[str, list[str]] = {}  # names by split, of what this process has left out
+        self.skipped: dict[str, list[str]] = {}  # names by split of the images that this process has left out
         self.opened: dict[str, Images] = {}
         self.maps, self.map_kind = maps, map_kind
         self.opened_maps: dict[str, Maps] = {}
@@ -147,10 +149,10 @@ class ImageData(LightningDataModule):
             self.setup("test")
 
     def setup(self, stage: str) -> None:
-        """Open what a stage needs.
+        """Open the splits that a stage needs.
 
         Raises:
-            ValueError: when the source, a split, a column or a package is not there.
+            ValueError: the source, a split, a column or a package is missing.
         """
         if stage in ("fit", "validate"):
             self.select("train")
@@ -163,7 +165,7 @@ class ImageData(LightningDataModule):
             self._maps_of(self.select("test")[0])
 
     def select(self, part: Part) -> tuple[Images, Tensor]:
-        """The images that a part is taken from, and which of them it has: n, int64, ascending."""
+        """The images that a part is taken from, and the indices of the part: n, int64, ascending."""
         if part == "test":
             images = self._open(self.test_split)
         elif part == "validation" and self.validation_split:
@@ -177,10 +179,10 @@ class ImageData(LightningDataModule):
         return images, index[held_out if part == "validation" else ~held_out]
 
     def train_dataloader(self) -> Loader:
-        """Shuffled and augmented batches; what does not fill a batch is left out of the epoch.
+        """Shuffled and augmented batches; an incomplete last batch is dropped from the epoch.
 
         Raises:
-            ValueError: when a batch is larger than the data or cannot be shared equally by the devices.
+            ValueError: a batch is larger than the data, or cannot be divided equally among the devices.
         """
         images, index = self.select("train")
         rank, world_size = self._devices()
@@ -203,11 +205,11 @@ class ImageData(LightningDataModule):
         """A part in order, without augmentation.
 
         Args:
-            part: which.
-            count: of more images than this only as many, spread evenly; of a stream those of the first block.
+            part: train, validation or test.
+            count: maximal number of images, spread evenly over the part (for a stream, over its first block); None: all.
 
         Raises:
-            ValueError: when the part is empty, or a device would get no image of some batch.
+            ValueError: the part is empty, or a device would get no image of some batch.
         """
         images, index = self.select(part)
         if not len(index):
@@ -237,10 +239,10 @@ class ImageData(LightningDataModule):
         return reader[Ticket(0, _spread(index, images, count))]
 
     def label_maps(self, part: Part, index: Tensor) -> Tensor:
-        """The class of every pixel: uint8 `b h w`, of images by their places in the data set.
+        """The class of every pixel: uint8 `b h w`, of images by their indices in the data set.
 
         Raises:
-            ValueError: the source has none.
+            ValueError: the source has no such maps.
         """
         images, _ = self.select(part)
         maps = images.label_maps(index)
@@ -255,11 +257,11 @@ class ImageData(LightningDataModule):
 
     @property
     def moments(self) -> Moments:
-        """Channel mean and deviation that images are normalised with, on the scale of 0 to 1."""
+        """Channel mean and standard deviation for normalisation, on the scale of 0 to 1."""
         if self.given_mean and self.given_std:
             return tuple(self.given_mean), tuple(self.given_std)
         known = {source.moments for source in self.candidates} if self.channels in (1, 3) else set()
-        # where it does not matter which source is chosen, none has to be there
+        # if all sources have the same moments, none has to exist
         mean, std = known.pop() if len(known) == 1 else self._moments_of_source
         return tuple(self.given_mean or mean), tuple(self.given_std or std)
 
@@ -269,7 +271,7 @@ class ImageData(LightningDataModule):
 
     @cached_property
     def _measured_moments(self) -> Moments:
-        """Of the train split."""
+        """Channel mean and standard deviation of the train split."""
         images, index = self.select("train")
         total, squares, count = torch.zeros(self.channels), torch.zeros(self.channels), 0
         total, squares = total.double(), squares.double()
@@ -282,12 +284,12 @@ class ImageData(LightningDataModule):
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """In the order of the labels; None where there are no labels or no names."""
+        """Class names in the order of the labels; None without labels or names."""
         return self._open(self.train_split).class_names
 
     @property
     def num_classes(self) -> int | None:
-        """None where there are no labels, or a stream does not say."""
+        """The number of classes; None without labels, or for a stream that does not state it."""
         return self._open(self.train_split).num_classes
 
     def describe(self) -> str:
@@ -320,7 +322,7 @@ class ImageData(LightningDataModule):
             return images
         depends = {**asdict(source), "split": split, "root": str(Path(source.root).resolve()), "size": None, "download": None}
         kept = cached(images, self.cache_folder, self.cache_limit, depends, self.skip)
-        if self.skip and isinstance(kept, CachedImages) and kept.bad:  # known before they are met
+        if self.skip and isinstance(kept, CachedImages) and kept.bad:  # known before they are read
             self.skipped[split] = sorted(kept.name(place) for place in kept.bad)
         return kept
 
@@ -351,7 +353,7 @@ class ImageData(LightningDataModule):
         return min(number, 1) if isinstance(images, StreamImages) else number
 
     def _position(self) -> tuple[int, int]:
-        """Epoch and batch that training is at, also where it has just been resumed."""
+        """The current epoch and batch of training, also right after a resume."""
         trainer = self.trainer
         if trainer is None or trainer.state.fn != TrainerFn.FITTING:
             return 0, 0
@@ -367,10 +369,6 @@ class ImageData(LightningDataModule):
 
 
 def _spread(index: Tensor, images: Images, count: int) -> Tensor:
-    """Up to `count` places spread evenly over a part, or over the first block of a stream."""
+    """Up to `count` indices, spread evenly over a part, or over the first block of a stream."""
     reach = min(len(index), images.block)
     return index[torch.linspace(0, reach - 1, min(count, reach), dtype=torch.float64).long()]
-
-
-def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "semconv"

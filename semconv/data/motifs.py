@@ -1,4 +1,4 @@
-"""What scenes are made of: shapes as signed distances, textures as shades."""
+"""The shapes and textures of scenes: shapes as signed distances, textures as shades."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor
 Motif = Callable[[Tensor, Tensor], Tensor]
 
 
-# Shapes: signed distance from the edge (negative inside) in a circle of radius 1, by the shape's own axes u and v
+# Shapes: signed distance from the edge (negative inside), within a circle of radius 1, in the shape's own axes u and v
 
 
 def _disc(u: Tensor, v: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def _chevron(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _star(u: Tensor, v: Tensor) -> Tensor:
-    """Five points: where all but one of five half-planes meet, so the second largest of their distances."""
+    """A five-pointed star: the points inside at least four of five half-planes, so the second largest of their distances."""
     largest = second = torch.full_like(u, -2.0)
     for turn in (i * math.tau / 5 for i in range(5)):
         side = u * math.sin(turn) + v * math.cos(turn)
@@ -77,11 +77,11 @@ CLASS_NAMES = tuple(SHAPES)
 NUM_CLASSES = len(SHAPES)
 
 
-# Textures: shade in [0, 1] by the phases p and q of two crossing waves, of period 1 in both
+# Textures: shade in [0, 1] as a function of the phases p and q of two crossing waves, with period 1 in both
 
 
 def _fold(phase: Tensor) -> Tensor:
-    """A triangle wave: 0 at whole cycles, 1 between."""
+    """A triangle wave: 0 at whole cycles, 1 halfway between."""
     return (phase - phase.round()).abs_().mul_(2)
 
 

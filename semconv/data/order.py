@@ -1,4 +1,4 @@
-"""Which images make which batch: pure functions of (seed, epoch), equal for every world size and worker count."""
+"""The order of images and their division into batches: functions of (seed, epoch), equal for every world size and worker count."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -11,26 +11,26 @@ from semconv.hashing import make_keys, permutation, uniform
 
 
 class Ticket(NamedTuple):
-    """An order for one batch. It carries the epoch, so a worker that lives for many epochs needs no shared state."""
+    """A request for one batch. It carries the epoch, so that a persistent worker needs no shared state."""
 
     epoch: int
     members: Tensor  # b, int64: indices into the data set
 
 
 def is_validation(index: Tensor, fraction: float) -> Tensor:
-    """Whether images belong to validation: bool, the shape of `index`. A hash of the index alone, never of a run's seed."""
+    """True for images of validation: bool, the shape of `index`. A hash of the index only, not of a run's seed."""
     return uniform(make_keys(0, "validation", index), 1)[..., 0] < fraction
 
 
 def train_batches(index: Tensor, seed: int, epoch: int, batch_size: int, block: int) -> tuple[Tensor, ...]:
-    """The global batches of a training epoch; what does not fill a batch is left out.
+    """The global batches of a training epoch; an incomplete last batch is dropped.
 
     Args:
-        index: the images, ascending: n, int64.
-        seed: of the run.
+        index: indices of the images, ascending: n, int64.
+        seed: seed of the run.
         epoch: counted from 0.
         batch_size: over all devices.
-        block: images change places within blocks of so many neighbours: all of them, or a stream's buffer.
+        block: number of neighbouring images that are shuffled together: all images, or the buffer of a stream.
     """
     blocks = index.split(torch.bincount(index // block).tolist())
     shuffled = [part[permutation(make_keys(seed, "order", epoch, number), len(part))] for number, part in enumerate(blocks)]
@@ -39,9 +39,9 @@ def train_batches(index: Tensor, seed: int, epoch: int, batch_size: int, block: 
 
 
 def evaluation_batches(index: Tensor, batch_size: int) -> tuple[Tensor, ...]:
-    """All images in order, in as few batches as `batch_size` allows, whose sizes differ by one at most.
+    """All images in order, in as few batches as `batch_size` allows, whose sizes differ by at most one.
 
-    A short last batch could leave a device without images; even batches leave every device one, see `check_shares`.
+    A short last batch could leave a device without images; batches of equal size give one to every device, see `check_shares`.
     """
     return index.tensor_split(-(-len(index) // batch_size))
 
@@ -50,7 +50,7 @@ def check_shares(batches: Sequence[Tensor], world_size: int) -> None:
     """Refuse evaluation batches that would leave a device without an image.
 
     Raises:
-        ValueError: when a batch has fewer images than there are devices.
+        ValueError: a batch has fewer images than there are devices.
     """
     smallest = min(len(batch) for batch in batches)
     if smallest < world_size:
@@ -61,11 +61,11 @@ def check_shares(batches: Sequence[Tensor], world_size: int) -> None:
 
 
 class Tickets(Sampler[Ticket]):
-    """One device's tickets: every `world_size`-th image, from `rank` on, of each global batch.
+    """The tickets of one device: every `world_size`-th image, from `rank` on, of each global batch.
 
     Args:
-        batches: gives the global batches of an epoch.
-        rank: of this device.
+        batches: from an epoch to its global batches.
+        rank: rank of this device.
         world_size: number of devices.
     """
 
@@ -76,7 +76,7 @@ class Tickets(Sampler[Ticket]):
         self.seek(0, 0)
 
     def seek(self, epoch: int, first_batch: int) -> None:
-        """Begin the next iteration in `epoch` at batch `first_batch`."""
+        """Start the next iteration in `epoch` at batch `first_batch`."""
         self.epoch = epoch
         self.first_batch = first_batch
 

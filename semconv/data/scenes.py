@@ -1,17 +1,17 @@
-"""Scenes: the embedded data set, drawn rather than stored.
+"""Scenes: the synthetic data set of this package, drawn rather than stored.
 
-Textured shapes of ten classes on a textured ground, partly hiding each other. A scene is a function of (seed, index)
-alone, whatever batch it is drawn in; at another size it is the same scene, sampled anew. Four worlds share their shapes
-and differ in what an indicator can be worth there:
+Textured shapes of ten classes on a textured background, partly hiding each other. A scene is a function of (seed, index) only,
+whatever batch it is drawn in; at another size it is the same scene, sampled again. Four variants share their shapes and differ in
+the value of an indicator, which is known for the last three:
 
-- `scenes`: wavy grounds; what is hidden can partly be read off what is visible.
-- `layout`: the ground is one fixed pattern of pixel position, unrelated from tile to tile. Position must help, as long as
-  no crop or flip moves the pattern and the side of a mask cell is a multiple of TILE.
-- `stationary`: scenes on a torus, turned round by chance. Position cannot help.
-- `dark`: the ground is exactly what a hidden pixel is filled with. The mask must help.
+- `scenes`: wavy backgrounds; hidden content can partly be inferred from visible content.
+- `layout`: the background is a fixed pattern of pixel position, independent between tiles. Position must help, as long as no crop
+  or flip moves the pattern and the side of a mask cell is a multiple of TILE.
+- `stationary`: scenes on a torus, shifted at random. Position cannot help.
+- `dark`: the background has exactly the value of zero fill. The mask must help.
 
-Pixels meet only arithmetic that rounds in one way everywhere (+ - * / sqrt round): the last bit of a sine or of a fused
-multiply-add is the choice of a library or compiler, and might differ between the body of a tensor and its remainder.
+Pixels use only arithmetic that rounds the same way everywhere (+ - * / sqrt round): the last bit of a sine or of a fused
+multiply-add depends on the library or the compiler, and may differ between the body of a tensor and its remainder.
 """
 
 import math
@@ -29,8 +29,8 @@ World = Literal["scenes", "layout", "stationary", "dark"]
 WORLDS: tuple[World, ...] = get_args(World)
 
 NUM_SLOTS = 4  # places for shapes in a scene, back to front; the last holds the subject
-CHUNK_PIXELS = 2**18  # drawn at a time: the fastest on one core, in some 40 MB
-TILE = 4  # side in pixels of the tiles of world `layout`
+CHUNK_PIXELS = 2**18  # drawn at a time: the fastest on one core, in about 40 MB
+TILE = 4  # side in pixels of the tiles of `layout`
 UNIT_VECTORS = torch.tensor([[math.sin(turn), math.cos(turn)] for turn in (i * math.pi / 128 for i in range(256))])
 MOMENTS: dict[World, tuple[float, float]] = {
     "scenes": (0.4996, 0.1861),
@@ -41,28 +41,28 @@ MOMENTS: dict[World, tuple[float, float]] = {
 
 
 class SceneBatch(NamedTuple):
-    """What `draw_scenes` returns."""
+    """Scenes with their labels and class maps."""
 
     images: Tensor  # b 3 h w, uint8
     labels: Tensor  # b, int64: index into motifs.CLASS_NAMES of the subject, the largest and frontmost shape
-    class_maps: Tensor  # b h w, uint8: 0 = ground, else 1 + index into motifs.CLASS_NAMES of the shape seen there
+    class_maps: Tensor  # b h w, uint8: 0 = background, else 1 + index into motifs.CLASS_NAMES of the visible shape
 
 
 class Shapes(NamedTuple):
-    """Shapes as rows r = (slot image), lengths in shorter sides of the image."""
+    """Shapes as rows r = (slot image); lengths in units of the image's shorter side."""
 
     kind: Tensor  # r, int64: index into CLASS_NAMES
     present: Tensor  # r, bool
-    radius: Tensor  # r, of a circle round the shape
+    radius: Tensor  # r, of a circle around the shape
     centre: Tensor  # r 2, down and right of the top left corner
     heading: Tensor  # r 2, unit vector
 
 
 class Texture(NamedTuple):
-    """Two crossing waves a row, from which every kind of texture makes its shade."""
+    """Two crossing waves per row, from which every kind of texture computes its shade."""
 
     kind: Tensor  # r, int64
-    waves: Tensor  # r 2 2: the wave, then its cycles per shorter side down and right
+    waves: Tensor  # r 2 2: by wave, its cycles per shorter side down and right
     phases: Tensor  # r 2, cycles
 
 
@@ -70,16 +70,16 @@ def draw_scenes(seed: int, index: Tensor, size: tuple[int, int], world: World = 
     """Draw the scenes of the given indices.
 
     A scene has two to four shapes. The subject, whose class is the label, is drawn last, is larger than the others and
-    lies wholly inside (in `stationary` it may wrap round). Its class is uniform, independent of colour, texture and place.
+    lies completely inside (in `stationary` it may wrap around). Its class is uniform, independent of colour, texture and position.
 
     Args:
-        seed: names the data set.
-        index: which scenes: b, int64, not negative.
+        seed: seed of the data set.
+        index: indices of the scenes: b, int64, not negative.
         size: height and width in pixels, 8 or more each.
-        world: one of WORLDS; in all of them an index has the same shapes, painted brighter in `dark`.
+        world: one of WORLDS; an index has the same shapes in all of them, in brighter colours in `dark`.
 
     Raises:
-        ValueError: for an unknown world, a size below 8 or a negative index.
+        ValueError: the world is unknown, the size is below 8, or an index is negative.
     """
     _check(index, size, world)
     chunks = index.split(max(1, CHUNK_PIXELS // (size[0] * size[1])))
@@ -88,11 +88,11 @@ def draw_scenes(seed: int, index: Tensor, size: tuple[int, int], world: World = 
 
 
 def channel_moments(world: World = "scenes") -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of a world's red, green and blue on a scale of 0 to 1, for normalisation.
+    """Mean and standard deviation of the channels of a world, on the scale of 0 to 1, for normalisation.
 
-    Measured over the 10,000 first scenes of seed 0 at 32 x 32 pixels. The channels follow one law, so they share one
-    figure. In `dark` the mean is the value of the ground, 0, and the deviation is taken from there (the root mean
-    square), so that the normalised ground is exactly 0.
+    Measured over the first 10,000 scenes of seed 0 at 32 x 32 pixels. The channels have the same distribution, and so share one
+    value. In `dark` the mean is replaced by the background's value, 0, and the deviation by the root mean square around it, so that
+    the normalised background is exactly 0.
     """
     mean, deviation = MOMENTS[world]
     return (mean,) * 3, (deviation,) * 3
@@ -102,7 +102,7 @@ def _check(index: Tensor, size: tuple[int, int], world: str) -> None:
     if world not in WORLDS:
         raise ValueError(f"world is {world!r}: choose one of {', '.join(WORLDS)}")
     if min(size) < 8:
-        raise ValueError(f"size is {size[0]} x {size[1]}: scenes need 8 pixels or more each way")
+        raise ValueError(f"size is {size[0]} x {size[1]}: scenes need 8 pixels or more on each side")
     if bool((index < 0).any()):
         raise ValueError(f"index holds {int(index.min())}: count scenes from 0")
 
@@ -137,7 +137,7 @@ def _draw_shapes(keys: Tensor, size: tuple[int, int]) -> Shapes:
 
 
 def _draw_texture(keys: Tensor, slowest: float, fastest: float) -> Texture:
-    """Draw textures with this range of cycles per shorter side."""
+    """Draw textures with a range of cycles per shorter side."""
     kind, turn, pace, ratio, first, second = uniform(make_keys(keys, "texture"), 6).unbind(-1)
     direction = _unit_vectors(turn)
     waves = torch.stack([direction, _quarter_turn(direction)], dim=1)
@@ -148,9 +148,9 @@ def _draw_texture(keys: Tensor, slowest: float, fastest: float) -> Texture:
 
 
 def _draw_colours(keys: Tensor, tint: Tensor, world: World) -> tuple[Tensor, Tensor]:
-    """One end of each shape's range of colours and the way to the other: r 3 each.
+    """One end of each shape's range of colours, and its difference to the other end: r 3 each.
 
-    The middle keeps off the ground's in every channel, so that the shape is seen.
+    The middle of the range differs from the background's in every channel, so that the shape is visible.
     """
     shift, swing = uniform(make_keys(keys, "colour"), 6).split(3, dim=-1)
     middle = tint + 0.3 + 0.4 * shift
@@ -162,7 +162,7 @@ def _draw_colours(keys: Tensor, tint: Tensor, world: World) -> tuple[Tensor, Ten
 
 
 def _spread(numbers: Tensor, reach: float) -> Tensor:
-    """Colour differences `r 3` from uniform numbers: any direction, largest channel exactly `reach`."""
+    """Colour differences `r 3` from uniform numbers: of any direction, the largest channel exactly `reach`."""
     numbers = 2 * numbers - 1
     return reach * numbers / numbers.abs().amax(dim=-1, keepdim=True).clamp(min=1e-3)
 
@@ -176,7 +176,7 @@ def _quarter_turn(vectors: Tensor) -> Tensor:
 
 
 def _paint_ground(keys: Tensor, tint: Tensor, size: tuple[int, int], world: World) -> Tensor:
-    """The ground in [0, 1]: b 3 h w. `tint` in [0, 1) says its middle colour: b 3."""
+    """Paint the background, in [0, 1]: b 3 h w. `tint` in [0, 1) sets its middle colour: b 3."""
     if world == "dark":
         return tint.new_zeros(*tint.shape, *size)
     if world == "layout":
@@ -189,7 +189,7 @@ def _paint_ground(keys: Tensor, tint: Tensor, size: tuple[int, int], world: Worl
 
 def _ground_shade(keys: Tensor, size: tuple[int, int], wrap: bool) -> Tensor:
     texture = _draw_texture(keys, 1.5, 5.0)
-    if wrap:  # a whole number of cycles down and across
+    if wrap:  # a whole number of cycles in both directions
         sides = torch.tensor(size, device=keys.device) / min(size)
         texture = texture._replace(waves=(texture.waves * sides).round() / sides)
     corner = torch.zeros(len(keys), device=keys.device)
@@ -197,11 +197,11 @@ def _ground_shade(keys: Tensor, size: tuple[int, int], wrap: bool) -> Tensor:
 
 
 def _layout_pattern(size: tuple[int, int], device: torch.device) -> Tensor:
-    """0 or 1 by pixel position: h w. Every tile is one checkered motif or its negative, as a hash of its place says.
+    """0 or 1 by pixel position: h w. Each tile is a checkered motif or its negative, chosen by a hash of the tile's position.
 
-    One bit a tile, so that what is visible says little about where it is: at 32 x 32 pixels with three quarters of the
-    tiles hidden, a linear filter over the eight neighbours explains 1 % of the signs. (One as wide as the image explains
-    46 %: who knows all of the pattern by heart recognises the place. No fixed pattern can prevent that.)
+    With one bit per tile, visible tiles reveal little about position: at 32 x 32 pixels with three quarters of the tiles hidden, a
+    linear filter over the eight neighbours explains 1 % of the signs. (A filter as wide as the image explains 46 %: a network that
+    has memorised the whole pattern recognises the position. No fixed pattern can prevent that.)
     """
     rows, columns = (torch.arange(length, device=device) for length in size)
     tiles = make_keys("scene layout", rows[:, None] // TILE, columns // TILE)
@@ -210,7 +210,7 @@ def _layout_pattern(size: tuple[int, int], device: torch.device) -> Tensor:
 
 
 def _render_shapes(keys: Tensor, shapes: Shapes, size: tuple[int, int], wrap: bool) -> tuple[Tensor, Tensor]:
-    """How much of every pixel a shape covers, and its texture's shade there: r h w in [0, 1] each."""
+    """The share of every pixel that a shape covers, and the shade of its texture there: r h w in [0, 1] each."""
     offsets = [_offsets(n, min(size), shapes.centre[:, i], wrap) for i, n in enumerate(size)]
     axes = shapes.heading / shapes.radius[:, None]
     u, v = _plane(axes, *offsets), _plane(_quarter_turn(axes), *offsets)
@@ -226,19 +226,19 @@ def _render_texture(texture: Texture, down: Tensor, right: Tensor) -> Tensor:
 
 
 def _offsets(length: int, shorter: int, centre: Tensor, wrap: bool) -> Tensor:
-    """From the centres (r, in shorter sides) to the pixels along one side: r length. On a torus, the short way round."""
+    """Offsets from the centres (r, in shorter sides) to the pixels along one side: r length. On a torus, the shorter way around."""
     offsets = (torch.arange(length, device=centre.device) + 0.5) / shorter - centre[:, None]
     return offsets - (offsets * shorter / length).round() * (length / shorter) if wrap else offsets
 
 
 def _plane(slope: Tensor, down: Tensor, right: Tensor, start: Tensor | float = 0.0) -> Tensor:
-    """A linear function of place for every row: r h w, from slopes `r 2` and offsets `r h` and `r w`."""
+    """A linear function of position for every row: r h w, from slopes `r 2` and offsets `r h` and `r w`."""
     along = slope[:, :1] * down + torch.as_tensor(start, device=slope.device).reshape(-1, 1)
     return along[:, :, None] + (slope[:, 1:] * right)[:, None, :]
 
 
 def _by_kind(functions: tuple[Callable[..., Tensor], ...], kind: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Row by row, the function of that row's kind: r h w."""
+    """Apply to each row the function of its kind: r h w."""
     result = torch.empty_like(a)
     for number, function in enumerate(functions):
         rows = (kind == number).nonzero()[:, 0]
@@ -247,7 +247,7 @@ def _by_kind(functions: tuple[Callable[..., Tensor], ...], kind: Tensor, a: Tens
 
 
 def _paint_shapes(images: Tensor, kind: Tensor, coverage: Tensor, shade: Tensor, colours: tuple[Tensor, Tensor]) -> Tensor:
-    """Paint the shapes over `images` (b 3 h w), in place and back to front; returns the class map."""
+    """Paint the shapes over `images` (b 3 h w), in place and from back to front; return the class maps."""
     class_maps = torch.zeros_like(images[:, 0], dtype=torch.uint8)
     rows = (kind.to(torch.uint8) + 1, coverage, shade, *colours)
     slots = (rearrange(part, "(s b) ... -> s b ...", s=NUM_SLOTS) for part in rows)

@@ -1,4 +1,4 @@
-"""From a source's name and a split to its images."""
+"""Sources: from a name and a split to images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ import timm.data
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
-from semconv.data.errors import SourceMissing, one_line
+from semconv.configuration import one_line
+from semconv.data.errors import SourceMissing
 from semconv.data.folders import open_folder
 from semconv.data.hub import open_hub, open_hub_stream
 from semconv.data.images import ArrayImages, Images, MemoryImages, TorchvisionImages
@@ -18,12 +19,12 @@ from semconv.data.motifs import CLASS_NAMES
 from semconv.data.scenes import World, channel_moments, draw_scenes
 from semconv.data.streams import open_webdataset
 
-SCENES_SEED = 0  # the data set's own, whatever the run's
-FIRST_TEST_SCENE = 2**32  # beyond any train set, so that more training images leave the test as it is
+SCENES_SEED = 0  # of the data set, independent of the run's seed
+FIRST_TEST_SCENE = 2**32  # beyond any train set, so that the test set does not depend on the number of training images
 NUM_SCENES = {"train": 4096, "test": 1024}
 IMAGENET_MOMENTS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GREY = (0.299, 0.587, 0.114)  # ITU-R 601-2, as Pillow and torchvision
-# timm takes any split but train for the test split
+# timm treats any split other than train as the test split
 TORCHVISION_SPLITS = dict.fromkeys(("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist"), ("train", "test"))
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
@@ -31,7 +32,7 @@ Moments = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from, and as what. See `ImageData` for the fields."""
+    """A source of images. See `ImageData` for the fields."""
 
     name: str
     size: tuple[int, int]
@@ -42,11 +43,11 @@ class Source:
     download: bool = False
 
     def open(self, split: str, num_images: int | None = None) -> Images:
-        """The images of a split.
+        """Open the images of a split.
 
         Raises:
-            SourceMissing: when there are no such data.
-            ValueError: when they are there, but not the split or what else is asked of them.
+            SourceMissing: the data are missing.
+            ValueError: the data exist, but not the split, or an option does not fit them.
         """
         prefix, _, rest = self.name.partition("/")
         if self.channels not in (1, 3) and prefix != "npy":
@@ -71,24 +72,24 @@ class Source:
 
     @property
     def world(self) -> World:
-        """Of a scenes source: what follows the slash, or `scenes`."""
+        """The kind of scenes: the part after the slash, or `scenes`."""
         return self.name.partition("/")[2] or "scenes"  # type: ignore[return-value]  # draw_scenes checks it
 
     @property
     def moments(self) -> Moments:
-        """Channel mean and deviation (0 to 1) to normalise with: the scenes' own, for other sources ImageNet's."""
+        """Channel mean and standard deviation (0 to 1) for normalisation: the scenes' own; for other sources ImageNet's."""
         mean, std = channel_moments(self.world) if self.name.startswith("scenes") else IMAGENET_MOMENTS
         if self.channels == 3:
             return mean, std
-        # channels rise and fall together, so deviations add up as means do
+        # channels are strongly correlated, so that their deviations add up as their means do
         return _grey(mean), _grey(std)
 
 
 def open_first(sources: Sequence[Source], split: str, num_images: int | None) -> tuple[Source, Images]:
-    """The first source that is there, and its images.
+    """Open the first source that exists.
 
     Raises:
-        ValueError: when none is there, or the first that is has no such split.
+        ValueError: no source exists, or the first existing one has no such split.
     """
     reasons = []
     for source in sources:
@@ -103,7 +104,7 @@ def open_scenes(world: World, split: str, size: tuple[int, int], channels: int, 
     """Draw scenes into memory.
 
     Raises:
-        ValueError: for a split other than train and test.
+        ValueError: the split is neither train nor test.
     """
     if split not in NUM_SCENES:
         raise ValueError(f"scenes have no split {split!r}: choose among train, test")
@@ -120,10 +121,10 @@ def _scene_maps(first: int, size: tuple[int, int], world: World, index: torch.Te
 
 
 def open_arrays(folder: str, split: str, channels: int) -> ArrayImages:
-    """The images of `folder/split.npy`, with the labels of `folder/split_labels.npy` if that is there. See `ArrayImages`.
+    """The images of `folder/split.npy`, with the labels of `folder/split_labels.npy` if it exists. See `ArrayImages`.
 
     Raises:
-        ValueError: when the folder or the split is not there, or is no such array.
+        ValueError: the folder or the split is missing, or the array does not fit.
     """
     path = Path(folder).expanduser() / f"{split}.npy"
     if not path.is_file():
@@ -141,10 +142,10 @@ def open_arrays(folder: str, split: str, channels: int) -> ArrayImages:
 
 
 def open_torchvision(name: str, root: str, split: str, channels: int, download: bool) -> TorchvisionImages:
-    """A data set of torchvision, by timm's name for it.
+    """A torchvision data set, by timm's name for it.
 
     Raises:
-        ValueError: when it is unknown, not downloaded or has no such split.
+        ValueError: it is unknown, is not downloaded, or has no such split.
     """
     splits = TORCHVISION_SPLITS.get(name, (split,))
     if split not in splits:

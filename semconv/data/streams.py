@@ -1,4 +1,4 @@
-"""Data sets that can only be read from their beginning: Hugging Face streams and webdataset tars."""
+"""Streams, which are read from their beginning: Hugging Face streams and webdataset tars."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -10,27 +10,28 @@ import timm.data
 import torch
 from torch import Tensor
 
+from semconv.configuration import one_line
 from semconv.data.decoding import decode
-from semconv.data.errors import SourceMissing, one_line
+from semconv.data.errors import SourceMissing
 from semconv.data.images import Images
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
 
 
 class StreamImages(Images):
-    """A stream, read by place in it. The places asked for must lie in one block, or in the next, or begin anew.
+    """A stream, read by position. Successive requests stay in a block or go to the next; an earlier position restarts the stream.
 
-    Encoded images from the block in use on are held, so that they may be asked for in any order.
+    Encoded images from the current block on are held in memory, so that requests within a block may have any order.
 
     Args:
-        start: begins the stream: yields an image file's content and its label (-1 unlabelled).
-        num_images: how many images there are.
+        start: starts the stream, which yields the content of an image file and its label (-1 if unlabelled).
+        num_images: number of images.
         channels: 1 or 3.
-        class_names: in the order of the labels; None where unknown.
-        block: how many neighbours may change places, and so how many are held.
+        class_names: in the order of the labels; None if unknown.
+        block: number of neighbouring images that are shuffled together, and held in memory.
 
     Raises:
-        ValueError: when num_images is None.
+        ValueError: num_images is None.
     """
 
     def __init__(
@@ -61,10 +62,10 @@ class StreamImages(Images):
         return f"image {position} of the stream"
 
     def read(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
-        """As `Images.read`. Reads on, or from the beginning, until it has every image.
+        """Read on, or from the beginning, until all images are there; otherwise as `Images.read`.
 
         Raises:
-            ValueError: when the stream ends before `num_images`.
+            ValueError: the stream ends before `num_images`.
         """
         positions = index.tolist()
         missing = [i for i in positions if i not in self.held]
@@ -81,7 +82,7 @@ class StreamImages(Images):
     def _restart(self) -> None:
         self.held = {}
         self.position = 0
-        self.stream: Iterator[tuple[bytes, int]] | None = None  # opened where it is read: in the worker
+        self.stream: Iterator[tuple[bytes, int]] | None = None  # opened by the process that reads, a worker
 
     def _read_on(self, oldest: int) -> None:
         self.stream = self.stream or iter(self.start())
@@ -101,13 +102,13 @@ def open_webdataset(folder: str, split: str, channels: int, num_images: int | No
     """A split of tars. See `ImageData` for the arguments.
 
     Raises:
-        ValueError: when the folder, the split or the length is not there, or `webdataset` is not installed.
+        ValueError: the folder, the split or the length is missing, or `webdataset` is not installed.
     """
     if "://" not in folder and not Path(folder).is_dir():
         raise SourceMissing(f"there is no folder {folder}: correct the path or download the data")
     try:
         reader = timm.data.create_dataset("wds/", root=folder, split=split).reader
-    except Exception as error:  # timm raises RuntimeError, webdataset what it likes
+    except Exception as error:  # timm raises RuntimeError, webdataset any exception
         remedy = 'pip install "semconv[hub]", or name the tars as the split, such as train-{0000..0009}.tar|10000'
         raise ValueError(f"{folder} cannot be loaded: {one_line(error)}; {remedy}") from error
     urls = [os.path.join(folder, name) for name in reader.split_info.filenames]

@@ -1,8 +1,8 @@
 """Networks from a view to features."""
 
-from semconv.encoders.any_cnn import TimmEncoder
 from semconv.encoders.cnn import SemanticCNN
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, initialise
+from semconv.encoders.timm_cnn import TimmEncoder
 from semconv.encoders.vit import MAEViT
 
 __all__ = ["Encoder", "Encoding", "Geometry", "MAEViT", "SemanticCNN", "Size", "TimmEncoder", "initialise"]

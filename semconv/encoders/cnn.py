@@ -88,7 +88,8 @@ class SemanticCNN(Encoder):
         strides = _strides(geometry.cell)
         self.stride, self.num_features = geometry.cell, widths[-1]
         self.indicators = Indicators(indicators or ())
-        spatial = _SpatialConvolutions(geometry, self.indicators, mechanism, depth)
+        # the stem, one in each block, and one before each stage but the first
+        spatial = _SpatialConvolutions(geometry, self.indicators, mechanism, depth, number=sum(depths) + len(depths))
         stem = spatial.make(0, True, (geometry.channels, widths[0]), 7, stride=strides[0])
         self.stem = _Reduction(stem, after=make_norm(norm, widths[0]))
         drop_rates = torch.linspace(0, drop_path, sum(depths), device="cpu").split(depths)
@@ -103,8 +104,7 @@ class SemanticCNN(Encoder):
                 stage.append(ConvNeXtBlock(convolution, width, norm, mlp_ratio, rate))
             self.stages.append(nn.ModuleList(stage))
         self.norm = make_norm(norm, widths[-1])
-        spatial.place()
-        self.tells = self.indicators.tells if spatial.any_told else frozenset()
+        self.conveys = self.indicators.conveys if spatial.any_told else frozenset()
         self.drops_masked = spatial.all_sparse
         self.apply(self.init_weights)
 
@@ -131,9 +131,9 @@ class SemanticCNN(Encoder):
 
     def _encode_visible(self, pixels: Tensor, signals: Signals) -> list[Encoding]:
         sites = signals.visible(Grid(pixels.shape[2], pixels.shape[3]))
-        if not sites.num_visible:  # as a twin may say: no feature stands, and gradients are 0
+        if not sites.num_visible:  # as a control may say: no feature stands, and gradients are 0
             hidden = [(x, sites.at(x.shape[2], x.shape[3])) for x in self._encode_all(pixels, signals)]
-            return [Encoding(sites.only(x), sites.standing) for x, sites in hidden]
+            return [Encoding(sites.only(x), sites.valid) for x, sites in hidden]
         x, sites = through_map(self.stem.convolution.convolution, sites.only(pixels), sites)
         x = self.stem.after(x)
         maps = [(x, sites)]
@@ -142,20 +142,28 @@ class SemanticCNN(Encoder):
                 x, sites = layer.at_visible(x, sites)
             maps.append((x, sites))
         maps[-1] = (self.norm(x), sites)
-        return [Encoding(sites.scatter(x), sites.standing) for x, sites in maps]
+        return [Encoding(sites.scatter(x), sites.valid) for x, sites in maps]
 
     def init_weights(self, module: nn.Module) -> None:
         init_convolutional(module)
+        stem = self.stem.convolution.convolution
+        if module is stem and stem.bias is not None:
+            # under zero fill a stem without biases gives exact zeros at hidden sites, where each layer norm behind it, of eps 1e-6,
+            # multiplies gradients by up to 1,000; drawn as torch.nn.Conv2d draws its own
+            bound = stem.in_channels**-0.5 / stem.kernel_size[0]
+            nn.init.uniform_(stem.bias, -bound, bound)
 
 
 class _SpatialConvolutions:
-    """Makes the spatial convolutions of a network, told or not according to where they stand."""
+    """Makes the spatial convolutions of a network, `number` in all, in their order, conditioned or not according to their place."""
 
-    def __init__(self, geometry: Geometry, indicators: Indicators, mechanism: MechanismFactory, depth: Depth | list[int]) -> None:
+    def __init__(
+        self, geometry: Geometry, indicators: Indicators, mechanism: MechanismFactory, depth: Depth | list[int], number: int
+    ) -> None:
         self.padding_mode, self.indicators, self.mechanism = geometry.padding_mode, indicators, mechanism
         self.places, self.everywhere = _places(depth), depth == "all"
         self.any_told, self.all_sparse = False, True
-        self._made: list[SemanticConv2d] = []
+        self._depths = (place / (number - 1) for place in range(number))
 
     def make(
         self, place: int, first: bool, channels: tuple[int, int], kernel_size: int, stride: int = 1, groups: int = 1
@@ -170,16 +178,11 @@ class _SpatialConvolutions:
             padding_mode=self.padding_mode,
             indicators=self.indicators,
             mechanism=self.mechanism if told else Plain,
+            depth=next(self._depths),
         )
         self.any_told |= not isinstance(made.mechanism, Plain)
         self.all_sparse &= isinstance(made.mechanism, Sparse)
-        self._made.append(made)
         return made
-
-    def place(self) -> None:
-        """Tell every mechanism where it stands among all that have been made, from 0 to 1."""
-        for number, made in enumerate(self._made):
-            made.mechanism.stand_at(number / (len(self._made) - 1))
 
 
 class ConvNeXtBlock(nn.Module):
@@ -274,8 +277,10 @@ def _matched_ratio(build: Callable[..., SemanticCNN], mechanism: MechanismFactor
     slope = count_parameters(build(mechanism=Plain, mlp_ratio=5)) - plain
     extra = count_parameters(build(mechanism=mechanism, mlp_ratio=4)) - plain
     tolerated = SemanticCNN.TOLERANCE * target
-    if abs(extra) <= tolerated:
-        return 4 + (target - plain) / slope
+    ratio = 4 + (target - plain) / slope
+    # rounded to whole widths, plain misses the target by a little, too
+    if abs(extra) <= tolerated and abs(count_parameters(build(mechanism=mechanism, mlp_ratio=ratio)) - target) <= tolerated:
+        return ratio
     ratio = 4 + (target - plain - extra) / slope
     matched = count_parameters(build(mechanism=mechanism, mlp_ratio=ratio))
     if abs(matched - target) > tolerated:

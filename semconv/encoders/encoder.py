@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from semconv.corruption import View
 from semconv.hashing import make_keys
-from semconv.indicators import PaddingMode, Told
+from semconv.indicators import Information, PaddingMode
 
 Size = Literal["test", "tiny", "small", "base", "large", "huge"]
 
@@ -23,6 +23,8 @@ class Geometry:
         size: its height and width in pixels.
         cell: side of a mask cell in pixels.
         padding_mode: how convolutions continue a map beyond its border.
+        batch_size: images of a training step, over all devices.
+        num_masked: masked cells of an image in training.
 
     Raises:
         ValueError: the cells do not tile the image.
@@ -32,6 +34,8 @@ class Geometry:
     size: tuple[int, int]
     cell: int
     padding_mode: PaddingMode = "zeros"
+    batch_size: int = 1
+    num_masked: int = 0
 
     def __post_init__(self) -> None:
         if self.cell < 1 or any(side < self.cell or side % self.cell for side in self.size):
@@ -46,16 +50,18 @@ class Geometry:
         return self.size[0] // self.cell, self.size[1] // self.cell
 
     def blank(self, batch: int = 1, device: torch.device | None = None) -> View:
-        """A view of zeros of which nothing is masked, with all that an indicator may ask for: what a network is measured on."""
+        """A view of zeros, masked as in training, with all that an indicator may ask for: what costs are measured on."""
         pixels, external = (torch.zeros(batch, channels, *self.size, device=device) for channels in (self.channels, 1))
-        return View(pixels, torch.zeros(batch, *self.grid, dtype=torch.bool, device=device), 0, external=external)
+        rows, columns = self.grid
+        mask = (torch.arange(rows * columns, device=device) < self.num_masked).view(1, rows, columns).expand(batch, -1, -1)
+        return View(pixels, mask, self.num_masked, external=external)
 
 
 class Encoding(NamedTuple):
     """What an encoder says of a view."""
 
     features: Tensor  # b d sh sw: one vector per site; zeros where none stands
-    standing: Tensor | None = None  # bool b sh sw: where a vector stands; None means everywhere
+    valid: Tensor | None = None  # bool b sh sw: where a vector stands; None means everywhere
     prefix: Tensor | None = None  # b t d: vectors of no place, as a class token
 
 
@@ -67,7 +73,7 @@ class Encoder(nn.Module, ABC):
         stride: pixels from one site to the next.
         num_prefix_tokens: vectors of no place.
         drops_masked: whether masked sites are left without a vector.
-        tells: what the network is told.
+        conveys: what the network is told.
         part: what the network is in a model; its weights are drawn from it.
     """
 
@@ -76,7 +82,7 @@ class Encoder(nn.Module, ABC):
     stride: int
     num_prefix_tokens: int = 0
     drops_masked: bool = False
-    tells: frozenset[Told] = frozenset()
+    conveys: frozenset[Information] = frozenset()
 
     @abstractmethod
     def forward(self, view: View) -> Encoding:
@@ -103,7 +109,8 @@ def initialise(network: nn.Module, seed: int) -> None:
     """
     for path, module in network.named_modules():
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(make_keys(seed, "weights", network.part, path)))  # type: ignore[arg-type]
+            # torch.manual_seed would seed other devices too, and keep a traceback for each kind of which there is none
+            torch.default_generator.manual_seed(int(make_keys(seed, "weights", network.part, path)))  # type: ignore[arg-type]
             network.init_weights(module)  # type: ignore[operator]
 
 

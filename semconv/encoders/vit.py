@@ -55,7 +55,7 @@ class MAEViT(Encoder):
         width, depth, heads = SIZES[size]
         self.num_features, self.masked = width, masked
         self.drops_masked = masked == "drop"
-        self.tells = frozenset({"position"} if masked == "see" else {"mask", "position"})
+        self.conveys = frozenset({"position"} if masked == "see" else {"mask", "position"})
         self.grid = grid = (geometry.size[0] // self.stride, geometry.size[1] // self.stride)
         self.patch_embed = PatchEmbed(geometry.channels, width, self.stride)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -89,7 +89,7 @@ class MAEViT(Encoder):
         encodings = []
         for prefix, seen in self._transform(tokens.gather(1, visible.expand(-1, -1, tokens.shape[2])), ends):
             whole = torch.zeros_like(tokens, dtype=seen.dtype).scatter(1, visible.expand_as(seen), seen)
-            encodings.append(Encoding(_to_map(whole, grid), standing=~mask, prefix=prefix))
+            encodings.append(Encoding(_to_map(whole, grid), valid=~mask, prefix=prefix))
         return encodings
 
     def init_weights(self, module: nn.Module) -> None:

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map_only
 from semconv.corruption import View
 from semconv.data import Batch
 from semconv.encoders import Encoding
+from semconv.processes import all_gather
 from semconv.tracking.files import write_whole
 
 Look = Callable[[Batch], View]  # what is shown of a batch
@@ -29,8 +30,8 @@ class Features(NamedTuple):
     labels: Tensor  # n, int64, -1 where unlabelled
 
 
-class Examined(NamedTuple):
-    """A network to be examined, where it stands, and the images for it."""
+class Evaluated(NamedTuple):
+    """A network to be evaluated, where it stands, and the images for it."""
 
     task: Any  # a MaskedReconstruction
     data: Any  # an ImageData
@@ -45,10 +46,12 @@ class Examined(NamedTuple):
 
     def gathered(self, value: Any) -> list[Any]:
         """The values of all processes."""
-        everyone = [value] * self.world_size
-        if self.world_size > 1:
-            torch.distributed.all_gather_object(everyone, value)
-        return everyone
+        return all_gather(value, self.world_size)
+
+
+def absent(reason: object, *keys: str) -> dict[str, Any]:
+    """Results that are not to be had: null, with the reason beside each."""
+    return {name: value for key in keys for name, value in ((key, None), (f"{key}/reason", str(reason)))}
 
 
 @contextmanager
@@ -64,33 +67,36 @@ def frozen(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def everything(images: Tensor, cell: int, frame: Tensor | None = None, external: Tensor | None = None) -> View:
-    """A view of images, `b c h w`, of which nothing is masked.
-
-    Args:
-        images: what is seen.
-        cell: side of a mask cell in pixels.
-        frame: where they were cut out; see `View`.
-        external: maps that come with them; see `View`.
-    """
+def everything(images: Tensor, cell: int) -> View:
+    """A view of images, `b c h w`, of which nothing is masked; `cell` is the side of a mask cell in pixels."""
     grid = (images.shape[2] // cell, images.shape[3] // cell)
-    return View(images, torch.zeros(len(images), *grid, dtype=torch.bool, device=images.device), 0, frame, external)
+    return View(images, torch.zeros(len(images), *grid, dtype=torch.bool, device=images.device), 0)
+
+
+def unmasked(batch: Batch, cell: int) -> View:
+    """A view of a batch, with its frames and maps, of which nothing is masked."""
+    return everything(batch.images, cell)._replace(frame=batch.frame, external=batch.external)
+
+
+def in_precision(view: View, dtype: torch.dtype | str) -> View:
+    """A view for a network of another precision than its data's, as Lightning's bf16-true, 16-true and 64-true make it."""
+    return view._replace(pixels=view.pixels.to(dtype))
 
 
 def pool(encoding: Encoding) -> Tensor:
     """The mean over all sites where a feature stands, and 0 where none does: float32 `b d`."""
     features = encoding.features.float()
-    if encoding.standing is None:
+    if encoding.valid is None:
         return features.mean((2, 3))
-    standing = encoding.standing[:, None]
-    return torch.where(standing, features, 0).sum((2, 3)) / standing.sum((2, 3)).clamp(min=1)
+    valid = encoding.valid[:, None]
+    return torch.where(valid, features, 0).sum((2, 3)) / valid.sum((2, 3)).clamp(min=1)
 
 
-def extract(examined: Examined, encoder: nn.Module, part: str, count: int | None, look: Look) -> Features:
+def extract(evaluated: Evaluated, encoder: nn.Module, part: str, count: int | None, look: Look) -> Features:
     """Pooled features of up to `count` images spread evenly over a part, in the order of the images.
 
     Args:
-        examined: whose data are read.
+        evaluated: whose data are read.
         encoder: from a view to an encoding.
         part: train, validation or test.
         count: how many images; None: all.
@@ -98,27 +104,27 @@ def extract(examined: Examined, encoder: nn.Module, part: str, count: int | None
     """
     vectors, labels, index = [], [], []
     with frozen(encoder):
-        for batch in examined.batches(part, count):
-            with examined.precision():
-                encoding = encoder(_in_precision(look(batch), examined.task.dtype))
+        for batch in evaluated.batches(part, count):
+            with evaluated.precision():
+                encoding = encoder(in_precision(look(batch), evaluated.task.dtype))
             vectors.append(pool(encoding).cpu())
             labels.append(batch.labels.cpu())
             index.append(batch.index.cpu())
     own = tuple(torch.cat(parts) for parts in (vectors, labels, index))
-    joined = [torch.cat(parts) for parts in zip(*examined.gathered(own), strict=True)]
+    joined = [torch.cat(parts) for parts in zip(*evaluated.gathered(own), strict=True)]
     order = joined[2].argsort(stable=True)
     return Features(joined[0][order], joined[1][order])
 
 
-def recalibrated(examined: Examined, look: Look, count: int = 1024) -> nn.Module:
+def recalibrated(evaluated: Evaluated, look: Look, count: int = 1024) -> nn.Module:
     """A copy of the encoder whose batch norms have the statistics of views of another kind; the encoder itself without any.
 
     Args:
-        examined: the network and its training images.
+        evaluated: the network and its training images.
         look: what is shown of them.
         count: how many training images are looked at.
     """
-    encoder = deepcopy(examined.task.encoder)
+    encoder = deepcopy(evaluated.task.encoder)
     norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.reset_running_stats()
@@ -126,8 +132,8 @@ def recalibrated(examined: Examined, look: Look, count: int = 1024) -> nn.Module
         norm.train()
     if norms:
         with torch.no_grad():
-            for batch in examined.batches("train", count):
-                encoder(_in_precision(look(batch), examined.task.dtype))
+            for batch in evaluated.batches("train", count):
+                encoder(in_precision(look(batch), evaluated.task.dtype))
     return encoder.eval()
 
 
@@ -160,7 +166,3 @@ def kept(folder: Path | None, name: str, make: Callable[[], Features]) -> Featur
         content = save({"vectors": features.vectors.contiguous(), "labels": features.labels.contiguous()})
         write_whole(path, lambda file: file.write(content))
     return features
-
-
-def _in_precision(view: View, dtype: torch.dtype) -> View:
-    return view._replace(pixels=view.pixels.to(dtype))

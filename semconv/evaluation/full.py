@@ -1,4 +1,4 @@
-"""The full examination: how far what was learned carries.
+"""The full evaluation: what was learned, under conditions that training did not have.
 
 Other mask ratios and kinds, a mask grid out of phase, shifted, flipped and resized images, the rank of the features, fewer labels.
 """
@@ -13,18 +13,16 @@ from einops import EinopsError, repeat
 from torch import Tensor
 from torch.nn import functional as F
 
+from semconv.configuration import one_line
 from semconv.corruption import View
 from semconv.data import Batch
-from semconv.evaluation.features import Examined, Features, everything, extract, frozen
-from semconv.evaluation.metrics import squared_errors
+from semconv.evaluation.features import Evaluated, Features, absent, extract, frozen, in_precision, unmasked
 from semconv.evaluation.probes import LinearClassifier, check_labels, choose_linear, top1
-from semconv.evaluation.quick import Probed
 from semconv.hashing import make_keys, permutation
 from semconv.indicators.frame import turn_frame
-from semconv.masking import BlockMasker, CentreMasker, GridMasker, HalfMasker, Masker, RandomMasker, RasterMasker, spread_mask
+from semconv.masking import MASKERS, Masker, spread_mask
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-MASKERS: tuple[Callable[[float], Masker], ...] = (RandomMasker, BlockMasker, GridMasker, RasterMasker, CentreMasker, HalfMasker)
 SCALES = (0.75, 1.5, 2.0)
 LABELS = (0.01, 0.1, 1.0)
 ERROR_IMAGES, TOP1_IMAGES = 1024, 2500
@@ -32,30 +30,31 @@ ERROR_IMAGES, TOP1_IMAGES = 1024, 2500
 Change = Callable[[Batch], Batch]  # of images, and of their frames and maps with them
 
 
-def examine(examined: Examined, quick: Probed) -> dict[str, Any]:
-    """All keys of the full examination, `full/<metric>/<condition>`.
+def evaluate(evaluated: Evaluated, classifier: LinearClassifier | None) -> dict[str, Any]:
+    """All keys of the full evaluation, `full/<metric>/<condition>`.
 
-    Errors are means over all hidden pixels of up to 1,024 test images; accuracies are those of the quick examination's linear probe
+    Errors are means over all hidden pixels of up to 1,024 test images; accuracies are those of the quick evaluation's linear probe
     on up to 2,500 changed test images, with nothing masked. A shift is circular, to the right.
+
+    Args:
+        evaluated: the network and its images.
+        classifier: the quick evaluation's, of whole images; None: accuracies are left out.
     """
-    task = examined.task
+    task = evaluated.task
     ratio, results = task.masker.count(task.num_cells) / task.num_cells, {}
     for other in RATIOS:
-        results.update(_error(examined, f"ratio_{other:.2f}", ratio=other))
+        results.update(_error(evaluated, f"ratio_{other:.2f}", ratio=other))
     for masker in MASKERS:
-        if not isinstance(task.masker, masker):  # type: ignore[arg-type]
-            made = masker(ratio)
-            results.update(_error(examined, type(made).__name__, masker=made))
-    results.update(_error(examined, "half_cell", half_cell=True))
+        if not isinstance(task.masker, masker):
+            results.update(_error(evaluated, masker.__name__, masker=masker(ratio)))
+    results.update(_error(evaluated, "half_cell", half_cell=True))
     for name, change in _changes(task.geometry.cell).items():
-        results.update(_error(examined, name, change))
-        results.update(_top1(examined, name, change, quick.classifier))
-    results["full/linear_top1/unchanged"] = _top1(examined, "unchanged", lambda batch: batch, quick.classifier)[
-        "full/linear_top1/unchanged"
-    ]
+        results.update(_error(evaluated, name, change))
+        results.update(_top1(evaluated, name, change, classifier))
+    results.update(_top1(evaluated, "unchanged", lambda batch: batch, classifier))
     for pixels in range(1, task.geometry.cell + 1):
-        results[f"full/equivariance_error/shift_{pixels}"] = equivariance_error(examined, pixels)
-    results.update(_labels(examined))
+        results[f"full/equivariance_error/shift_{pixels}"] = equivariance_error(evaluated, pixels)
+    results.update(_labels(evaluated))
     return results
 
 
@@ -66,28 +65,28 @@ def rankme(vectors: Tensor) -> float:
     return torch.exp(-(shares * shares.log()).sum()).item()
 
 
-def equivariance_error(examined: Examined, pixels: int) -> float:
+def equivariance_error(evaluated: Evaluated, pixels: int) -> float:
     """How far features are from shifting as images do, relative to their length: 0 is exact.
 
     Features are shifted by parts of a site by linear interpolation.
 
     Args:
-        examined: the network and its images.
+        evaluated: the network and its images.
         pixels: by how many pixels images are shifted.
     """
-    encoder, cell = examined.task.encoder, examined.task.geometry.cell
+    encoder, cell = evaluated.task.encoder, evaluated.task.geometry.cell
     apart, length = 0.0, 0.0
     with frozen(encoder):
-        for batch in examined.batches("test", ERROR_IMAGES // 4):
-            batch = batch._replace(images=batch.images.to(examined.task.dtype))
-            with examined.precision():
-                still, moved = (encoder(_everything(each, cell)).features.float() for each in (batch, _shift(batch, pixels)))
+        for batch in evaluated.batches("test", ERROR_IMAGES // 4):
+            views = (in_precision(unmasked(each, cell), evaluated.task.dtype) for each in (batch, _shift(batch, pixels)))
+            with evaluated.precision():
+                still, moved = (encoder(view).features.float() for view in views)
             sites = pixels * still.shape[3] / batch.images.shape[3]
             whole, part = int(sites), sites - int(sites)
             shifted = (1 - part) * still.roll(whole, 3) + part * still.roll(whole + 1, 3)
             apart += (moved - shifted).double().square().sum().item()
             length += still.double().square().sum().item()
-    everyone = examined.gathered((apart, length))
+    everyone = evaluated.gathered((apart, length))
     return math.sqrt(sum(first for first, _ in everyone) / sum(second for _, second in everyone))
 
 
@@ -118,12 +117,8 @@ def _resize(batch: Batch, scale: float, cell: int) -> Batch:
     return batch._replace(images=images, external=external)
 
 
-def _everything(batch: Batch, cell: int) -> View:
-    return everything(batch.images, cell, batch.frame, batch.external)
-
-
 def _error(
-    examined: Examined,
+    evaluated: Evaluated,
     name: str,
     change: Change = lambda batch: batch,
     masker: Masker | None = None,
@@ -132,23 +127,23 @@ def _error(
 ) -> dict[str, Any]:
     """`test/masked_mse` under another condition; null where the network cannot be asked."""
     key = f"full/masked_mse/{name}"
-    task, total, number = examined.task, 0.0, 0
+    task, total, number = evaluated.task, 0.0, 0
     masker = masker or task.masker
     try:
         with frozen(task):
-            for batch in examined.batches("test", ERROR_IMAGES):
+            for batch in evaluated.batches("test", ERROR_IMAGES):
                 changed = change(batch)
                 images = changed.images
                 view, mask = _look(task, changed, masker, ratio, half_cell)
-                with examined.precision():
+                with evaluated.precision():
                     prediction = task(view)
                 hidden = spread_mask(mask, (images.shape[2], images.shape[3]))
-                errors = squared_errors(prediction, images, task.squared)
+                errors = task.squared.pixel_errors(prediction, task.squared.target(images))
                 total += torch.where(hidden, errors, 0).double().sum().item()
                 number += int(hidden.sum())
     except (ValueError, RuntimeError, ZeroDivisionError, EinopsError) as error:
-        return {key: None, f"{key}/reason": f"the network cannot be asked: {' '.join(str(error).split())[:200]}"}
-    everyone = examined.gathered((total, number))
+        return absent(f"the network cannot be asked: {one_line(error, 200)}", key)
+    everyone = evaluated.gathered((total, number))
     return {key: sum(first for first, _ in everyone) / sum(second for _, second in everyone)}
 
 
@@ -169,24 +164,24 @@ def _look(task: Any, batch: Batch, masker: Masker, ratio: float | None, half_cel
     return view._replace(frame=batch.frame, external=batch.external), mask
 
 
-def _top1(examined: Examined, name: str, change: Change, classifier: LinearClassifier | None) -> dict[str, Any]:
+def _top1(evaluated: Evaluated, name: str, change: Change, classifier: LinearClassifier | None) -> dict[str, Any]:
     """Accuracy of the linear probe on changed images; null without one."""
     key = f"full/linear_top1/{name}"
     if classifier is None:
-        return {key: None, f"{key}/reason": "there is no linear probe"}
+        return absent("there is no linear probe", key)
 
     def look(batch: Batch) -> View:
-        return _everything(change(batch), examined.task.geometry.cell)
+        return unmasked(change(batch), evaluated.task.geometry.cell)
 
-    found = extract(examined, examined.task.encoder, "test", TOP1_IMAGES, look)
+    found = extract(evaluated, evaluated.task.encoder, "test", TOP1_IMAGES, look)
     return {key: top1(classifier.scores(found.vectors), found.labels)}
 
 
-def _labels(examined: Examined) -> Mapping[str, Any]:
+def _labels(evaluated: Evaluated) -> Mapping[str, Any]:
     """Rank of the features, and linear probes on fractions of all training images."""
-    task = examined.task
-    look = partial(_everything, cell=task.geometry.cell)
-    train, test = (extract(examined, task.encoder, part, None, look) for part in ("train", "test"))
+    task = evaluated.task
+    look = partial(unmasked, cell=task.geometry.cell)
+    train, test = (extract(evaluated, task.encoder, part, None, look) for part in ("train", "test"))
     results: dict[str, Any] = {"full/rankme": rankme(train.vectors)}
     for share in LABELS:
         key = f"full/linear_top1/labels_{100 * share:g}"
@@ -196,5 +191,5 @@ def _labels(examined: Examined) -> Mapping[str, Any]:
             classes = check_labels(some, test)
             results[key] = top1(choose_linear(some, classes).scores(test.vectors), test.labels)
         except ValueError as error:
-            results |= {key: None, f"{key}/reason": str(error)}
+            results |= absent(error, key)
     return results

@@ -4,35 +4,35 @@ from typing import Any
 
 import torch
 
+from semconv.controls import Fixed, Only, Shuffled, Zero, find_indicators
 from semconv.corruption import View
-from semconv.evaluation.features import Examined, frozen
-from semconv.indicators import Indicator
-from semconv.twins import Fixed, Only, Shuffled, Twin, Zero, told_things
+from semconv.evaluation.features import Evaluated, absent, frozen
+from semconv.indicators import Control, Indicator
 
 IMAGES = 512
 
 
-def importance(examined: Examined, count: int = IMAGES) -> dict[str, Any]:
+def importance(evaluated: Evaluated, count: int = IMAGES) -> dict[str, Any]:
     """By how much `test/masked_mse` grows when one indicator stops telling the truth.
 
     `importance/<indicator>/zeroed`, `/shuffled` (over the batch) and, of indicators of the mask, `/another_mask` (one image's, for
     all). Masks, images and everything else stay as they are.
 
     Args:
-        examined: the network and its images.
+        evaluated: the network and its images.
         count: test images.
     """
-    told = [part for indicators in told_things(examined.task.encoder) for part in indicators]
+    told = [part for indicators in find_indicators(evaluated.task.encoder) for part in indicators]
     if not told:
-        return {"importance": None, "importance/reason": "the network is told nothing"}
-    substitutes: dict[str, Twin] = {"zeroed": Zero(), "shuffled": Shuffled(), "another_mask": Fixed(examined.task.masker)}
-    tries: dict[str, tuple[Indicator, Twin]] = {
-        f"importance/{name}/{how}": (part, twin)
+        return absent("the network is told nothing", "importance")
+    substitutes: dict[str, Control] = {"zeroed": Zero(), "shuffled": Shuffled(), "another_mask": Fixed(evaluated.task.masker)}
+    tries: dict[str, tuple[Indicator, Control]] = {
+        f"importance/{name}/{how}": (part, control)
         for name, part in _named(told)
-        for how, twin in substitutes.items()
-        if how != "another_mask" or part.tells == "mask"
+        for how, control in substitutes.items()
+        if how != "another_mask" or part.conveys == "mask"
     }
-    whole = _errors(examined, count, tries)
+    whole = _errors(evaluated, count, tries)
     intact = whole.pop("")
     return {key: error - intact for key, error in whole.items()}
 
@@ -46,32 +46,32 @@ def _named(parts: list[Indicator]) -> list[tuple[str, Indicator]]:
     ]
 
 
-def _errors(examined: Examined, count: int, tries: dict[str, tuple[Indicator, Twin]]) -> dict[str, float]:
+def _errors(evaluated: Evaluated, count: int, tries: dict[str, tuple[Indicator, Control]]) -> dict[str, float]:
     """Mean error over the images, under each substitution and, by an empty name, under none."""
-    task = examined.task
+    task = evaluated.task
     sums = dict.fromkeys(["", *tries], 0.0)
     images = 0
     with frozen(task):
-        for batch in examined.batches("test", count):
+        for batch in evaluated.batches("test", count):
             view, mask = task.look(batch, "test")
             images += len(mask)
-            sums[""] += _error(examined, view, batch, mask)
-            for name, (part, twin) in tries.items():
-                holders = [indicators for indicators in told_things(task.encoder) if any(part is own for own in indicators)]
-                before = [holder.twin for holder in holders]
+            sums[""] += _error(evaluated, view, batch, mask)
+            for name, (part, control) in tries.items():
+                holders = [indicators for indicators in find_indicators(task.encoder) if any(part is own for own in indicators)]
+                before = [holder.control for holder in holders]
                 try:
                     for holder in holders:
-                        holder.twin = Only(part, twin)
-                    sums[name] += _error(examined, view, batch, mask)
+                        holder.control = Only(part, control)
+                    sums[name] += _error(evaluated, view, batch, mask)
                 finally:
-                    for holder, twin_before in zip(holders, before, strict=True):
-                        holder.twin = twin_before
-    everyone = examined.gathered((sums, images))
+                    for holder, control_before in zip(holders, before, strict=True):
+                        holder.control = control_before
+    everyone = evaluated.gathered((sums, images))
     total = sum(number for _, number in everyone)
     return {name: sum(part[name] for part, _ in everyone) / total for name in sums}
 
 
-def _error(examined: Examined, view: View, batch: Any, mask: torch.Tensor) -> float:
-    with examined.precision():
-        prediction = examined.task(view)
-    return examined.task.squared.per_image(prediction, batch.images, mask).double().sum().item()
+def _error(evaluated: Evaluated, view: View, batch: Any, mask: torch.Tensor) -> float:
+    with evaluated.precision():
+        prediction = evaluated.task(view)
+    return evaluated.task.squared.per_image(prediction, batch.images, mask).double().sum().item()

@@ -1,14 +1,13 @@
-"""The quick examination: what every run, ViT and CNN alike, ends with."""
+"""The quick evaluation that every run, ViT and CNN alike, ends with."""
 
 import math
-from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from semconv.evaluation import features
-from semconv.evaluation.features import Examined, Features, Look
+from semconv.evaluation.features import Evaluated, Features, Look, absent, extract, fingerprint, kept, recalibrated, unmasked
 from semconv.evaluation.importance import importance
 from semconv.evaluation.probes import (
     NEIGHBOURS,
@@ -18,89 +17,97 @@ from semconv.evaluation.probes import (
     knn_scores,
     top1,
 )
-from semconv.evaluation.sites import dense_miou, know_sites
+from semconv.evaluation.sites import dense_miou, probe_sites
 
 DRAWS = 4  # masks of which the accuracy at the training ratio is the mean
 PROBED = ("probe/linear_top1", "probe/knn_top1")
 
-
-class Probed(dict[str, Any]):
-    """Results by key, with the classifier of whole images that they come from."""
-
-    classifier: LinearClassifier | None = None
+Kind = Literal["whole", "masked"]  # nothing masked, or masked as in training
 
 
-def examine(examined: Examined, num_images: int, recalibrate: bool, keep: Path | None) -> Probed:
-    """All keys of the quick examination that need more than the test step.
+class Extractor(NamedTuple):
+    """Features of one kind of view, kept in files."""
+
+    evaluated: Evaluated
+    encoder: nn.Module
+    name: str  # of this encoder, kind of view and images
+    folder: Path | None  # None: kept nowhere
+
+    def extract(self, part: str, count: int, look: Look, draw: int = 0) -> Features:
+        """Features of up to `count` images of a part; `draw` is the number of their masks."""
+        file = f"features-{self.name}-{part}-{count}-{draw}"
+        return kept(self.folder, file, lambda: extract(self.evaluated, self.encoder, part, count, look))
+
+
+class Probed(NamedTuple):
+    """Accuracies of probes of one kind of view."""
+
+    linear: float
+    knn: float
+    classifier: LinearClassifier
+    num_train_images: int
+    num_test_images: int
+
+
+def evaluate(
+    evaluated: Evaluated, num_images: int, recalibrate: bool, folder: Path | None
+) -> tuple[dict[str, Any], LinearClassifier | None]:
+    """All keys of the quick evaluation that need more than the test step, and the classifier of whole images.
 
     Args:
-        examined: the network and its images.
+        evaluated: the network and its images.
         num_images: at most so many images of train, and of test, are probed with.
         recalibrate: give batch norms the statistics of each kind of view before features are taken.
-        keep: folder that features are kept in; None: nowhere.
+        folder: that features are kept in; None: nowhere.
+
+    Returns:
+        Results by key, null with a reason where the data do not allow them; None for the classifier then.
     """
-    results = Probed()
-    _attempt(
-        results,
-        [*PROBED, *(f"{key}_masked" for key in PROBED)],
-        lambda: _classify(examined, num_images, recalibrate, keep, results),
-    )
-    results.update(know_sites(examined))
-    _attempt(results, ["probe/dense_miou"], lambda: {"probe/dense_miou": dense_miou(examined)})
-    results.update(importance(examined))
-    return results
-
-
-def views(examined: Examined) -> dict[str, Look]:
-    """The two kinds of view that features are taken of: nothing masked, and masked as in training."""
-    task = examined.task
-    return {
-        "whole": lambda batch: features.everything(batch.images, task.geometry.cell, batch.frame, batch.external),
-        "masked": lambda batch: task.look(batch, "probe")[0],
-    }
-
-
-def _classify(examined: Examined, num_images: int, recalibrate: bool, keep: Path | None, results: Probed) -> dict[str, Any]:
-    """Linear probe and nearest neighbours, of whole images and of images masked as in training."""
-    task = examined.task
-    found: dict[str, Any] = {}
-    for kind, look in views(examined).items():
-        encoder = features.recalibrated(examined, look) if recalibrate else task.encoder
-        settings = {"kind": kind, "num_images": num_images, "data": examined.data.describe(), "seed": task.evaluation_seed}
-        print_of = features.fingerprint(encoder, **settings, masker=vars(task.masker), corruption=repr(task.corruption))
-
-        def get(
-            part: str, count: int, draw: int = 0, look: Look = look, encoder: nn.Module = encoder, name: str = print_of
-        ) -> Features:
-            seen: Look = look if not draw else lambda batch: task.look(batch, "probe", draw)[0]
-            file = f"features-{name}-{part}-{count}-{draw}"
-            return features.kept(keep, file, lambda: features.extract(examined, encoder, part, count, seen))
-
-        train = get("train", num_images)
-        tests = [get("test", num_images)]
-        if kind == "masked":
-            tests = [get("test", math.ceil(num_images / DRAWS), draw) for draw in range(DRAWS)]
-        num_classes = check_labels(train, tests[0], NEIGHBOURS)
-        classifier = choose_linear(train, num_classes)
-        linear = [top1(classifier.scores(test.vectors), test.labels) for test in tests]
-        nearest = [top1(knn_scores(train, test.vectors, num_classes), test.labels) for test in tests]
-        suffix = "" if kind == "whole" else "_masked"
-        found[f"probe/linear_top1{suffix}"] = sum(linear) / len(linear)
-        found[f"probe/knn_top1{suffix}"] = sum(nearest) / len(nearest)
-        if kind == "whole":
-            results.classifier = classifier
-            about: dict[str, float] = {"num_features": train.vectors.shape[1], "num_train_images": len(train.labels)}
-            about |= {"num_test_images": len(tests[0].labels), "penalty": classifier.penalty}
-            found |= {f"probe/{name}": value for name, value in about.items()}
-    for key in PROBED:
-        found[f"{key}_gap"] = found[key] - found[f"{key}_masked"]
-    return found
-
-
-def _attempt(results: dict[str, Any], keys: list[str], compute: Callable[[], Mapping[str, Any]]) -> None:
-    """Add what is computed; where the data do not allow it, nulls with the reason beside them."""
+    classifier = None
     try:
-        results.update(compute())
+        whole, masked = (_probe(evaluated, kind, num_images, recalibrate, folder) for kind in ("whole", "masked"))
+        results, classifier = _accuracies(whole, masked), whole.classifier
     except ValueError as error:
-        for key in keys:
-            results |= {key: None, f"{key}/reason": str(error)}
+        results = absent(error, *PROBED, *(f"{key}_masked" for key in PROBED))
+    results |= probe_sites(evaluated)
+    try:
+        results["probe/dense_miou"] = dense_miou(evaluated)
+    except ValueError as error:
+        results |= absent(error, "probe/dense_miou")
+    return results | importance(evaluated), classifier
+
+
+def _probe(evaluated: Evaluated, kind: Kind, num_images: int, recalibrate: bool, folder: Path | None) -> Probed:
+    """Linear probe and nearest neighbours on one kind of view."""
+    task, look = evaluated.task, partial(_look, evaluated, kind)
+    encoder = recalibrated(evaluated, look(0)) if recalibrate else task.encoder
+    settings = {"kind": kind, "num_images": num_images, "data": evaluated.data.describe(), "seed": task.evaluation_seed}
+    name = fingerprint(encoder, **settings, masker=vars(task.masker), corruption=repr(task.corruption))
+    features = Extractor(evaluated, encoder, name, folder)
+    train = features.extract("train", num_images, look(0))
+    draws = DRAWS if kind == "masked" else 1
+    tests = [features.extract("test", math.ceil(num_images / draws), look(draw), draw) for draw in range(draws)]
+    num_classes = check_labels(train, tests[0], NEIGHBOURS)
+    classifier = choose_linear(train, num_classes)
+    linear = [top1(classifier.scores(test.vectors), test.labels) for test in tests]
+    knn = [top1(knn_scores(train, test.vectors, num_classes), test.labels) for test in tests]
+    return Probed(sum(linear) / draws, sum(knn) / draws, classifier, len(train.labels), len(tests[0].labels))
+
+
+def _look(evaluated: Evaluated, kind: Kind, draw: int) -> Look:
+    task = evaluated.task
+    if kind == "whole":
+        return partial(unmasked, cell=task.geometry.cell)
+    return lambda batch: task.look(batch, "probe", draw)[0]
+
+
+def _accuracies(whole: Probed, masked: Probed) -> dict[str, Any]:
+    results: dict[str, Any] = {
+        "probe/num_features": len(whole.classifier.mean),
+        "probe/num_train_images": whole.num_train_images,
+        "probe/num_test_images": whole.num_test_images,
+        "probe/penalty": whole.classifier.penalty,
+    }
+    for key, seen, hidden in zip(PROBED, (whole.linear, whole.knn), (masked.linear, masked.knn), strict=True):
+        results |= {key: seen, f"{key}_masked": hidden, f"{key}_gap": seen - hidden}
+    return results

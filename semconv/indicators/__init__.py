@@ -1,20 +1,22 @@
-"""What a network is told: maps of the mask, of position and of what is seen, at whatever resolution a layer works.
+"""Indicators: maps of side information, on which a network is conditioned.
 
-An `Indicator` is one such map. `Indicators` joins several, and called with a view gives `Signals`, which evaluates them on the grid
-of any layer, each once per forward.
+An `Indicator` is a map of the mask, of position or of visible content, at the resolution of any layer. `Indicators` joins several;
+called with a view it gives `Signals`, the indicators evaluated on the grid of any layer, each grid once per forward.
 """
 
 from semconv.indicators.content import SelfSimilarity, VisibleClusters, VisibleColour, VisibleEdges
+from semconv.indicators.control import Control
 from semconv.indicators.external import ExternalMap
 from semconv.indicators.frame import CropFrame
-from semconv.indicators.indicator import Grid, Indicator, PaddingMode, Told
+from semconv.indicators.indicator import Grid, Indicator, Information, PaddingMode
 from semconv.indicators.mask import Mask, MaskRatio, VisibleDirection, VisibleDistance, WindowFraction, masked_fraction
 from semconv.indicators.position import BorderDistance, CellOffset, Coordinates, Fourier, LearnedTable, Radius
-from semconv.indicators.signals import Indicators, Signals, Sites, Twin
+from semconv.indicators.signals import Indicators, Signals, Sites
 
 __all__ = [
     "BorderDistance",
     "CellOffset",
+    "Control",
     "Coordinates",
     "CropFrame",
     "ExternalMap",
@@ -22,6 +24,7 @@ __all__ = [
     "Grid",
     "Indicator",
     "Indicators",
+    "Information",
     "LearnedTable",
     "Mask",
     "MaskRatio",
@@ -30,8 +33,6 @@ __all__ = [
     "SelfSimilarity",
     "Signals",
     "Sites",
-    "Told",
-    "Twin",
     "VisibleClusters",
     "VisibleColour",
     "VisibleDirection",

@@ -1,4 +1,4 @@
-"""Areas that sites, windows and cells have in common, and means over them."""
+"""Overlap areas of sites, windows and cells, and means over them."""
 
 import torch
 from torch import Tensor
@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 
 def overlap(sites: int, cells: int, device: torch.device) -> Tensor:
-    """How much of each site lies in each cell along one side, in parts of which a site has `cells`: float64 `sites cells`."""
-    # these parts are whole numbers, so that 0 and 1 come out exactly; and autocast leaves float64 alone
+    """Overlap of each site with each cell along one side, in units of 1 / `cells` of a site: float64 `sites cells`."""
+    # in these units overlaps are whole numbers, so that 0 and 1 are exact; autocast does not change float64
     site = torch.arange(sites, device=device)[:, None] * cells
     cell = torch.arange(cells, device=device)[None, :] * sites
     shared = torch.minimum(site + cells, cell + sites) - torch.maximum(site, cell)
@@ -15,8 +15,10 @@ def overlap(sites: int, cells: int, device: torch.device) -> Tensor:
 
 
 def window_overlap(sites: int, cells: int, window: int, device: torch.device) -> Tensor:
-    """How much of a window of `window` cells round each site's centre lies in each cell along one side, in parts of which a cell
-    has 2 * sites: float64 `sites cells`. What lies beyond the image is in no cell."""
+    """Overlap of a window of `window` cells around each site's centre with each cell along one side: float64 `sites cells`.
+
+    In units of 1 / (2 * sites) of a cell. The part of a window beyond the image is in no cell.
+    """
     centre = (2 * torch.arange(sites, device=device)[:, None] + 1) * cells
     cell = torch.arange(cells, device=device)[None, :] * 2 * sites
     shared = torch.minimum(centre + window * sites, cell + 2 * sites) - torch.maximum(centre - window * sites, cell)
@@ -24,7 +26,7 @@ def window_overlap(sites: int, cells: int, window: int, device: torch.device) ->
 
 
 def area_mean(maps: Tensor, height: int, width: int) -> Tensor:
-    """The mean over the area of each site of maps on any other grid of the same image: float32 `b k height width`.
+    """Resample maps to another grid of the same image, by the mean over each site's area: float32 `b k height width`.
 
     Args:
         maps: `b k rows columns`.
@@ -43,8 +45,9 @@ def area_mean(maps: Tensor, height: int, width: int) -> Tensor:
 
 
 def window_sums(maps: Tensor, height: int, width: int, window: int) -> tuple[Tensor, Tensor]:
-    """Sums over windows round each site's centre: of maps of cells, float64 `b k height width`, and of the window's area inside the
-    image, `height width`, both in the same parts of a cell.
+    """Sum maps of cells over a window around each site's centre: float64 `b k height width`; and the window's area, `height width`.
+
+    The area is that inside the image. Both are in the units of `window_overlap`.
 
     Args:
         maps: float64 `b k gh gw`.

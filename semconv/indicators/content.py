@@ -1,6 +1,6 @@
-"""What can be told of what is seen: of visible pixels alone, whatever stands in hidden ones.
+"""Indicators of visible content: functions of visible pixels only, whatever the fill puts into hidden ones.
 
-Unlike what is told of the mask, these are not 0 where nothing is masked: they cost something downstream, too.
+Unlike the indicators of the mask they are not 0 where nothing is masked, so that a downstream task has to compute them too.
 """
 
 import torch
@@ -10,18 +10,18 @@ from torch.nn import functional as F
 
 from semconv.corruption import View
 from semconv.indicators.areas import window_sums
-from semconv.indicators.indicator import Grid, Indicator, Told
+from semconv.indicators.indicator import Grid, Indicator, Information
 from semconv.indicators.mask import check_windows
 from semconv.masking import spread_mask
 
 
 class VisibleColour(Indicator):
-    """Mean and variance of the colours that are visible in a window round each site: a first guess of what is hidden there.
+    """Mean and variance of the visible colours in a window around each site: a first guess of the hidden content.
 
-    Windows are counted in mask cells, round the site's centre; one that is as wide as the image sees the whole of it, several make
-    a pyramid. 0 where the window has no visible cell. In the data's deviations, means from -3 to 3 and variances from 0 to 3, what
-    is beyond being cut off. Channels: of each window a mean and then a variance per colour. Not closed under shifts; a window is
-    cut off where the image ends. Sums over cells are made once per forward, two small matrix products per window and grid.
+    Windows are measured in mask cells and centred on the site; several windows make a pyramid. Their part beyond the image does
+    not count. The value is 0 where a window has no visible cell. Units: standard deviations of the data, clipped: means to
+    [-3, 3], variances to [0, 3]. Channels: for each window, a mean and then a variance per colour. Not closed under shifts. Cost:
+    sums over cells once per forward, and two small matrix products per window and grid.
 
     Also known as: normalised convolution (Knutsson & Westin, 1993), push-pull (with windows that double).
 
@@ -34,7 +34,7 @@ class VisibleColour(Indicator):
     """
 
     per_image, low, high = True, -3.0, 3.0
-    tells: Told = "content"
+    conveys: Information = "content"
 
     def __init__(self, windows: tuple[int, ...] = (3,), colours: int = 3) -> None:
         super().__init__()
@@ -65,16 +65,16 @@ class VisibleColour(Indicator):
 
 
 class VisibleEdges(Indicator):
-    """How strong edges are and which way brightness rises: Sobel's filter wherever its 3 x 3 pixels are all visible, else 0.
+    """Edge strength and direction of visible pixels: the Sobel filter where its 3 x 3 pixels are all visible, 0 elsewhere.
 
-    The filter never looks at a hidden pixel, so that the border of a masked cell is no edge; nor beyond the image. Strength (0 to
-    1), rise to the right and rise downwards (-1 to 1), in the data's deviations per pixel, of the mean over colours, what is beyond
-    being cut off; each site says the mean over its pixels. Not closed under shifts. Made once per forward at every pixel, one mean
-    per grid.
+    The filter reads no hidden pixel, so that the border of a masked cell is not an edge, and no pixel beyond the image. Channels:
+    gradient magnitude (0 to 1), gradient to the right and gradient downwards (-1 to 1), of the mean over colours, in standard
+    deviations of the data per pixel, clipped; averaged over each site. Not closed under shifts. Cost: the filter once per forward
+    at every pixel, and a mean per grid.
     """
 
     channels, per_image, low, high = 3, True, -1.0, 1.0
-    tells: Told = "content"
+    conveys: Information = "content"
 
     def observe(self, view: View) -> Tensor:
         hidden = spread_mask(view.mask, (view.pixels.shape[2], view.pixels.shape[3]))
@@ -87,23 +87,24 @@ class VisibleEdges(Indicator):
 
 
 class VisibleClusters(Indicator):
-    """To which of a few clusters of the image's visible cells each site belongs: a map of its regions, 0 or 1 per cluster.
+    """Clusters of the visible cells: a segmentation of the image by k-means, one channel per cluster, 0 or 1.
 
-    k-means of the cells' mean colour and mean gradient (absolute differences of neighbouring pixels within the cell, to the right
-    and downwards), per image: begun at quantiles of brightness, a fixed number of Lloyd's steps, and numbered from dark to bright,
-    so that it is the same whenever it is done and a channel means alike in all images. Hidden cells belong to none; a site of
-    several cells says the share of each cluster. Not closed under shifts. Made once per forward on the grid of cells.
+    The features are the mean colour of a cell and its mean gradient (absolute differences of neighbouring pixels within the cell,
+    to the right and downwards). Each image is clustered by itself: from quantiles of brightness, in a fixed number of Lloyd's
+    steps, and with clusters numbered from dark to bright. So the result is deterministic, and a channel has the same meaning in
+    all images. Hidden cells belong to no cluster; a site of several cells has the share of each cluster. Not closed under shifts.
+    Cost: once per forward on the grid of cells.
 
     Args:
-        clusters: how many, one channel each.
-        steps: of Lloyd's algorithm.
+        clusters: number of clusters, one channel each.
+        steps: number of steps of Lloyd's algorithm.
 
     Raises:
         ValueError: there are fewer than two clusters, or steps are negative.
     """
 
     per_image, low, high = True, 0.0, 1.0
-    tells: Told = "content"
+    conveys: Information = "content"
 
     def __init__(self, clusters: int = 4, steps: int = 5) -> None:
         super().__init__()
@@ -134,11 +135,11 @@ class VisibleClusters(Indicator):
 
 
 class SelfSimilarity(Indicator):
-    """How much each visible cell is like each of its visible neighbours: local attention as an indicator, 0 to 1.
+    """Similarity of each visible cell to each of its visible neighbours, from 0 to 1: local attention as an indicator.
 
-    exp(-|p - q|^2) of what describes two cells, their mean colour and gradient as in `VisibleClusters`: the weights of attention
-    before they are normalised, one channel per neighbour, in reading order. 0 where either cell is hidden, or lies beyond the
-    image; a site of several cells says their mean. Not closed under shifts. Made once per forward on the grid of cells.
+    exp(-|p - q|^2) of the features p and q of two cells, their mean colour and gradient as in `VisibleClusters`: attention weights
+    before normalisation, one channel per neighbour, in reading order. 0 where one of the cells is hidden or beyond the image; a
+    site of several cells has their mean. Not closed under shifts. Cost: once per forward on the grid of cells.
 
     Also known as: local self-similarity (Shechtman & Irani, 2007), affinity map.
 
@@ -146,11 +147,11 @@ class SelfSimilarity(Indicator):
         window: side of the neighbourhood in mask cells.
 
     Raises:
-        ValueError: the window is not odd, or below 3.
+        ValueError: the window is even, or below 3.
     """
 
     per_image, low, high = True, 0.0, 1.0
-    tells: Told = "content"
+    conveys: Information = "content"
 
     def __init__(self, window: int = 3) -> None:
         super().__init__()
@@ -183,8 +184,10 @@ def _cells(view: View) -> Tensor:
 
 
 def _describe(view: View) -> Tensor:
-    """Of every cell the mean colour and the mean absolute difference of neighbours to the right and downwards; 0 of hidden ones:
-    float32 `b c+2 gh gw`."""
+    """Features of every cell, 0 for hidden ones: float32 `b c+2 gh gw`.
+
+    Mean colour, and mean absolute difference of neighbouring pixels to the right and downwards.
+    """
     cells = _cells(view)
     brightness = cells.mean(1)
     slopes = [brightness.diff(dim=dim).abs() for dim in (4, 3)]
@@ -193,7 +196,7 @@ def _describe(view: View) -> Tensor:
 
 
 def _members(cells: Tensor, centres: Tensor, visible: Tensor) -> Tensor:
-    """The nearest centre of each visible cell, the first of equal ones: bool `b n k`."""
+    """The nearest centre of each visible cell, the first of equally near ones: bool `b n k`."""
     distance = (cells[:, :, None] - centres[:, None]).square().sum(3)
     nearest = distance == distance.amin(2, keepdim=True)
     return nearest & (nearest.cumsum(2) == 1) & visible[..., None]
@@ -205,12 +208,12 @@ def _take(rows: Tensor, number: Tensor) -> Tensor:
 
 
 def _rise(x: Tensor, dim: int) -> Tensor:
-    """Half the difference of the two neighbours along a side: one row or column less at either end."""
+    """Half the difference of the two neighbours along a dimension: one row or column fewer at each end."""
     length = x.shape[dim] - 2
     return (x.narrow(dim, 2, length) - x.narrow(dim, 0, length)) / 2
 
 
 def _smooth(x: Tensor, dim: int) -> Tensor:
-    """Weights 1 2 1 along a side: one row or column less at either end."""
+    """A filter of weights 1 2 1 (over 4) along a dimension: one row or column fewer at each end."""
     length = x.shape[dim] - 2
     return (x.narrow(dim, 0, length) + 2 * x.narrow(dim, 1, length) + x.narrow(dim, 2, length)) / 4

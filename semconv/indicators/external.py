@@ -1,30 +1,30 @@
-"""What somebody else says of the image."""
+"""Indicators from a map that comes with each image."""
 
 import torch
 from torch import Tensor
 
 from semconv.corruption import View
-from semconv.indicators.indicator import Indicator, Told
+from semconv.indicators.indicator import Indicator, Information
 
 
 class ExternalMap(Indicator):
-    """A map that comes with the image, such as a segmentation or a depth map: an oracle, as it knows what is hidden.
+    """A map that comes with each image, such as a segmentation or a depth map: an oracle, because it covers hidden cells too.
 
-    An upper bound on what semantics could be worth, and no competitor: `semconv compare` shows it apart, unranked. Of classes, each
-    site says which share of it each class has, one channel per class (a class that is not counted has none); of values, their mean,
-    0 to 1. Not closed under shifts. Costs a mean over all pixels per grid.
+    It is an upper bound on the gain by semantics, not a competitor: `semconv compare` shows it apart and does not rank it. A map of
+    classes gives the share of each class in each site, one channel per class (class numbers of `num_classes` or above have no
+    channel); a map of values gives the mean over each site, 0 to 1. Not closed under shifts. Cost: a mean over all pixels per grid.
 
-    Also known as: semantic layout (SPADE; Park et al., 2019), CAM-Convs' input (Facil et al., 2019) where it is geometry.
+    Also known as: semantic layout (SPADE; Park et al., 2019); the input of CAM-Convs (Facil et al., 2019) for geometry.
 
     Args:
-        num_classes: of a map of classes; None: it is a map of values.
+        num_classes: number of classes of a map of classes; None: a map of values.
 
     Raises:
-        ValueError: there is no class; in use: the data have no maps, or maps of the other kind.
+        ValueError: `num_classes` is below 1; in use: the data have no maps, or maps of the other kind.
     """
 
     per_image, low, high = True, 0.0, 1.0
-    tells: Told = "oracle"
+    conveys: Information = "oracle"
 
     def __init__(self, num_classes: int | None = None) -> None:
         super().__init__()
@@ -37,11 +37,11 @@ class ExternalMap(Indicator):
 
     def observe(self, view: View) -> Tensor:
         if view.external is None:
-            raise ValueError("ExternalMap needs a map of each image: give data.init_args.maps, a folder or `source`")
+            raise ValueError("ExternalMap needs a map for each image: set data.init_args.maps to a folder, or to `source`")
         if self.num_classes is None:
             if not view.external.is_floating_point():
                 raise ValueError(
-                    "ExternalMap of values is given classes: set its num_classes, or data.init_args.map_kind to values"
+                    "ExternalMap expects values, the maps hold classes: set its num_classes, or data.init_args.map_kind to values"
                 )
             return view.external.float()
         classes = torch.arange(self.num_classes, device=view.external.device)

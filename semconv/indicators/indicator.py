@@ -1,4 +1,4 @@
-"""What an indicator is, and the sites that it speaks of."""
+"""The interface of indicators, and the grids on which they are evaluated."""
 
 from abc import ABC
 from typing import Literal, NamedTuple
@@ -10,11 +10,11 @@ from semconv.corruption import View
 from semconv.indicators.areas import area_mean
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
-Told = Literal["mask", "position", "content", "oracle"]
+Information = Literal["mask", "position", "content", "oracle"]
 
 
 class Grid(NamedTuple):
-    """The sites of a feature map, and how far and in what way the map is continued beyond its border."""
+    """The sites of a feature map, with its padding."""
 
     height: int
     width: int
@@ -22,50 +22,57 @@ class Grid(NamedTuple):
     mode: PaddingMode = "zeros"
 
     def extend(self, x: Tensor) -> Tensor:
-        """Continue a map `b c height width` beyond its border: `b c height+2*pad width+2*pad`."""
+        """Pad a map `b c height width`: `b c height+2*pad width+2*pad`."""
         if not any(self.pad):
             return x
-        sides = (self.pad[1], self.pad[1], self.pad[0], self.pad[0])
-        return F.pad(x, sides) if self.mode == "zeros" else F.pad(x, sides, self.mode)
+        return F.pad(x, self.sides) if self.mode == "zeros" else F.pad(x, self.sides, self.mode)
+
+    @property
+    def sides(self) -> tuple[int, int, int, int]:
+        """Padding on the left, right, top and bottom, in the order of `F.pad`."""
+        return (self.pad[1], self.pad[1], self.pad[0], self.pad[0])
 
 
 class Indicator(nn.Module, ABC):
-    """One thing that can be told.
+    """An indicator: a map of side information.
 
-    A subclass overrides `forward`; or `observe`, where what it says is a mean of maps that are the same for every grid, so that
-    they are made once per forward; or `observe` and `lay`.
+    A subclass overrides `forward`; or `observe`, if its maps are means of maps that do not depend on the grid, which are then
+    computed once per forward; or `observe` and `lay`.
+
+    An indicator is closed under shifts if its shifted maps are linear combinations of its maps and a constant. A whole kernel over
+    such maps can express no more than its centre tap can, except at borders.
 
     Attributes:
-        channels: how many maps it makes.
-        per_image: whether its maps differ between images; maps of position do not, and are made for a batch of one.
-        tells: what it tells of: the mask; position; content, what is seen in visible cells; or oracle, what no network could know
-            of a hidden cell.
-        low: smallest value on an image. The value 0 of a mask-derived indicator means that nothing is masked; that of one of
-            content or of an oracle that there is nothing to say.
+        channels: number of maps.
+        per_image: whether the maps differ between images. Maps of position do not, and are computed for a batch of one.
+        conveys: the kind of information: the mask; position; content, of visible cells; or oracle, of hidden cells, which no
+            network could know.
+        low: smallest value on an image. The value 0 means that nothing is masked, for an indicator of the mask; and that no
+            information is available, for one of content or an oracle.
         high: largest value on an image.
     """
 
     channels: int
     per_image: bool
-    tells: Told
+    conveys: Information
     low: float
     high: float
 
     def forward(self, view: View, grid: Grid) -> Tensor:
-        """The maps on a grid: float32, `b channels h w` or, where they are the same for all images, `1 channels h w`.
+        """Evaluate the maps on a grid: float32, `b channels h w`, or `1 channels h w` if they are the same for all images.
 
-        h and w count the grid's padding. A map of position goes on beyond the border as position does; any other map is continued
-        in the way that the features are.
+        h and w include the grid's padding. Maps of position are extrapolated beyond the border; all others are padded as the
+        features are.
         """
         observed = self.observe(view)
         if observed is None:
-            raise NotImplementedError(f"{type(self).__name__} says nothing: override forward or observe")
+            raise NotImplementedError(f"{type(self).__name__} has no maps: override forward or observe")
         return self.lay(observed, grid)
 
     def observe(self, view: View) -> Tensor | None:
-        """What is the same for every grid: maps `b channels rows columns` of cells or pixels; None: nothing is."""
+        """Compute the part that is the same for every grid: maps `b channels rows columns` of cells or pixels; None: no part is."""
         return None
 
     def lay(self, observed: Tensor, grid: Grid) -> Tensor:
-        """From what was observed to the maps on a grid: the mean over the area of each site."""
+        """Turn the result of `observe` into the maps on a grid: by default the mean over each site's area."""
         return grid.extend(area_mean(observed, grid.height, grid.width))

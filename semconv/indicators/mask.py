@@ -1,31 +1,31 @@
-"""What can be told of the mask: all of it is 0 where nothing is masked."""
+"""Indicators of the mask: all are 0 where nothing is masked."""
 
 import torch
 from torch import Tensor
 
 from semconv.corruption import View
 from semconv.indicators.areas import overlap, window_sums
-from semconv.indicators.indicator import Grid, Indicator, Told
+from semconv.indicators.indicator import Grid, Indicator, Information
 
 
 class Mask(Indicator):
-    """How much of each site is masked, from 0 to 1: the mask itself wherever a site lies within one cell.
+    """Masked share of each site, from 0 to 1: the mask itself where a site lies within one cell.
 
-    Not closed under shifts, so that a kernel can tell by it which of its neighbours are masked. Costs next to nothing.
+    Not closed under shifts: a kernel over it can tell which neighbours are masked. Cost: almost none.
     """
 
     channels, per_image, low, high = 1, True, 0.0, 1.0
-    tells: Told = "mask"
+    conveys: Information = "mask"
 
     def forward(self, view: View, grid: Grid) -> Tensor:
         return grid.extend(masked_fraction(view.mask, grid.height, grid.width))
 
 
 class WindowFraction(Indicator):
-    """How much of a window round each site is masked, from 0 to 1: confidence in what is seen there, at one scale or more.
+    """Masked share of a window around each site, from 0 to 1, at one scale or several: the reliability of the surroundings.
 
-    Windows are counted in mask cells, round the centre of the site, and so cover the same part of the image at every stage; what
-    lies beyond the image does not count. Not closed under shifts. Costs two small matrix products per window and grid.
+    Windows are measured in mask cells and centred on the site, and so cover the same part of the image at every stage; their part
+    beyond the image does not count. Not closed under shifts. Cost: two small matrix products per window and grid.
 
     Also known as: validity (Uhrig et al., 2017; Liu et al., 2018), confidence map.
 
@@ -37,7 +37,7 @@ class WindowFraction(Indicator):
     """
 
     per_image, low, high = True, 0.0, 1.0
-    tells: Told = "mask"
+    conveys: Information = "mask"
 
     def __init__(self, windows: tuple[int, ...] = (3,)) -> None:
         super().__init__()
@@ -55,20 +55,20 @@ class WindowFraction(Indicator):
 
 
 class VisibleDistance(Indicator):
-    """How far the nearest visible cell is, from 0 (here) to 1 (`reach` cells or more): how far there is to extrapolate.
+    """Distance to the nearest visible cell, from 0 (in a visible cell) to 1 (`reach` cells or more): how far to extrapolate.
 
-    Exact Euclidean distance between the centres of cells, in cells whatever the image's size; a site of several cells says their
-    mean. Not closed under shifts. Made once per forward on the grid of cells: a cell is compared with each of its row and each row.
+    The exact Euclidean distance between the centres of cells, in cells, whatever the image's size; a site of several cells has
+    their mean. Not closed under shifts. Cost: once per forward on the grid of cells, gh + gw comparisons for each cell.
 
     Args:
-        reach: distance in cells that is told as 1, and beyond which all is one.
+        reach: distance, in cells, with the value 1; larger distances are clipped.
 
     Raises:
         ValueError: `reach` is not above 0.
     """
 
     channels, per_image, low, high = 1, True, 0.0, 1.0
-    tells: Told = "mask"
+    conveys: Information = "mask"
 
     def __init__(self, reach: float = 4.0) -> None:
         super().__init__()
@@ -85,28 +85,28 @@ class VisibleDistance(Indicator):
 
 
 class VisibleDirection(Indicator):
-    """Where the nearest visible cell is: the unit vector that points there, right and down, each from -1 to 1.
+    """Direction of the nearest visible cell: a unit vector, right and down, each from -1 to 1.
 
-    0 0 in visible cells, and where several cells are nearest; a site of several cells says their mean. Not closed under shifts.
-    Made once per forward, as `VisibleDistance`.
+    (0, 0) in visible cells, and where several cells are equally near; a site of several cells has their mean. Not closed under
+    shifts. Cost: as `VisibleDistance`.
     """
 
     channels, per_image, low, high = 2, True, -1.0, 1.0
-    tells: Told = "mask"
+    conveys: Information = "mask"
 
     def observe(self, view: View) -> Tensor:
         return nearest_visible(view.mask)[1]
 
 
 class MaskRatio(Indicator):
-    """Which share of the image's cells is masked, from 0 to 1: one number per image, the same at every site.
+    """Mask ratio of the image, from 0 to 1: one number per image, the same at every site.
 
-    It changes between images only where the ratio does, in training with a range of ratios and in evaluation. Closed under shifts.
-    Costs nothing. Also known as: noise level conditioning (in diffusion models).
+    It varies only if the ratio does: in training with a range of ratios, and in evaluation at several ratios. Closed under shifts.
+    Cost: almost none. Also known as: conditioning on the noise level (in diffusion models).
     """
 
     channels, per_image, low, high = 1, True, 0.0, 1.0
-    tells: Told = "mask"
+    conveys: Information = "mask"
 
     def forward(self, view: View, grid: Grid) -> Tensor:
         ratio = view.mask.float().mean((1, 2))[:, None, None, None]
@@ -114,7 +114,7 @@ class MaskRatio(Indicator):
 
 
 def masked_fraction(mask: Tensor, height: int, width: int) -> Tensor:
-    """The share of each site's area that is masked, for sites of any size: float32 `b 1 height width`, from 0 to 1.
+    """The masked share of each site's area, for sites of any size: float32 `b 1 height width`, from 0 to 1.
 
     Args:
         mask: bool `b gh gw`, True = masked.
@@ -130,17 +130,17 @@ def masked_fraction(mask: Tensor, height: int, width: int) -> Tensor:
 
 
 def nearest_visible(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """For each cell the squared distance to the nearest visible one, in cells, and the unit vector (right, down) that points there.
+    """For each cell, the squared distance to the nearest visible cell, in cells, and the unit vector (right, down) to it.
 
-    Found along rows first and then across them, so that n cells take n (gh + gw) comparisons. All is in whole numbers, so that
-    equally near cells are known as such.
+    The search goes first along rows and then across them, so that n cells take n (gh + gw) comparisons. It uses whole numbers, so
+    that equal distances compare as equal.
 
     Args:
         mask: bool `b gh gw`, True = masked.
 
     Returns:
-        float32 `b gh gw`, infinite where no cell is visible; and float32 `b 2 gh gw`, 0 where a cell is visible itself or several
-        are nearest.
+        float32 `b gh gw`, infinite if no cell is visible; and float32 `b 2 gh gw`, 0 where the cell itself is visible or several
+        cells are equally near.
     """
     rows, columns = (torch.arange(length, device=mask.device, dtype=torch.float32) for length in mask.shape[1:])
     right, down = columns - columns[:, None], rows - rows[:, None]  # from a cell (first axis) to another (second)
@@ -158,7 +158,7 @@ def nearest_visible(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_windows(windows: tuple[int, ...]) -> tuple[int, ...]:
-    """The sides of windows, if they can be ones.
+    """Check the sides of windows, and return them as a tuple.
 
     Raises:
         ValueError: a side is below 1 or listed twice, or there is none.

@@ -1,4 +1,4 @@
-"""What can be told of position: the same for all images, and going on beyond the border as position does."""
+"""Indicators of position: the same for all images, and extrapolated beyond the border."""
 
 import math
 
@@ -7,17 +7,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semconv.corruption import View
-from semconv.indicators.indicator import Grid, Indicator, Told
+from semconv.indicators.indicator import Grid, Indicator, Information
 
 
 class Coordinates(Indicator):
     """x and y of each site's centre, from -1 at the left and top edges of the image to 1 (CoordConv; Liu et al., 2018).
 
-    Closed under shifts: away from borders a kernel learns nothing more from it than one tap does. Made once for the batch.
+    Closed under shifts: away from borders, a kernel over it can express no more than a single tap. Cost: once for the batch.
     """
 
     channels, per_image, low, high = 2, False, -1.0, 1.0
-    tells: Told = "position"
+    conveys: Information = "position"
 
     def forward(self, view: View, grid: Grid) -> Tensor:
         y = centres(grid.height, grid.pad[0], view.mask.device)
@@ -26,14 +26,14 @@ class Coordinates(Indicator):
 
 
 class Radius(Indicator):
-    """Distance of each site's centre from that of the image, from 0 to 1 in its corners: photographs have a centre.
+    """Distance of each site's centre from the image centre, from 0 to 1 at the corners: photographers centre their subjects.
 
-    A true distance, also in images that are not square; beyond the border it goes on above 1. Not closed under shifts. Made once
-    for the batch.
+    A Euclidean distance in pixels, also for images that are not square; it exceeds 1 beyond the corners. Not closed under shifts.
+    Cost: once for the batch.
     """
 
     channels, per_image, low, high = 1, False, 0.0, 1.0
-    tells: Told = "position"
+    conveys: Information = "position"
 
     def forward(self, view: View, grid: Grid) -> Tensor:
         height, width = view.pixels.shape[2:]
@@ -43,23 +43,23 @@ class Radius(Indicator):
 
 
 class Fourier(Indicator):
-    """Waves of position: sines and cosines of x and of y at frequencies of 1/2, 1, 2, ... cycles per side, from -1 to 1.
+    """Fourier features of position: sines and cosines of x and y at 1/2, 1, 2, ... cycles per side, from -1 to 1.
 
-    A frequency that a grid cannot carry, half of its sites per side or more, is silent there (0): coarse stages are told less, in
-    the same channels, and never what aliasing would make of it. Closed under shifts. Made once for the batch. Channels: 4 per
-    frequency, sines of x, of y, cosines of x, of y, slowest first.
+    A frequency that a grid cannot represent, of half as many cycles as sites per side or more, is 0 on that grid: coarse stages get
+    less information in the same channels, and no aliasing. Closed under shifts. Cost: once for the batch. Channels: 4 per
+    frequency, sine of x, sine of y, cosine of x, cosine of y, lowest frequency first.
 
     Also known as: sin-cos position embedding (Vaswani et al., 2017), Fourier features (Tancik et al., 2020), input of StyleGAN3.
 
     Args:
-        frequencies: how many.
+        frequencies: number of frequencies.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the number is below 1.
     """
 
     per_image, low, high = False, -1.0, 1.0
-    tells: Told = "position"
+    conveys: Information = "position"
 
     def __init__(self, frequencies: int = 4) -> None:
         super().__init__()
@@ -85,12 +85,13 @@ class Fourier(Indicator):
 
 
 class LearnedTable(Indicator):
-    """A learned vector for each place: a table, drawn from N(0, .02) and trained with the network, interpolated to any grid.
+    """Learned position embedding: a table of vectors, drawn from N(0, .02), trained, and interpolated to any grid.
 
-    Bilinear, antialiased where a grid is coarser than the table; beyond the border the outermost values go on. Its values know no
-    bounds: -1 to 1 is what a twin takes them to be. Not closed under shifts. Made once for the batch, anew in each forward.
+    Interpolation is bilinear, antialiased where a grid is coarser than the table; beyond the border the outermost values are
+    repeated. The values are unbounded; a control assumes the range -1 to 1. Not closed under shifts. Cost: once for the batch, in
+    every forward.
 
-    Also known as: learned position embedding (ViT; Dosovitskiy et al., 2021).
+    Also known as: absolute position embedding (ViT; Dosovitskiy et al., 2021).
 
     Args:
         width: length of a vector.
@@ -101,7 +102,7 @@ class LearnedTable(Indicator):
     """
 
     per_image, low, high = False, -1.0, 1.0
-    tells: Told = "position"
+    conveys: Information = "position"
 
     def __init__(self, width: int = 8, size: tuple[int, int] = (8, 8)) -> None:
         super().__init__()
@@ -124,14 +125,14 @@ class LearnedTable(Indicator):
 
 
 class CellOffset(Indicator):
-    """Where in its mask cell a site lies, right and down of the centre, from -1 to 1 at the cell's edges: where seams are.
+    """Offset of each site from the centre of its mask cell, right and down, from -1 to 1 at the cell's edges: the place of seams.
 
-    The mean over the site's area, and so 0 where a site is a whole cell or several. It repeats with the cells, and is closed under
-    shifts by whole cells alone. Made once for the batch.
+    The mean over the site's area, and so 0 where a site is one whole cell or more. It is periodic, and closed only under shifts by
+    whole cells. Cost: once for the batch.
     """
 
     channels, per_image, low, high = 2, False, -1.0, 1.0
-    tells: Told = "position"
+    conveys: Information = "position"
 
     def forward(self, view: View, grid: Grid) -> Tensor:
         rows, columns = view.mask.shape[1:]
@@ -141,18 +142,18 @@ class CellOffset(Indicator):
 
 
 class BorderDistance(Indicator):
-    """Distance of each site's centre from the border of the image: what zero padding tells in secret, told openly.
+    """Distance of each site's centre from the image border: made explicit, where zero padding only implies it.
 
-    From the nearest side, 0 at the border to 1 at half the shorter side, and then not closed under shifts; or from each of the
-    four, left, right, top and bottom, 0 to 1 at the opposite side, and then closed. Below 0 beyond the border. Made once for the
-    batch.
+    The distance from the nearest side, from 0 at the border to 1 at half the shorter side: not closed under shifts. Or the
+    distances from the left, right, top and bottom side, each from 0 to 1 at the opposite side: closed under shifts. Below 0 beyond
+    the border. Cost: once for the batch.
 
     Args:
-        each: tell the distances from all four sides.
+        each: give the distances from all four sides, as four channels.
     """
 
     per_image, low, high = False, 0.0, 1.0
-    tells: Told = "position"
+    conveys: Information = "position"
 
     def __init__(self, each: bool = False) -> None:
         super().__init__()
@@ -173,13 +174,13 @@ class BorderDistance(Indicator):
 
 
 def centres(length: int, pad: int, device: torch.device) -> Tensor:
-    """Centres of sites along one side, from -1 to 1 within the image and beyond on its padding: float32."""
+    """Centres of sites along one side: from -1 to 1 within the image, below and above on its padding; float32."""
     number = torch.arange(-pad, length + pad, device=device)
     return (2 * number + 1).float() / length - 1
 
 
 def _cross(x: Tensor, y: Tensor) -> Tensor:
-    """A number for each column and one for each row as two maps: `1 2 h w`."""
+    """Two maps, of a number for each column and of one for each row: `1 2 h w`."""
     return torch.stack([x.expand(len(y), len(x)), y[:, None].expand(len(y), len(x))])[None]
 
 

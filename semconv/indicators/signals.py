@@ -1,24 +1,16 @@
 """Several indicators as one, evaluated on the grid of any layer, each grid once per forward."""
 
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from semconv.corruption import View
-from semconv.indicators.indicator import Grid, Indicator, Told
+from semconv.indicators.control import Control
+from semconv.indicators.indicator import Grid, Indicator, Information
 from semconv.indicators.mask import Mask
 from semconv.sparse import VisibleCells, VisibleSites
-
-
-class Twin(Protocol):
-    """What is told in place of an indicator's maps, see `semconv.twins`."""
-
-    def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor: ...
-
-    def num_masked(self, view: View) -> int: ...
-
 
 _MASK = Mask()
 
@@ -26,7 +18,7 @@ _MASK = Mask()
 class Sites(NamedTuple):
     """Maps of all indicators on one grid."""
 
-    per_image: Tensor  # b k1 h w: what differs between images, the mask first; k1 may be 0
+    per_image: Tensor  # b k1 h w: what differs between images; k1 may be 0
     shared: Tensor  # 1 k2 h w: what does not; k2 may be 0
     source: nn.Module | None = None  # what makes `shared` of the grid alone; None where that cannot be relied on
 
@@ -38,7 +30,7 @@ class Indicators(nn.Module):
         parts: the indicators. The mask is put first, and those that differ between images before those that do not.
 
     Attributes:
-        twin: what is told in place of the truth; None: the truth.
+        control: what is told in place of the truth; None: the truth.
 
     Raises:
         ValueError: an indicator is listed twice.
@@ -46,18 +38,18 @@ class Indicators(nn.Module):
 
     def __init__(self, parts: Sequence[Indicator] = ()) -> None:
         super().__init__()
-        self.twin: Twin | None = None
+        self.control: Control | None = None
         names = [type(part).__name__ for part in parts]
         if len(set(names)) < len(names) and len({repr(part) for part in parts}) < len(parts):
             raise ValueError(f"indicators are {', '.join(names)}: list each one once")
         self.parts = nn.ModuleList(sorted(parts, key=lambda part: (not isinstance(part, Mask), not part.per_image)))
 
     @property
-    def tells(self) -> frozenset[Told]:
-        return frozenset(part.tells for part in self)
+    def conveys(self) -> frozenset[Information]:
+        return frozenset(part.conveys for part in self)
 
     @property
-    def tell_mask(self) -> bool:
+    def include_mask(self) -> bool:
         """Whether the mask itself is among them."""
         return any(isinstance(part, Mask) for part in self)
 
@@ -68,6 +60,11 @@ class Indicators(nn.Module):
     @property
     def num_shared(self) -> int:
         return sum(part.channels for part in self if not part.per_image)
+
+    @property
+    def num_others(self) -> tuple[int, int]:
+        """Channels of `Signals.others`: of those that differ between images, and of those that do not."""
+        return self.num_per_image - self.include_mask, self.num_shared
 
     @property
     def learn_shared(self) -> bool:
@@ -81,6 +78,12 @@ class Indicators(nn.Module):
         return len(self.parts)
 
     def forward(self, view: View) -> "Signals":
+        """The signals of a view.
+
+        Raises:
+            ValueError: see `View.check`.
+        """
+        view.check()
         return Signals(self, view)
 
 
@@ -92,7 +95,7 @@ class Signals:
     """
 
     def __init__(self, indicators: Indicators, view: View) -> None:
-        self._indicators, self._view, self._twin = indicators, view, indicators.twin
+        self._indicators, self._view, self._control = indicators, view, indicators.control
         self._mask = next((part for part in indicators if isinstance(part, Mask)), _MASK)
         self._sites: dict[Grid, Sites] = {}
         self._masked: dict[Grid, Tensor] = {}
@@ -104,9 +107,14 @@ class Signals:
         """All maps on a grid."""
         if grid not in self._sites:
             per_image, shared = self._join(grid, per_image=True), self._join(grid, per_image=False)
-            changes = self._twin is not None or self._indicators.learn_shared
+            changes = self._control is not None or self._indicators.learn_shared
             self._sites[grid] = Sites(per_image, shared, None if changes else self._indicators)
         return self._sites[grid]
+
+    def others(self, grid: Grid) -> Sites:
+        """All maps on a grid but that of the mask itself."""
+        sites = self.at(grid)
+        return sites._replace(per_image=sites.per_image[:, int(self._indicators.include_mask) :])  # the mask was put first
 
     def masked(self, grid: Grid) -> Tensor:
         """How much of each site is masked, whether or not an indicator says so: float32 `b 1 h w`, from 0 to 1."""
@@ -116,8 +124,8 @@ class Signals:
 
     @property
     def truthful(self) -> bool:
-        """Whether it is the truth that is told, and no twin's signals."""
-        return self._twin is None
+        """Whether it is the truth that is told, and no control's signals."""
+        return self._control is None
 
     def masks_whole(self, grid: Grid) -> bool:
         """Whether it is certain, by its sides alone, that each site of a grid is masked wholly or not at all."""
@@ -136,7 +144,7 @@ class Signals:
 
     def _visible_cells(self) -> VisibleCells:
         rows, columns = self._view.mask.shape[1:]
-        count = self._view.num_masked if self._twin is None else self._twin.num_masked(self._view)
+        count = self._view.num_masked if self._control is None else self._control.num_masked(self._view)
         if count == 0:
             return VisibleCells(None, (rows, columns))
         # those that are masked least, as noise leaves none wholly visible
@@ -144,8 +152,8 @@ class Signals:
         return VisibleCells(order[:, : rows * columns - count], (rows, columns))
 
     def _maps(self, part: Indicator, grid: Grid) -> Tensor:
-        if self._twin is not None:
-            return self._twin(part, self._view, grid)
+        if self._control is not None:
+            return self._control(part, self._view, grid)
         if part not in self._observed:
             self._observed[part] = part.observe(self._view)
         observed = self._observed[part]

@@ -1,4 +1,4 @@
-"""How a convolution can be told: one file each."""
+"""Mechanisms: the ways in which signals enter a convolution, one file each."""
 
 from semconv.convolution import Mechanism, Plain
 from semconv.mechanisms.appended import AppendedValues

@@ -1,4 +1,4 @@
-"""Signals as values appended to what the kernel reads."""
+"""Signals as values appended to the input of the kernel."""
 
 from typing import Literal
 
@@ -16,30 +16,30 @@ from semconv.convolution import (
 )
 from semconv.indicators import Grid, Indicators, Signals, Sites
 
-Encoding = Literal["scalar", "one-hot", "embedding"]
+ValueEncoding = Literal["scalar", "one-hot", "embedding"]
 
 
 class AppendedValues(Mechanism):
-    """Further values after the pixels that a kernel reads.
+    """Signals as extra values appended to the pixels that a kernel reads.
 
-    `place: window`: the flattened window of every output site gets e more entries, c(u) = b + V e(u); V starts at zero, so that
-    the first step computes what plain does. At stride 1 it equals channels whose kernels have their centre tap alone; at a larger
-    one it is told of the whole output site.
-    `place: edge`: the map gets more pixels at its edge: the padding ring, where the kernel reads E e(u) on top of what padding puts
-    there, E from zero. The rest of the map learns of it as far as receptive fields reach.
+    `place: window`: the flattened window of every output site gets e extra entries: c(u) = b + V e(u). V starts at zero, so that
+    the first step computes what plain does. At stride 1 this equals channels with only the centre tap of their kernels; at a
+    larger stride the signals cover the whole output site.
+    `place: edge`: the map gets extra pixels at its edge, in the ring of padding: there the kernel reads E e(u) plus the padding's
+    value; E starts at zero. The information spreads from the edge only as far as receptive fields reach.
 
     Args:
-        convolution: the convolution that is told.
-        indicators: what it is told.
-        encoding: each signal becomes one normalised number; or one of `levels` entries that is 1 where the signal falls into its
-            range; or a learned vector of `width` numbers per range. A signal of 0 that is not of position, nothing
-            masked or nothing to say, is all zeros in each.
-        place: in every window, or at the edge of the map.
-        levels: ranges of one-hot and embedding.
+        convolution: the convolution to condition.
+        indicators: the indicators to condition it on.
+        encoding: of each signal: `scalar`, one normalised number; `one-hot`, `levels` entries, of which the one whose range holds
+            the signal is 1; `embedding`, a learned vector of `width` numbers per range. A signal of 0 is all zeros in each
+            encoding, because it means "nothing masked" or "no information"; except a signal of position.
+        place: `window`, at every output site; `edge`, in the padding.
+        levels: number of ranges of `one-hot` and `embedding`.
         width: length of an embedding.
 
     Raises:
-        ValueError: `edge` for a convolution without padding; one-hot or embedding of what is learned.
+        ValueError: `edge` for a convolution without padding; `one-hot` or `embedding` of a learned indicator.
     """
 
     silent_when_visible = True
@@ -48,7 +48,7 @@ class AppendedValues(Mechanism):
         self,
         convolution: nn.Conv2d,
         indicators: Indicators,
-        encoding: Encoding = "scalar",
+        encoding: ValueEncoding = "scalar",
         place: Literal["window", "edge"] = "window",
         levels: int = 8,
         width: int = 8,
@@ -57,7 +57,7 @@ class AppendedValues(Mechanism):
         require_signals(self, indicators)
         if encoding != "scalar" and indicators.learn_shared:
             raise ValueError(
-                f"encoding {encoding!r} sorts signals into ranges, which a learned table cannot be trained through: use 'scalar'"
+                f"encoding {encoding!r} sorts signals into ranges, through which a learned table gets no gradient: use 'scalar'"
             )
         if place == "edge" and not any(convolution.padding):
             raise ValueError("place 'edge' writes into the padding of a convolution, and this one has none: use 'window'")
@@ -65,31 +65,31 @@ class AppendedValues(Mechanism):
         self.encode = _SiteEncoding(indicators, encoding, levels, width)
         entries = self.encode.entries
         channels = convolution.out_channels if place == "window" else convolution.in_channels
-        self.told = SignalConv2d(indicators.num_per_image * entries, indicators.num_shared * entries, channels)
+        self.from_signals = SignalConv2d(indicators.num_per_image * entries, indicators.num_shared * entries, channels)
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         if self.place == "window":
             y = convolution(x)
             grid = output_grid(y)
-            return y + self.told(self.encode(signals.at(grid)), grid)
+            return y + self.from_signals(self.encode(signals.at(grid)), grid)
         grid = input_grid(convolution, x)
-        # the mask beyond the border is that of the nearest cell: of its own it has none
+        # there is no mask beyond the border: the nearest cell's stands there
         ring = grid._replace(mode="replicate")
-        told = torch.where(_outside(grid, x.device), self.told(self.encode(signals.at(ring)), ring), 0)
+        told = torch.where(_outside(grid, x.device), self.from_signals(self.encode(signals.at(ring)), ring), 0)
         return convolve_extended(convolution, grid.extend(x) + told.to(x.dtype))
 
 
 class _SiteEncoding(nn.Module):
-    """From signals to the entries that are appended: each channel becomes `entries` channels."""
+    """The encoding of signals as appended entries: each channel becomes `entries` channels."""
 
-    def __init__(self, indicators: Indicators, encoding: Encoding, levels: int, width: int) -> None:
+    def __init__(self, indicators: Indicators, encoding: ValueEncoding, levels: int, width: int) -> None:
         super().__init__()
         self.encoding, self.levels, self.num_per_image = encoding, levels, indicators.num_per_image
         self.entries = {"scalar": 1, "one-hot": levels, "embedding": width}[encoding]
         channels = [part for part in indicators for _ in range(part.channels)]
         self.low = nn.Buffer(torch.tensor([part.low for part in channels]), persistent=False)
         self.high = nn.Buffer(torch.tensor([part.high for part in channels]), persistent=False)
-        self.silent = nn.Buffer(torch.tensor([part.tells != "position" for part in channels]), persistent=False)
+        self.silent = nn.Buffer(torch.tensor([part.conveys != "position" for part in channels]), persistent=False)
         if encoding == "embedding":
             self.table = nn.Parameter(torch.empty(len(channels), levels, width))
             self.reset_parameters()
@@ -126,5 +126,4 @@ class _SiteEncoding(nn.Module):
 def _outside(grid: Grid, device: torch.device) -> Tensor:
     """True on the padding of a grid: bool `1 1 h w`."""
     inside = torch.zeros(1, 1, grid.height, grid.width, dtype=torch.bool, device=device)
-    sides = (grid.pad[1], grid.pad[1], grid.pad[0], grid.pad[0])
-    return nn.functional.pad(inside, sides, value=True)
+    return nn.functional.pad(inside, grid.sides, value=True)

@@ -1,4 +1,4 @@
-"""Signals that scale and shift what a convolution says."""
+"""Signals that scale and shift the output of a convolution."""
 
 import torch
 from torch import Tensor, nn
@@ -8,43 +8,44 @@ from semconv.indicators import Indicators, Signals
 
 
 class FiLM(Mechanism):
-    """Each output is scaled and shifted by what is told near its site: A(u) = 1 + gamma(u), c(u) = A(u) b + beta(u).
+    """Scale and shift of the output by signals (FiLM; Perez et al., 2018): A(u) = 1 + gamma(u), c(u) = A(u) b + beta(u).
 
-    gamma and beta are convolutions of the signals on the output's own grid, with weights from zero, so that the first step computes
-    what plain does. beta can take up gamma's share of b: this is the family of A = 1 + gamma, c = b + beta. Without gamma it is
-    appended values at `kernel_size` 1. Unlike everything that only adds, it can silence a feature where something is masked, in
-    one layer.
+    gamma and beta are convolutions of the signals on the grid of the output, averaged over the window. Their weights start at zero,
+    so that the first step computes what plain does. Because beta can absorb gamma b, this is the family A = 1 + gamma, c = b +
+    beta. Without gamma, at `kernel_size` 1, it is appended values. Unlike purely additive mechanisms it can silence a feature at
+    masked sites in one layer.
 
-    x is not normalised here, as SPADE does before it modulates: that would change the first step, and a network has norms of its
-    own. One that follows washes part of this away: a layer norm what gamma and beta have in common over channels, a batch norm
-    what they have in common over all sites and images, a group norm what is the same all over an image.
+    x is not normalised first, as in SPADE: that would change the first step, and the network has its own norms. A norm behind the
+    convolution removes a part of the modulation: a layer norm the part common to all channels, a batch norm the part common to all
+    sites and images, a group norm the part that is constant over an image.
 
-    Also known as: feature-wise linear modulation (Perez et al., 2018), there one gamma and beta per image; SPADE (Park et al.,
-    2019), spatially adaptive, there of a label map and behind a norm.
+    Also known as: feature-wise linear modulation, there with one gamma and beta per image; SPADE (Park et al., 2019), there of a
+    label map and after a norm.
 
     Args:
-        convolution: the convolution that is told.
-        indicators: what it is told.
-        kernel_size: side of the window of signals that gamma and beta read: an odd number. 3 as in SPADE, where 1 did worse.
+        convolution: the convolution to condition.
+        indicators: the indicators to condition it on.
+        kernel_size: side of the window of signals that gamma and beta read: an odd number. SPADE uses 3, and found 1 worse.
+        average: divide the sums over the window by its number of taps.
 
     Raises:
-        ValueError: `kernel_size` is not odd.
+        ValueError: `kernel_size` is even, or below 1.
     """
 
     silent_when_visible = True
 
-    def __init__(self, convolution: nn.Conv2d, indicators: Indicators, kernel_size: int = 3) -> None:
+    def __init__(self, convolution: nn.Conv2d, indicators: Indicators, kernel_size: int = 3, average: bool = True) -> None:
         super().__init__()
         require_signals(self, indicators)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size of FiLM is {kernel_size}: give an odd number, so that the window has a centre")
         self.pad = (kernel_size // 2, kernel_size // 2)
         counts = indicators.num_per_image, indicators.num_shared
-        self.told = SignalConv2d(*counts, 2 * convolution.out_channels, (kernel_size, kernel_size))
+        self.from_signals = SignalConv2d(*counts, 2 * convolution.out_channels, (kernel_size, kernel_size), average=average)
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         y = convolution(x)
         grid = output_grid(y)._replace(pad=self.pad, mode=convolution.padding_mode)
-        told: Tensor = self.told(signals.at(grid), grid)
+        told: Tensor = self.from_signals(signals.at(grid), grid)
         gamma, beta = told.to(y.dtype).chunk(2, 1)
         return torch.addcmul(y + beta, y, gamma)

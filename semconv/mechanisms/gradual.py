@@ -1,4 +1,4 @@
-"""From pixels to semantics, layer by layer."""
+"""A gradual change from pixels to semantics, layer by layer."""
 
 import math
 from collections.abc import Mapping
@@ -15,34 +15,35 @@ Schedule = Literal["linear", "cosine", "learned", "none", "whole", "reversed"]
 
 
 class Gradual(Mechanism):
-    """The width splits into pixel and semantic channels, and the share of the semantic ones rises with depth.
+    """Pixel channels by convolution, semantic channels by local attention; the semantic share of the width rises with depth.
 
-        pixels'    = kernel * pixels + A semantic
+        pixels'    = kernel * pixels + A semantics
         semantics' = attention over both + B pixels
 
-    A and B are matrices at what stands at a window's centre; the attention is `LocalAttention`'s, with queries, keys and values of
-    pixel and semantic channels alike. The pixel part keeps so much of the kernel as it has channels, so that pixels are not thrown
-    away, and none where the share is 1. The first channels are the pixels, of input and output by the same share; of the network's
-    input all are. With a share of 0 this is the plain convolution, to the bit; else the first step is not plain's.
+    A and B are matrices applied at the centre of the window. The attention is that of `LocalAttention`, with queries, keys and
+    values of pixel and semantic channels. The pixel part keeps as much of the kernel as it has channels, so that pixels are not
+    discarded, and nothing if the share is 1. The first channels are the pixels, in input and output by the same share; all channels
+    of the network's input are pixels. With a share of 0 this is the plain convolution, bit by bit; otherwise the first step is not
+    plain's.
 
-    `learned` splits no width but mixes: y = (1 - share) kernel * x + share attention, with one share for each layer, from where
-    `linear` has it (and within .05 and .95). Training logs the share of each layer as `mechanism/share/<layer>`.
+    `learned` does not split the width but mixes: y = (1 - share) kernel * x + share attention, with one learned share per layer,
+    initialised as in `linear` (between .05 and .95). Training logs the share of each layer as `mechanism/share/<layer>`.
 
-    Also known as: convolutions first, attention later (CoAtNet; Dai et al., 2021), here within each layer; mixing heads of the two
-    (ACmix; Pan et al., 2022) for `learned`.
+    Also known as: convolutions first, attention later (CoAtNet; Dai et al., 2021), here within each layer; for `learned`, mixing
+    convolution and attention (ACmix; Pan et al., 2022).
 
     Args:
-        convolution: the convolution that is told.
-        indicators: what its attention is told.
-        schedule: of the share over depth: from `start` to `end` in a line or half a cosine, or learned. Controls: `none`, 0
-            everywhere; `whole`, 1 everywhere; `reversed`, from `end` to `start` in a line.
+        convolution: the convolution to condition.
+        indicators: the indicators to condition its attention on.
+        schedule: the share over depth: `linear` or `cosine` (half a period) from `start` to `end`, or `learned`. Controls: `none`,
+            0 everywhere; `whole`, 1 everywhere; `reversed`, linear from `end` to `start`.
         start: share at the first convolution, from 0 to 1.
-        end: share at the last.
-        heads: of the attention; as in `LocalAttention`.
-        head_dim: likewise.
+        end: share at the last convolution, from 0 to 1.
+        heads: number of attention heads, as in `LocalAttention`.
+        head_dim: length of queries and keys, as in `LocalAttention`.
 
     Raises:
-        ValueError: a share is not between 0 and 1; or, when it is called, it was never told where it stands.
+        ValueError: a share is not between 0 and 1; or, in use: no depth was set.
     """
 
     def __init__(
@@ -57,30 +58,28 @@ class Gradual(Mechanism):
     ) -> None:
         super().__init__()
         if not (0 <= start <= 1 and 0 <= end <= 1):
-            raise ValueError(f"the semantic share goes from {start} to {end}: give numbers from 0 to 1")
+            raise ValueError(f"start is {start} and end is {end}: give semantic shares from 0 to 1")
         self.schedule, self.start, self.end = schedule, start, end
         self.heads, self.head_dim = heads, head_dim
         self.pixels = 0  # channels of the input that are pixels
-        self.share: float | None = None  # of the output that is semantic
-        self._told: tuple[nn.Conv2d, Indicators] | None = (convolution, indicators)  # until it stands
+        self.share: float | None = None  # of the output that is semantic, at first where it is learned; None: no depth was set
         self.attention: LocalAttention | None = None
         self.attend: WindowAttention | None = None
 
-    def stand_at(self, depth: float) -> None:
-        assert self._told is not None, "it stands already"
-        (convolution, indicators), self._told = self._told, None
+    def set_depth(self, depth: float, convolution: nn.Conv2d, indicators: Indicators) -> None:
+        assert self.share is None, "its depth is set"
         share, given = scheduled(self.schedule, self.start, self.end, depth), convolution.weight
         if self.schedule == "learned":
             self.attention = LocalAttention(convolution, indicators, self.heads, self.head_dim)
-            share = min(max(share, 0.05), 0.95)
-            self.share_logit = nn.Parameter(torch.tensor(math.log(share / (1 - share))))
+            self.share = min(max(share, 0.05), 0.95)
+            self.share_logit = nn.Parameter(torch.tensor(math.log(self.share / (1 - self.share))))
         else:
             self._split(convolution, indicators, share, first=depth == 0)
         self.to(given)
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
-        if self._told is not None:
-            raise ValueError("Gradual depends on depth, and was not told where it stands: call stand_at(depth), from 0 to 1")
+        if self.share is None:
+            raise ValueError("Gradual depends on depth, and its depth is not set: give SemanticConv2d a depth, from 0 to 1")
         if self.attention is not None:
             share = self.share_logit.sigmoid().to(x.dtype)
             return torch.lerp(convolution(x), self.attention(convolution, x, signals), share)
@@ -105,7 +104,7 @@ class Gradual(Mechanism):
         return {} if self.share is None else {"share": self.share}
 
     def _split(self, convolution: nn.Conv2d, indicators: Indicators, share: float, first: bool) -> None:
-        """Take a share of the width from the convolution, and give it to attention."""
+        """Move a share of the width from the convolution to attention."""
         channels, width = convolution.in_channels, convolution.out_channels
         semantic, self.pixels = split_width(convolution, share, first)
         self.share = semantic / width
@@ -125,7 +124,7 @@ class Gradual(Mechanism):
 
 
 def scheduled(schedule: Schedule, start: float, end: float, depth: float) -> float:
-    """The share of semantic channels at a depth from 0 to 1; of `learned`, the one that it starts from."""
+    """The semantic share at a depth from 0 to 1; for `learned`, its initial value."""
     if schedule in ("none", "whole"):
         return float(schedule == "whole")
     if schedule == "reversed":
@@ -135,7 +134,7 @@ def scheduled(schedule: Schedule, start: float, end: float, depth: float) -> flo
 
 
 def split_width(convolution: nn.Conv2d, share: float, first: bool) -> tuple[int, int]:
-    """Semantic channels of the output, and pixel channels of the input: in whole groups, and in fours if there are many."""
+    """Count the semantic channels of the output and the pixel channels of the input: whole groups, and multiples of 4 if many."""
     channels, width, groups = convolution.in_channels, convolution.out_channels, convolution.groups
     semantic = _share(width, share, width // groups if groups > 1 else 1)
     if groups > 1:
@@ -146,13 +145,13 @@ def split_width(convolution: nn.Conv2d, share: float, first: bool) -> tuple[int,
 
 
 def _share(width: int, share: float, group: int = 1) -> int:
-    """A share of the width in whole groups, and in fours of 16 and more."""
+    """A share of the width in whole groups, and in multiples of 4 for a width of 16 or more."""
     unit = math.lcm(group, math.gcd(max(1, width // 4), 4))
     return round(share * width / unit) * unit
 
 
 def keep(convolution: nn.Conv2d, channels: int, width: int) -> None:
-    """Leave a convolution its first `channels` of the input and `width` of the output; its weights, too."""
+    """Reduce a convolution and its weights to the first `channels` of the input and `width` of the output."""
     weight, bias, each = convolution.weight, convolution.bias, convolution.out_channels // convolution.groups
     convolution.in_channels, convolution.out_channels = channels, width
     if convolution.groups > 1:

@@ -1,4 +1,4 @@
-"""Attention over the window of a convolution, in the kernel's place."""
+"""Local attention in place of a convolution kernel."""
 
 import math
 from typing import NamedTuple
@@ -13,30 +13,32 @@ from semconv.indicators import Grid, Indicators, Signals
 
 
 class LocalAttention(Mechanism):
-    """Attention takes the kernel's place: y(u) = W * sum over d of a_d(u) v(u + d) + b, over the kernel's own window.
+    """Local attention over the window of a kernel, in its place (Ramachandran et al., 2019), with masked sites excluded.
 
+        y(u) = W * sum over d of a_d(u) v(u + d) + b
         a_d(u) = softmax over d of  q(u) k(u + d) / sqrt(head_dim) + bias(d) + g(m(u + d)) + log visible(u + d)
 
-    in each head, with a bias per offset and a bias g of the signals m, linear and from zero. If the mask is told, a site that is
-    masked is no key, and one that is masked in part counts by its visible share; a network that is not told sees all. Beyond a
-    zero-padded border there is nothing to attend to; other padding modes continue the map. One key and value more, learned and the
-    same everywhere, keep a window finite in which nothing is visible: it answers that value. With all q k at 0 this is the mean of
-    what is visible, the partial convolution's content-free cousin.
+    per head, with a learned bias per offset and a bias g linear in the signals m, from zero. If the mask is among the indicators, a
+    masked site is no key, and a partly masked one is weighted by its visible share; otherwise all sites are keys. There are no keys
+    beyond a zero-padded border; other padding modes continue the map. One extra key and value, learned and the same everywhere,
+    define the output of a window with nothing visible: it is that value. If all q k are 0, this is the mean of the visible sites,
+    as a partial convolution without content.
 
-    Queries are made of what stands at the centre of each window, at a stride of s of every s-th site; keys and values of all. In a
-    dense convolution v and W are full matrices; a single head has no need of two. In a grouped one v is x itself and W has the
-    convolution's groups: like the kernel it leaves it to the next layer to mix channels, and a depthwise one has a factor per
-    channel. There is no kernel, and so the first step is not plain's.
+    Queries come from the site at the centre of each window (at stride s, from every s-th site), keys and values from all sites. In
+    a dense convolution v and W are full matrices; a single head needs only one of them. In a grouped convolution v is x itself and
+    W has the convolution's groups: like the kernel, it leaves the mixing of channels to the next layer, and a depthwise one has one
+    factor per channel. There is no kernel, so the first step is not plain's.
 
-    Computed in tiles of queries with all keys around them, as HaloNet does (Vaswani et al., 2021): equal to unfolding each window.
+    The computation is in tiles of queries with all keys around them (HaloNet; Vaswani et al., 2021), and equals unfolded windows.
 
-    Also known as: stand-alone self-attention (Ramachandran et al., 2019), neighbourhood attention (Hassani et al., 2023).
+    Also known as: stand-alone self-attention, neighbourhood attention (Hassani et al., 2023).
 
     Args:
-        convolution: the convolution whose place it takes.
-        indicators: what it is told; none: it attends by content and offset alone.
-        heads: at most so many: fewer where they would not divide the channels, or leave one less than twice `head_dim`.
-        head_dim: length of queries and keys, at most the input's channels.
+        convolution: the convolution to replace.
+        indicators: the indicators to condition it on; none: attention by content and offset only.
+        heads: maximal number of heads: the largest number up to it that divides the channels and leaves each head at least twice
+            `head_dim` of them, else 1.
+        head_dim: length of queries and keys, at most the number of input channels.
 
     Raises:
         ValueError: heads or head_dim is below 1.
@@ -48,7 +50,7 @@ class LocalAttention(Mechanism):
         super().__init__()
         channels, width = convolution.in_channels, convolution.out_channels
         heads = count_heads(width, heads, head_dim)
-        mixes = convolution.groups == 1 and heads > 1  # a second matrix after that of a single head would be one too many
+        mixes = convolution.groups == 1 and heads > 1  # for a single head, W alone can express both matrices
         self.value = Projection(channels, width, bias=False) if mixes else nn.Identity()
         width = width if mixes else channels
         self.attend = WindowAttention(convolution, indicators, channels, width, heads, head_dim)
@@ -59,13 +61,13 @@ class LocalAttention(Mechanism):
 
 
 class Projection(nn.Module):
-    """A matrix at every site, in groups, drawn so that its output varies as much as its input.
+    """A grouped 1 x 1 convolution whose initial weights keep the variance of the input.
 
     Args:
-        channels: of the input.
-        width: of the output.
+        channels: channels of the input.
+        width: channels of the output.
         groups: as in a convolution.
-        bias: whether one is added.
+        bias: add a bias.
     """
 
     def __init__(self, channels: int, width: int, groups: int = 1, bias: bool = True) -> None:
@@ -85,22 +87,22 @@ class Projection(nn.Module):
 
 
 def count_heads(width: int, heads: int, head_dim: int) -> int:
-    """How many heads share `width` channels: the most up to `heads` that divide them into parts of at least twice `head_dim`."""
+    """The number of heads for `width` channels: the most up to `heads` that divide them into at least twice `head_dim` each."""
     if heads < 1 or head_dim < 1:
         raise ValueError(f"heads is {heads} and head_dim is {head_dim}: give 1 or more of each")
     return max(n for n in range(1, heads + 1) if n == 1 or (width % n == 0 and width >= 2 * n * head_dim))
 
 
 class WindowAttention(nn.Module):
-    """What `LocalAttention` says of the values in each window.
+    """The attention of `LocalAttention`: weights over the values of each window.
 
     Args:
-        convolution: whose windows.
-        indicators: what it is told.
-        channels: of the input.
-        width: channels of the values, dealt out to the heads.
-        heads: as in `LocalAttention`.
-        head_dim: likewise.
+        convolution: the convolution whose windows are used.
+        indicators: the indicators to condition it on.
+        channels: channels of the input.
+        width: channels of the values, divided among the heads.
+        heads: number of heads.
+        head_dim: length of queries and keys, as in `LocalAttention`.
     """
 
     def __init__(
@@ -115,17 +117,17 @@ class WindowAttention(nn.Module):
         self.offset_bias = nn.Parameter(torch.zeros(self.heads, *convolution.kernel_size))
         self.null_key = nn.Parameter(torch.zeros(self.heads, self.head_dim))
         self.null_value = nn.Parameter(torch.zeros(width))
-        self.tell_mask = indicators.tell_mask
-        self.told = SignalConv2d(indicators.num_per_image, indicators.num_shared, self.heads) if len(indicators) else None
+        self.include_mask = indicators.include_mask
+        self.from_signals = SignalConv2d(indicators.num_per_image, indicators.num_shared, self.heads) if len(indicators) else None
 
     def forward(self, x: Tensor, value: nn.Module, grid: Grid, signals: Signals) -> Tensor:
         """The weighted mean of the values `b width h' w'` at every output site.
 
         Args:
             x: the input, `b channels h w`.
-            value: makes the values of it, at every site.
+            value: maps x to the values, at every site.
             grid: the grid of x with its padding.
-            signals: what can be told.
+            signals: the signals of this batch.
         """
         lengths = zip(self.sides, (grid.height, grid.width), grid.pad, strict=True)
         rows, columns = (side.cut(length, pad, grid.mode == "zeros") for side, length, pad in lengths)
@@ -158,7 +160,7 @@ class WindowAttention(nn.Module):
         return answer[:, : rows.outputs, : columns.outputs].movedim(3, 1)
 
     def _lay(self, x: Tensor, null: Tensor, sources: Tensor) -> Tensor:
-        """Keys or values of each tile and head, the null one first: `b h w (n d)` to `b tiles n keys d`."""
+        """Gather keys or values by tile and head, the null one first: `b h w (n d)` to `b tiles n keys d`."""
         x = torch.cat([null.to(x.dtype).expand(len(x), 1, -1), x.flatten(1, 2)], dim=1)
         sources = F.pad(sources, (1, 0))
         index = sources[:, None] * self.heads + torch.arange(self.heads, device=x.device)[:, None]
@@ -166,13 +168,13 @@ class WindowAttention(nn.Module):
         return rows.index_select(1, index.flatten()).unflatten(1, index.shape)
 
     def _select(self, x: Tensor, grid: Grid, signals: Signals) -> Tensor:
-        """Without what is masked: what stands there is chosen away, as a weight of 0 would let NaN pass."""
-        return x.masked_fill(signals.masked(Grid(grid.height, grid.width)) >= 1, 0) if self.tell_mask else x
+        """Replace masked sites by 0, by selection: a weight of 0 would let NaN pass."""
+        return x.masked_fill(signals.masked(Grid(grid.height, grid.width)) >= 1, 0) if self.include_mask else x
 
     def centres(self, x: Tensor, grid: Grid) -> Tensor:
-        """What stands at the centre of each window: `b h' w' c`."""
+        """The values at the centre of each window: `b h' w' c`."""
         pads = grid.pad
-        if any(pad > min(side.margins) for side, pad in zip(self.sides, pads, strict=True)):  # some stand beyond the border
+        if any(pad > min(side.margins) for side, pad in zip(self.sides, pads, strict=True)):  # some centres lie beyond the border
             x, pads = grid.extend(x), (0, 0)
         rows, columns = (side.centres(pad) for side, pad in zip(self.sides, pads, strict=True))
         return x[:, :, rows, columns].movedim(1, 3)
@@ -188,21 +190,21 @@ class WindowAttention(nn.Module):
         return F.pad(logits, (1, 0))  # the null key is in every window
 
     def _key_logits(self, grid: Grid, signals: Signals, places: Tensor) -> Tensor:
-        """What is said of each key wherever it is seen from, -inf where there is nothing to see: `b tiles n 1 keys`."""
+        """The terms of the logits that depend on the key alone, -inf for a site that is no key: `b tiles n 1 keys`."""
         dtype = torch.promote_types(self.offset_bias.dtype, torch.float32)
         visible = grid.extend(torch.ones(1, 1, grid.height, grid.width, dtype=dtype, device=places.device))
-        if self.tell_mask:
+        if self.include_mask:
             visible = visible * (1 - signals.masked(grid).to(dtype))
-        # the logarithm of 0 is chosen away: its gradient is not finite
+        # selection avoids the logarithm of 0, whose gradient is not finite
         logits = torch.where(visible > 0, visible, 1).log().masked_fill(visible <= 0, -math.inf)
-        if self.told is not None:
-            logits = logits + self.told(signals.at(grid), grid)
+        if self.from_signals is not None:
+            logits = logits + self.from_signals(signals.at(grid), grid)
         tiles = logits.flatten(2).index_select(2, places.flatten()).unflatten(2, places.shape)
         return F.pad(rearrange(tiles, "b n t l -> b t n 1 l"), (1, 0))
 
 
 class Side(NamedTuple):
-    """Rows or columns of a window."""
+    """The rows, or the columns, of a window."""
 
     kernel: int
     stride: int
@@ -210,65 +212,65 @@ class Side(NamedTuple):
 
     @property
     def margins(self) -> tuple[int, int]:
-        """How far the window reaches before and behind its centre."""
+        """The reach of the window before and behind its centre, in sites."""
         before = (self.kernel - 1) * self.dilation // 2
         return before, (self.kernel - 1) * self.dilation - before
 
     def centres(self, pad: int) -> slice:
-        """Where the centres of all windows stand on a side of which `pad` sites at each end are left away."""
+        """The positions of all window centres along a side without its `pad` sites of padding at each end."""
         before, behind = self.margins
         return slice(before - pad, pad - behind or None, self.stride)
 
     def cut(self, length: int, pad: int, blank: bool) -> "Cut":
-        """Cut a side of `length` sites into tiles; `blank` if there is nothing beyond its border."""
+        """Cut a side of `length` sites into tiles; `blank` if there are no keys beyond its border."""
         reach = (self.kernel - 1) * self.dilation + 1
         outputs = (length + 2 * pad - reach) // self.stride + 1
         # tiles whose keys are two windows across cost least, in pairs of queries and keys and in copies of keys
         whole = length <= 2 * reach
         count = 1 if whole else -(-outputs // max(2, -(-reach // (2 * self.stride))))
         tile = -(-outputs // count)
-        if whole and blank:  # the keys are the sites there are
+        if whole and blank:  # the keys are the sites of the map
             return Cut(self, outputs, tile, 1, 0, length, pad, length + 2 * pad)
         return Cut(self, outputs, tile, count, -pad, (tile - 1) * self.stride + reach, pad, length + 2 * pad)
 
 
 class Cut(NamedTuple):
-    """A side of a map, cut into tiles of queries with the keys that their windows reach."""
+    """A side of a map, cut into tiles of queries with the keys that their windows contain."""
 
     side: Side
-    outputs: int  # queries in all
-    tile: int  # queries of one tile
-    tiles: int  # how many
-    first: int  # where the keys of the first tile begin, the first site of the map being 0
-    keys: int  # of a tile
-    pad: int  # how far the map is continued on either side
-    length: int  # of the side, padded
+    outputs: int  # number of queries
+    tile: int  # queries per tile
+    tiles: int  # number of tiles
+    first: int  # position of the first key of the first tile; the first site of the map has position 0
+    keys: int  # keys per tile
+    pad: int  # padding at each end
+    length: int  # of the side with its padding
 
     @property
     def spare(self) -> int:
-        """Queries of the last tile that are too many."""
+        """Surplus queries of the last tile."""
         return self.tile * self.tiles - self.outputs
 
     def places(self, device: torch.device) -> Tensor:
-        """Where the keys of each tile stand on the padded side: `tiles keys`."""
+        """The positions of each tile's keys on the padded side: `tiles keys`."""
         tile = torch.arange(self.tiles, device=device)[:, None] * self.tile * self.side.stride
-        # what the last tile reads beyond the end is of no query that counts
+        # only surplus queries of the last tile read beyond the end
         return (tile + torch.arange(self.keys, device=device) + self.first + self.pad).clamp(max=self.length - 1)
 
     def offsets(self, device: torch.device) -> Tensor:
-        """Which kernel element a key is to a query, if any: bool `tile keys kernel`."""
+        """The kernel element that each key is for each query, if any: bool `tile keys kernel`."""
         query = torch.arange(self.tile, device=device)[:, None, None] * self.side.stride - self.pad
         key = torch.arange(self.keys, device=device)[:, None] + self.first
         return key - query == torch.arange(self.side.kernel, device=device) * self.side.dilation
 
 
 def _places(rows: Cut, columns: Cut, device: torch.device) -> Tensor:
-    """Where the keys of each tile stand on the padded map, its sites counted row by row: `tiles keys`."""
+    """The positions of each tile's keys on the padded map, counted row by row: `tiles keys`."""
     down, right = rows.places(device), columns.places(device)
     return rearrange(down[:, None, :, None] * columns.length + right[:, None], "i j y x -> (i j) (y x)")
 
 
 def _sources(grid: Grid, device: torch.device) -> Tensor:
-    """Which site of a map each place of its padded grid repeats, counted from 1; 0: none."""
+    """The site of a map that each position of its padded grid repeats, counted from 1; 0: none."""
     number = torch.arange(1, grid.height * grid.width + 1, dtype=torch.float64, device=device)
     return grid.extend(number.view(1, 1, grid.height, grid.width)).flatten().long()

@@ -1,4 +1,4 @@
-"""Signals as vectors laid over the pixels."""
+"""Signals as vectors over the pixels."""
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +8,10 @@ from semconv.indicators import Grid, Indicators, Signals
 
 
 class OverlayAdd(Mechanism):
-    """A vector is added to every pixel: x~ = x + E m, with E from zero, so that the first step computes what plain does.
+    """A vector added to every pixel that a kernel reads: x~ = x + E m.
 
-    It is channels with a tied kernel, U_d = W_d E; in a grouped convolution each group reads its own part of the vector.
+    E starts at zero, so that the first step computes what plain does. This equals channels with a tied kernel, U_d = W_d E; in a
+    grouped convolution each group reads its own part of the vector.
 
     Also known as: additive position embedding, on pixels.
     """
@@ -20,35 +21,39 @@ class OverlayAdd(Mechanism):
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
         super().__init__()
         require_signals(self, indicators)
-        self.told = SignalConv2d(indicators.num_per_image, indicators.num_shared, convolution.in_channels)
-        self.follows = all(part.tells == "mask" for part in indicators if part.per_image)
+        self.from_signals = SignalConv2d(indicators.num_per_image, indicators.num_shared, convolution.in_channels)
+        self.follows = all(part.conveys == "mask" for part in indicators if part.per_image)
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         grid = input_grid(convolution, x)
         if self.follows and signals.truthful:
             return self._convolve_apart(convolution, x, signals, grid)
-        overlay = self.told(signals.at(grid), grid)
+        overlay = self.from_signals(signals.at(grid), grid)
         return convolve_extended(convolution, grid.extend(x) + _like(overlay, x))
 
     def _convolve_apart(self, convolution: nn.Conv2d, x: Tensor, signals: Signals, grid: Grid) -> Tensor:
-        """The same, where padding continues what differs between images as the indicators do: what does not is convolved once."""
+        """The same output at less cost: maps shared by all images are convolved once, for a batch of one.
+
+        It requires that padding continues the maps that differ between images as their indicators do.
+        """
         bare = Grid(grid.height, grid.width)
         sites = signals.at(bare)
         if sites.per_image.shape[1]:
-            x = x + _like(self.told(sites._replace(shared=sites.shared[:, :0]), bare), x)
+            x = x + _like(self.from_signals(sites._replace(shared=sites.shared[:, :0]), bare), x)
         y = convolution(x)
         sites = signals.at(grid)
         if sites.shared.shape[1]:
-            overlay = self.told(sites._replace(per_image=sites.per_image[:, :0]), grid)
+            overlay = self.from_signals(sites._replace(per_image=sites.per_image[:, :0]), grid)
             y = y + spread(convolve_extended(convolution, overlay, bias=False), y)
         return y
 
 
 class OverlayReplace(Mechanism):
-    """A vector takes the place of masked pixels: x~ = t + E m where masked, x elsewhere; m is what is told besides the mask.
+    """A learned vector in place of the masked pixels that a kernel reads: x~ = t + E m where masked, x elsewhere.
 
-    A site that is masked in part shows the two in proportion. t and E start at zero: on a zero-filled image the first step is
-    plain's, deeper down or under another fill it is not. Under zero fill it is channels with U_d = W_d t.
+    m are the signals other than the mask. A partly masked site mixes both by its masked share. t and E start at zero: on a
+    zero-filled image the first step is plain's; at deeper layers or with another fill it is not. With zero fill this equals
+    channels with U_d = W_d t.
 
     Also known as: mask token on pixels (SimMIM on a convolutional stem).
     """
@@ -62,32 +67,37 @@ class OverlayReplace(Mechanism):
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         grid = input_grid(convolution, x)
-        if signals.truthful and (grid.mode == "zeros" or not self.token.told):
-            # padding leaves the same beyond the border
+        if signals.truthful and (grid.mode == "zeros" or not self.token.from_signals):
+            # padding then gives the same values beyond the border
             return convolution(self.token(x, signals, Grid(grid.height, grid.width)))
         return convolve_extended(convolution, self.token(grid.extend(x), signals, grid))
 
 
 class Token(nn.Module):
-    """A learned vector, with what is told besides the mask, in the place of masked sites.
+    """A learned vector, plus a linear map of the signals other than the mask, in place of masked sites.
 
     Args:
         channels: length of the vector.
-        indicators: what is told, the mask among it.
+        indicators: the indicators of the network, the mask among them.
+        std: deviation of the normal distribution that the vector is drawn from; 0 for a vector of zeros.
     """
 
-    def __init__(self, channels: int, indicators: Indicators) -> None:
+    def __init__(self, channels: int, indicators: Indicators, std: float = 0.0) -> None:
         super().__init__()
+        self.std = std
         self.vector = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        others = (indicators.num_per_image - 1, indicators.num_shared)
-        self.told = SignalConv2d(*others, channels) if any(others) else None
+        self.reset_parameters()
+        others = indicators.num_others
+        self.from_signals = SignalConv2d(*others, channels) if any(others) else None
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.vector, std=self.std)
 
     def forward(self, x: Tensor, signals: Signals, grid: Grid) -> Tensor:
-        """Lay the token over the masked sites of `b c h w`."""
+        """Replace the masked sites of `b c h w` by the token."""
         masked = signals.masked(grid).to(x.dtype)
-        sites = signals.at(grid)
-        # the mask stands first among the signals, and says nothing more where it is 1
-        told = self.told(sites._replace(per_image=sites.per_image[:, 1:]), grid) if self.told else 0.0
+        # the mask itself says nothing more where it is 1
+        told = self.from_signals(signals.others(grid), grid) if self.from_signals else 0.0
         token = _like(self.vector + told, x)
         return torch.lerp(x, spread(token, x) if len(token) == 1 else token, masked)
 

@@ -1,4 +1,4 @@
-"""A convolution of what is visible."""
+"""A convolution of visible content, rescaled by the visible share of each window."""
 
 from typing import Literal, NamedTuple
 
@@ -17,38 +17,37 @@ LEAST = 2.0**-10
 
 
 class Partial(Mechanism):
-    """Only what is visible is read, and the answer made up for how little that is: y = (N/n)^p conv(v x) + b + E m, 0 where n = 0.
+    """Partial convolution (Liu et al., 2018), rescaled by the visible share: y = (N/n)^p conv(v x) + b + E m, 0 where n = 0.
 
-    v is the visible share of each site of the input, N the number of sites in a window and n the sum of v over it. m is what is
-    told besides the mask; E starts at zero. The first step differs from plain wherever a window holds something masked. When
-    nothing is masked and the border counts as valid it is plain at every step.
+    v is the visible share of each input site, N the number of sites in a window, and n the sum of v over the window. m are the
+    signals other than the mask; E starts at zero. The first step differs from plain in every window with masked content. If nothing
+    is masked and the border counts as valid, it is plain at every step.
 
-    For inputs of mean zero p = 1/2 keeps the deviation of the answer, whatever share f is visible; p = 0 lowers it by sqrt(f), and
-    p = 1, which keeps the mean of a constant input, raises it by 1 / sqrt(f).
+    For inputs of mean zero and a visible share f, p = 1/2 keeps the standard deviation of the output; p = 0 multiplies it by
+    sqrt(f); p = 1, which keeps the mean of a constant input, multiplies it by 1 / sqrt(f).
 
-    Mask update: what a told convolution leaves at a resolution is v for the next told one that reads there, in this forward alone:
-    `hard`, 1 where n > 0; `soft`, n / N; `none`: v stays the share of each site that is not masked, as it also is wherever no told
-    convolution has left anything at a resolution. Nothing else moves v: not an untold convolution, and not a skip connection, so
-    that behind it a site is as visible as its branch has made it. To recompute layers in the backward pass (activation
-    checkpointing) would move v twice: use `none` there.
+    Mask update: each partial convolution writes a new v for its output resolution, which the next partial convolution at that
+    resolution reads, within this forward: `hard`, 1 where n > 0; `soft`, n / N; `none`, no change. Before the first update at a
+    resolution, v is the unmasked share of each site. Nothing else changes v: no plain convolution and no skip connection, so that
+    after a residual block a site counts as visible as its branch made it. Activation checkpointing would update v twice, because
+    it repeats the forward: use `none` with it.
 
-    The Constant twin says that all is masked: nothing is read. A window is then empty unless it reaches a border that counts as
-    valid; the answer is b + E m there, and 0 elsewhere.
+    The control Constant marks everything as masked: nothing is read. A window is then empty unless it reaches a border that counts
+    as valid; the output is b + E m there, and 0 elsewhere.
 
-    Also known as: normalised convolution (Knutsson & Westin, 1993), sparsity-invariant convolution (Uhrig et al., 2017), partial
-    convolution (Liu et al., 2018: p = 1, hard, invalid). With nothing masked `invalid` is partial-convolution padding (Liu et al.,
-    2018b).
+    Also known as: normalised convolution (Knutsson & Westin, 1993), sparsity-invariant convolution (Uhrig et al., 2017). Liu et al.
+    (2018) use p = 1, `hard` and `invalid`. With nothing masked, `invalid` is partial-convolution padding (Liu et al., 2018b).
 
     Args:
-        convolution: the convolution that is told.
-        indicators: what it is told, the mask among it.
-        power: p, one of 0, 1/2 and 1.
-        border: sites beyond the border count as valid (zeros of zero padding are read as such; what other padding repeats is as
-            visible as its source), or as invalid: they are not read, whatever the padding.
-        update: how v moves.
+        convolution: the convolution to condition.
+        indicators: the indicators to condition it on, the mask among them.
+        power: p: 0, 1/2 or 1.
+        border: sites beyond the border are `valid` (zero padding is read as visible zeros; other padding is as visible as the
+            site that it repeats) or `invalid` (never read, whatever the padding).
+        update: update of v: `hard`, `soft` or `none`.
 
     Raises:
-        ValueError: the mask is not told, or `power` is another number.
+        ValueError: the mask is not among the indicators, or `power` is another number.
     """
 
     def __init__(
@@ -65,8 +64,8 @@ class Partial(Mechanism):
             raise ValueError(f"power of Partial is {power}: it must be 0, 0.5 or 1")
         self.power, self.border, self.update = power, border, update
         self.silent_when_visible = border == "valid"
-        others = (indicators.num_per_image - 1, indicators.num_shared)
-        self.told = SignalConv2d(*others, convolution.out_channels) if any(others) else None
+        others = indicators.num_others
+        self.from_signals = SignalConv2d(*others, convolution.out_channels) if any(others) else None
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         grid = input_grid(convolution, x)
@@ -79,7 +78,7 @@ class Partial(Mechanism):
             _leave(signals, output_grid(y), left, whole=self.update == "hard")
         if self.power:
             y = y * windows.weight.to(y.dtype)
-        # where a window is empty y is 0 already, and what is added must be
+        # y is 0 already where a window is empty, and the added part must be 0 too
         if added is None:
             return y
         added = spread(added.to(y.dtype), y) if len(added) == 1 else added.to(y.dtype)
@@ -91,18 +90,16 @@ class Partial(Mechanism):
         return F.conv2d(x, convolution.weight, None, convolution.stride, padding, convolution.dilation, convolution.groups)
 
     def _added(self, convolution: nn.Conv2d, y: Tensor, signals: Signals) -> Tensor | None:
-        """What stands in c: bias and what is told besides the mask."""
+        """The term c: bias, and a linear map of the signals other than the mask."""
         bias = None if convolution.bias is None else convolution.bias.view(1, -1, 1, 1)
-        if self.told is None:
+        if self.from_signals is None:
             return bias
         grid = output_grid(y)
-        sites = signals.at(grid)
-        # the mask stands first among the signals
-        told: Tensor = self.told(sites._replace(per_image=sites.per_image[:, 1:]), grid)
+        told: Tensor = self.from_signals(signals.others(grid), grid)
         return told if bias is None else told + bias.to(told.dtype)
 
     def _windows(self, convolution: nn.Conv2d, visible: "_Visible", grid: Grid, signals: Signals) -> "_Windows":
-        """Shared by all layers of one geometry that read one state of v."""
+        """The windows on v, computed once for all layers of equal geometry that read the same v."""
         shape = convolution.kernel_size, convolution.stride, convolution.dilation
         key = "partial windows", grid, visible.number, *shape, self.border, self.power
         if key not in signals.carried:
@@ -115,8 +112,7 @@ class Partial(Mechanism):
         if self.border == "valid" and grid.mode != "zeros":
             visible = grid.extend(visible)
         else:
-            sides = (grid.pad[1], grid.pad[1], grid.pad[0], grid.pad[0])
-            visible = F.pad(visible, sides, value=float(self.border == "valid"))
+            visible = F.pad(visible, grid.sides, value=float(self.border == "valid"))
         for dim in (2, 3):
             i = dim - 2
             visible = visible.unfold(dim, (kernel[i] - 1) * dilation[i] + 1, stride[i])[..., :: dilation[i]].sum(-1)
@@ -126,7 +122,7 @@ class Partial(Mechanism):
 
 
 class _Windows(NamedTuple):
-    """What the windows of a convolution see: all float64, `b 1 h w` on the grid of its output."""
+    """Visible content of the windows of a convolution: all float64, `b 1 h w` on the grid of its output."""
 
     weight: Tensor  # (N/n)^p
     full: Tensor  # 1 where n > 0, else 0
@@ -134,20 +130,20 @@ class _Windows(NamedTuple):
 
 
 class _Visible(NamedTuple):
-    """How much of each site is visible at one depth of the network."""
+    """The visible share of each site, v, at one depth of the network."""
 
-    share: Tensor  # float64 b 1 h w, which autocast leaves alone
-    whole: bool  # certainly 0 or 1 everywhere
-    number: int  # counts the changes at this resolution
+    share: Tensor  # float64 b 1 h w, a type that autocast does not change
+    whole: bool  # known to be 0 or 1 everywhere
+    number: int  # of updates so far at this resolution
 
     def keep(self, x: Tensor) -> Tensor:
-        """The visible share of each site of x; what is not visible leaves no trace, NaN included."""
+        """Weight each site of x by its visible share; hidden sites become 0, also if they hold NaN."""
         x = torch.where(self.share == 0, 0, x)  # masked_fill would leave the channels-last layout
         return x if self.whole else x * self.share.to(x.dtype)
 
 
 def _visible(signals: Signals, grid: Grid) -> _Visible:
-    """v on a grid without its padding, as the last told convolution has left it."""
+    """v on a grid without its padding, after the last update."""
     left = signals.carried.get(("partial", grid.height, grid.width))
     if left is not None:
         return left

@@ -1,4 +1,4 @@
-"""A convolution that sees visible sites alone."""
+"""A convolution of visible sites only."""
 
 from torch import Tensor, nn
 
@@ -7,24 +7,25 @@ from semconv.indicators import Indicators, Mask, Signals
 
 
 class Sparse(Mechanism):
-    """A submanifold sparse convolution: x~ = x where visible and 0 elsewhere, A = visible(u), and c is masked too.
+    """Submanifold sparse convolution (SparK; Tian et al., 2023): x~ = x where visible, 0 elsewhere; hidden sites have no output.
 
-    So the mask neither fades nor grows with depth: a site is visible if its own area is. It holds no weight, and where nothing is
-    masked it is plain.
+    A = visible(u), and c is masked too. So the mask neither shrinks nor grows with depth: a site is visible if its own area is. The
+    mechanism has no weights, and equals plain where nothing is masked.
 
-    Told to every convolution of `SemanticCNN` (depth `all`) it makes the whole network sparse: norms and their statistics,
-    residuals and perceptrons are computed at visible sites alone, and hidden sites have no features. Told to some, it masks again
-    at these, and the layers between see all sites. Sites must lie within mask cells: the cell must be a multiple of the stride.
+    At every convolution of `SemanticCNN` (depth `all`) it makes the whole network sparse: norms and their statistics, residuals and
+    MLPs are computed at visible sites only, and hidden sites have no features. At a subset of the convolutions it masks again at
+    each of these, and the layers between see all sites. The mask cell must be a multiple of the stride, so that sites lie within
+    cells.
 
-    Also known as: submanifold sparse convolution (Graham et al., 2018), sparse masked modelling (SparK; Tian et al., 2023), sparse
-    convolution of FCMAE (Woo et al., 2023), masked convolution (MCMAE; Gao et al., 2022) where some layers alone are told.
+    Also known as: submanifold sparse convolution (Graham et al., 2018); the sparse convolution of FCMAE (Woo et al., 2023); masked
+    convolution (MCMAE; Gao et al., 2022), if only some layers are sparse.
 
     Args:
-        convolution: the convolution that is told.
-        indicators: what it is told: the mask alone.
+        convolution: the convolution to condition.
+        indicators: the mask, and no other indicator.
 
     Raises:
-        ValueError: the mask is not listed, or another indicator is, which would go unheard.
+        ValueError: the mask is not listed, or another indicator is, which would have no effect.
     """
 
     silent_when_visible = True
@@ -36,7 +37,7 @@ class Sparse(Mechanism):
         others = [type(part).__name__ for part in indicators if not isinstance(part, Mask)]
         if others:
             raise ValueError(
-                f"Sparse tells the mask alone, and {', '.join(others)} would go unheard: list semconv.indicators.Mask only"
+                f"Sparse uses the mask only, and {', '.join(others)} would have no effect: list semconv.indicators.Mask only"
             )
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:

@@ -1,1 +1,1 @@
-"""Sweeps in Weights & Biases' schema, run without its server: the same file, the same command, one storage for all processes."""
+"""W&B sweep files, run without the W&B server: the same file, the same command, one storage for all processes."""

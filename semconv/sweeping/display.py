@@ -1,4 +1,4 @@
-"""One line per trial: live at the bottom while it runs, left above when it has ended."""
+"""The terminal output of a sweep: one line per trial, live while it runs, permanent when it has ended."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,15 @@ from semconv.sweeping.ledger import Ending
 from semconv.sweeping.trials import Trial
 
 COLOURS = {"finished": "green", "stopped": "yellow", "failed": "red"}
-LONGEST = 60  # of a trial's parameters
+LONGEST = 60  # characters of a trial's parameters
 
 
 class Display:
-    """Says how a sweep goes on.
+    """Shows the progress of a sweep.
 
     Args:
-        console: where to.
-        total: how many trials there are at most; None where nobody knows.
+        console: console to write to.
+        total: maximal number of trials; None if unknown.
     """
 
     def __init__(self, console: Console, total: int | None) -> None:
@@ -34,32 +34,32 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self.live.stop()
 
-    def begun(self, trial: Trial) -> None:
-        """A trial has been started; said where lines cannot be live."""
+    def started(self, trial: Trial) -> None:
+        """Print that a trial has started, if lines cannot be live."""
         if not self.console.is_terminal:
-            self._print(self._line(trial, "begun", ""))
+            self._print(self._line(trial, "started", ""))
 
     def update(self, trials: Sequence[Trial]) -> None:
-        """Show what runs."""
+        """Show the running trials."""
         if self.console.is_terminal:
-            lines = [self._line(trial, "ends" if trial.stopping else "runs", progress(trial)) for trial in trials]
+            lines = [self._line(trial, "stopping" if trial.stopping else "running", progress(trial)) for trial in trials]
             self.live.update(Text("\n").join(lines), refresh=True)
 
     def ended(self, trial: Trial, ending: Ending | str, value: float | None, reason: str) -> None:
-        """Leave the line of a trial that has ended."""
+        """Print the permanent line of a trial that has ended."""
         measured = f"{trial.sweep.metric} {value:.4f}" if value is not None else ""
         self._print(self._line(trial, ending, " ".join(filter(None, (measured, reason)))))
 
     def note(self, text: str) -> None:
-        """Say something beside the trials."""
+        """Print a line that is not of a trial."""
         self._print(Text(text))
 
     def _line(self, trial: Trial, state: str, what: str) -> Text:
         of = f"/{self.total}" if self.total else ""
-        seconds = time.monotonic() - trial.begun
-        place = int(trial.claim.run.rpartition("-")[2]) + 1  # of one that is tried again, that of the first time
+        seconds = time.monotonic() - trial.started
+        place = int(trial.claim.run.rpartition("-")[2]) + 1  # a retried trial keeps the number of its first try
         line = Text(f"{place:>4}{of}  ")
-        line.append(f"{state:<9}", COLOURS.get(state, ""))
+        line.append(f"{state:<12}", COLOURS.get(state, ""))
         line.append(f"{seconds:>6.0f} s  {described(trial.sweep.varied(trial.claim.parameters))}  {what}")
         return line
 
@@ -68,7 +68,7 @@ class Display:
 
 
 def described(parameters: Mapping[str, Any]) -> str:
-    """Parameters in a few words: the last part of each key, files without folder and ending."""
+    """Abbreviate parameters: the last part of each key, files without folder and suffix."""
     words = [
         _bare(value) if name == "config" else f"{name.rpartition('.')[2]}={_number(value)}" for name, value in parameters.items()
     ]
@@ -77,10 +77,10 @@ def described(parameters: Mapping[str, Any]) -> str:
 
 
 def progress(trial: Trial) -> str:
-    """How far a run is: its last step, and the newest value of the sweep's metric or of the loss."""
+    """The progress of a run: its last step, and the newest value of the sweep's metric or of the loss."""
     newest = trial.history.look().newest
     if not newest:
-        return "starts"
+        return "starting"
     shown = [key for key in (trial.sweep.metric, "train/loss") if key and isinstance(newest.get(key), int | float)]
     return f"step {newest.get('step')}" + (f", {shown[0]} {newest[shown[0]]:.4f}" if shown else "")
 

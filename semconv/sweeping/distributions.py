@@ -1,4 +1,4 @@
-"""W&B's distributions by their quantile functions: what a share u in (0, 1) of all draws lies below."""
+"""The distributions of W&B sweeps, as quantile functions of a share in (0, 1)."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 Spec = Mapping[str, Any]  # a parameter of a sweep file
 EXTENT = ("min", "max")
-# what each distribution needs, and what it may have, with the default
+# the required keys of each distribution, and the optional ones with their defaults
 NEEDS: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
     "constant": (("value",), {}),
     "categorical": (("values",), {}),
@@ -31,7 +31,7 @@ NEEDS: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
 
 
 def distribution(spec: Spec) -> str:
-    """Which distribution a parameter has: the one that it names, else the one that W&B infers from its keys."""
+    """The distribution of a parameter: the one that it names, else the one that W&B infers from its keys."""
     if "distribution" in spec:
         return str(spec["distribution"])
     if "value" in spec:
@@ -42,7 +42,7 @@ def distribution(spec: Spec) -> str:
 
 
 def problem(spec: Spec) -> str | None:
-    """What is wrong with a parameter; None where nothing is."""
+    """The error in a parameter; None if there is none."""
     name = distribution(spec)
     if name not in NEEDS:
         return f"there is no distribution {name}: take one of {', '.join(NEEDS)}"
@@ -52,7 +52,7 @@ def problem(spec: Spec) -> str | None:
     if unknown := [key for key in spec if key not in (*needed, *optional, "distribution")]:
         return f"{name} has no {unknown[0]}: it takes {', '.join((*needed, *optional)) or 'nothing'}"
     if "values" in needed and not (isinstance(spec["values"], list) and spec["values"]):
-        return "values is no list with something in it"
+        return "values is not a list with at least one value"
     if "probabilities" in needed:
         return _probability_problem(spec)
     return _number_problem(name, {**optional, **{key: spec[key] for key in spec if key not in ("distribution", "value", "values")}})
@@ -78,7 +78,7 @@ def quantile(spec: Spec) -> Callable[[float], Any]:
 
 
 def grid_values(spec: Spec) -> list[Any] | None:
-    """All values of a parameter that has finitely many, as W&B's grids take them; None of any other."""
+    """All values of a parameter with finitely many values, as in W&B's grids; None for other parameters."""
     name = distribution(spec)
     if name == "constant":
         return [spec["value"]]
@@ -93,7 +93,7 @@ def grid_values(spec: Spec) -> list[Any] | None:
 
 
 def all_values(spec: Spec) -> Iterator[Any]:
-    """The values that are written in a parameter."""
+    """The values that a parameter lists."""
     if "value" in spec:
         yield spec["value"]
     yield from spec.get("values") or []
@@ -170,13 +170,13 @@ def _probability_problem(spec: Spec) -> str | None:
 def _number_problem(name: str, given: Spec) -> str | None:
     for key, value in given.items():
         if not _is_number(value) or (name == "int_uniform" and not _is_int(value)):
-            return f"{key} is {value!r}, which is no {'whole ' if name == 'int_uniform' else ''}number"
+            return f"{key} is {value!r}: give a {'whole ' if name == 'int_uniform' else ''}number"
     if "min" in given and given["min"] >= given["max"]:
         return f"min {given['min']} is not below max {given['max']}"
     if name.endswith("_values") and given["min"] <= 0:
-        return f"min is {given['min']}, of which there is no logarithm: give it above 0"
+        return f"min is {given['min']}, which has no logarithm: give it above 0"
     if given.get("q", 1) <= 0 or any(given.get(key, 1) < 0 for key in ("sigma", "a", "b")):
-        return f"{name} takes q above 0, and sigma, a and b of 0 or more"
+        return f"{name} needs q above 0, and sigma, a and b of 0 or more"
     return None
 
 

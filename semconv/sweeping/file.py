@@ -1,4 +1,4 @@
-"""A sweep file in W&B's schema, read and checked."""
+"""Sweep files in W&B's schema, read and validated."""
 
 import hashlib
 import itertools
@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from semconv.arguments import nearest
+from semconv.configuration import nearest, one_line
+from semconv.metrics import METRICS, find
 from semconv.sweeping.distributions import all_values, grid_values, problem, quantile
 from semconv.sweeping.hyperband import brackets
 from semconv.sweeping.macros import DEFAULT
@@ -24,16 +25,17 @@ KEYS = (
 )
 METRIC_KEYS = ("name", "goal", "target", "impute")
 BAND_KEYS = ("type", "min_iter", "max_iter", "s", "eta")
-ON_TEST_IMAGES = ("test/", "probe/", "importance/")
+GOALS = {"lower": "minimize", "higher": "maximize"}
+ON_TEST_IMAGES = {metric.key.partition("/")[0] for metric in METRICS if metric.split == "test"}
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep file says.
+    """A sweep, as its file describes it.
 
     Args:
-        name: of the file, without its ending.
-        content: the file's.
+        name: name of the file, without its suffix.
+        content: content of the file.
     """
 
     name: str
@@ -45,12 +47,20 @@ class Sweep:
 
     @cached_property
     def parameters(self) -> dict[str, Mapping[str, Any]]:
-        """By dotted key, sorted: `config` comes before the options of what it chooses."""
+        """Parameters by dotted key, sorted, so that `config` comes before the options of the classes that it chooses."""
         return dict(sorted(self.content["parameters"].items()))
 
     @property
     def metric(self) -> str | None:
         return (self.content.get("metric") or {}).get("name")
+
+    @property
+    def doubt(self) -> str:
+        """A warning about a metric that semconv itself never records; empty where there is none."""
+        if self.metric is None or find(self.metric):
+            return ""
+        similar = nearest(self.metric, [known.key for known in METRICS if known.split != "test"])
+        return f"no run of semconv records {self.metric}" + (f": did you mean {similar}?" if similar else "")
 
     @property
     def maximise(self) -> bool:
@@ -78,31 +88,31 @@ class Sweep:
 
     @cached_property
     def grid(self) -> list[dict[str, Any]]:
-        """All points of a grid, the last key's values varying fastest; empty of another method."""
+        """All points of a grid, where the last key's values vary fastest; empty for other methods."""
         if self.method != "grid":
             return []
         values = {name: grid_values(spec) or [] for name, spec in self.parameters.items()}
         return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
 
     def draw(self, number: int) -> dict[str, Any]:
-        """The point of one trial of a random search: a function of the file's parameters and the trial's number alone."""
+        """The point of a trial of a random search: a function of the file's parameters and the trial's number only."""
         return {name: quantile(spec)(self.share(number, name)) for name, spec in self.parameters.items()}
 
     def share(self, number: int, name: str) -> float:
-        """Where in its distribution a parameter of a random trial lies: in (0, 1)."""
+        """The share, in (0, 1), at which a random trial evaluates a parameter's quantile function."""
         return random.Random(f"{self.key}/{number}/{name}").uniform(1e-9, 1 - 1e-9)
 
     def seed(self, number: int) -> int:
-        """A seed of a trial's own."""
+        """The random seed of a trial."""
         return random.Random(f"{self.key}/{number}").randrange(2**32)
 
     @cached_property
     def key(self) -> str:
-        """The same for the same parameters."""
+        """A hash of the parameters."""
         return hashlib.sha256(json.dumps(self.parameters, sort_keys=True, default=str).encode()).hexdigest()
 
     def varied(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """Of a point, what is not the same in all trials."""
+        """The part of a point that differs between trials."""
         return {name: value for name, value in point.items() if "value" not in self.parameters.get(name, {"value": None})}
 
 
@@ -110,33 +120,33 @@ def read_sweep(path: Path) -> Sweep:
     """Read a sweep file.
 
     Raises:
-        ValueError: there is no such file, or it holds what W&B, or the command line behind it, does not take.
+        ValueError: the file is missing, or W&B, or the command line that it starts, would not accept it.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"there is no sweep file {path}: give one such as sweeps/quickstart.yaml") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no sweep: it has keys such as method and parameters")
+        raise ValueError(f"{path} holds no sweep: a sweep has keys such as method and parameters")
     if (found := sweep_problem(content)) is not None:
         raise ValueError(f"{path}: {found}")
     return Sweep(path.stem, content)
 
 
 def sweep_problem(content: Mapping[str, Any]) -> str | None:
-    """What is wrong with a sweep; None where nothing is."""
+    """The error in a sweep; None if there is none."""
     for key in content:
         if key not in KEYS:
             similar = nearest(str(key), list(KEYS))
-            return f"W&B knows no {key}" + (f": did you mean {similar}?" if similar else f": it knows {', '.join(KEYS)}")
+            return f"W&B has no key {key}" + (f": did you mean {similar}?" if similar else f": its keys are {', '.join(KEYS)}")
     if content.get("method") not in METHODS:
         return f"method is {content.get('method')}: give one of {', '.join(METHODS)}"
     if not isinstance(content.get("parameters"), dict) or not content["parameters"]:
         return "it has no parameters: give some, such as seed_everything: {values: [0, 1, 2]}"
     if not isinstance(content.get("command", []), list):
-        return "command is no list of words"
+        return "command is not a list of words"
     for name, spec in content["parameters"].items():
         if (found := _parameter_problem(name, spec)) is not None:
             return f"{name}: {found}"
@@ -154,9 +164,9 @@ def _parameter_problem(name: str, spec: Any) -> str | None:
         return f"nested parameters hide a run's configuration in W&B: write the dotted key, {key}"
     for value in all_values(spec) if isinstance(spec.get("values", []), list) else ():
         if value is None:
-            return "W&B passes null on as the text None: leave the key out, or choose by a configuration file"
+            return "W&B passes null as the text None: leave the key out, or set it in a configuration file"
         if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(part, dict) for part in value)):
-            return f"{value} reaches the command line as Python writes it: write it as text, in quotes"
+            return f"{value} reaches the command line in Python's notation: write it as text, in quotes"
     return problem(spec)
 
 
@@ -170,8 +180,11 @@ def _metric_problem(content: Mapping[str, Any]) -> str | None:
         return f"metric has no {unknown[0]}: it takes {', '.join(METRIC_KEYS)}"
     if metric.get("goal", "minimize") not in ("minimize", "maximize"):
         return f"metric.goal is {metric['goal']}: give minimize or maximize"
-    if metric["name"].startswith(ON_TEST_IMAGES):
-        return f"{metric['name']} is measured on test images, which would then choose what they are to judge: give one of val/*"
+    if metric["name"].partition("/")[0] in ON_TEST_IMAGES:
+        return f"{metric['name']} is measured on test images, which would then choose the runs that they judge: give one of val/*"
+    known, goal = find(metric["name"]), metric.get("goal", "minimize")
+    if known and known.direction and goal != GOALS[known.direction]:
+        return f"metric.goal is {goal}, and {known.key} is better when {known.direction}: give goal: {GOALS[known.direction]}"
     return None
 
 
@@ -190,13 +203,13 @@ def _bands_problem(content: Mapping[str, Any]) -> str | None:
     if given is None:
         return None
     if not isinstance(given, dict) or given.get("type") != "hyperband":
-        return "early_terminate.type is to be hyperband"
+        return "early_terminate.type must be hyperband"
     if unknown := [key for key in given if key not in BAND_KEYS]:
         return f"early_terminate has no {unknown[0]}: it takes {', '.join(BAND_KEYS)}"
     if "metric" not in content:
         return "early_terminate needs a metric: give metric: {name: val/masked_mse, goal: minimize}"
     if not all(isinstance(given[key], int | float) for key in BAND_KEYS[1:] if key in given) or given.get("eta", 3) <= 1:
-        return "early_terminate takes numbers, and an eta above 1"
+        return "early_terminate needs numbers, and an eta above 1"
     try:
         brackets(given)
     except ValueError as error:

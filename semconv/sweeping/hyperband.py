@@ -1,4 +1,4 @@
-"""Early termination by brackets (Li et al., 2018), as W&B decides it: who is not among the best 1/eta at a bracket is stopped."""
+"""Early termination by Hyperband (Li et al., 2018), as in W&B: a trial not among the best 1/eta at a bracket is stopped."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,11 +6,11 @@ from typing import Any
 
 
 def brackets(given: Mapping[str, Any]) -> list[int]:
-    """How many values of the metric there are before each decision.
+    """The brackets: the numbers of values of the metric before each decision.
 
     Args:
-        given: `early_terminate` of a sweep: `min_iter` (first bracket, each next one eta times as far), or `max_iter` and `s` (the
-            last one, and how many brackets there are before it).
+        given: `early_terminate` of a sweep: `min_iter` (the first bracket; each further one is eta times the previous), or
+            `max_iter` and `s` (the end, and the number of brackets before it).
 
     Raises:
         ValueError: there is no bracket.
@@ -34,16 +34,16 @@ def brackets(given: Mapping[str, Any]) -> list[int]:
 def to_stop(
     histories: Mapping[str, Sequence[float]], running: Sequence[str], given: Mapping[str, Any], maximise: bool
 ) -> list[str]:
-    """The running trials that are to be stopped.
+    """Select the running trials to stop.
 
-    A trial is judged at the last bracket that it has passed: its best value so far against the value that the best 1/eta of all
-    trials had there.
+    A trial is judged at the last bracket that it has passed: its best value so far is compared with the value that separates the
+    best 1/eta of all trials at that bracket.
 
     Args:
-        histories: every trial's values of the metric in their order, those of stopped and finished trials included.
-        running: names of trials.
+        histories: every trial's values of the metric in their order, stopped and finished trials included.
+        running: names of the running trials.
         given: `early_terminate` of the sweep.
-        maximise: whether more is better.
+        maximise: whether larger values are better.
     """
     values = {name: [-value if maximise else value for value in row if math.isfinite(value)] for name, row in histories.items()}
     stopped = []

@@ -1,4 +1,4 @@
-"""Which trials there are and who works on which: Optuna's journal in the sweep's folder, shared by any number of processes."""
+"""The list of trials and of their owners: an Optuna journal in the sweep's folder, shared by any number of processes."""
 
 import secrets
 from contextlib import AbstractContextManager
@@ -18,7 +18,7 @@ from semconv.tracking.files import write_text
 
 Ending = Literal["finished", "stopped", "failed"]
 STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
-EDGE = 1e-6  # shares lie inside (0, 1): a normal distribution has no value at 0
+EDGE = 1e-6  # distance of shares from 0 and 1, where a normal distribution is infinite
 RANDOM_FIRST = 10  # trials of a bayes search that are drawn at random
 
 
@@ -26,17 +26,17 @@ class Claim(NamedTuple):
     """A trial that this process works on."""
 
     number: int
-    run: str  # its run's id
+    run: str  # id of its run
     parameters: dict[str, Any]
-    lock: Lock  # held while anybody works on it
+    lock: Lock  # held while a process works on it
 
 
 class Ledger:
     """The trials of a sweep.
 
     Args:
-        folder: the sweep's; made where it is not there.
-        sweep: what the file says.
+        folder: the sweep's folder; created if it is missing.
+        sweep: the sweep.
         join: whether the folder may hold this sweep already.
 
     Raises:
@@ -69,42 +69,42 @@ class Ledger:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
     def run_of(self, trial: FrozenTrial) -> str:
-        """The id of a trial's run: of one that is tried again, that of the first time."""
+        """The id of a trial's run; a retried trial keeps the id of its first try."""
         return f"{self.study.user_attrs['id']}-{trial.user_attrs.get('first', trial.number):03d}"
 
-    def is_begun(self) -> bool:
-        """Whether all trials have been begun: those of the grid, or as many as the cap allows; or whether the target is reached."""
+    def all_started(self) -> bool:
+        """Tell whether no trial is left to start: of the grid, or up to the cap; or whether the target is reached."""
         trials = self.trials()
         if self._hit():
             return True
         if any(trial.state == TrialState.WAITING for trial in trials):
             return False
-        begun = len([trial for trial in trials if trial.state != TrialState.FAIL])
-        return self.sweep.method == "grid" or begun >= (self.sweep.run_cap or float("inf"))
+        started = len([trial for trial in trials if trial.state != TrialState.FAIL])
+        return self.sweep.method == "grid" or started >= (self.sweep.run_cap or float("inf"))
 
     def is_over(self) -> bool:
-        """Whether all trials have been begun and none is being worked on."""
-        return self.is_begun() and not self.trials(TrialState.RUNNING)
+        """Tell whether no trial is left to start and none is running."""
+        return self.all_started() and not self.trials(TrialState.RUNNING)
 
     def claim(self) -> Claim | None:
-        """A trial to work on: one whose processes have died, else the next. None where there is none now."""
+        """Claim a trial to work on: one whose processes have died, else the next; None if there is none now."""
         with self._claiming():
-            return self._taken_over() or (None if self.is_begun() else self._next())
+            return self._taken_over() or (None if self.all_started() else self._next())
 
     def finish(self, claim: Claim, ending: Ending, value: float | None) -> None:
-        """Say how a trial ended, and let go of it.
+        """Record how a trial ended, and release it.
 
         Args:
             claim: the trial.
             ending: finished; stopped early; or failed.
-            value: of the metric, of a finished one; None where the sweep has no metric.
+            value: the metric of a finished trial; None if the sweep has no metric.
         """
         values = (value or 0.0) if ending == "finished" else None
         self.study.tell(claim.number, values, state=STATES[ending])
         claim.lock.close()
 
     def retry_failed(self) -> None:
-        """Put those failed trials back in the queue that are not there yet."""
+        """Put failed trials back in the queue, unless they are there already."""
         with self._claiming():
             again = {trial.user_attrs.get("again") for trial in self.trials()}
             for trial in self.trials(TrialState.FAIL):
@@ -125,7 +125,7 @@ class Ledger:
         elif yaml.safe_load(copy.read_text(encoding="utf-8")) != self.sweep.content:
             raise ValueError(f"{self.folder} holds another sweep, or this one before it was changed: give another --output")
         elif not join:
-            raise ValueError(f"{self.folder} holds this sweep already: go on with it by --resume, or give another --output")
+            raise ValueError(f"{self.folder} holds this sweep already: resume it by --resume, or give another --output")
 
     def _hit(self) -> bool:
         target = self.sweep.target
@@ -138,11 +138,11 @@ class Ledger:
         for trial in self.trials(TrialState.RUNNING):
             lock = self._lock(trial.number)
             held = lock.acquire(wait=False)
-            # who had it may have finished it since
+            # the previous owner may have finished it in the meantime
             if held and self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING:
                 if "parameters" in trial.user_attrs:
                     return Claim(trial.number, self.run_of(trial), trial.user_attrs["parameters"], lock)
-                self.study.tell(trial.number, state=TrialState.FAIL)  # its process died before it knew what to try
+                self.study.tell(trial.number, state=TrialState.FAIL)  # its process died before it had parameters
             lock.close()
         return None
 
@@ -151,7 +151,7 @@ class Ledger:
             number = len(self.trials())
             if self.sweep.method == "random":
                 self.study.enqueue_trial({}, user_attrs={"parameters": self.sweep.draw(number)})
-            # a seed per trial: a process that goes on with a sweep would else draw the first points again
+            # a seed per trial: otherwise a process that resumes a sweep would draw the first points again
             seed = self.sweep.seed(number)
             self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_FIRST, constant_liar=True)
         trial = self.study.ask()
@@ -167,7 +167,7 @@ class Ledger:
 
 
 def _suggest(trial: optuna.Trial, sweep: Sweep) -> dict[str, Any]:
-    """A point of Optuna's choice: of each distribution it chooses the share, of a category its place."""
+    """A point that Optuna chooses: the share of each distribution, and the index of each category."""
     point = {}
     for name, spec in sweep.parameters.items():
         match distribution(spec):

@@ -1,4 +1,4 @@
-"""Locks that the system releases when the last process that holds them is gone, however it ended: none is ever stale."""
+"""Locks that the operating system releases with the last process that holds them, however it ends: no lock is ever stale."""
 
 import fcntl
 import os
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class Lock:
-    """A file that one owner holds. Processes that are started from the owner may hold it with it.
+    """A file lock with one owner. Processes started by the owner can hold it together with the owner.
 
     Args:
-        path: the file; made where it is not there.
+        path: the file; created if it is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -21,7 +21,7 @@ class Lock:
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
     def acquire(self, wait: bool = True) -> bool:
-        """Take the lock; False where somebody holds it and `wait` is False."""
+        """Take the lock; False if it is held and `wait` is False."""
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -29,7 +29,7 @@ class Lock:
         return True
 
     def close(self) -> None:
-        """Let go; the lock is free once all that were given it have ended."""
+        """Release the lock; it is free once every process that received it has ended."""
         os.close(self.descriptor)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -49,10 +49,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 class JournalLock:
-    """Optuna's lock of its journal, which also cuts off a last line that a killed process left unfinished.
+    """The lock of Optuna's journal; it also removes an incomplete last line of a killed process.
 
     Args:
-        journal: the file.
+        journal: the journal's file.
     """
 
     def __init__(self, journal: Path) -> None:

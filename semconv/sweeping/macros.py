@@ -1,4 +1,4 @@
-"""A sweep's command with its macros filled in, as W&B's agent does it."""
+"""The macros of a sweep's command, expanded as W&B's agent does."""
 
 import json
 import os
@@ -12,16 +12,16 @@ VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 
 
 def expand(command: Sequence[Any], program: str, parameters: Mapping[str, Any], json_file: Path) -> list[str]:
-    """The words of a trial's command.
+    """Expand the command of a trial into words.
 
-    `${env}` is /usr/bin/env, `${interpreter}` is python, `${envvar:NAME}` a variable of the environment (its name where it is not
-    set); `${args}` and its kin are the parameters. An unknown macro is left out.
+    `${env}` is /usr/bin/env, `${interpreter}` is python, `${envvar:NAME}` an environment variable (its name if it is not set);
+    `${args}` and its variants are the parameters. An unknown macro is dropped.
 
     Args:
-        command: as the sweep file has it.
-        program: likewise.
-        parameters: by dotted key, in the order in which they are to come.
-        json_file: is written where the command holds `${args_json_file}`.
+        command: the command of the sweep file.
+        program: the program of the sweep file.
+        parameters: parameters by dotted key, in the order of the command line.
+        json_file: written if the command holds `${args_json_file}`.
     """
     if "${args_json_file}" in command:
         json_file.write_text(json.dumps(dict(parameters)), encoding="utf-8")
@@ -40,7 +40,7 @@ def expand(command: Sequence[Any], program: str, parameters: Mapping[str, Any], 
 
 
 def forms(parameters: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The parameters in every form that a macro gives them, by the macro's name."""
+    """The parameters in the form of each macro, by the macro's name."""
     flags = {name: f"{name}={value}" for name, value in parameters.items()}
     on = {name: name if value is True else flags[name] for name, value in parameters.items() if value is not False}
     return {

@@ -1,39 +1,41 @@
-"""A trial in a process that has imported everything already.
+"""Trials in processes that have imported everything already.
 
-One process imports torch, Lightning and semconv, computes nothing, and forks for each trial. The child begins where a fresh process
-stands after its imports, so that it computes the same bits; a test says so.
+One process imports torch, Lightning and semconv, computes nothing, and forks for each trial. The child is in the state of a fresh
+process after its imports, so that it computes the same bits; a test shows it.
 """
 
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from semconv.sweeping.locks import Lock
 
-IMPORTED = ["semconv.cli", "semconv.data", "semconv.encoders", "semconv.mechanisms", "semconv.decoders", "rich.progress", "wandb"]
+IMPORTED = ["semconv.data", "semconv.encoders", "semconv.mechanisms", "semconv.decoders", "rich.progress", "wandb"]
 
 
-def start(words: Sequence[str], environment: Mapping[str, str], log: Path, lock: Lock) -> BaseProcess:
-    """Begin `semconv WORDS` in a process of its own.
+def start(program: str, words: Sequence[str], environment: Mapping[str, str], log: Path, lock: Lock) -> BaseProcess:
+    """Start `semconv WORDS` in its own process.
 
     Args:
+        program: the module whose `main` takes the words.
         words: a subcommand that trains, and its arguments.
-        environment: the process's variables.
-        log: is given what the process prints.
-        lock: is held until the process ends.
+        environment: environment variables of the process.
+        log: file for the output of the process.
+        lock: held until the process ends.
     """
     context = get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
-    process = context.Process(target=_trial, args=(list(words), dict(environment), os.getcwd(), str(log.resolve()), lock))
+    context.set_forkserver_preload([program, *IMPORTED])
+    process = context.Process(target=_trial, args=(program, list(words), dict(environment), os.getcwd(), str(log.resolve()), lock))
     process.start()
     return process
 
 
-def _trial(words: list[str], environment: dict[str, str], folder: str, log: str, lock: int) -> None:
-    os.setsid()  # Ctrl-C is the sweep's to pass on
+def _trial(program: str, words: list[str], environment: dict[str, str], folder: str, log: str, lock: int) -> None:
+    os.setsid()  # Ctrl-C reaches the sweep only, which passes it on
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
@@ -41,6 +43,4 @@ def _trial(words: list[str], environment: dict[str, str], folder: str, log: str,
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = ["semconv", *words]
-    from semconv.cli import main
-
-    main(words)
+    import_module(program).main(words)

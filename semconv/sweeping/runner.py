@@ -1,4 +1,4 @@
-"""Works through a sweep's trials, several at a time, until there are none left or somebody says stop."""
+"""The loop that runs the trials of a sweep, several at a time, until none is left or a signal comes."""
 
 import signal
 import time
@@ -12,26 +12,27 @@ from semconv.sweeping.ledger import Ledger
 from semconv.sweeping.trials import History, Trial
 
 POLL_SECONDS = 0.2
-BAND_SECONDS = 2.0  # between looks at all trials' metrics
+BAND_SECONDS = 2.0  # between readings of all trials' metrics
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Runner:
-    """One process's part in a sweep.
+    """The part of one process in a sweep.
 
     Args:
-        ledger: which trials there are.
-        display: says how it goes on.
+        ledger: the list of trials.
+        display: shows the progress.
         jobs: trials at a time.
-        count: trials that this process begins at most; None: as many as there are.
-        failures: after as many failed trials it begins no more.
+        count: maximal number of trials that this process starts; None: all.
+        failures: number of failed trials after which no more are started.
+        program: see `Trial`.
     """
 
-    def __init__(self, ledger: Ledger, display: Display, jobs: int, count: int | None, failures: int) -> None:
+    def __init__(self, ledger: Ledger, display: Display, jobs: int, count: int | None, failures: int, program: str) -> None:
         self.ledger, self.display = ledger, display
-        self.jobs, self.count, self.failures = jobs, count, failures
+        self.jobs, self.count, self.failures, self.program = jobs, count, failures, program
         self.running: list[Trial] = []
-        self.num_begun = self.num_failed = 0
+        self.num_started = self.num_failed = 0
         self.received: int | None = None  # a signal
         self._looked = 0.0
         self._histories: dict[int, History] = {}
@@ -45,10 +46,10 @@ class Runner:
         return self.ledger.folder
 
     def work(self) -> int:
-        """Run trials until the sweep is over; the exit code: 0, 1 where a trial has failed, 128 + n after signal n."""
+        """Run trials until the sweep is over, and return the exit code: 0, 1 if a trial failed, 128 + n after signal n."""
         before = {number: signal.signal(number, self._receive) for number in SIGNALS}
         try:
-            while self._go_on():
+            while self._start_trials():
                 self._conclude()
                 self._stop_early()
                 self.display.update(self.running)
@@ -60,21 +61,21 @@ class Runner:
             return 128 + self.received
         return 1 if self.num_failed else 0
 
-    def _go_on(self) -> bool:
-        """Begin what can be begun; False where nothing is left to be done."""
-        while self._may_begin() and (claim := self.ledger.claim()) is not None:
-            trial = Trial(claim, self.sweep, self.folder)
+    def _start_trials(self) -> bool:
+        """Start as many trials as allowed; False if nothing is left to do."""
+        while self._may_start() and (claim := self.ledger.claim()) is not None:
+            trial = Trial(claim, self.sweep, self.folder, self.program)
             self.running.append(trial)
-            self.num_begun += 1
+            self.num_started += 1
             trial.start()
-            self.display.begun(trial)
+            self.display.started(trial)
         if self.running:
             return True
-        # what other processes work on would be left undone if they died
-        return self._may_begin() and not self.ledger.is_over()
+        # wait for the trials of other processes, to take them over if these die
+        return self._may_start() and not self.ledger.is_over()
 
-    def _may_begin(self) -> bool:
-        counted = self.count is None or self.num_begun < self.count
+    def _may_start(self) -> bool:
+        counted = self.count is None or self.num_started < self.count
         return self.received is None and counted and self.num_failed < self.failures and len(self.running) < self.jobs
 
     def _conclude(self) -> None:
@@ -84,8 +85,8 @@ class Runner:
                 continue
             self.running.remove(trial)
             if self.received is not None and code != 0:
-                trial.claim.lock.close()  # whoever goes on with the sweep goes on with this trial
-                self.display.ended(trial, "left", None, "it goes on with --resume")
+                trial.claim.lock.close()  # the process that resumes the sweep resumes this trial
+                self.display.ended(trial, "interrupted", None, "--resume continues it")
                 continue
             ending, value, reason = trial.outcome(code)
             self.ledger.finish(trial.claim, ending, value)
@@ -93,12 +94,12 @@ class Runner:
             if ending == "failed":
                 self.num_failed += 1
                 if self.num_failed == self.failures:
-                    self.display.note(f"{self.failures} trials have failed: no more are begun; the last one's log is {trial.log}")
+                    self.display.note(f"{self.failures} trials have failed: no more are started; the last log is {trial.log}")
 
     def _stop_early(self) -> None:
         for trial in self.running:
             if trial.stopping is not None:
-                trial.terminate()  # who does not end is killed in the end
+                trial.terminate()  # kills a trial that does not end in time
         given, metric = self.sweep.early_terminate, self.sweep.metric
         if given is None or metric is None or time.monotonic() < self._looked + BAND_SECONDS:
             return

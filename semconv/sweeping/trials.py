@@ -1,4 +1,4 @@
-"""One trial: its command, its process, and how it ended."""
+"""A trial: its command, its process, and its outcome."""
 
 import json
 import math
@@ -27,53 +27,54 @@ OURS = ("run", "fit")
 
 
 class Trial:
-    """A trial that is being worked on.
+    """A trial of this process.
 
     Args:
-        claim: which.
-        sweep: it is of.
-        folder: of the sweep.
+        claim: the claimed trial.
+        sweep: its sweep.
+        folder: folder of the sweep.
+        program: the module whose `main` runs semconv's own training commands.
     """
 
-    def __init__(self, claim: Claim, sweep: Sweep, folder: Path) -> None:
-        self.claim, self.sweep, self.folder = claim, sweep, folder
+    def __init__(self, claim: Claim, sweep: Sweep, folder: Path, program: str) -> None:
+        self.claim, self.sweep, self.folder, self.program = claim, sweep, folder, program
         self.log = folder / "trials" / f"{claim.number:03d}.log"
-        self.begun = time.monotonic()
+        self.started = time.monotonic()
         self.history = History(folder, claim.run, sweep.metric)
-        self.stopping: float | None = None  # when it was told to end
+        self.stopping: float | None = None  # time of the request to end
         self._process: BaseProcess | subprocess.Popen[bytes] | None = None
 
     @property
     def run(self) -> RunFolder | None:
-        """The run's folder; None before there is one."""
+        """The run's folder; None before it exists."""
         return find_run(self.folder, self.claim.run)
 
     def start(self) -> None:
-        """Begin, or go on from the run's last checkpoint; a run that is finished is not begun again."""
+        """Start the run, or resume it from its last checkpoint; a finished run is not started again."""
         run = self.run
         if run is not None and run.summary.get("status") == "finished":
             return
         resumed = run is not None and newest_checkpoint(run.checkpoints) is not None
         if run is not None and not resumed:
-            shutil.rmtree(run.path)  # it has left nothing to go on from, and its name is needed
+            shutil.rmtree(run.path)  # it has nothing to resume from, and its name is needed
         words = self._words(run if resumed else None)
         with open(self.log, "a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(words)}\n")
         environment = self._environment()
         ours = own_command(words)
         if ours:
-            self._process = preloaded.start(ours, environment, self.log, self.claim.lock)
+            self._process = preloaded.start(self.program, ours, environment, self.log, self.claim.lock)
         else:
             self._process = self._spawn(words, environment)
 
     def poll(self) -> int | None:
-        """The exit code; None while it runs."""
+        """The exit code; None while the trial runs."""
         if self._process is None:
             return 0
         return self._process.exitcode if isinstance(self._process, BaseProcess) else self._process.poll()
 
     def terminate(self) -> None:
-        """Ask it to save and end; who asks again after half a minute kills it."""
+        """Ask the run to save and end; a call more than half a minute later kills it."""
         if self._process is None or self._process.pid is None or self.poll() is not None:
             return
         now = time.monotonic()
@@ -84,10 +85,10 @@ class Trial:
             os.kill(self._process.pid, signal.SIGKILL)
 
     def outcome(self, code: int) -> tuple[Ending, float | None, str]:
-        """How it ended, with the metric's value, and why in a few words.
+        """The ending of the trial, its metric, and a short reason.
 
         Args:
-            code: its exit code.
+            code: exit code of the run.
         """
         if code != 0:
             if self.stopping is not None:
@@ -95,19 +96,19 @@ class Trial:
             return "failed", None, f"exit code {code}: {self.last_line()}"
         value = self.value()
         if self.sweep.metric is not None and value is None:
-            return "failed", None, f"there is no {self.sweep.metric} in its summary: metric.name is to be a key that runs have"
+            return "failed", None, f"there is no {self.sweep.metric} in its summary: give metric.name a key that runs have"
         return "finished", value, ""
 
     def value(self) -> float | None:
-        """The sweep's metric, as the run's summary has it."""
+        """The sweep's metric in the run's summary."""
         run, metric = self.run, self.sweep.metric
         found = run.summary.get(metric) if run is not None and metric is not None else None
         return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
 
     def last_line(self) -> str:
-        """What it said last."""
+        """The last line of the run's output."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n") if self.log.exists() else []
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
     def _words(self, resumed: RunFolder | None) -> list[str]:
         parameters = {**self.claim.parameters, "runs": str(self.folder)}
@@ -119,7 +120,7 @@ class Trial:
         return words
 
     def _environment(self) -> dict[str, str]:
-        # W&B reads a sweep's parameters from here, and shows them as keys of the run's configuration
+        # W&B reads a sweep's parameters from this file, and shows them as keys of the run's configuration
         path = self.folder / "trials" / f"{self.claim.number:03d}.yaml"
         values = {name: {"value": value} for name, value in self.claim.parameters.items()}
         write_text(path, yaml.safe_dump({"wandb_version": 1, **values}))
@@ -134,26 +135,26 @@ class Trial:
                 stdout=log,
                 stderr=log,
                 env=dict(environment),
-                start_new_session=True,  # Ctrl-C is the sweep's to pass on
+                start_new_session=True,  # Ctrl-C reaches the sweep only, which passes it on
                 pass_fds=[self.claim.lock.descriptor],
             )
 
 
 def find_run(folder: Path, run_id: str) -> RunFolder | None:
-    """A run of a sweep by its id."""
+    """Find a run of a sweep by its id."""
     return next((RunFolder(path) for path in folder.glob(f"*/{run_id}") if path.is_dir()), None)
 
 
 class History:
-    """What a run has logged, each row read once, however often one looks.
+    """The logged rows of a run; each row is read only once.
 
     Args:
-        folder: of the sweep.
-        run_id: the run's; it may not have begun yet.
-        metric: whose values are kept.
+        folder: folder of the sweep.
+        run_id: id of the run, which need not have started.
+        metric: the metric whose values are kept.
 
     Attributes:
-        values: of the metric, in their order.
+        values: values of the metric, in their order.
         newest: the last value of every key.
     """
 
@@ -162,7 +163,7 @@ class History:
         self._forget(None)
 
     def look(self) -> "History":
-        """Read what is new; all of it, if the run has been begun anew or goes on from an earlier step."""
+        """Read new rows; read all rows again if the run has restarted, or resumed from an earlier step."""
         run = find_run(self._folder, self._run_id)
         path = run.path / "metrics.jsonl" if run is not None else None
         if path is None or not path.exists():
@@ -174,7 +175,7 @@ class History:
                 self._forget(status.st_ino)
             file.seek(self._read)
             text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]  # the last row may be half written
+        whole = text[: text.rfind(b"\n") + 1]  # the last row may be incomplete
         self._read += len(whole)
         for row in map(json.loads, whole.splitlines()):
             self.newest.update(row)
@@ -189,7 +190,7 @@ class History:
 
 
 def own_command(words: list[str]) -> list[str]:
-    """The subcommand and arguments of a command that trains with semconv; empty of any other."""
+    """The subcommand and arguments of a command that trains with semconv; empty for other commands."""
     rest = words[1:] if words[:1] == ["/usr/bin/env"] else words
     if rest[:3] in (["python", "-m", "semconv"], [sys.executable, "-m", "semconv"]):
         rest = rest[2:]

@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, its environment, its row in W&B. Imports neither torch nor Lightning nor W&B by itself."""
+"""The records of a run: its folder, its environment, its run in W&B. Importing it loads neither torch nor Lightning nor W&B."""

@@ -1,4 +1,4 @@
-"""Where W&B is, and whether it knows who is there. Imports neither torch nor W&B."""
+"""The W&B server and the user's account. Imports neither torch nor W&B."""
 
 import netrc
 import os
@@ -14,7 +14,7 @@ def server() -> str:
 
 
 def has_account() -> bool:
-    """Whether W&B would know who is there without asking: WANDB_API_KEY, or what `wandb login` has left in netrc."""
+    """Tell whether W&B has an account without asking the user: WANDB_API_KEY, or an entry of `wandb login` in netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     candidates = [os.environ.get("NETRC"), *(Path.home() / name for name in (".netrc", "_netrc"))]

@@ -1,4 +1,4 @@
-"""Where a run was made, and from what code."""
+"""The environment of a run: command, code, versions and machine."""
 
 import os
 import platform
@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import semconv
 from semconv.tracking.secrets import redact
+from semconv.version import __version__
 
 PACKAGES = (
     "torch",
@@ -29,16 +29,16 @@ PACKAGES = (
 
 
 def describe_session(about: Mapping[str, Any]) -> dict[str, Any]:
-    """One process's part in a run: when, what command, versions, commit, machine. Holds no secret and no name of a person.
+    """Describe this session of a run: start, command, versions, commit, machine. It holds no secret and no name of a person.
 
     Args:
-        about: what is to be said besides, such as the device.
+        about: further entries, such as the device.
     """
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": redact(sys.argv),
-        **git_state(Path(semconv.__file__).parent),
-        "versions": {"semconv": semconv.__version__, "python": platform.python_version(), **_installed(PACKAGES)},
+        **git_state(Path(__file__).parent),
+        "versions": {"semconv": __version__, "python": platform.python_version(), **_installed(PACKAGES)},
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         **about,
@@ -46,7 +46,7 @@ def describe_session(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Commit of the code in a folder, and whether it has been changed since; None of both where git does not know it."""
+    """The commit of the code in a folder, and whether the code has changed since; None for both outside of git."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None or _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:  # installed inside another repository
         return {"git_commit": None, "git_dirty": None}

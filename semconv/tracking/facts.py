@@ -1,4 +1,4 @@
-"""What a run is, in a few flat words that tables and dashboards group by."""
+"""Flat facts of a run, by which tables and dashboards group."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,15 +7,15 @@ from semconv.tracking.folder import RunFolder
 
 
 def derived_facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat facts of a whole configuration; None where a user's own classes have no such thing.
+    """Derive flat facts from a whole configuration; None where a user's own class has no such argument.
 
     Args:
-        config: as in a run's `config.yaml`.
+        config: a configuration as in a run's `config.yaml`.
 
     Returns:
-        `variant`, `control` (as the function of that name says), `encoder`, `mechanism`, `indicators`, `depth`, `corruption`,
-        `fill`, `masker`, `dataset`, `seed`. A CNN that is told nothing has the mechanism Plain;
-        of a vision transformer the mechanism is what it does with masked patches.
+        `variant`, `control` (see the function of that name), `encoder`, `mechanism`, `indicators`, `depth`, `corruption`, `fill`,
+        `masker`, `dataset`, `seed`. The mechanism of a CNN without conditioning is Plain; that of a vision transformer is its
+        treatment of masked patches.
     """
     model = _arguments(config.get("model"))
     encoder, corruption = _arguments(model.get("encoder")), _arguments(model.get("corruption"))
@@ -36,18 +36,20 @@ def derived_facts(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def variant_name(config: Mapping[str, Any]) -> str:
-    """What tables, folders and dashboards call a run's variant: its experiment, and what it is a control of that."""
+    """The name of a run's variant in tables, folders and dashboards: its experiment, and its kind of control."""
     return "-".join(filter(None, (config.get("experiment"), control(config))))
 
 
 def control(config: Mapping[str, Any]) -> str | None:
-    """What a network is in place of the variant that its experiment names: `zero` or another dead twin; plain of equal cost,
-    `plain_wide` (operations) or `plain_slow` (time); `gradual_none` or another schedule that asks what a rising one is worth; None:
-    the variant itself."""
+    """The kind of control that a network is of the variant in its experiment's name; None: the variant itself.
+
+    `zero` or another control of `semconv.controls`; plain of equal cost, `plain_wide` (operations) or `plain_slow` (time); or
+    `gradual_none` or another schedule that the rising one is compared with.
+    """
     model = _arguments(config.get("model"))
     encoder = _arguments(model.get("encoder"))
-    if twin := short_name(model.get("twin")):
-        return twin.lower()
+    if control := short_name(model.get("control")):
+        return control.lower()
     if as_plain := encoder.get("as_plain"):
         return {"flops": "plain_wide", "time": "plain_slow"}.get(as_plain)
     schedule = _arguments(encoder.get("mechanism")).get("schedule")
@@ -56,7 +58,7 @@ def control(config: Mapping[str, Any]) -> str | None:
 
 
 def measured_facts(folder: RunFolder) -> dict[str, Any]:
-    """What is known of a run once it has begun: encoder parameters in millions, 10^9 operations per image, commit of the code."""
+    """Facts that are measured at the start of a run: encoder parameters in millions, GFLOPs per image, commit of the code."""
     summary, sessions = folder.summary, folder.environment["sessions"]
     parameters, flops = summary.get("cost/encoder_parameters"), summary.get("cost/flops")
     return {
@@ -67,7 +69,7 @@ def measured_facts(folder: RunFolder) -> dict[str, Any]:
 
 
 def short_name(part: Any) -> str | None:
-    """The last name of a class path, given as text or as a mapping with class_path."""
+    """The class name of a class path, given as text or as a mapping with class_path."""
     path = part.get("class_path") if isinstance(part, Mapping) else part
     return str(path).rpartition(".")[2] if path is not None else None
 
@@ -81,6 +83,6 @@ def _depth(depth: Any) -> str | None:
 
 
 def _dataset(source: Any) -> str | None:
-    """The last part of a source's name; of several, the first's."""
+    """The last part of the name of a source, or of the first of several."""
     first = source[0] if isinstance(source, list | tuple) else source
     return str(first).rstrip("/").rpartition("/")[2] if first is not None else None

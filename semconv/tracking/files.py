@@ -1,4 +1,4 @@
-"""Files that are never seen half-written."""
+"""Files that are written atomically."""
 
 import os
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from typing import BinaryIO
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file aside, see it onto the disk, and only then give it its name.
+    """Write a file atomically: under a temporary name, which becomes its own once the content is on the disk.
 
     Args:
-        path: the file's name at the end; what it held before stays until then.
-        write: is given the open file.
+        path: the file; its previous content stays until then.
+        write: writes the content into the open file.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -25,5 +25,5 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file as `write_whole` does."""
+    """Write a text file atomically."""
     write_whole(path, lambda file: file.write(text.encode()))

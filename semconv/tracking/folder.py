@@ -1,4 +1,4 @@
-"""The folder that every run leaves, whatever else records it."""
+"""The folder of a run, which every run has, whatever else records it."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from semconv.configuration import resolve_links
 from semconv.tracking.environment import describe_session
 from semconv.tracking.files import write_text
 
@@ -20,10 +21,10 @@ Status = Literal["running", "finished", "failed", "terminated"]
 class RunFolder:
     """A run's folder: `config.yaml`, `metrics.jsonl`, `summary.json`, `environment.json`, `checkpoints/` and `media/`.
 
-    It serves a training loop of any kind: `create`, then `log` and `summarise` as often as wanted.
+    Any training loop can use it: call `create` once, then `log` and `summarise` as often as needed.
 
     Args:
-        path: where it is, or will be.
+        path: the folder; it need not exist yet.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -31,7 +32,7 @@ class RunFolder:
 
     @classmethod
     def new(cls, runs: str | Path, experiment: str) -> "RunFolder":
-        """`<runs>/<experiment>/<run id>`, not made yet. The id is WANDB_RUN_ID where that is given, so that a run has one name."""
+        """Choose `<runs>/<experiment>/<run id>`, without creating it. The id is WANDB_RUN_ID if that is set, as in W&B."""
         run_id = os.environ.get("WANDB_RUN_ID") or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
         return cls(Path(runs) / experiment / run_id)
 
@@ -53,34 +54,33 @@ class RunFolder:
 
     @property
     def config(self) -> dict[str, Any]:
-        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        """The whole configuration, its links replaced by the values that they name."""
+        return resolve_links(self._read_config())
 
     def create(self, config: Mapping[str, Any], **about: Any) -> None:
-        """Make the folder, with the run's whole configuration and environment.
+        """Create the folder, with the run's whole configuration and environment.
 
         Args:
-            config: what `config.yaml` holds.
-            about: what `environment.json` is to say beside versions, commit and command, such as the device.
+            config: content of `config.yaml`.
+            about: further entries of `environment.json` beside versions, commit and command, such as the device.
 
         Raises:
-            ValueError: the folder holds a run already.
+            ValueError: the folder exists already.
         """
         if self.path.exists():
-            raise ValueError(
-                f"{self.path} holds a run already: go on with it by --resume {self.path}, or give another WANDB_RUN_ID"
-            )
+            raise ValueError(f"{self.path} holds a run already: resume it by --resume {self.path}, or set another WANDB_RUN_ID")
         self.path.mkdir(parents=True)
         self.write_config(config)
         self._begin_session(about)
 
-    def go_on(self, step: int, config: Mapping[str, Any], **about: Any) -> None:
-        """Begin again after `step` steps: what was logged later, by a process that then stopped, is logged anew.
+    def resume(self, step: int, config: Mapping[str, Any], **about: Any) -> None:
+        """Continue after `step` steps: rows of later steps, from a process that was interrupted, are removed.
 
-        A configuration that has changed is written, and the one before kept as `config-until-step-<step>.yaml`.
+        A changed configuration replaces the previous one, which is kept as `config-until-step-<step>.yaml`.
         """
         kept = [row for row in self.rows() if row["step"] is None or row["step"] < step]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
-        if self.config != config:
+        if self._read_config() != config:
             (self.path / "config.yaml").replace(self.path / f"config-until-step-{step}.yaml")
             self.write_config(config)
         self._begin_session({"from_step": step, **about})
@@ -93,7 +93,7 @@ class RunFolder:
 
         Args:
             metrics: numbers by name.
-            step: the training step they belong to, from 0.
+            step: their training step, from 0.
             clock: further clocks, such as `samples_seen`.
 
         Returns:
@@ -105,7 +105,7 @@ class RunFolder:
         return row
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """What was logged. A last line that was cut off in the middle is left out."""
+        """Read the rows of `metrics.jsonl`, without an incomplete last line."""
         path = self.path / "metrics.jsonl"
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
             try:
@@ -114,23 +114,26 @@ class RunFolder:
                 return
 
     def summarise(self, values: Mapping[str, Any]) -> None:
-        """Add to `summary.json`."""
+        """Add values to `summary.json`."""
         write_text(self.path / "summary.json", json.dumps({**self.summary, **values}, indent=2) + "\n")
 
+    def _read_config(self) -> dict[str, Any]:
+        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+
     def _begin_session(self, about: Mapping[str, Any]) -> None:
-        # a run that was resumed has been in several environments
+        # a resumed run has had several environments
         sessions = [*self.environment.get("sessions", []), describe_session(about)]
         write_text(self.path / "environment.json", json.dumps({"sessions": sessions}, indent=2) + "\n")
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in a folder: `last.ckpt`, or where that was cut off the last `step-<steps>.ckpt` that was not."""
+    """Find the newest complete checkpoint in a folder: `last.ckpt`, else the latest complete `step-<steps>.ckpt`, else None."""
     candidates = [folder / "last.ckpt", *sorted(folder.glob("step-*.ckpt"), reverse=True)]
     return next((path for path in candidates if is_whole(path)), None)
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint is there with all its bytes, as their checksums say."""
+    """Tell whether a checkpoint exists and is complete, by its checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None

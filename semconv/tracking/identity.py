@@ -1,4 +1,4 @@
-"""What a run is known by, wherever it is recorded."""
+"""The identity of a run, the same in every record of it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +14,14 @@ TRAINER_KEYS = (
     *("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches", "accumulate_grad_batches", "fast_dev_run"),
     *("precision", "gradient_clip_val"),
 )
-VARIANT_KEYS = ("encoder", "decoder", "twin")
-EXAMINATION_KEYS = ("examination_images", "recalibrate_batch_norm")
+VARIANT_KEYS = ("encoder", "decoder", "control")
+EVALUATION_KEYS = ("evaluation_images", "recalibrate_batch_norm")
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run is known by: its name, its seed, its networks, and the protocol that runs must share to be ranked together.
+    """Take the identity of a run from its configuration: name, seed, networks, and the protocol.
+
+    Runs are ranked together only if their protocols are equal.
 
     Args:
         config: the run's whole configuration, as in `config.yaml`.
@@ -29,7 +31,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
         "data": {key: data.get(key) for key in DATA_KEYS},
         "model": {key: model.get(key) for key in MODEL_KEYS},
         "trainer": {key: trainer[key] for key in TRAINER_KEYS},
-        "examination": {key: config.get(key) for key in EXAMINATION_KEYS},
+        "evaluation": {key: config.get(key) for key in EVALUATION_KEYS},
     }
     variant = {key: model.get(key) for key in VARIANT_KEYS}
     pretrained = {"pretrained_run": model["pretrained_run"]} if model.get("pretrained_run") else {}

@@ -1,4 +1,4 @@
-"""Lightning's way into a run's folder."""
+"""The Lightning logger of a run's folder."""
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -9,21 +9,21 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from semconv.tracking.folder import RunFolder, Status
+from semconv.tracking.recorder import Recorder
 from semconv.tracking.wandb_record import WandbRecord
 
 
-class RunRecord(Logger):
-    """Writes each logged row, with its clocks, to the run's folder, and to W&B as it was written there.
+class RunRecord(Recorder, Logger):
+    """Writes each logged row, with its clocks, to the run's folder, and the same row to W&B.
 
     Args:
-        folder: the run's.
-        wandb: the run's row in W&B; None where there is to be none.
+        folder: the run's folder.
+        wandb: the run in W&B; None: no W&B.
     """
 
     def __init__(self, folder: RunFolder, wandb: WandbRecord | None = None) -> None:
         super().__init__()
         self.folder, self.wandb = folder, wandb
-        self.samples_seen = 0  # counted by semconv.callbacks.Record
 
     @property
     def name(self) -> str:
@@ -45,27 +45,27 @@ class RunRecord(Logger):
 
     @rank_zero_only
     def log_panels(self, key: str, columns: Mapping[str, Tensor], mask: Tensor, captions: Sequence[str], step: int) -> None:
-        """Pictures for W&B; see `WandbRecord.log_panels`."""
+        """Send pictures to W&B."""
         if self.wandb is not None:
             self.wandb.log_panels(key, columns, mask, captions, step)
 
     @rank_zero_only
     def log_table(self, key: str, columns: Mapping[str, Sequence[Any]], step: int) -> None:
-        """A table for W&B; see `WandbRecord.log_table`."""
+        """Send a table to W&B."""
         if self.wandb is not None:
             self.wandb.log_table(key, columns, step)
 
     @rank_zero_only
     def begin(self) -> None:
-        """The run is about to compute: its folder is there."""
+        """Start the run in W&B."""
         if self.wandb is not None:
             self.wandb.begin()
 
     @rank_zero_only
     def end(self, status: Status) -> None:
-        """The run is over, and its summary complete."""
+        """Finish the run in W&B: the summary is complete."""
         if self.wandb is not None:
             self.wandb.end(status)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: `config.yaml` holds all of them."""
+        """Do nothing: `config.yaml` holds all hyperparameters."""

@@ -1,4 +1,4 @@
-"""Keys and passwords stay out of what a run records."""
+"""Redaction of keys and passwords in the records of a run."""
 
 import os
 import re
@@ -7,19 +7,19 @@ from typing import Any
 
 WORDS = {"KEY", "APIKEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PWD", "PASS", "PASSPHRASE", "CREDENTIAL", "CREDENTIALS", "AUTH"}
 NOT_SECRET = {"PWD", "OLDPWD"}  # a shell's working folders
-SHORTEST = 8  # what is shorter would be found in words of any text
+SHORTEST = 8  # a shorter value would occur in ordinary words
 URL_LOGIN = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 OPTION = re.compile(r"(?P<option>--?[\w.-]+)=(?P<value>.+)", re.DOTALL)
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether an environment variable or option of this name holds a secret: one of its words is KEY, TOKEN, PASSWORD or alike."""
+    """Tell by its name whether an environment variable or option holds a secret: a word is KEY, TOKEN, PASSWORD or similar."""
     words = re.split(r"[^A-Za-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name))
     return name not in NOT_SECRET and any(word.upper() in WORDS for word in words)
 
 
 def refuse_secret_interpolation(text: str, where: str) -> None:
-    """Refuse a configuration that would write a secret of the environment into itself.
+    """Refuse a configuration that reads a secret from the environment, because a run saves its configuration.
 
     Raises:
         ValueError: the text holds `${oc.env:NAME}` with a NAME such as WANDB_API_KEY.
@@ -28,17 +28,17 @@ def refuse_secret_interpolation(text: str, where: str) -> None:
         if is_secret_name(name):
             raise ValueError(
                 f"{where} reads {name} from the environment, which would be written into config.yaml: "
-                "leave it out; libraries that need a key take it from the environment by themselves"
+                "leave it out; libraries that need a key read it from the environment themselves"
             )
 
 
 def redact(value: Any) -> Any:
-    """A configuration, command line or text without secrets: `<redacted>` or `<redacted:NAME>` in their place.
+    """Replace secrets in a configuration, command line or text by `<redacted>` or `<redacted:NAME>`.
 
-    What counts: the values of environment variables and options with a secret name, and the login of an address.
+    Secrets are the values of environment variables and options with a secret name, and the login in an address.
 
     Args:
-        value: text, or mappings and sequences that hold some; everything else comes back as it is.
+        value: text, or mappings and sequences with text; other values are returned unchanged.
     """
     if isinstance(value, str):
         return _redact_text(value)

@@ -1,4 +1,4 @@
-"""A run's row in Weights & Biases, which may fail without harm to the run."""
+"""The record of a run in Weights & Biases, whose failure never ends the run."""
 
 import os
 import sys
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from semconv.configuration import one_line
 from semconv.pictures import enlarge, to_rgb
 from semconv.tracking.account import has_account, server
 from semconv.tracking.folder import RunFolder, Status, newest_checkpoint
@@ -21,24 +22,24 @@ from semconv.tracking.secrets import redact
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 PROBE_SECONDS, START_SECONDS, END_SECONDS = 4, 15, 60
-HEIGHT = 96  # least, of a picture
+HEIGHT = 96  # minimal height of a picture in pixels
 LABELS = {0: "visible", 1: "masked"}
 
 
 @dataclass
 class WandbOptions:
-    """What W&B is told.
+    """Options of the run in W&B.
 
     Args:
-        mode: auto does what WANDB_MODE says, else is online where an account is configured (WANDB_API_KEY, or `wandb login`), else
-            offline.
-        project: default: WANDB_PROJECT, else semconv.
-        entity: user or team. Default: WANDB_ENTITY, else the account's.
-        group: default: WANDB_RUN_GROUP, else the experiment's name.
-        tags: beside the variant's and the data set's name.
-        job_type: default: the subcommand.
-        per_image_errors: log a table of each test image's error, the largest first.
-        checkpoint_artifact: log the last checkpoint as an artifact, a copy of which W&B keeps beside the run.
+        mode: online, offline, disabled, or auto: WANDB_MODE if set; else online if an account is configured (WANDB_API_KEY, or
+            `wandb login`) and the server answers; else offline.
+        project: W&B project. Default: WANDB_PROJECT, else semconv.
+        entity: W&B user or team. Default: WANDB_ENTITY, else the account's.
+        group: group of runs. Default: WANDB_RUN_GROUP, else the experiment's name.
+        tags: tags beside the names of the variant and the data set.
+        job_type: job type. Default: the subcommand.
+        per_image_errors: log a table of the errors of all test images, the largest first.
+        checkpoint_artifact: log the last checkpoint as an artifact, of which W&B keeps a copy.
     """
 
     mode: Mode = "auto"
@@ -52,20 +53,20 @@ class WandbOptions:
 
 
 class WandbRecord:
-    """Writes a run to W&B. Whatever goes wrong there is said once, and the run goes on without it.
+    """Writes a run to W&B. An error of W&B is printed once, and the run continues without it.
 
-    Its x-axes are the run's own clocks, `samples_seen`, `trainer/global_step` and `epoch`, so that a resumed run goes on with its
+    The x-axes are the run's own clocks, `samples_seen`, `trainer/global_step` and `epoch`, so that a resumed run continues its
     curves.
 
     Args:
-        folder: the run's; W&B's files go into `wandb` in it, and the run has its name.
-        options: what W&B is told.
+        folder: the run's folder; W&B writes into its subfolder `wandb`, and the run has its name.
+        options: options of the run in W&B.
         config: the whole configuration.
-        facts: flat facts to group and filter by.
-        job_type: where options name none.
+        facts: flat facts, to group and filter by.
+        job_type: job type if the options give none.
 
     Raises:
-        ValueError: online is asked for without an account.
+        ValueError: the mode is online, and no account is configured.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class WandbRecord:
             self._attempt(self._begin)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Add a row as `RunFolder.log` returns it."""
+        """Log a row in the form that `RunFolder.log` returns."""
         if self._run is not None:
             clocks = {"trainer/global_step": row["step"]}
             self._attempt(self._run.log, {**{key: value for key, value in row.items() if key not in ("step", "time")}, **clocks})
@@ -94,10 +95,10 @@ class WandbRecord:
 
         Args:
             key: name of the panel.
-            columns: `b c h w` in [0, 1] by kind; of channels other than 1 and 3 the first is shown.
+            columns: `b c h w` in [0, 1] by kind; the first channel is shown if there are neither 1 nor 3.
             mask: bool `b h w`, True = masked.
             captions: one per image.
-            step: of training.
+            step: training step.
         """
         if self._run is not None:
             self._attempt(self._log_panels, key, columns, mask, captions, step)
@@ -108,13 +109,13 @@ class WandbRecord:
         Args:
             key: name of the table.
             columns: values by name.
-            step: of training.
+            step: training step.
         """
         if self._run is not None:
             self._attempt(self._log_table, key, columns, step)
 
     def end(self, status: Status) -> None:
-        """Finish with the run's summary; waits a minute at most for what is still to be sent."""
+        """Finish with the run's summary; wait at most a minute for the upload."""
         if self._run is None:
             return
         if self.options.checkpoint_artifact:
@@ -138,8 +139,8 @@ class WandbRecord:
         except (wandb.Error, OSError) as error:
             if mode != "online":
                 raise
-            self._say(f"W&B does not take this run ({_one_line(error)})")
-            wandb.teardown()  # its service would hold the run's id
+            self._say(f"W&B does not accept this run ({redact(one_line(error, 200))})")
+            wandb.teardown()  # its background service would keep the run's id
             mode, self._run = "offline", self._start(wandb, "offline")
         self._run.config.update(self._described(), allow_val_change=True)
         for clock in ("trainer/global_step", "samples_seen", "epoch"):
@@ -152,7 +153,7 @@ class WandbRecord:
             self._say(f"{state} is offline; to send this run: wandb sync {Path(self._run.dir).parent}")
 
     def _start(self, wandb: Any, mode: str) -> Any:
-        swept = "WANDB_SWEEP_ID" in os.environ  # then W&B has chosen project, entity and id, and warns of others
+        swept = "WANDB_SWEEP_ID" in os.environ  # then W&B has chosen project, entity and id, and warns about other values
         options, environment = self.options, os.environ
         place = {
             "project": options.project or environment.get("WANDB_PROJECT", "semconv"),
@@ -169,12 +170,12 @@ class WandbRecord:
             job_type=options.job_type or self.job_type,
             tags=[tag[:64] for tag in (*facts, *options.tags)],
             mode=mode,
-            reinit="finish_previous",  # else a run that was left open in this process would get what this one says
+            reinit="finish_previous",  # otherwise an open run of this process would get this run's data
             settings=_settings(wandb),
         )
 
     def _described(self) -> dict[str, Any]:
-        """The whole configuration, nested, with facts and environment beside it; W&B's own record of the latter is not redacted."""
+        """The whole nested configuration, with facts and environment, redacted: W&B's own record of the environment is not."""
         sessions = self.folder.environment.get("sessions", [{}])
         return redact({**self.config, **self.facts, **self.folder.summary.get("facts", {}), "environment": sessions[-1]})
 
@@ -217,21 +218,22 @@ class WandbRecord:
         waiting.start()
         waiting.join(END_SECONDS)
         if waiting.is_alive():
-            self._say(f"W&B does not take the rest of this run; to send it: wandb sync --include-online {Path(run.dir).parent}")
+            self._say(f"W&B does not accept the rest of this run; to send it: wandb sync --include-online {Path(run.dir).parent}")
 
     def _attempt(self, action: Callable[..., Any], *arguments: Any) -> None:
         try:
             action(*arguments)
-        except Exception as error:  # of W&B, its service, the network or the disk: none of them may end a run
+        except Exception as error:  # of W&B, its service, the network or the disk: none may end a run
             self._run = None
-            self._say(f"W&B has failed ({_one_line(error)}): the run goes on without it, and {self.folder.path} has everything")
+            reason = redact(one_line(error, 200))
+            self._say(f"W&B has failed ({reason}): the run continues without it, and {self.folder.path} has everything")
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
 def choose_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
-    """What auto means here: WANDB_MODE, else online with an account and a server that answers, else offline."""
+    """Resolve auto: WANDB_MODE, else online with an account and a server that answers, else offline."""
     if mode == "auto":
         given = {"dryrun": "offline", "run": "online"}.get(os.environ.get("WANDB_MODE", ""), os.environ.get("WANDB_MODE", ""))
         if given in ("online", "offline", "disabled"):
@@ -241,7 +243,7 @@ def choose_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:
 
 
 def answers(address: str) -> bool:
-    """Whether a server answers within a few seconds, with less than an error of its own; proxies of the environment are used."""
+    """Tell whether a server answers within a few seconds without a server error; proxies of the environment are used."""
     try:
         urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=PROBE_SECONDS).close()
     except urllib.error.HTTPError as error:
@@ -252,7 +254,7 @@ def answers(address: str) -> bool:
 
 
 def _settings(wandb: Any) -> Any:
-    """Quiet, quick to give up, and without W&B's own record of command line, repository and console, which knows no secrets."""
+    """Settings: no output, short timeouts, and no record of command line, repository and console, where W&B does not redact."""
     wanted = {
         "silent": True,
         "console": "off",
@@ -263,7 +265,3 @@ def _settings(wandb: Any) -> Any:
         "login_timeout": START_SECONDS,
     }
     return wandb.Settings(**{name: value for name, value in wanted.items() if name in wandb.Settings.model_fields})
-
-
-def _one_line(error: Exception) -> str:
-    return redact(" ".join(str(error).split())[:200]) or type(error).__name__

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from semconv.__main__ import main
-from semconv.cli import main as train
+from semconv.commands.train import main as train
 from tests.experiments import arguments
 
 SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--data.num_images=160", "--data.batch_size=16"]

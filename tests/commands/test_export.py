@@ -94,7 +94,7 @@ def test_a_cnn_of_timm_told_of_places_is_a_wrapper(make_run, semconv, tmp_path):
         torch.testing.assert_close(load_exported(tmp_path / "out")(PIXELS), told(run).features, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [[], ["--model.twin=semconv.twins.Constant"]], ids=["told", "twin"])
+@pytest.mark.parametrize("options", [[], ["--model.control=semconv.controls.Constant"]], ids=["told", "control"])
 def test_a_wrapper_stands_alone_with_the_same_features(options, make_run, semconv, tmp_path):
     run = make_run("cnn_overlay_add", *options)
     code, out, _ = semconv("export", run, "--output", tmp_path / "out")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from semconv import load_run
-from semconv.prediction import ORDER, predict, read_images, read_mask
+from semconv.trained.predict import ORDER, predict, read_images, read_mask
 
 
 @pytest.fixture
@@ -43,6 +43,18 @@ def test_every_image_becomes_a_picture_and_nothing_else_is_written(make_run, sem
         assert sheet.height == 4 * 100 + 4 + 36
 
 
+def test_a_configuration_chooses_its_test_images_and_a_run_the_users_own(make_run, semconv, photos, tmp_path):
+    run, out = make_run("mae_vit"), tmp_path / "out"
+    code, said, _ = semconv("predict", "--images", photos, "--output", out, run)  # options may come first
+    assert code == 0
+    assert f"written to {out}: 4 pictures" in said
+    weights = f"--ckpt_path={run}/checkpoints/last.ckpt"
+    few = [f"--runs={tmp_path / 'runs'}", "--data.num_test_images=3"]
+    code, _, err = semconv("predict", f"--config={run}/config.yaml", weights, *few)
+    assert code == 0, err
+    assert len(list(tmp_path.glob("runs/*/*/media/predict/*.png"))) == 3
+
+
 def panels(path):
     """The four panels of a picture, height x width x 3."""
     pixels = np.asarray(Image.open(path))
@@ -71,7 +83,7 @@ def test_the_caption_says_when_the_truth_helps(make_run, photos, monkeypatch, tm
         notes.append(note)
         return Image.new("RGB", (9, 99))
 
-    monkeypatch.setattr("semconv.prediction.contact_sheet", sheet)
+    monkeypatch.setattr("semconv.trained.predict.contact_sheet", sheet)
     for options in ([], ["--model.objective.normalise=false"]):
         run = load_run(make_run("mae_vit", *options))
         list(predict(run, read_images([photos / "wide.png"], 3, (32, 32)), tmp_path / str(len(notes))))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import wandb
 
-from semconv.comparison import main
+from semconv.commands.compare import main
 from semconv.comparison.runs import find_runs
 from semconv.tracking.identity import TRAINER_KEYS, identity
 
@@ -17,7 +17,7 @@ def hide(fill):
     return {"class_path": "semconv.corruption.Hide", "init_args": {"fill": {"class_path": f"semconv.corruption.{fill}"}}}
 
 
-def config(source="scenes", base_lr=0.008, depth="all", mechanism="Channels", twin=None, corruption=None, **encoder):
+def config(source="scenes", base_lr=0.008, depth="all", mechanism="Channels", control=None, corruption=None, **encoder):
     """As much of a run's configuration as says what it is."""
     part = {"class_path": "semconv.masking.RandomMasker", "init_args": {"ratio": 0.75}}
     model = {
@@ -32,7 +32,7 @@ def config(source="scenes", base_lr=0.008, depth="all", mechanism="Channels", tw
     model |= {
         "encoder": {"class_path": "semconv.encoders.SemanticCNN", "init_args": {"mechanism": told, "depth": depth, **encoder}}
     }
-    model |= {"twin": {"class_path": f"semconv.twins.{twin}"} if twin else None}
+    model |= {"control": {"class_path": f"semconv.controls.{control}"} if control else None}
     data = {"source": source, "size": [32, 32], "batch_size": 64}
     trainer = dict.fromkeys(TRAINER_KEYS) | {"max_epochs": 1, "max_steps": -1}
     return {"model": {"init_args": model}, "data": {"init_args": data}, "trainer": trainer}
@@ -56,13 +56,13 @@ def write_run(folder, experiment, error, seed=0, more=None, **settings):
 
 
 def write_family(folder, gain=0.1, **settings):
-    """plain, a variant that is better by `gain`, two twins and wide plain, five seeds each; names of folders are their labels."""
+    """plain, a variant that is better by `gain`, two controls and wide plain, five seeds each; folders are named by label."""
     for seed in range(5):
         noise = 0.001 * ((seed * 7) % 5)
         write_run(folder / "cnn_plain" / f"{seed}", "cnn_plain", 0.8 + noise, seed, mechanism="Plain", **settings)
         write_run(folder / "told" / f"{seed}", "told", 0.8 - gain + (0.9 - gain) * noise, seed, **settings)
-        for twin in ("Zero", "Shuffled"):
-            write_run(folder / f"told-{twin}" / f"{seed}", "told", 0.801 + noise * 1.1, seed, twin=twin, **settings)
+        for control in ("Zero", "Shuffled"):
+            write_run(folder / f"told-{control}" / f"{seed}", "told", 0.801 + noise * 1.1, seed, control=control, **settings)
         write_run(folder / "wide" / f"{seed}", "told", 0.799 + noise * 1.2, seed, as_plain="flops", **settings)
 
 
@@ -85,7 +85,7 @@ def words(text, first):
 def test_an_oracle_is_shown_and_not_ranked(tmp_path, capsys):
     write_family(tmp_path)
     for seed in range(5):
-        write_run(tmp_path / "oracle" / f"{seed}", "knows_all", 0.1 + 0.001 * seed, seed, {"tells": ["mask", "oracle"]})
+        write_run(tmp_path / "oracle" / f"{seed}", "knows_all", 0.1 + 0.001 * seed, seed, {"conveys": ["mask", "oracle"]})
     out, _, code = run(capsys, tmp_path, "--output", tmp_path / "out")
     assert code == 0
     results = out[out.index("Results") : out.index("Verdicts")]
@@ -140,7 +140,7 @@ def test_a_variant_without_controls_is_not_judged_beneficial(tmp_path, capsys):
     write_family(tmp_path)
     out, _, _ = run(capsys, tmp_path / "told", tmp_path / "cnn_plain", "--metric", "test/masked_mse")
     assert "beneficial for" not in out
-    assert "not compared with a dead twin and plain_wide" in " ".join(out.split())
+    assert "not compared with a control and plain_wide" in " ".join(out.split())
 
 
 def test_the_table_stands_best_first_with_mean_and_deviation(tmp_path, capsys):
@@ -153,6 +153,27 @@ def test_the_table_stands_best_first_with_mean_and_deviation(tmp_path, capsys):
     assert words(out, "told")[0] == ["told", "2", "0.6000", "±", "0.1414", "1,000", "2.0000", "10"]
     order = [out.index(name) for name in ("told ", "cnn_plain ", "bad (does not beat mean fill)", "mean fill  ")]
     assert order == sorted(order)
+
+
+@pytest.mark.parametrize(
+    ("key", "options", "better"),
+    [
+        ("full/rankme", (), "told"),
+        ("my/own", ("--direction", "higher"), "told"),
+        ("my/own", ("--direction", "lower"), "cnn_plain"),
+        ("importance/Mask/zeroed", ("--direction", "lower"), "cnn_plain"),
+    ],
+)
+def test_a_metric_is_ranked_by_its_direction(key, options, better, tmp_path, capsys):
+    for seed in range(2):
+        write_run(tmp_path / f"plain{seed}", "cnn_plain", 0.8, seed, {key: 3.0 + seed}, mechanism="Plain")
+        write_run(tmp_path / f"told{seed}", "told", 0.8, seed, {key: 5.0 + seed})
+    out, err, code = run(capsys, tmp_path, "--metric", key, *options)
+    assert (err, code) == ("", 0)
+    results = out[out.index("Results") : out.index("Verdicts")]
+    assert min(("told ", "cnn_plain "), key=results.index).strip() == better
+    sign = "+" if better == "told" else "-"
+    assert f"{sign}2.0000" in out[out.index("Verdicts") :]
 
 
 def test_what_differs_is_refused_by_name_unless_it_is_a_factor_or_allowed(tmp_path, capsys):
@@ -247,6 +268,10 @@ def test_runs_that_are_not_whole_are_named_and_left_out(tmp_path, capsys):
         (["."], "no tested run"),
         (["*.none"], "there is no folder"),
         (["runs", "--metric", "no/such"], "no run has it"),
+        (["runs", "--metric", "test/masked_mes"], "did you mean test/masked_mse?"),
+        (["runs", "--metric", "full/rankme"], "no run has it; it needs --evaluation full"),
+        (["runs", "--metric", "test/mean_fill_mse"], "give --direction higher or lower"),
+        (["runs", "--metric", "cost/flops", "--direction", "higher"], "cost/flops is better when lower"),
         (["runs", "--family", "nobody"], "there are runs of told"),
         (["runs", "--baseline", "nobody"], "there are runs of told"),
         (["wandb:nothing"], "names no project"),
@@ -276,7 +301,7 @@ def test_linear_probes_are_joined_to_their_runs(tmp_path, capsys):
 def test_a_network_of_another_kind_is_a_reference(tmp_path, capsys):
     write_family(tmp_path)
     for seed in range(3):
-        other = {"encoder": {"class_path": "semconv.encoders.MAEViT"}, "decoder": None, "twin": None}
+        other = {"encoder": {"class_path": "semconv.encoders.MAEViT"}, "decoder": None, "control": None}
         write_run(tmp_path / "vit" / f"{seed}", "mae_vit", 0.9, seed, more={"variant": other})
     out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())

@@ -1,5 +1,7 @@
 """The HTML report: what it shows, what it makes of names from outside, and what it says where there is nothing."""
 
+import base64
+import io
 import itertools
 import json
 import re
@@ -20,17 +22,17 @@ from semconv.comparison.report.plots import Dot, Line, Point, dots, lines, scatt
 from semconv.comparison.report.sources import curve
 from semconv.comparison.report.svg import Scale, labels, scale, tag
 from semconv.comparison.runs import find_runs
-from semconv.pictures import Reconstruction, contact_sheet, save_picture, to_rgb
+from semconv.pictures import save_picture, to_picture, to_rgb
 from tests.comparison.test_command import run, write_family, write_run
 
 TEMPLATE = Path(sources.__file__).with_name("template.html")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (apt-get install chromium)")
 SECTIONS = (
-    *("verdicts", "differences", "results", "curves", "costs", "ratios", "known", "importance", "pictures", "configurations"),
+    *("verdicts", "differences", "results", "curves", "costs", "ratios", "probes", "importance", "pictures", "configurations"),
     "environment",
 )
-EXAMINED = {
+EVALUATED = {
     **{f"full/masked_mse/ratio_{ratio:.2f}": ratio for ratio in (0.1, 0.5, 0.95)},
     **{f"probe/{what}/stage_{stage}": 0.5 for what in ("position_r2", "mask_auc", "rgb_r2") for stage in range(3)},
     "importance/Mask/zeroed": 0.02,
@@ -68,12 +70,14 @@ class Page(HTMLParser):
 
 
 def write_media(folder, shade=0.0, first=3, size=8):
-    """As a run's own pictures of four images."""
+    """Save the test pictures of a run: four images."""
     images = torch.linspace(0, 1, 4 * 3 * size * size).reshape(4, 3, size, size)
     columns = {"original": images, "seen": images * 0.5, "reconstruction": images * 0 + shade, "pasted": (images + shade) / 2}
-    made = Reconstruction(columns, torch.zeros(4, size, size, dtype=torch.bool), torch.arange(4) + first, "a note")
-    save_picture(contact_sheet(made.columns, made.note, numbers=made.numbers.tolist()), folder / "media" / "test.png")
-    return columns
+    pictures = {kind: [to_picture(image) for image in to_rgb(column)] for kind, column in columns.items()}
+    for kind, made in pictures.items():
+        for number, picture in enumerate(made, start=first):
+            save_picture(picture, folder / "media" / "test" / f"{kind}-{number:06d}.png")
+    return pictures
 
 
 def write_rows(folder, values, key="val/masked_mse", step=100):
@@ -84,11 +88,11 @@ def write_rows(folder, values, key="val/masked_mse", step=100):
 def write_whole_family(folder, **settings):
     """A family whose runs have all that a report can show."""
     write_family(folder, **settings)
-    write_run(folder / "told-Noise" / "0", "told", 0.8, twin="Noise", **settings)  # no part of a verdict
+    write_run(folder / "told-Noise" / "0", "told", 0.8, control="Noise", **settings)  # no part of a verdict
     for path in folder.glob("*/*/summary.json"):
         summary = json.loads(path.read_text())
-        examined = {key: value for key, value in EXAMINED.items() if "told" in path.parts[-3] or not key.startswith("importance")}
-        path.write_text(json.dumps({**summary, **examined}))
+        evaluated = {key: value for key, value in EVALUATED.items() if "told" in path.parts[-3] or not key.startswith("importance")}
+        path.write_text(json.dumps({**summary, **evaluated}))
         write_rows(path.parent, [1.0, 0.9, 0.8])
         write_media(path.parent)
         session = {"git_commit": "0123456789abcdef", "git_dirty": False, "device": "CPU", "versions": {"torch": "2.6"}}
@@ -146,9 +150,9 @@ def test_a_section_without_data_says_which_runs_would_give_it(tmp_path, capsys):
     text = make_report(capsys, tmp_path / "runs", tmp_path / "out")
     missing = re.findall('<p class="missing">(.*?)</p>', text)
     for words in (
-        "--examination full",
-        "--examination at quick",
-        "media/test.png",
+        "--evaluation full",
+        "--evaluation quick",
+        "media/test",
         "metrics.jsonl",
         "environment.json",
         "cnn_plain",
@@ -168,8 +172,7 @@ def write_payloads(folder):
             told = {f"importance/{payload}/zeroed": 0.1, "full/masked_mse/ratio_0.50": 0.5, "probe/mask_auc/stage_0": 0.5}
             write_run(part, payload, 0.5 + 0.01 * seed, seed, more=told, source=payload)
             write_rows(part, [1.0, 0.5])
-            columns = {payload: torch.rand(1, 3, 8, 8), "original": torch.zeros(1, 3, 8, 8), "pasted": torch.zeros(1, 3, 8, 8)}
-            save_picture(contact_sheet(columns, payload), part / "media" / "test.png")
+            write_media(part)
             session = {"device": payload, "platform": payload, "versions": {payload: payload}, "git_commit": payload}
             (part / "environment.json").write_text(json.dumps({"sessions": [session]}))
         write_run(folder / f"plain-{seed}", "cnn_plain", 0.6, seed, mechanism=payload + "Plain", source=PAYLOADS[0])
@@ -249,21 +252,23 @@ def test_a_seed_that_logs_elsewhere_is_interpolated_and_many_rows_are_averaged(t
 def test_strips_hold_the_images_of_the_runs_themselves(tmp_path):
     for name, shade in (("cnn_plain", 0.25), ("told", 0.75)):
         write_run(tmp_path / name, name, 0.5, mechanism="Plain" if name == "cnn_plain" else "Channels")
-        columns = write_media(tmp_path / name, shade)
+        pictures = write_media(tmp_path / name, shade)
     write_run(tmp_path / "other", "other", 0.5)
     write_media(tmp_path / "other", size=16)  # other images
     write_run(tmp_path / "none", "none", 0.5)
     variants = variants_of(tmp_path)
     found = strips.gather([variants[name] for name in ("cnn_plain", "told", "other", "none")])
-    assert [strip.label for strip in found.strips] == ["original", "what a network sees", "cnn_plain", "told"]
-    assert (found.numbers, found.note, found.left_out) == ([3, 4, 5, 6], "a note", ["other", "none"])
-    sheet = strips.read(tmp_path / "told" / "media" / "test.png")
-    assert sheet is not None
-    for name, images in columns.items():
-        assert all(
-            (np.asarray(image) == want.permute(1, 2, 0).numpy()).all()
-            for image, want in zip(sheet.columns[name], to_rgb(images), strict=True)
-        )
+    assert [strip.label for strip in found.strips] == ["original", "encoder input", "cnn_plain", "told"]
+    assert (found.numbers, found.left_out) == ([3, 4, 5, 6], ["other", "none"])
+    read = strips.read(tmp_path / "told" / "media" / "test")
+    assert read is not None
+    for kind, images in read.items():
+        assert [image.tobytes() for image in images.values()] == [picture.tobytes() for picture in pictures[kind]]
+    # a strip is lossless where its images are small
+    (strip,) = [strip for strip in found.strips if strip.label == "told"]
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(strip.uri.partition(",")[2]))))
+    for i, picture in enumerate(pictures["pasted"]):
+        assert (drawn[:, i * (8 + strips.GAP) :][:, :8] == np.asarray(picture)).all()
 
 
 def test_pictures_are_bounded_and_what_is_left_out_is_named(tmp_path, monkeypatch):
@@ -279,16 +284,46 @@ def test_pictures_are_bounded_and_what_is_left_out_is_named(tmp_path, monkeypatc
     assert found.size == sum(len(strip.uri) for strip in found.strips) <= strips.MOST_BYTES
 
 
+def damage(path, kind):
+    """Make a picture one that cannot be shown."""
+    content = path.read_bytes()
+    match kind:
+        case "missing":
+            path.unlink()
+        case "no picture":
+            path.write_bytes(b"no picture")
+        case "cut off":
+            path.write_bytes(content[: len(content) // 2])
+        case "corrupt":
+            path.write_bytes(content.replace(b"IDAT", b"ID\0T"))
+        case "corrupt further on":  # found while pixels are read, not when the file is opened
+            Image.effect_noise((400, 400), 99).save(path)
+            first, second, rest = path.read_bytes().split(b"IDAT", 2)
+            path.write_bytes(first + b"IDAT" + second + b"ID\0T" + rest)
+        case "of another size":
+            Image.new("RGB", (9, 8)).save(path)
+        case "without a number":
+            path.rename(path.with_name("pasted-one.png"))
+        case "a folder":
+            path.unlink()
+            path.mkdir()
+
+
 @pytest.mark.parametrize(
-    "about", [None, "{", "[1]", '{"columns": ["original"]}', '{"first": [0, 0], "step": [1, 1], "tile": [9999, 9]}']
+    "kind",
+    ["missing", "no picture", "cut off", "corrupt", "corrupt further on", "of another size", "without a number", "a folder"],
 )
-def test_a_picture_that_does_not_say_what_it_holds_is_left_alone(about, tmp_path):
-    picture = Image.new("RGB", (40, 40))
-    picture.info |= {"semconv": about} if about else {}
-    save_picture(picture, tmp_path / "test.png")
-    assert strips.read(tmp_path / "test.png") is None
-    (tmp_path / "test.png").write_bytes(b"no picture")
-    assert strips.read(tmp_path / "test.png") is None
+def test_pictures_that_cannot_be_shown_are_left_alone(kind, tmp_path):
+    write_media(tmp_path)
+    assert strips.read(tmp_path / "media" / "test") is not None
+    damage(tmp_path / "media" / "test" / "pasted-000004.png", kind)
+    assert strips.read(tmp_path / "media" / "test") is None
+
+
+def test_pictures_of_more_pixels_than_memory_allows_are_left_alone(tmp_path, monkeypatch):
+    write_media(tmp_path, size=8)
+    monkeypatch.setattr(strips, "MOST_PIXELS", 63)
+    assert strips.read(tmp_path / "media" / "test") is None
 
 
 def attributes_of(drawing, name, look):
@@ -334,8 +369,10 @@ def test_lines_and_points_stand_where_their_values_are():
     assert "b</text>" in drawing
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.0441, 0.0441), (203000, 203999), (1e-9, 3e-9), (-3, 1000), (5, 5)])
-def test_ticks_are_few_round_and_told_apart(low, high):
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (-0.0441, 0.0441), (203000, 203999), (1e-9, 3e-9), (-3, 1000), (5, 5), (0.709, 0.828)]
+)
+def test_ticks_are_few_round_and_different(low, high):
     found = scale([low, high], 0, 100)
     ticks = found.ticks()
     assert 3 <= len(ticks) <= 7

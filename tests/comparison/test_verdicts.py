@@ -1,7 +1,8 @@
 import pytest
 
 from semconv.comparison.statistics import Paired
-from semconv.comparison.verdicts import PLAIN, RECONSTRUCTION, WIDE, Evidence, gather, judge
+from semconv.comparison.verdicts import PLAIN, WIDE, Evidence, gather, judge
+from semconv.metrics import RECONSTRUCTION
 
 
 def losing(high: float) -> Paired:

@@ -83,14 +83,14 @@ def test_crops_are_torchvisions_resized_crops() -> None:
     assert torch.equal(crop_each(images, boxes, (16, 24)), resized_crops(images, boxes, (16, 24)))
 
 
-@pytest.mark.parametrize("size", [(28, 28), (32, 32), (16, 24), (96, 96), (224, 224)])
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (32, 32), (48, 64), (30, 41), (96, 96), (256, 200)])
-def test_crops_made_together_are_torchvisions_within_one_step_of_colour(height: int, width: int, size: tuple[int, int]) -> None:
+def test_crops_made_together_are_torchvisions_within_one_step_of_colour(height: int, width: int) -> None:
     images = noise(16, 3, height, width)
     boxes = boxes_of(height, width, 16)
-    difference = (crop_together(images, boxes, size).int() - resized_crops(list(images), boxes, size).int()).abs()
-    assert difference.max() <= 1
-    assert (difference > 0).float().mean() < 1e-3  # ties of rounding; none on most machines
+    for size in ((28, 28), (32, 32), (16, 24), (96, 96), (224, 224)):
+        difference = (crop_together(images, boxes, size).int() - resized_crops(list(images), boxes, size).int()).abs()
+        assert difference.max() <= 1, size
+        assert (difference > 0).float().mean() < 1e-3, size  # ties of rounding; none on most machines
 
 
 @pytest.mark.parametrize(("height", "width"), [(50, 80), (80, 50), (16, 16), (20, 10), (33, 33)])

@@ -88,7 +88,7 @@ def test_a_damaged_cache_is_built_anew(damage: str, how: str, folder: Path) -> N
 
 
 def test_of_two_that_build_at_once_both_have_the_whole(folder: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # without importing anything anew
     builders = [context.Process(target=open_cached, args=(folder,)) for _ in range(2)]
     for builder in builders:
         builder.start()

@@ -106,7 +106,7 @@ def test_what_is_wrong_with_maps_is_said_in_one_line(tmp_path):
 
     refuses("there is no folder", maps=str(tmp_path / "nowhere"))
     refuses("no maps of its own", maps="source")
-    refuses("is no folder of images", "scenes", maps=str(tmp_path / "maps"))
+    refuses("is not a folder of images", "scenes", maps=str(tmp_path / "maps"))
     path = tmp_path / "maps" / "test" / "1.tiff"
     Image.new("L", (40, 31)).save(path)
     refuses("the map of image 1 is 31 x 40 pixels, the image 40 x 31")

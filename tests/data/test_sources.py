@@ -146,7 +146,7 @@ def test_images_of_every_mode_become_the_channels_asked_for(tmp_path: Path, mode
 
 def test_a_broken_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"1\.png is no image: replace or remove it, or set on_bad_image to skip"):
+    with pytest.raises(ValueError, match=r"1\.png is not an image: replace or remove it, or set on_bad_image to skip"):
         read_all(make(str(tmp_path)).select("train")[0])
 
 

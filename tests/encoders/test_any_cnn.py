@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from semconv.checks.leakage import find_leak
-from semconv.cli import build
+from semconv.commands.train import build
 from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import CamouflageFill, Hide, ZeroFill
 from semconv.decoders import ConvDecoder, TransformerDecoder
@@ -91,7 +91,7 @@ def test_a_blank_image_shows_its_mask_and_its_place_iff_they_are_told(name):
         blank = torch.zeros(1, 3, 32, 32)
         first, second = (encode(task, blank, mask[None]) for mask in view.mask)
         assert torch.equal(first, second) == (kind == "none")
-    assert [task.encoder.tells for task in tasks.values()] == [{"mask", "position"}, {"mask"}, set()]
+    assert [task.encoder.conveys for task in tasks.values()] == [{"mask", "position"}, {"mask"}, set()]
 
 
 def test_it_knows_no_place_that_it_is_not_told_where_nothing_is_padded_with_zeros():
@@ -127,8 +127,9 @@ def test_decoders_reach_the_pixels_from_sites_coarser_than_a_cell(decoder, size,
     initialise(built, 0)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(2, 1, *size, generator=generator)
-    mask = torch.rand(2, *geometry.grid, generator=generator) < 0.5
-    view = draw()._replace(pixels=pixels, mask=mask)
+    count = geometry.grid[0] * geometry.grid[1] // 2
+    mask = torch.rand(2, geometry.grid[0] * geometry.grid[1], generator=generator).argsort(1).view(2, *geometry.grid) < count
+    view = draw()._replace(pixels=pixels, mask=mask, num_masked=count)
     assert encoder.stride == 32
     prediction = built(encoder(view), mask)
     assert prediction.shape == pixels.shape
@@ -144,7 +145,7 @@ def test_it_can_be_told_what_comes_with_an_image_is_learned_or_seen(indicator):
     stir(encoder)
     view = draw()._replace(external=torch.ones(2, 1, *GEOMETRY.size))
     assert encoder(view).features.isfinite().all()
-    assert encoder.tells == {indicator.tells}
+    assert encoder.conveys == {indicator.conveys}
 
 
 def weights(encoder: TimmEncoder) -> dict[str, Tensor]:
@@ -172,7 +173,7 @@ def test_what_tells_is_drawn_from_the_seed_and_its_path():
 
     first, again, other = (make(mechanism=embedding, seed=seed) for seed in (0, 0, 1))
     tables = [
-        [cast(AppendedValues, told.mechanism).encode.table for told in encoder.model.told.values()]
+        [cast(AppendedValues, told.mechanism).encode.table for told in encoder.model.conditioned.values()]
         for encoder in (first, again, other)
     ]
     assert all(torch.equal(one, two) for one, two in zip(tables[0], tables[1], strict=True))
@@ -274,10 +275,10 @@ def test_a_sparse_encoder_leaves_hidden_sites_to_the_decoder(decoder):
     mask = draw(seed=1).mask[:, ::2, ::2]
     view = draw()._replace(mask=mask[:1].expand(2, -1, -1), num_masked=int(mask[0].sum()))
     for encoding in encoder.encode_stages(view):
-        assert encoding.standing is not None
-        sites = encoding.standing.shape[1] // 4
-        assert torch.equal(encoding.standing, ~view.mask.repeat_interleave(sites, 1).repeat_interleave(sites, 2))
-        assert (encoding.features.permute(0, 2, 3, 1)[~encoding.standing] == 0).all()
+        assert encoding.valid is not None
+        sites = encoding.valid.shape[1] // 4
+        assert torch.equal(encoding.valid, ~view.mask.repeat_interleave(sites, 1).repeat_interleave(sites, 2))
+        assert (encoding.features.permute(0, 2, 3, 1)[~encoding.valid] == 0).all()
     assert built(encoder(view), view.mask).shape == view.pixels.shape
 
 

@@ -190,9 +190,9 @@ def test_visible_patches_are_encoded_alone_whatever_their_order() -> None:
     encoder = MAEViT(GEOMETRY, "test").eval()
     view = draw_view(GEOMETRY, 17)
     encoding = encoder(view)
-    assert encoding.standing is not None
+    assert encoding.valid is not None
     assert encoding.prefix is not None
-    assert torch.equal(encoding.standing, ~view.mask)
+    assert torch.equal(encoding.valid, ~view.mask)
     features = rearrange(encoding.features, "b d gh gw -> b (gh gw) d")
     assert (features[view.mask.flatten(1)] == 0).all()
     tokens = encoder.patch_embed(view.pixels)[0] + encoder.pos_embed[:, 1:]
@@ -218,7 +218,7 @@ def test_a_token_takes_the_place_of_masked_patches() -> None:
     assert encoder.mask_token is not None
     view = draw_view(GEOMETRY, 17)
     encoding = encoder(hide(view, math.nan))
-    assert encoding.standing is None
+    assert encoding.valid is None
     assert torch.equal(encoding.features, encoder(view).features)
     tokens, _ = encoder.patch_embed(view.pixels)
     tokens[view.mask.flatten(1)] = encoder.mask_token[0, 0]
@@ -231,8 +231,8 @@ def test_a_network_that_sees_is_not_told_the_mask() -> None:
     encoder = MAEViT(GEOMETRY, "test", masked="see").eval()
     view = draw_view(GEOMETRY, 17)
     encoding = encoder(view)
-    assert encoding.standing is None
-    assert encoder.tells == {"position"}
+    assert encoding.valid is None
+    assert encoder.conveys == {"position"}
     assert torch.equal(encoding.features, encoder(view._replace(mask=~view.mask, num_masked=7)).features)
     assert not torch.equal(encoding.features, encoder(hide(view, 0.0)).features)
 
@@ -249,7 +249,7 @@ def test_patches_smaller_than_a_mask_cell_are_dropped_with_their_cell() -> None:
     assert encoder.stride == 4
     assert encoding.features.shape == (2, 64, 4, 6)
     assert torch.equal(encoding.features, expected.features)
-    assert torch.equal(encoding.standing, expected.standing)
+    assert torch.equal(encoding.valid, expected.valid)
 
 
 def test_patches_that_do_not_tile_a_cell_are_refused() -> None:

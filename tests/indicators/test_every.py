@@ -1,5 +1,6 @@
 """What holds of every indicator, those that are added later included."""
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,17 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from semconv.controls import Constant, Fixed, Noise, Shuffled, Zero
 from semconv.corruption import View
 from semconv.encoders import Geometry, SemanticCNN
 from semconv.encoders.matching import training_flops
 from semconv.indicators import Grid, Indicator, Indicators
 from semconv.mechanisms import Channels
-from semconv.twins import Constant, Fixed, Noise, Shuffled, Zero
 from tests.experiments import built, stir
 from tests.indicators.views import CELLS, COUNT, ODD, SIZE, STAGES, draw_seen, every_class, only, spread
 from tests.oracles import MODES, draw_mask
+from tests.pairwise import together
 
 CLASSES = every_class()
+all_indicators = together("make", CLASSES)  # of checks so quick that one case holds them all
 every_indicator = pytest.mark.parametrize("make", CLASSES, ids=lambda each: each.__name__)
 
 
@@ -27,7 +30,7 @@ def test_indicators_are_found():
     assert {"Mask", "Coordinates", "VisibleClusters", "ExternalMap"} <= {each.__name__ for each in CLASSES}
 
 
-@every_indicator
+@all_indicators
 def test_maps_have_the_shape_and_the_range_that_is_stated(make):
     part, view = make(), draw_seen()
     for sites in STAGES + ODD:
@@ -40,14 +43,13 @@ def test_maps_have_the_shape_and_the_range_that_is_stated(make):
 
 
 @every_indicator
-@pytest.mark.parametrize("mode", MODES)
-def test_maps_are_continued_as_features_are_and_position_goes_on(make, mode):
+def test_maps_are_continued_as_features_are_and_position_goes_on(make):
     part, view = make(), draw_seen()
-    for sites in [(16, 24), (4, 6), (7, 5)]:
+    for sites, mode in itertools.product([(16, 24), (4, 6), (7, 5)], MODES):
         grid, inside = Grid(*sites, (2, 1), mode), part(view, Grid(*sites))
         padded = part(view, grid)
         assert torch.equal(padded[:, :, 2:-2, 1:-1], inside)
-        if part.tells != "position":
+        if part.conveys != "position":
             assert torch.equal(padded, grid.extend(inside))
 
 
@@ -64,21 +66,21 @@ def test_hidden_pixels_do_not_matter(make):
         assert all(torch.equal(first, other) for other in others)
     pixels = view.pixels.clone().requires_grad_()
     total = part(view._replace(pixels=pixels), Grid(8, 12)).square().sum()
-    if total.requires_grad and part.tells == "content":
+    if total.requires_grad and part.conveys == "content":
         (gradient,) = torch.autograd.grad(total, pixels)
         assert (gradient.masked_select(hidden) == 0).all()
         assert gradient.any()
 
 
-@every_indicator
+@all_indicators
 def test_what_is_told_of_the_mask_is_nothing_when_nothing_is_masked(make):
     part = make()
     view = draw_seen()._replace(mask=torch.zeros(3, *CELLS, dtype=torch.bool), num_masked=0)
     maps = [part(view, Grid(*sites, (1, 1), mode)) for sites in [(16, 24), (4, 6), (7, 5)] for mode in MODES]
-    assert any(each.any() for each in maps) == (part.tells != "mask")
+    assert any(each.any() for each in maps) == (part.conveys != "mask")
 
 
-@every_indicator
+@all_indicators
 def test_each_depends_on_what_it_tells_of_and_on_nothing_else(make):
     part, view, grid = make(), draw_seen(), Grid(8, 12)
     other = draw_seen(seed=9)
@@ -91,13 +93,13 @@ def test_each_depends_on_what_it_tells_of_and_on_nothing_else(make):
     }
     before = part(view, grid)
     changed = {told for told, each in changes.items() if not torch.equal(part(each, grid), before)}
-    allowed = {"mask": {"mask"}, "content": {"content", "mask"}, "oracle": {"oracle"}, "position": {"position"}}[part.tells]
+    allowed = {"mask": {"mask"}, "content": {"content", "mask"}, "oracle": {"oracle"}, "position": {"position"}}[part.conveys]
     assert changed <= allowed
     # of the ratio the test has but one; what is the same for all images depends on nothing
-    assert (part.tells in changed) == (part.per_image and type(part).__name__ != "MaskRatio")
+    assert (part.conveys in changed) == (part.per_image and type(part).__name__ != "MaskRatio")
 
 
-@every_indicator
+@all_indicators
 def test_an_image_is_told_the_same_in_any_batch(make):
     part, view = make(), draw_seen()
     alone = only(view, slice(1, 2))
@@ -106,7 +108,7 @@ def test_an_image_is_told_the_same_in_any_batch(make):
         torch.testing.assert_close(part(alone, Grid(*sites)), together[1:2] if part.per_image else together, rtol=0, atol=1e-6)
 
 
-@every_indicator
+@all_indicators
 def test_autocast_changes_nothing(make):
     part, view = make(), draw_seen()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -153,21 +155,20 @@ def make_alike(part: Indicator) -> Indicator:
 
 
 @every_indicator
-@pytest.mark.parametrize("twin", [Zero(), Constant(), Fixed(), Shuffled(), Noise()], ids=lambda twin: type(twin).__name__)
-def test_a_twin_knows_nothing_of_its_own_image(make, twin):
+def test_a_control_knows_nothing_of_its_own_image(make):
     part, view, grid = make(), draw_seen(), Grid(8, 12, (1, 1))
-    if isinstance(twin, Noise):
-        assert twin(part, view, grid).shape == part(view, grid).shape
-        return
     other = draw_seen(seed=9)
     own = only(View(*map(join, view, other)), [0, 4, 2])
     own = own._replace(mask=view.mask if not part.per_image else own.mask)  # the shift of position is drawn from all masks
-    before, after = twin(part, view, grid), twin(part, own, grid)
-    assert before.shape == part(view, grid).shape
-    assert torch.equal(before[1:2] if part.per_image else before, after[1:2] if part.per_image else after)
-    if part.per_image and isinstance(twin, Shuffled):
-        assert torch.equal(before, part(view, grid).roll(1, 0))
-        assert twin(part, only(view, slice(1)), grid).shape == before[:1].shape
+    for control in (Zero(), Constant(), Fixed(), Shuffled()):
+        before, after = control(part, view, grid), control(part, own, grid)
+        assert before.shape == part(view, grid).shape
+        assert torch.equal(before[1:2] if part.per_image else before, after[1:2] if part.per_image else after), control
+    if part.per_image:
+        shuffled = Shuffled()(part, view, grid)
+        assert torch.equal(shuffled, part(view, grid).roll(1, 0))
+        assert Shuffled()(part, only(view, slice(1)), grid).shape == shuffled[:1].shape
+    assert Noise()(part, view, grid).shape == part(view, grid).shape
 
 
 def test_networks_are_built_and_counted_without_data():
@@ -229,12 +230,6 @@ def test_a_variant_is_trained_with_all_of_them():
 @every_indicator
 def test_a_variant_is_trained_with_each(make):
     train(make)
-
-
-@every_indicator
-def test_each_has_its_place_in_the_document(make):
-    text = (Path(__file__).parents[2] / "docs" / "indicators.md").read_text()
-    assert f"`{make.__name__}" in text
 
 
 def test_the_count_of_the_views_is_that_of_their_masks():

@@ -25,7 +25,7 @@ def test_a_site_says_its_mean_value(sites):
 
 
 @pytest.mark.parametrize(
-    ("external", "remedy"), [(None, r"give data\.init_args\.maps"), (torch.zeros(3, 1, *SIZE, dtype=torch.uint8), "num_classes")]
+    ("external", "remedy"), [(None, r"set data\.init_args\.maps"), (torch.zeros(3, 1, *SIZE, dtype=torch.uint8), "num_classes")]
 )
 def test_what_is_not_there_is_said_in_one_line(external, remedy):
     with pytest.raises(ValueError, match=remedy) as caught:

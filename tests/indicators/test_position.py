@@ -12,10 +12,12 @@ from semconv.encoders.encoder import initialise
 from semconv.indicators import BorderDistance, CellOffset, Fourier, Grid, LearnedTable, Radius
 from semconv.mechanisms import AppendedValues, Channels
 from tests.indicators.views import CELLS, ODD, SIZE, STAGES, assert_close, draw_seen, mean_over_sites
+from tests.pairwise import together
 
-PADS = [(0, 0), (3, 2)]
+# what lies inside of a padded map is the map that is not padded: see test_every.py
+GRIDS = [*(Grid(*sites, (3, 2)) for sites in STAGES + ODD), *(Grid(*sites) for sites in (STAGES[2], *ODD[:2]))]
 
-every_grid = pytest.mark.parametrize("grid", [Grid(rows, columns, pad) for rows, columns in STAGES + ODD for pad in PADS], ids=str)
+every_grid = together("grid", GRIDS)
 
 
 def sites_of(grid: Grid) -> list[tuple[int, int, float, float]]:

@@ -12,15 +12,16 @@ from torch.nn import functional as F
 from semconv.convolution import MechanismFactory, SemanticConv2d
 from semconv.indicators import Coordinates, Grid, Indicator, Mask, Sites
 from semconv.mechanisms import AppendedValues
-from semconv.mechanisms.appended import Encoding
-from tests.oracles import CHANNELS, SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
+from semconv.mechanisms.appended import ValueEncoding
+from tests.oracles import CHANNELS, MODES, SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
+from tests.pairwise import pairwise, together
 
 LEVELS, WIDTH = 4, 3
 
-every_encoding = pytest.mark.parametrize("encoding", get_args(Encoding))
+every_encoding = pytest.mark.parametrize("encoding", get_args(ValueEncoding))
 
 
-def appended(encoding: Encoding, place: Literal["window", "edge"] = "window") -> MechanismFactory:
+def appended(encoding: ValueEncoding, place: Literal["window", "edge"] = "window") -> MechanismFactory:
     return functools.partial(AppendedValues, encoding=encoding, place=place, levels=LEVELS, width=WIDTH)
 
 
@@ -37,7 +38,7 @@ def level_of(value: float, low: float, is_mask: bool) -> int | None:
     return next((i for i in range(LEVELS) if value <= low + (i + 1) * span), LEVELS - 1)
 
 
-def entries(signals: Tensor, module: SemanticConv2d, encoding: Encoding) -> Tensor:
+def entries(signals: Tensor, module: SemanticConv2d, encoding: ValueEncoding) -> Tensor:
     """What is appended at every site, for signals mask, x, y: `b (3 e) h w`."""
     if encoding == "scalar":
         return signals
@@ -58,7 +59,7 @@ def entries(signals: Tensor, module: SemanticConv2d, encoding: Encoding) -> Tens
 def test_a_window_is_longer_by_the_values_of_its_site(kernel, stride, groups, mode):
     view = draw_view()
     module, indicators = build(appended("scalar"), None, kernel, stride, groups, mode)
-    plain, told = module.convolution, learned(module, "told.weight").flatten(1)
+    plain, told = module.convolution, learned(module, "from_signals.weight").flatten(1)
     windows = F.unfold(pad(view.pixels, kernel // 2, mode), kernel, stride=stride)
     height, width = SIZE[0] // stride, SIZE[1] // stride
     e = signal_map(view.mask, height, width).flatten(2)
@@ -74,26 +75,25 @@ def test_a_window_is_longer_by_the_values_of_its_site(kernel, stride, groups, mo
 
 
 @every_encoding
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (7, 2), (5, 4)])
+@together("kernel, stride", [(3, 1), (7, 2), (5, 4)])
 def test_codes_are_appended_as_loops_make_them(encoding, kernel, stride):
     view = draw_view()
     module, indicators = build(appended(encoding), None, kernel, stride)
     plain = module.convolution
     e = entries(signal_map(view.mask, SIZE[0] // stride, SIZE[1] // stride), module, encoding)
     expected = convolve(pad(view.pixels, kernel // 2, "zeros"), plain.weight, plain.bias, stride)
-    expected = expected + convolve(e, learned(module, "told.weight"))
+    expected = expected + convolve(e, learned(module, "from_signals.weight"))
     assert_same(module(view.pixels, indicators(view)), expected)
 
 
-@every_encoding
-@pytest.mark.parametrize(("kernel", "stride", "groups"), [(3, 1, 1), (5, 2, 1), (7, 4, 1), (3, 1, CHANNELS)])
-@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
-def test_at_the_edge_the_padding_ring_holds_the_values(encoding, kernel, stride, groups, mode):
+@together("encoding, geometry, mode", pairwise(get_args(ValueEncoding), [(3, 1, 1), (5, 2, 1), (7, 4, 1), (3, 1, CHANNELS)], MODES))
+def test_at_the_edge_the_padding_ring_holds_the_values(encoding, geometry, mode):
+    kernel, stride, groups = geometry
     view, amount = draw_view(), kernel // 2
     module, indicators = build(appended(encoding, "edge"), None, kernel, stride, groups, mode)
     # the mask beyond the border is that of the nearest cell
     e = entries(signal_map(view.mask, *SIZE, amount, "replicate"), module, encoding)
-    ring = convolve(e, learned(module, "told.weight"))
+    ring = convolve(e, learned(module, "from_signals.weight"))
     ring[:, :, amount:-amount, amount:-amount] = 0
     x = pad(view.pixels, amount, mode) + ring
     expected = convolve(x, module.convolution.weight, module.convolution.bias, stride, groups)
@@ -129,7 +129,7 @@ def test_levels_that_differ_are_told_apart(encoding):
 def test_the_ends_of_the_range_fall_into_the_first_and_last_level():
     class Ends(Indicator):
         channels, per_image, low, high = 1, False, -1.0, 1.0
-        tells = "position"
+        conveys = "position"
 
         def forward(self, view, grid):
             return torch.tensor([-9.0, -1.0, 0.0, 1e-3, 1.0, 9.0]).view(1, 1, 1, 6)

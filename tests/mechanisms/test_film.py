@@ -14,7 +14,7 @@ from tests.oracles import CHANNELS, MODES, assert_same, build, convolve, draw_vi
 
 def modulate(module: SemanticConv2d, x: Tensor, signals: Tensor) -> Tensor:
     """(1 + gamma) x + beta, signals being given on a grid that is padded by half the window."""
-    told = learned(module, "told.weight")
+    told = learned(module, "from_signals.weight")
     k, out = told.shape[2], torch.empty_like(x)
     for i in range(x.shape[2]):
         for j in range(x.shape[3]):
@@ -42,7 +42,7 @@ def test_windows_of_any_size_and_signals_of_one_kind(window, parts):
     module, indicators = build(functools.partial(FiLM, kernel_size=window), parts)
     y = module.convolution(view.pixels)
     signals = signal_map(view.mask, 8, 16, window // 2)
-    signals = signals[:, :1] if parts and indicators.tell_mask else signals[:, 1:] if parts else signals
+    signals = signals[:, :1] if parts and indicators.include_mask else signals[:, 1:] if parts else signals
     assert_same(module(view.pixels, indicators(view)), modulate(module, y, signals))
 
 
@@ -52,9 +52,9 @@ def test_without_gamma_and_context_it_is_appended_values(mode):
     film, indicators = build(functools.partial(FiLM, kernel_size=1), mode=mode)
     appended, _ = build(AppendedValues, mode=mode)
     state = film.state_dict()
-    beta = state["mechanism.told.weight"][CHANNELS:]
-    state["mechanism.told.weight"][:CHANNELS] = 0
-    appended.load_state_dict({**state, "mechanism.told.weight": beta})
+    beta = state["mechanism.from_signals.weight"][CHANNELS:]
+    state["mechanism.from_signals.weight"][:CHANNELS] = 0
+    appended.load_state_dict({**state, "mechanism.from_signals.weight": beta})
     film.load_state_dict(state)
     assert_same(film(view.pixels, indicators(view)), appended(view.pixels, indicators(view)))
 
@@ -63,8 +63,8 @@ def test_a_feature_can_be_silenced_where_something_is_masked():
     view = draw_view((8, 16))
     film, indicators = build(functools.partial(FiLM, kernel_size=1), [Mask()])
     with torch.no_grad():
-        film.get_parameter("mechanism.told.weight")[:CHANNELS] = -1
-        film.get_parameter("mechanism.told.weight")[CHANNELS:] = 0
+        film.get_parameter("mechanism.from_signals.weight")[:CHANNELS] = -1
+        film.get_parameter("mechanism.from_signals.weight")[CHANNELS:] = 0
     hidden = (signal_map(view.mask, 8, 16) == 1)[:, :1].expand(-1, CHANNELS, -1, -1)
     y = film(view.pixels, indicators(view))
     assert (y[hidden] == 0).all()
@@ -82,6 +82,6 @@ def test_scale_and_shift_are_both_trained_from_the_first_step():
     view = draw_view()
     module, indicators = build(FiLM, told=False)
     module(view.pixels, indicators(view)).square().sum().backward()
-    gradient = module.get_parameter("mechanism.told.weight").grad
+    gradient = module.get_parameter("mechanism.from_signals.weight").grad
     assert gradient is not None
     assert (gradient != 0).all()

@@ -21,7 +21,7 @@ def sigmoid(x: Tensor) -> Tensor:
 def test_an_answer_of_pixels_and_signals_is_weighed_by_a_gate_of_both(kernel, stride, groups, mode):
     view = draw_view((8, 16))
     module, indicators = build(Gated, None, kernel, stride, groups, mode)
-    plain, told = module.convolution, learned(module, "told.weight")
+    plain, told = module.convolution, learned(module, "from_signals.weight")
     x = pad(view.pixels, kernel // 2, mode)
     m = signal_map(view.mask, 8 // stride, 16 // stride, 1, mode)
     answer = convolve(x, plain.weight, plain.bias, stride, groups) + convolve(m, told[:CHANNELS])
@@ -34,7 +34,7 @@ def test_an_answer_of_pixels_and_signals_is_weighed_by_a_gate_of_both(kernel, st
 def test_at_a_kernel_of_3_both_read_the_concatenation(mode):
     view = draw_view()
     module, indicators = build(Gated, mode=mode)
-    plain, told = module.convolution, learned(module, "told.weight")
+    plain, told = module.convolution, learned(module, "from_signals.weight")
     both = torch.cat([pad(view.pixels, 1, mode), signal_map(view.mask, *SIZE, 1, mode)], 1)
     answer = convolve(both, torch.cat([plain.weight, told[:CHANNELS]], 1), plain.bias)
     weight = torch.cat([learned(module, "gate.weight"), told[CHANNELS:]], 1)
@@ -49,10 +49,10 @@ def test_open_halfway_it_is_channels():
     state = gated.state_dict()
     for name in ("gate.weight", "gate.bias"):
         state[f"mechanism.{name}"].zero_()
-    state["mechanism.told.weight"][CHANNELS:] = 0
+    state["mechanism.from_signals.weight"][CHANNELS:] = 0
     gated.load_state_dict(state)
     kept = {name: value for name, value in state.items() if "gate" not in name}
-    channels.load_state_dict({**kept, "mechanism.told.weight": state["mechanism.told.weight"][:CHANNELS]})
+    channels.load_state_dict({**kept, "mechanism.from_signals.weight": state["mechanism.from_signals.weight"][:CHANNELS]})
     assert_same(gated(view.pixels, indicators(view)), channels(view.pixels, indicators(view)))
 
 
@@ -61,9 +61,9 @@ def test_the_gate_hears_what_the_answer_is_not_told(part):
     view = draw_view((8, 16))
     module, indicators = build(Gated, [part])
     with torch.no_grad():
-        module.get_parameter("mechanism.told.weight")[:CHANNELS] = 0
+        module.get_parameter("mechanism.from_signals.weight")[:CHANNELS] = 0
         told = module(view.pixels, indicators(view))
-        module.get_parameter("mechanism.told.weight")[CHANNELS:] = 0
+        module.get_parameter("mechanism.from_signals.weight")[CHANNELS:] = 0
     assert not torch.equal(told, module(view.pixels, indicators(view)))
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import pickle
 from typing import Any
 
@@ -18,7 +19,7 @@ from semconv.indicators import Coordinates, Indicators, Mask
 from semconv.mechanisms import Gradual
 from semconv.mechanisms.gradual import scheduled, split_width
 from semconv.tracking.facts import variant_name
-from tests.experiments import FOLDER, built, make_task
+from tests.experiments import FOLDER, make_task, parsed
 from tests.mechanisms.test_local_attention import attend, mix, state_of, visible_map
 from tests.oracles import assert_same, convolve, draw, draw_mask, pad, randomise, signal_map
 from tests.recording import logged, train
@@ -28,16 +29,14 @@ SCHEDULES = ["linear", "cosine", "learned", "none", "whole", "reversed"]
 CONTROLS = ["learned", "none", "reversed", "whole"]
 
 
-def standing(
+def placed(
     depth: float, channels: tuple[int, int], groups: int = 1, stride: int = 1, **own: Any
 ) -> tuple[SemanticConv2d, Indicators]:
     """A convolution in float64 that stands at a depth, with random weights."""
     indicators = Indicators([Mask(), Coordinates()])
     torch.manual_seed(1)
-    module = SemanticConv2d(
-        *channels, 3, stride=stride, groups=groups, indicators=indicators, mechanism=functools.partial(Gradual, **own)
-    ).double()
-    module.mechanism.stand_at(depth)
+    convolution = nn.Conv2d(*channels, 3, stride, padding=1, groups=groups).double()
+    module = SemanticConv2d.around(convolution, indicators, functools.partial(Gradual, **own), depth)
     randomise(module)
     return module, indicators
 
@@ -82,7 +81,7 @@ def test_the_width_splits_in_whole_groups(shape, share, first, expected):
 @pytest.mark.parametrize("first", [False, True])
 def test_pixels_are_convolved_and_semantics_attend_to_both(stride, first):
     own: dict[str, Any] = {"start": 0.5, "end": 0.5, "heads": 2, "head_dim": 2}
-    module, indicators = standing(0.0 if first else 0.5, (8, 16), stride=stride, **own)
+    module, indicators = placed(0.0 if first else 0.5, (8, 16), stride=stride, **own)
     view = view_of(8)
     part: Any = module.mechanism
     x, pixels = view.pixels, 8 if first else 4
@@ -106,7 +105,7 @@ def test_pixels_are_convolved_and_semantics_attend_to_both(stride, first):
 
 
 def test_a_depthwise_convolution_keeps_the_groups_of_its_pixels():
-    module, indicators = standing(0.5, (16, 16), groups=16, start=0.25, end=0.25)
+    module, indicators = placed(0.5, (16, 16), groups=16, start=0.25, end=0.25)
     view = view_of(16)
     y = module(view.pixels, indicators(view))
     assert module.convolution.weight.shape == (12, 1, 3, 3)
@@ -120,17 +119,16 @@ def test_what_a_convolution_keeps_of_its_weights_is_as_it_was():
     """So that a network that was trained before does not forget all."""
     convolution = nn.Conv2d(16, 16, 3)
     weight = convolution.weight.detach().clone()
-    Gradual(convolution, Indicators([Mask()]), start=0.5, end=0.5).stand_at(0.5)
+    SemanticConv2d.around(convolution, Indicators([Mask()]), functools.partial(Gradual, start=0.5, end=0.5), 0.5)
     assert torch.equal(convolution.weight, weight[:8, :8])
     whole = nn.Conv2d(16, 16, 3)
-    mechanism = Gradual(whole, Indicators([Mask()]), "whole")
-    mechanism.stand_at(0.5)
+    whole_share = functools.partial(Gradual, schedule="whole")
+    assert not SemanticConv2d.around(whole, Indicators([Mask()]), whole_share, 0.5).mechanism.needs_kernel
     assert not list(whole.parameters())
-    assert not mechanism.needs_kernel
 
 
 def test_a_learned_share_mixes_convolution_and_attention():
-    module, indicators = standing(0.5, (4, 4), schedule="learned")
+    module, indicators = placed(0.5, (4, 4), schedule="learned")
     view = view_of(4)
     part: Any = module.mechanism
     with torch.no_grad():
@@ -157,7 +155,7 @@ def test_without_semantics_the_network_is_plain_to_the_bit():
     ours, theirs = none.state_dict(), plain.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    view = View(torch.randn(2, 3, 32, 32), torch.rand(2, 8, 8) < 0.5, 32)
+    view = View(torch.randn(2, 3, 32, 32), draw_mask(2, (8, 8), 32), 32)
     assert torch.equal(none(view).features, plain(view).features)
 
 
@@ -170,13 +168,11 @@ def test_shares_rise_with_depth_and_pixels_are_kept():
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize(("channels", "groups"), [((4, 8), 1), ((8, 8), 8)])
-def test_all_is_finite_where_next_to_nothing_is_visible(schedule, channels, groups):
-    module, indicators = standing(0.6, channels, groups, schedule=schedule)
-    for visible in (0, 1):
+def test_all_is_finite_where_next_to_nothing_is_visible(schedule):
+    for (channels, groups), visible in itertools.product([((4, 8), 1), ((8, 8), 8)], (0, 1)):
+        module, indicators = placed(0.6, channels, groups, schedule=schedule)
         view = View(draw(2, channels[0], 8, 8), draw_mask(2, (4, 4), 16 - visible), 16 - visible)
         y = module(view.pixels, indicators(view))
-        module.zero_grad()
         y.square().sum().backward()
         assert y.isfinite().all()
         assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in module.parameters())
@@ -184,7 +180,7 @@ def test_all_is_finite_where_next_to_nothing_is_visible(schedule, channels, grou
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_copies_answer_alike_and_precision_and_format_do_not_matter(schedule):
-    module, indicators = standing(0.6, (4, 8), schedule=schedule)
+    module, indicators = placed(0.6, (4, 8), schedule=schedule)
     module, view = module.float(), view_of(4)
     x = view.pixels.float()
     expected = module(x, indicators(view))
@@ -197,14 +193,14 @@ def test_copies_answer_alike_and_precision_and_format_do_not_matter(schedule):
     assert (low - expected).abs().mean() < 0.05 * expected.abs().mean()
 
 
-def test_who_does_not_know_where_it_stands_says_so():
+def test_a_depth_that_was_not_set_is_refused():
     module = SemanticConv2d(4, 4, 3, indicators=Indicators([Mask()]), mechanism=Gradual)
-    with pytest.raises(ValueError, match=r"call stand_at\(depth\), from 0 to 1"):
+    with pytest.raises(ValueError, match="give SemanticConv2d a depth, from 0 to 1"):
         module(torch.zeros(1, 4, 8, 8), Indicators([Mask()])(view_of(4)))
 
 
 def test_a_share_beyond_the_whole_is_refused():
-    with pytest.raises(ValueError, match=r"from 0.5 to 1.5: give numbers from 0 to 1"):
+    with pytest.raises(ValueError, match=r"start is 0.5 and end is 1.5: give semantic shares from 0 to 1"):
         Gradual(nn.Conv2d(4, 4, 3), Indicators([Mask()]), start=0.5, end=1.5)
 
 
@@ -212,7 +208,7 @@ def test_a_share_beyond_the_whole_is_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["linear", "learned"])
 def test_it_compiles_without_a_graph_break(schedule):
-    module, indicators = standing(0.6, (4, 8), schedule=schedule, heads=2, head_dim=1)
+    module, indicators = placed(0.6, (4, 8), schedule=schedule, heads=2, head_dim=1)
     view = view_of(4)
     torch._dynamo.reset()
     compiled = torch.compile(lambda x, mask: module(x, indicators(View(x, mask, 9))), fullgraph=True, backend="aot_eager")
@@ -236,9 +232,9 @@ def test_training_logs_the_share_of_each_layer(tmp_path):
 @pytest.mark.parametrize("control", CONTROLS)
 def test_a_control_is_a_run_of_its_own_name(control):
     path = str(FOLDER / "controls" / f"gradual_{control}.yaml")
-    config = built("cnn_gradual", "-c", path).config.as_dict()
+    config = parsed("cnn_gradual", "-c", path)
     assert variant_name(config) == f"cnn_gradual-gradual_{control}"
-    assert variant_name(built("cnn_gradual").config.as_dict()) == "cnn_gradual"
+    assert variant_name(parsed("cnn_gradual")) == "cnn_gradual"
     encoder = make_task("cnn_gradual", "-c", path).encoder
     shares = [float(value) for value in measured(encoder).values()]
     assert (

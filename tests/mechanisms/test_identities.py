@@ -13,6 +13,7 @@ from semconv.indicators import Coordinates, Indicators, Mask
 from semconv.masking import spread_mask
 from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
 from tests.oracles import CHANNELS, MODES, assert_same, build, draw_view, every_geometry, learned, randomise
+from tests.pairwise import pairwise, together
 
 PLAIN_AT_FIRST: dict[str, MechanismFactory] = {
     "channels": Channels,
@@ -51,12 +52,13 @@ def tied(module: SemanticConv2d, vectors: Tensor, groups: int = 1) -> Tensor:
     return kernels
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("kernel", "stride", "groups"), [(3, 1, 1), (7, 2, 1), (5, 4, 1), (3, 1, CHANNELS), (7, 1, CHANNELS)])
-@pytest.mark.parametrize("mechanism", PLAIN_AT_FIRST.values(), ids=PLAIN_AT_FIRST.keys())
-def test_the_first_step_is_plain_to_the_bit(mechanism, kernel, stride, groups, mode):
+@together(
+    "name, geometry, mode", pairwise(PLAIN_AT_FIRST, [(3, 1, 1), (7, 2, 1), (5, 4, 1), (3, 1, CHANNELS), (7, 1, CHANNELS)], MODES)
+)
+def test_the_first_step_is_plain_to_the_bit(name, geometry, mode):
     view = draw_view((8, 16))
-    module, indicators = build(mechanism, None, kernel, stride, groups, mode, told=False)
+    kernel, stride, groups = geometry
+    module, indicators = build(PLAIN_AT_FIRST[name], None, kernel, stride, groups, mode, told=False)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         x = view.pixels.to(dtype)
         y = module.to(dtype)(x, indicators(view))
@@ -64,17 +66,15 @@ def test_the_first_step_is_plain_to_the_bit(mechanism, kernel, stride, groups, m
         assert torch.equal(y, module.convolution(x))
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("kernel", [1, 3, 7])
-@pytest.mark.parametrize("parts", [[Mask()], [Coordinates()], [Mask(), Coordinates()]])
+@together("parts, kernel, mode", pairwise([[Mask()], [Coordinates()], [Mask(), Coordinates()]], [1, 3, 7], MODES))
 def test_appended_values_are_channels_with_the_centre_tap_alone(parts, kernel, mode):
     view = draw_view((8, 16))
     appended, indicators = build(AppendedValues, parts, kernel, mode=mode)
     channels, _ = build(Channels, parts, kernel, mode=mode)
     state = appended.state_dict()
-    centre = torch.zeros_like(learned(channels, "told.weight"))
-    centre[:, :, kernel // 2, kernel // 2] = state["mechanism.told.weight"][:, :, 0, 0]
-    channels.load_state_dict({**state, "mechanism.told.weight": centre})
+    centre = torch.zeros_like(learned(channels, "from_signals.weight"))
+    centre[:, :, kernel // 2, kernel // 2] = kernel**2 * state["mechanism.from_signals.weight"][:, :, 0, 0]  # of a mean
+    channels.load_state_dict({**state, "mechanism.from_signals.weight": centre})
     assert_same(channels(view.pixels, indicators(view)), appended(view.pixels, indicators(view)))
 
 
@@ -85,20 +85,20 @@ def test_of_coordinates_channels_say_no_more_than_appended_values(stride):
     channels, indicators = build(Channels, [Coordinates()], 5, stride)
     appended, _ = build(AppendedValues, [Coordinates()], 5, stride)
     state = channels.state_dict()
-    told, bias = state["mechanism.told.weight"], state["convolution.bias"].clone()
+    told, bias = state["mechanism.from_signals.weight"] / 5**2, state["convolution.bias"].clone()
     for i, j in itertools.product(range(5), range(5)):
         # from the centre of an output site, which covers stride x stride input sites, to the input site of this tap
         y, x = ((tap - 2 - (stride - 1) / 2) * 2 / side for tap, side in zip((i, j), size, strict=True))
         bias += told[:, 0, i, j] * x + told[:, 1, i, j] * y
     appended.load_state_dict(
-        {**state, "mechanism.told.weight": told.sum((2, 3), keepdim=True), "convolution.bias": bias}, strict=True
+        {**state, "mechanism.from_signals.weight": told.sum((2, 3), keepdim=True), "convolution.bias": bias}, strict=True
     )
     assert_same(appended(view.pixels, indicators(view)), channels(view.pixels, indicators(view)))
 
 
 def test_of_masks_channels_say_more_than_appended_values():
     mask = torch.zeros(2, 4, 4, dtype=torch.bool)
-    mask[1, 1, 2] = True
+    mask[0, 3, 3] = mask[1, 1, 2] = True  # far away, and beside
     view = View(torch.zeros(2, CHANNELS, 4, 4, dtype=torch.float64), mask, 1)
     appended, indicators = build(AppendedValues, [Mask()])
     channels, _ = build(Channels, [Mask()])
@@ -116,8 +116,8 @@ def test_on_separate_patches_channels_appended_values_and_tokens_are_one():
     appended, token = AppendedValues(stem, indicators).double(), MaskToken(stem, indicators).double()
     randomise(channels)
     assert stem.bias is not None
-    total = channels.told.weight.detach().sum((2, 3), keepdim=True)
-    appended.load_state_dict({"told.weight": total})
+    total = channels.from_signals.weight.detach().mean((2, 3), keepdim=True)
+    appended.load_state_dict({"from_signals.weight": total})
     token.load_state_dict({**token.state_dict(), "token.vector": stem.bias.view(1, -1, 1, 1) + total.view(1, -1, 1, 1)})
     expected = channels(stem, x, signals)
     assert_same(appended(stem, x, signals), expected)
@@ -130,8 +130,8 @@ def test_an_added_overlay_is_channels_with_a_tied_kernel(kernel, stride, groups,
     overlay, indicators = build(OverlayAdd, None, kernel, stride, groups, mode)
     channels, _ = build(Channels, None, kernel, stride, groups, mode)
     state = overlay.state_dict()
-    vectors = state["mechanism.told.weight"][:, :, 0, 0]
-    channels.load_state_dict({**state, "mechanism.told.weight": tied(overlay, vectors, groups)})
+    vectors = state["mechanism.from_signals.weight"][:, :, 0, 0]
+    channels.load_state_dict({**state, "mechanism.from_signals.weight": kernel**2 * tied(overlay, vectors, groups)})
     assert_same(overlay(view.pixels, indicators(view)), channels(view.pixels, indicators(view)))
 
 
@@ -142,16 +142,16 @@ def test_a_replacing_overlay_is_zero_fill_and_a_mask_channel_with_a_tied_kernel(
     channels, _ = build(Channels, [Mask()], kernel, stride, groups, mode)
     vector = overlay.state_dict()["mechanism.token.vector"].view(CHANNELS, 1)
     state = {name: value for name, value in overlay.state_dict().items() if name.startswith("convolution")}
-    channels.load_state_dict({**state, "mechanism.told.weight": tied(overlay, vector, groups)})
+    channels.load_state_dict({**state, "mechanism.from_signals.weight": kernel**2 * tied(overlay, vector, groups)})
     assert_same(overlay(view.pixels, indicators(view)), channels(zero_filled(view), indicators(view)))
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", SILENT)
-def test_a_mask_that_masks_nothing_costs_nothing(name, mode):
+def test_a_mask_that_masks_nothing_costs_nothing(name):
     view = draw_view((8, 16), count=0)
-    module, indicators = build(ALL[name], [Mask()], mode=mode)
-    assert torch.equal(module(view.pixels, indicators(view)), module.convolution(view.pixels))
+    for mode in MODES:
+        module, indicators = build(ALL[name], [Mask()], mode=mode)
+        assert torch.equal(module(view.pixels, indicators(view)), module.convolution(view.pixels)), mode
 
 
 @pytest.mark.parametrize("mechanism", ALL.values(), ids=ALL.keys())

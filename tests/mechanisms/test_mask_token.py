@@ -6,7 +6,7 @@ import torch
 from semconv.indicators import Mask
 from semconv.mechanisms import MaskToken
 from tests.mechanisms.test_overlay import lay
-from tests.oracles import SIZE, assert_same, build, convolve, draw_view, every_geometry, pad, signal_map
+from tests.oracles import SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
 
 
 @every_geometry
@@ -29,10 +29,12 @@ def test_a_site_that_is_masked_in_part_keeps_its_share_of_both(parts):
     assert_same(module(view.pixels, indicators(view)), lay(module, y, signals))
 
 
-def test_masked_sites_are_silent_at_the_first_step_and_others_plain():
+def test_masked_sites_are_one_drawn_vector_at_the_first_step_and_others_plain():
     view = draw_view()
     module, indicators = build(MaskToken, told=False)
     y, plain = module(view.pixels, indicators(view)), module.convolution(view.pixels)
     hidden = (signal_map(view.mask, *SIZE)[:, :1] == 1).expand_as(y)
-    assert (y[hidden] == 0).all()
+    token = learned(module, "token.vector")
+    assert 0 < token.abs().max() < 0.1
+    assert torch.equal(y[hidden], token.expand_as(y)[hidden])
     assert torch.equal(y[~hidden], plain[~hidden])

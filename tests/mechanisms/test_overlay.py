@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from semconv.controls import Constant
 from semconv.convolution import SemanticConv2d
 from semconv.corruption import View
 from semconv.indicators import Coordinates, Grid, Indicator, Mask, Signals
 from semconv.mechanisms import OverlayAdd, OverlayReplace
-from semconv.twins import Constant
 from tests.oracles import MODES, SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
 
 
@@ -16,7 +16,7 @@ class Flipped(Indicator):
     """What differs between images and is not the mask: the mask upside down."""
 
     channels, per_image, low, high = 1, True, 0.0, 1.0
-    tells = "mask"
+    conveys = "mask"
 
     def forward(self, view: View, grid: Grid) -> Tensor:
         return Mask()(view._replace(mask=view.mask.flip(1)), grid)
@@ -28,7 +28,7 @@ def lay(module: SemanticConv2d, x: Tensor, signals: Tensor) -> Tensor:
     Where the mask alone is told there is no E.
     """
     token = learned(module, "token.vector").flatten()
-    weights = [value[:, :, 0, 0] for key, value in module.state_dict().items() if key.endswith("token.told.weight")]
+    weights = [value[:, :, 0, 0] for key, value in module.state_dict().items() if key.endswith("token.from_signals.weight")]
     told = weights[0] if weights else token.new_zeros(len(token), 0)
     out = x.detach().clone()
     for i in range(x.shape[2]):
@@ -42,7 +42,7 @@ def lay(module: SemanticConv2d, x: Tensor, signals: Tensor) -> Tensor:
 def test_an_added_vector_stands_on_every_pixel_and_on_the_padding(kernel, stride, groups, mode):
     view, amount = draw_view(), kernel // 2
     module, indicators = build(OverlayAdd, None, kernel, stride, groups, mode)
-    vectors = convolve(signal_map(view.mask, *SIZE, amount, mode), learned(module, "told.weight"))
+    vectors = convolve(signal_map(view.mask, *SIZE, amount, mode), learned(module, "from_signals.weight"))
     x = pad(view.pixels, amount, mode) + vectors
     expected = convolve(x, module.convolution.weight, module.convolution.bias, stride, groups)
     assert_same(module(view.pixels, indicators(view)), expected)
@@ -113,13 +113,13 @@ def test_what_is_left_to_padding_is_what_would_be_laid_there(mechanism, mode, mo
 
 
 @pytest.mark.parametrize("mechanism", [OverlayAdd, OverlayReplace])
-def test_a_twin_is_laid_on_the_padding_too(mechanism):
+def test_a_control_is_laid_on_the_padding_too(mechanism):
     """Constant says 1 beyond the border, where the mask itself is 0."""
     view = draw_view()
     module, indicators = build(mechanism, [Mask()])
-    indicators.twin = Constant()
+    indicators.control = Constant()
     x = pad(view.pixels, 1, "zeros")
-    vector = (learned(module, "told.weight")[:, 0] if mechanism is OverlayAdd else learned(module, "token.vector")[0]).view(
+    vector = (learned(module, "from_signals.weight")[:, 0] if mechanism is OverlayAdd else learned(module, "token.vector")[0]).view(
         1, -1, 1, 1
     )
     x = x + vector if mechanism is OverlayAdd else vector.expand_as(x)

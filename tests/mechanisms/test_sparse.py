@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from semconv.controls import Constant, Fixed, Noise, Only, Shuffled, Zero, set_control
 from semconv.convolution import SemanticConv2d
 from semconv.corruption import View
 from semconv.encoders import Geometry, SemanticCNN, initialise
 from semconv.indicators import Coordinates, Mask
 from semconv.mechanisms import Sparse
-from semconv.twins import Constant, Fixed, Noise, Only, Shuffled, Zero, make_twin
 from tests.oracles import SIZE, assert_same, build, convolve, draw, draw_mask, draw_view, gradients, mask_map, pad
 
 GEOMETRY = Geometry(3, (16, 32), 4)
@@ -53,7 +53,11 @@ def test_where_nothing_is_masked_a_convolution_is_plain_to_the_bit():
 
 @pytest.mark.parametrize(
     ("parts", "message"),
-    [([], "Sparse has nothing to tell"), ([Coordinates()], "list semconv.indicators.Mask"), (None, "Coordinates would go unheard")],
+    [
+        ([], "Sparse has nothing to tell"),
+        ([Coordinates()], "list semconv.indicators.Mask"),
+        (None, "Coordinates would have no effect"),
+    ],
 )
 def test_what_it_cannot_tell_is_refused_in_one_line(parts, message):
     with pytest.raises(ValueError, match=message) as caught:
@@ -158,7 +162,7 @@ def test_where_nothing_is_masked_a_network_is_plain_to_the_bit(norm):
     plain.load_state_dict(sparse.state_dict())
     ours, theirs = sparse.encode_stages(view), plain.encode_stages(view)
     assert all(torch.equal(one.features, other.features) for one, other in zip(ours, theirs, strict=True))
-    assert all(stage.standing is None for stage in ours)
+    assert all(stage.valid is None for stage in ours)
     assert sparse.drops_masked
     assert not plain.drops_masked
 
@@ -174,8 +178,8 @@ def test_hidden_content_leaves_no_trace_and_features_stand_at_visible_sites(norm
     for stage, one, other in zip(range(5), clean, dirty, strict=True):
         visible = mask_map(view.mask, *one.features.shape[2:])[:, 0] == 0
         assert torch.equal(one.features, other.features), stage
-        assert one.standing is not None
-        assert torch.equal(one.standing, visible)
+        assert one.valid is not None
+        assert torch.equal(one.valid, visible)
         assert (one.features.movedim(1, 3)[~visible] == 0).all()
         assert (one.features.movedim(1, 3)[visible] != 0).all()
 
@@ -230,7 +234,7 @@ def test_told_to_some_convolutions_it_masks_again_at_these(depth):
         module.register_forward_hook(lambda module, inputs, y: answers.append(y))
     encoding = encoder(view)
     assert not encoder.drops_masked
-    assert encoding.standing is None
+    assert encoding.valid is None
     assert len(answers) == {"stem": 1, "stages": 5}.get(str(depth), 1)
     for y in answers:
         hidden = mask_map(view.mask, *y.shape[2:])[:, 0] == 1
@@ -238,50 +242,50 @@ def test_told_to_some_convolutions_it_masks_again_at_these(depth):
     assert (encoding.features != 0).all()
 
 
-def twinned(twin: Any, view: View) -> tuple[SemanticCNN, Tensor, Tensor | None]:
+def controlled(control: Any, view: View) -> tuple[SemanticCNN, Tensor, Tensor | None]:
     encoder = network()
-    make_twin(encoder, twin)
+    set_control(encoder, control)
     encoding = encoder(view)
-    return encoder, encoding.features, encoding.standing
+    return encoder, encoding.features, encoding.valid
 
 
-def test_a_zero_twin_is_plain():
+def test_a_zero_control_is_plain():
     view = seen()
-    encoder, features, standing = twinned(Zero(), view)
+    encoder, features, valid = controlled(Zero(), view)
     plain = SemanticCNN(GEOMETRY, "test", mlp_ratio=1).double()
     plain.load_state_dict(encoder.state_dict())
     assert torch.equal(features, plain(view).features)
-    assert standing is None
+    assert valid is None
 
 
-def test_a_constant_twin_sees_nothing_and_trains_nothing():
-    encoder, features, standing = twinned(Constant(), seen())
+def test_a_constant_control_sees_nothing_and_trains_nothing():
+    encoder, features, valid = controlled(Constant(), seen())
     assert not features.any()
-    assert standing is not None
-    assert not standing.any()
+    assert valid is not None
+    assert not valid.any()
     features.sum().backward()
     assert all(not gradient.any() for gradient in gradients(encoder))
 
 
-@pytest.mark.parametrize("twin", [Fixed(), Shuffled(), Noise()], ids=lambda twin: type(twin).__name__)
-def test_other_twins_see_as_many_sites_and_others(twin):
+@pytest.mark.parametrize("control", [Fixed(), Shuffled(), Noise()], ids=lambda control: type(control).__name__)
+def test_other_controls_see_as_many_sites_and_others(control):
     view = seen()
-    _, features, standing = twinned(twin, view)
-    assert standing is not None
-    assert (standing.sum((1, 2)) == 8).all()
-    assert not torch.equal(standing, ~view.mask)
+    _, features, valid = controlled(control, view)
+    assert valid is not None
+    assert (valid.sum((1, 2)) == 8).all()
+    assert not torch.equal(valid, ~view.mask)
     assert features.isfinite().all()
-    if isinstance(twin, Shuffled):
-        assert torch.equal(standing, ~view.mask.roll(1, 0))
+    if isinstance(control, Shuffled):
+        assert torch.equal(valid, ~view.mask.roll(1, 0))
 
 
-def test_importance_puts_a_twin_in_the_place_of_the_mask():
+def test_importance_puts_a_control_in_the_place_of_the_mask():
     view, encoder = seen(), network()
     (mask,) = encoder.indicators
-    encoder.indicators.twin = Only(mask, Zero())
-    assert encoder(view).standing is None
-    encoder.indicators.twin = Only(Coordinates(), Zero())
-    assert torch.equal(encoder(view).standing, ~view.mask)
+    encoder.indicators.control = Only(mask, Zero())
+    assert encoder(view).valid is None
+    encoder.indicators.control = Only(Coordinates(), Zero())
+    assert torch.equal(encoder(view).valid, ~view.mask)
 
 
 @pytest.mark.slow

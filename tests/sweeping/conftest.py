@@ -3,7 +3,7 @@ import sys
 import pytest
 import yaml
 
-from semconv.sweeping.command import main
+from semconv.commands.sweep import main
 
 
 @pytest.fixture

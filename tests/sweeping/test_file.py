@@ -1,18 +1,28 @@
 """Sweep files: what is refused, and what each of ours says."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
-from semconv.checks.sweeps import main, points
-from semconv.comparison.runs import factors_of, family_of
-from semconv.comparison.verdicts import TWINS
+from semconv.commands.check_sweeps import main, points
+from semconv.commands.train import parse
+from semconv.comparison.declared import factors_of, family_of
+from semconv.comparison.grouping import differences
+from semconv.comparison.verdicts import CONTROLS
+from semconv.configuration import flatten
 from semconv.sweeping.file import KEYS, Sweep, read_sweep, sweep_problem
+from semconv.sweeping.macros import expand
+from semconv.sweeping.trials import own_command
+from semconv.tracking.facts import variant_name
+from semconv.tracking.identity import identity
 from tests.experiments import FOLDER, NAMES
+from tests.pairwise import together
 from tests.sweeping.oracle import sweeps
 
 FILES = sorted((FOLDER.parent / "sweeps").glob("*.yaml"))
+all_files = together("path", FILES)
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 LEAST = {"method": "grid", "parameters": {"seed_everything": {"values": [0, 1]}}}
 BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
@@ -21,29 +31,35 @@ BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"paramters": {}}, "W&B knows no paramters: did you mean parameters?"),
+        ({"paramters": {}}, "W&B has no key paramters: did you mean parameters?"),
         ({"method": "best"}, "method is best: give one of grid, random, bayes"),
         ({"parameters": {}}, "it has no parameters"),
         (
             {"parameters": {"model": {"parameters": {"lr": {"value": 1}}}}},
             "model: nested parameters .* the dotted key, model.lr",
         ),
-        ({"parameters": {"a": {"values": [1, None]}}}, "a: W&B passes null on as the text None"),
-        ({"parameters": {"a": {"value": None}}}, "a: W&B passes null on"),
-        ({"parameters": {"a": {"values": [{"b": 1}]}}}, "a: {'b': 1} reaches the command line as Python writes it"),
-        ({"parameters": {"a": {"value": [{"b": 1}]}}}, "reaches the command line as Python writes it"),
+        ({"parameters": {"a": {"values": [1, None]}}}, "a: W&B passes null as the text None"),
+        ({"parameters": {"a": {"value": None}}}, "a: W&B passes null"),
+        ({"parameters": {"a": {"values": [{"b": 1}]}}}, "a: {'b': 1} reaches the command line in Python's notation"),
+        ({"parameters": {"a": {"value": [{"b": 1}]}}}, "reaches the command line in Python's notation"),
         ({"parameters": {"a": 3}}, "a: give value: 3"),
         ({"parameters": {"a": {"min": 0.0, "max": 1.0}}}, "a: a grid takes values"),
         ({"parameters": {"a": {"min": 1.0, "max": 0.0}}}, "a: min 1.0 is not below max 0.0"),
         ({"metric": {"name": "test/masked_mse"}}, "test/masked_mse is measured on test images"),
         ({"metric": {"name": "probe/linear_top1"}}, "probe/linear_top1 is measured on test images"),
+        ({"metric": {"name": "full/rankme", "goal": "maximize"}}, "full/rankme is measured on test images"),
+        (
+            {"metric": {"name": "val/masked_mse", "goal": "maximize"}},
+            "metric.goal is maximize, .* better when lower: give goal: minimize",
+        ),
+        ({"metric": {"name": "val/top1"}}, "metric.goal is minimize, and val/top1 is better when higher: give goal: maximize"),
         ({"metric": {"goal": "minimize"}}, "metric has no name"),
         ({"metric": {"name": "a", "goal": "least"}}, "metric.goal is least"),
         ({"method": "bayes"}, "bayes needs a metric"),
         ({"early_terminate": {"type": "hyperband", "min_iter": 2}}, "early_terminate needs a metric"),
         ({**BAYES, "early_terminate": {"type": "hyperband"}}, "early_terminate has no bracket"),
         ({**BAYES, "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}}, "an eta above 1"),
-        ({"command": "semconv run"}, "command is no list"),
+        ({"command": "semconv run"}, "command is not a list"),
         ({"run_cap": 0}, "run_cap is 0"),
     ],
     ids=str,
@@ -54,6 +70,22 @@ def test_what_is_known_to_break_is_refused(change, said, tmp_path):
     path.write_text(yaml.safe_dump({**LEAST, **change}))
     with pytest.raises(ValueError, match=f"^{path}: .*{said}"):
         read_sweep(path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "doubt"),
+    [
+        (None, ""),
+        ({"name": "val/masked_mse", "goal": "minimize"}, ""),
+        ({"name": "mechanism/share/stem", "goal": "maximize"}, ""),
+        ({"name": "val/masked_mes"}, "no run of semconv records val/masked_mes: did you mean val/masked_mse?"),
+        ({"name": "my_own", "goal": "maximize"}, "no run of semconv records my_own"),
+    ],
+)
+def test_a_metric_that_no_run_records_is_named(metric, doubt):
+    content = {**LEAST, "metric": metric} if metric else LEAST
+    assert sweep_problem(content) is None
+    assert Sweep("a", content).doubt == doubt
 
 
 def test_a_file_that_is_no_sweep_is_refused(tmp_path):
@@ -72,7 +104,7 @@ def test_the_keys_are_those_of_wandbs_schema():
     assert set(KEYS) == {*schema["properties"], "run_cap"}  # which W&B's server takes, and this version of its engine does not
 
 
-@every_file
+@all_files
 def test_our_files_are_valid_for_wandb(path):
     content = yaml.safe_load(path.read_text())
     content.pop("run_cap", None)
@@ -80,7 +112,7 @@ def test_our_files_are_valid_for_wandb(path):
     assert "program" in content  # the agent reads it unconditionally
 
 
-@every_file
+@all_files
 def test_a_grid_comes_in_the_order_in_which_wandb_gives_it(path):
     sweep = read_sweep(path)
     if sweep.method == "grid":
@@ -121,31 +153,51 @@ def test_every_variant_is_swept(name, left_out):
     assert files == [f"experiments/{variant}.yaml" for variant in NAMES if not left_out or left_out not in variant]
 
 
-def told() -> list[str]:
-    """The CNN variants that are told something, whose question is not another corruption."""
+def conditioned() -> list[str]:
+    """The CNN variants that are conditioned on an indicator."""
     return [name for name in NAMES if name.startswith("cnn_") and name not in ("cnn_plain", "cnn_denoising")]
 
 
-@pytest.mark.parametrize("name", ["mechanisms", "screen", "controls", "mask_ratio", "learning_rate"])
-def test_the_family_is_all_told_mechanisms(name):
-    assert family_of(read_sweep(FOLDER.parent / "sweeps" / f"{name}.yaml").content) == told()
+@pytest.mark.parametrize("name", ["mechanisms", "screen", "controls", "depth", "mask_ratio", "learning_rate"])
+def test_the_family_is_all_conditioned_mechanisms(name):
+    assert family_of(read_sweep(FOLDER.parent / "sweeps" / f"{name}.yaml").content) == conditioned()
 
 
 def test_every_mechanism_is_swept_with_all_its_controls():
     files = read_sweep(FOLDER.parent / "sweeps" / "controls.yaml").parameters["config"]["values"]
-    for name in told():
-        for control in (*TWINS, "cnn_plain_wide"):
+    for name in conditioned():
+        for control in (*CONTROLS, "cnn_plain_wide"):
             assert f"experiments/{name}.yaml,experiments/controls/{control}.yaml" in files
         assert f"experiments/{name}.yaml" in files
 
 
-@pytest.mark.parametrize(("name", "folder"), [("indicators", "indicators"), ("depth", "depth")])
-def test_every_file_of_a_folder_is_swept(name, folder):
-    text = (FOLDER.parent / "sweeps" / f"{name}.yaml").read_text()
-    names = sorted(path.stem for path in (FOLDER / folder).glob("*.yaml"))
-    assert names
-    for each in names:
-        assert f"experiments/{folder}/{each}.yaml" in text
+def test_every_mechanism_is_swept_at_every_depth():
+    files = read_sweep(FOLDER.parent / "sweeps" / "depth.yaml").parameters["config"]["values"]
+    depths = sorted(path.stem for path in (FOLDER / "depth").glob("*.yaml"))
+    pairs = [f"experiments/{name}.yaml,experiments/depth/{depth}.yaml" for name in conditioned() for depth in depths]
+    assert files == ["experiments/cnn_plain.yaml", *pairs]
+
+
+def test_every_indicator_is_swept():
+    values = read_sweep(FOLDER.parent / "sweeps" / "indicators.yaml").parameters["config"]["values"]
+    files = {f"experiments/indicators/{path.name}" for path in (FOLDER / "indicators").glob("*.yaml")}
+    assert files
+    assert files <= {file for value in values for file in value.split(",")}
+
+
+@pytest.mark.parametrize("world", sorted(path.stem for path in (FOLDER / "worlds").glob("*.yaml")))
+def test_a_data_set_with_a_known_answer_is_swept_under_one_protocol(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(FOLDER.parent)
+    sweep = read_sweep(Path("sweeps") / f"known_{world}.yaml")
+    points = [point for point in sweep.grid if point["seed_everything"] == 3]
+    commands = [own_command(expand(sweep.command, sweep.program, point, tmp_path / "arguments.json")) for point in points]
+    configs = [parse(command[1:]) for command in commands]
+    name = "cnn_mask" if world == "dark" else "cnn_position"
+    variants = ["cnn_plain", name, *(f"{name}-{control}" for control in ("plain_wide", "shuffled", "zero"))]
+    assert [variant_name(config) for config in configs] == variants
+    assert differences(flatten(identity(config)["protocol"]) for config in configs) == {}
+    assert {config["model"]["init_args"]["decoder"]["init_args"]["told"] for config in configs} == {world != "dark"}
+    assert {config["data"]["init_args"]["source"] for config in configs} == {f"scenes/{world}"}
 
 
 def test_a_learning_rate_is_searched_for_equally_on_seeds_of_its_own():

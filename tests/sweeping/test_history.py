@@ -45,7 +45,7 @@ def test_a_run_that_goes_on_from_an_earlier_step_or_begins_anew_is_read_anew(run
         run.log({"val/loss": step}, step)
     assert history.look().values == [0, 1, 2, 3]
     run.write_config({})
-    run.go_on(2, {})
+    run.resume(2, {})
     for step in range(2, 6):
         run.log({"val/loss": 10 + step}, step)
     assert history.look().values == [0, 1, 12, 13, 14, 15]
@@ -56,7 +56,7 @@ def test_a_run_that_goes_on_from_an_earlier_step_or_begins_anew_is_read_anew(run
 
 def test_a_live_line_says_the_step_and_the_metric_or_else_the_loss(run, tmp_path):
     trial: Any = SimpleNamespace(history=History(tmp_path, "a-000", "val/loss"), sweep=SimpleNamespace(metric="val/loss"))
-    assert progress(trial) == "starts"
+    assert progress(trial) == "starting"
     run.log({"train/loss": 0.5}, 7)
     assert progress(trial) == "step 7, train/loss 0.5000"
     run.log({"val/loss": 0.25}, 8)

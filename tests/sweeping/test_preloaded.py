@@ -13,15 +13,15 @@ import pytest
 import torch
 import yaml
 
-from semconv.cli import main
-from semconv.saving import read_checkpoint
+from semconv.commands.train import main
+from semconv.tracking.checkpoints import read_checkpoint
 from tests.experiments import FOLDER
 
 TINY: dict[str, dict[str, Any]] = {
     "data.batch_size": {"value": 32},
     "data.num_images": {"value": 96},
     "data.num_test_images": {"value": 20},
-    "examination_images": {"value": 20},
+    "evaluation_images": {"value": 20},
     "model.encoder.drop_path": {"value": 0.3},
     "trainer.accelerator": {"value": "cpu"},
     "trainer.limit_val_batches": {"value": 1},
@@ -55,15 +55,15 @@ def measured(run: Path) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("variants", "examination", "fresh"),
+    ("variants", "evaluation", "fresh"),
     [(["cnn_channels"], "none", False), pytest.param(["cnn_channels", "mae_vit"], "quick", True, marks=pytest.mark.slow)],
     ids=["as in this process", "as in a fresh process"],
 )
-def test_a_trial_computes_the_same_bits(variants, examination, fresh, tmp_path, monkeypatch):
+def test_a_trial_computes_the_same_bits(variants, evaluation, fresh, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as the tests have
     monkeypatch.chdir(FOLDER.parent)
     config = {"values": [f"experiments/{name}.yaml" for name in variants]}
-    path = write_sweep(tmp_path, parameters={**TINY, "config": config, "examination": {"value": examination}})
+    path = write_sweep(tmp_path, parameters={**TINY, "config": config, "evaluation": {"value": evaluation}})
     semconv("sweep", str(path), "--output", str(tmp_path / "sweep"))
     trials = [path.parent for path in sorted((tmp_path / "sweep").glob("*/*/summary.json"))]
     assert [trial.parent.name for trial in trials] == variants
@@ -92,7 +92,7 @@ def test_a_trial_costs_a_fifth_of_what_a_process_of_its_own_does(tmp_path):
     path = write_sweep(tmp_path, parameters={"no.such_option": {"values": list(range(12))}})
     many = seconds("-m", "semconv", "sweep", str(path), "--output", str(tmp_path / "many"), "--failures", "99")
     one = seconds("-m", "semconv", "sweep", str(path), "--output", str(tmp_path / "one"), "--count", "1")
-    own = seconds("-c", "import semconv.cli")
+    own = seconds("-c", "import semconv.commands.train")
     print(f"12 trials {many:.1f} s, one {one:.1f} s, imports alone {own:.1f} s")
     assert (many - one) / 11 < own / 5
 

@@ -1,4 +1,4 @@
-"""The cluster's files, and what docs/scaling-out.md says of several devices."""
+"""The cluster's files, and what docs/scaling.md says of several devices."""
 
 import os
 import re

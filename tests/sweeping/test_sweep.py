@@ -77,7 +77,7 @@ def test_finished_trials_are_never_run_again_and_count_limits_a_call(make_sweep,
     assert [row["x"] for row in begun(tmp_path / "sweep")] == ["3"]
     assert "not all trials are finished" in capsys.readouterr().out
     assert sweep(path) == 2
-    assert "holds this sweep already: go on with it by --resume" in capsys.readouterr().err
+    assert "holds this sweep already: resume it by --resume" in capsys.readouterr().err
     assert sweep(path, "--resume") == 0
     assert sweep(path, "--resume") == 0
     assert [row["x"] for row in begun(tmp_path / "sweep")] == ["3", "1", "2"]
@@ -134,7 +134,7 @@ def test_a_signal_ends_trials_softly_and_leaves_them_to_be_gone_on_with(number, 
     process.send_signal(number)
     said, _ = process.communicate(timeout=20)
     assert process.returncode == code, said
-    assert "it goes on with --resume" in said
+    assert "--resume continues it" in said
     assert sweep(path, "--resume") == 0
     assert [row["x"] for row in begun(folder)] == ["3", "1", "1", "2"]
 
@@ -144,7 +144,7 @@ def test_failed_trials_are_told_limited_and_tried_again_on_resume(make_sweep, sw
     assert sweep(path, "--failures", "2") == 1
     said = capsys.readouterr().out
     assert said.count("exit code 7: it has failed as it was told") == 2
-    assert "2 trials have failed: no more are begun" in said
+    assert "2 trials have failed: no more are started" in said
     assert len(begun(folder)) == 2
     (folder / "mended").touch()
     assert sweep(path, "--resume") == 0
@@ -168,7 +168,7 @@ def test_a_random_search_draws_the_same_points_whoever_draws_them(make_sweep, sw
 
 def test_a_search_without_an_end_is_refused(make_sweep, sweep, capsys):
     assert sweep(make_sweep(method="random", parameters={"x": {"min": 0.0, "max": 1.0}})) == 2
-    assert "is a random search without an end: give --count, or run_cap" in capsys.readouterr().err
+    assert "is a random search that never ends: give --count, or run_cap" in capsys.readouterr().err
 
 
 def test_bayes_closes_in_on_the_best_and_stops_at_the_target(make_sweep, sweep, tmp_path):
@@ -200,7 +200,9 @@ def test_hyperband_stops_the_worse_trials_early_and_they_are_not_gone_on_with(ma
 def test_a_metric_that_runs_do_not_have_is_said(make_sweep, sweep, capsys):
     path = make_sweep(parameters={"x": {"values": [1]}}, metric={"name": "val/other"})
     assert sweep(path) == 1
-    assert "there is no val/other in its summary" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "there is no val/other in its summary" in said.out
+    assert "no run of semconv records val/other" in said.err
 
 
 def test_a_lock_whose_holder_was_killed_is_free(tmp_path):

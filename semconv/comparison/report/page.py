@@ -6,19 +6,19 @@ from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from semconv import __version__
 from semconv.comparison.grouping import setting
-from semconv.comparison.report.sections import Section, at, make
+from semconv.comparison.report.sections import make
 from semconv.comparison.result import Comparison
 from semconv.comparison.tables import Sheet, is_number
 from semconv.comparison.verdicts import Word
+from semconv.version import __version__
 
 SIGNS: dict[Word, str] = {"beneficial": "✓", "equivalent": "≈", "inconclusive": "?"}
 NAMED = 6  # variants of one verdict, at the head of the page
 
 
-class Told(NamedTuple):
-    """A verdict with all that it is said of."""
+class Finding(NamedTuple):
+    """A verdict and the variants that it applies to."""
 
     sign: str
     word: Word
@@ -27,11 +27,11 @@ class Told(NamedTuple):
 
 
 def render(comparison: Comparison, notes: list[str]) -> str:
-    """A whole page. Names from outside are text on it, whatever they hold, and it may run no script.
+    """A whole page. Names from outside are text on it, whatever they contain, and the page forbids scripts.
 
     Args:
-        comparison: what it is about.
-        notes: said first.
+        comparison: what the page shows.
+        notes: lines at its head.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -42,11 +42,10 @@ def render(comparison: Comparison, notes: list[str]) -> str:
     )
     environment.filters["right"] = right
     variants = comparison.groups.variants
-    sections: list[Section] = make(comparison)
     return environment.get_template("template.html").render(
-        sections=sections,
+        sections=make(comparison),
         notes=notes,
-        told=told(comparison),
+        findings=findings(comparison),
         endpoints=[endpoint.key for endpoint in comparison.endpoints],
         num_runs=sum(len(variant.runs) for variant in variants),
         num_variants=len({variant.label for variant in variants}),
@@ -56,22 +55,22 @@ def render(comparison: Comparison, notes: list[str]) -> str:
     )
 
 
-def told(comparison: Comparison) -> list[Told]:
-    """The verdicts in short: by endpoint and by what is done to hidden cells, of whom each word is said."""
+def findings(comparison: Comparison) -> list[Finding]:
+    """The verdicts in short: for each endpoint, word and corruption the variants that it applies to."""
     found = []
     for endpoint in comparison.endpoints:
         for word, sign in SIGNS.items():
             names: dict[str, list[str]] = {}
             for each in comparison.judged:
                 if each.endpoint == endpoint and each.verdict and each.verdict.word == word:
-                    names.setdefault(setting(each.variant), []).append(f"{each.variant.label}{at(each.variant.level)}")
+                    names.setdefault(setting(each.variant), []).append(each.variant.title)
             for under, named in names.items():
                 more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
                 what = f"{'to plain ' if word == 'equivalent' else ''}for {endpoint.name}{f' under {under}' if under else ''}"
-                found.append(Told(sign, word, what, ", ".join(named[:NAMED]) + more))
+                found.append(Finding(sign, word, what, ", ".join(named[:NAMED]) + more))
     return found
 
 
 def right(sheet: Sheet) -> list[bool]:
-    """Which columns of a table stand on the right: those of numbers."""
+    """True for each column of a table that holds numbers, which are aligned right."""
     return [all(is_number(row[number]) for row in sheet.rows) for number in range(len(sheet.columns))]

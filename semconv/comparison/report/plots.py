@@ -1,4 +1,4 @@
-"""The kinds of chart that a report is made of."""
+"""Charts of a report: lines, dot plots, scatter plots."""
 
 import math
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ class Point(NamedTuple):
     series: int
     x: tuple[float, float, float]  # least, mean, most
     y: tuple[float, float, float]
-    best: bool  # not dominated
+    best: bool  # on the Pareto front
     control: bool
 
 
@@ -75,13 +75,13 @@ def lines(
     """Means as lines and ranges as bands, of several series over one axis.
 
     Args:
-        title: what a screen reader says.
+        title: for screen readers.
         series: at least one, each with at least one point.
         x_name: of the horizontal axis.
         y_name: of the vertical one.
         marked: mark every point.
-        x_ticks: where the horizontal axis has ticks; None: at round values.
-        guide: a place on the horizontal axis to draw a vertical line at.
+        x_ticks: places of ticks on the horizontal axis; None: round values.
+        guide: place of a vertical line on the horizontal axis.
         settling: share of the horizontal axis, at its beginning, in which lines may leave the frame.
     """
     places = [place for each in series for place in each.x] + ([] if guide is None else [guide])
@@ -110,11 +110,11 @@ def lines(
 
 
 def dots(title: str, groups: Sequence[tuple[str, Sequence[Dot], float]], x_name: str) -> Markup:
-    """Values with intervals below one another, in groups, around a line at 0.
+    """A dot plot: values with intervals, in groups, around a line at 0.
 
     Args:
-        title: what a screen reader says.
-        groups: each a name, its rows, and half the width of what counts as no difference (0: nothing is shaded).
+        title: for screen readers.
+        groups: each a name, its rows, and half the width of the shaded range of equivalence (0: none).
         x_name: of the axis.
     """
     x = _around_zero(groups)
@@ -136,7 +136,7 @@ def dots(title: str, groups: Sequence[tuple[str, Sequence[Dot], float]], x_name:
 
 
 def scatter(title: str, points: Sequence[Point], x_name: str, y_name: str) -> Markup:
-    """Quality against cost: what is not dominated is ringed, and named where there is room."""
+    """Quality against cost; points on the Pareto front are ringed, and named where there is room."""
     costs = [value for point in points for value in point.x]
     log = min(costs) > 0 and max(costs) > 5 * min(costs)
     x = scale(costs, LEFT, WIDTH - RIGHT, log, 0.08)
@@ -156,18 +156,18 @@ def scatter(title: str, points: Sequence[Point], x_name: str, y_name: str) -> Ma
         across, up = x(point.x[1]), y(point.y[1])
         parts.append(tag("circle", cx=across, cy=up, r=9, class_="ring"))
         parts.append(_label(cut(point.name, 24), across, up, taken))
-    words = "; ".join(f"{p.name}: {short(p.x[1])}, {p.y[1]:.4f}{' (not dominated)' if p.best else ''}" for p in points)
+    words = "; ".join(f"{p.name}: {short(p.x[1])}, {p.y[1]:.4f}{' (on the Pareto front)' if p.best else ''}" for p in points)
     return picture(title, words, HEIGHT, *parts)
 
 
 def swatch(series: int) -> Markup:
-    """A series' look, for a legend."""
+    """The look of a series, for a legend."""
     drawn = (polyline([(2, 7), (26, 7)], series), mark(14, 7, series))
     return tag("svg", *drawn, viewBox="0 0 28 14", width=28, height=14, aria_hidden="true")
 
 
 def _inside(places: Sequence[float], values: Sequence[float], x: Scale, y: Scale) -> list[tuple[float, float]]:
-    """Points of a line; those beyond the frame lie on its edge."""
+    """Points of a line; points beyond the frame are moved to its edge."""
     return [(x(place), min(max(y(value), y.end), y.start)) for place, value in zip(places, values, strict=True)]
 
 
@@ -201,7 +201,7 @@ def _interval(row: Dot) -> str:
 
 
 def _label(text: str, x: float, y: float, taken: list[tuple[float, float, float, float]]) -> Markup:
-    """A name beside its point, where it covers nothing; none where there is no such place."""
+    """A name beside its point, at a place where it covers nothing; empty if there is none."""
     width = 6.2 * len(text)
     places = [
         (x + 12, y + 4),

@@ -1,34 +1,21 @@
-"""The sections of a report: each has its figures and tables, or says which runs would give them."""
+"""The sections of a report: each has figures and tables, or says which runs would give them."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
 
-from semconv.comparison.grouping import Level, Variant, controls_of, differences, show_level
+from semconv.comparison.grouping import Level, Variant, at, controls_of, differences
 from semconv.comparison.report import plots, strips
-from semconv.comparison.report.sources import Curve, Spread, curve, environments, is_local, keys_below, spread
+from semconv.comparison.report.sources import Curve, Spread, curve, environments, is_local, keys_of, spread
 from semconv.comparison.result import COSTS, Comparison, plain_at
-from semconv.comparison.runs import flatten
 from semconv.comparison.statistics import Paired
 from semconv.comparison.tables import Sheet, details, interactions, pareto, results, verdicts
-from semconv.comparison.verdicts import PLAIN, WIDE, Endpoint
+from semconv.comparison.verdicts import PLAIN, WIDE
+from semconv.configuration import flatten
+from semconv.metrics import CONDITIONED, FULL, QUICK, Metric, of_section, parts
 
-CURVES = ("val/masked_mse", "train/loss")
 SETTLING = 0.15  # of a training, in which curves may be far above where they end
-RATIO = "full/masked_mse/ratio_"
-KNOWN = {
-    "probe/position_r2/stage_": ("where a site is", "position R²"),
-    "probe/mask_auc/stage_": ("whether it is masked", "mask AUC"),
-    "probe/rgb_r2/stage_": ("what colours are there", "RGB R²"),
-}
-HOW = ("zeroed", "shuffled", "another_mask")
-COST_NAMES = {
-    "cost/encoder_parameters": "encoder parameters",
-    "cost/flops": "operations per image",
-    "cost/train_images_per_second": "training images per second (more is better)",
-    "cost/peak_memory_bytes": "peak memory, bytes",
-}
 CANDIDATE, SLOW = 1, "plain_slow"
 AGAINST = {PLAIN: 0, "zero": 2, "constant": 3, "fixed": 4, "shuffled": 5, WIDE: 6, SLOW: 7}  # looks beside a candidate's
 
@@ -53,7 +40,7 @@ class Section(NamedTuple):
     folded: Sequence[Sheet] = ()
     legend: Sequence[tuple[Markup, str]] = ()
     more_legend: Sequence[tuple[Markup, str]] = ()
-    missing: str = ""  # what is not there, and which runs would give it
+    missing: str = ""  # which runs would give data where there are none
 
 
 def make(comparison: Comparison) -> list[Section]:
@@ -65,7 +52,7 @@ def make(comparison: Comparison) -> list[Section]:
         _curves(comparison),
         _costs(comparison),
         _ratios(comparison),
-        _known(comparison),
+        _probes(comparison),
         _importance(comparison),
         _pictures(comparison),
         _configurations(comparison),
@@ -74,7 +61,7 @@ def make(comparison: Comparison) -> list[Section]:
 
 
 def looks(variants: Sequence[Variant]) -> dict[str, int]:
-    """A number for each label, which fixes colour, shape and dashes; plain's is 0 and drawn in the text's colour."""
+    """A number for each label, which fixes colour, shape and dashes; 0, in the colour of the text, is plain's."""
     shown = [variant for variant in variants if variant.kind != "control"]
     ordered = sorted(shown, key=lambda variant: variant.kind != "baseline")
     return {label: number for number, label in enumerate(dict.fromkeys(variant.label for variant in ordered))}
@@ -84,11 +71,11 @@ def _verdicts(comparison: Comparison) -> Section:
     made = [verdicts(comparison, endpoint) for endpoint in comparison.endpoints]
     made = [sheet for sheet in [*made, interactions(comparison)] if sheet.rows]
     text = (
-        "Beneficial is what beats, on the same seeds, plain, each of its dead twins and plain of the same training operations; p "
-        "is the largest of these comparisons', corrected over the family by Holm. Equivalent to plain is what lies within the "
-        "margin by two one-sided tests. All else is inconclusive."
+        "A variant is beneficial if it beats, on the same seeds, plain, each of its controls and plain at equal training FLOPs. p "
+        "is the largest p value of these comparisons, corrected over the family by Holm. A variant is equivalent to plain if two "
+        "one-sided tests place the difference within the margin. Every other result is inconclusive."
     )
-    missing = "" if made else f"Nothing is judged: give runs of {comparison.baseline} and of a network that is told something."
+    missing = "" if made else f"No verdict: give runs of {comparison.baseline} and of a conditioned network."
     return Section("verdicts", "Verdicts", text if made else "", sheets=made, missing=missing)
 
 
@@ -100,9 +87,9 @@ def _forest(comparison: Comparison) -> Section:
             if groups:
                 caption = (
                     f"{endpoint.key}{at(level)}, paired by seed: mean differences with 95 % t intervals; right is better. "
-                    "Shaded: the margin of equivalence to plain. An arrow says that an interval goes on. n is the number of seeds."
+                    "Shaded: the margin of equivalence to plain. Arrow: the interval goes on. n is the number of seeds."
                 )
-                drawing = plots.dots(f"Differences in {endpoint.key}{at(level)}", groups, f"{endpoint.key}: better by")
+                drawing = plots.dots(f"Differences in {endpoint.key}{at(level)}", groups, f"{endpoint.label}: better by")
                 figures.append(Figure(drawing, caption))
     tables = [sheet for sheet in (details(comparison, endpoint) for endpoint in comparison.endpoints) if sheet.rows]
     missing = "" if figures else f"No seed is common to {comparison.baseline} and another variant: run both with the same seeds."
@@ -111,199 +98,180 @@ def _forest(comparison: Comparison) -> Section:
 
 def _results(comparison: Comparison) -> Section:
     whole, short = results(comparison), results(comparison, controls=False)
-    folded = [whole._replace(title="The same, with controls")] if whole != short else []
+    folded = [whole._replace(title="Results with controls")] if whole != short else []
     return Section("results", "Results", sheets=[short], folded=folded)
 
 
 def _curves(comparison: Comparison) -> Section:
-    numbers = looks(comparison.groups.variants)
-    for key in CURVES:
-        found = {id(variant): made for variant in comparison.groups.variants if (made := curve(variant, key)) is not None}
+    numbers, variants = looks(comparison.groups.variants), comparison.groups.variants
+    metrics = [metric for metric in of_section("curves") if metric.direction]
+    for metric in metrics:
+        found = {variant: made for variant in variants if (made := curve(variant, metric.key)) is not None}
         if found:
             break
     else:
-        missing = (
-            "No run at hand has two rows of val/masked_mse or train/loss in its metrics.jsonl: train for longer, or log more often."
-        )
+        named = " or ".join(metric.key for metric in metrics)
+        missing = f"No run at hand has two rows of {named} in its metrics.jsonl: train for longer, or log more often."
         return Section("curves", "Learning curves", missing=missing)
     figures = []
     for level, shown in _by_level(comparison):
-        series = [_curve_line(variant, found[id(variant)], numbers[variant.label]) for variant in shown if id(variant) in found]
+        series = {variant: numbers[variant.label] for variant in shown if variant in found}
         if series:
-            ns = _ns(found[id(variant)].n for variant in shown if id(variant) in found)
-            caption = f"{key} against samples seen{at(level)}: mean over {ns}, and its range."
-            figures.append(
-                Figure(plots.lines(f"{key}{at(level)}", series, "samples seen", key, marked=False, settling=SETTLING), caption)
-            )
-    more = [figure for variant in comparison.groups.variants if (figure := _beside_controls(variant, comparison, found, key))]
-    there = {variant.control for variant in comparison.groups.variants if id(variant) in found} | {PLAIN}
+            figures.append(_curve_figure(metric, series, found, f"{metric.label}{at(level)}"))
+    more = [
+        _curve_figure(metric, series, found, f"{variant.title} and its controls: {metric.label}")
+        for variant in variants
+        if (series := _beside_controls(variant, comparison, found))
+    ]
+    there = {variant.control for variant in found} | {PLAIN}
     looks_beside = {"the variant itself": CANDIDATE, **{name: _look_of(name) for name in sorted(filter(None, there), key=_look_of)}}
     beside = [(plots.swatch(number), name) for name, number in looks_beside.items()]
-    return Section("curves", "Learning curves", figures=figures, more=more, legend=_legend(comparison, numbers), more_legend=beside)
+    return Section("curves", "Learning curves", figures=figures, more=more, legend=_legend(numbers), more_legend=beside)
 
 
-def _beside_controls(variant: Variant, comparison: Comparison, found: dict[int, Curve], key: str) -> Figure | None:
-    """A candidate's curve with those of plain and of its controls."""
+def _curve_figure(metric: Metric, series: dict[Variant, int], found: dict[Variant, Curve], title: str) -> Figure:
+    """Curves of some variants, each with its look."""
+    drawn = [plots.Line(variant.label, number, *found[variant][:4]) for variant, number in series.items()]
+    drawing = plots.lines(title, drawn, "samples seen", metric.axis, marked=False, settling=SETTLING)
+    ns = _ns(found[variant].n for variant in series)
+    return Figure(drawing, f"{title} ({metric.key}) against samples seen: mean over {ns}, and range.")
+
+
+def _beside_controls(variant: Variant, comparison: Comparison, found: dict[Variant, Curve]) -> dict[Variant, int]:
+    """Plain, the controls and the candidate itself, as far as they have curves, with their looks; empty without controls."""
     controls = controls_of(variant, comparison.groups.variants) if variant.kind == "candidate" else {}
-    named = {name: control for name, control in controls.items() if id(control) in found}
-    if not named or id(variant) not in found:
-        return None
+    named = {control: _look_of(name) for name, control in controls.items() if control in found}
+    if not named or variant not in found:
+        return {}
     plain = plain_at(variant.level, comparison.groups.variants)
-    shown = {**({PLAIN: plain} if plain and id(plain) in found else {}), **named}
-    series = [_curve_line(other, found[id(other)], _look_of(name)) for name, other in shown.items()]
-    series.append(_curve_line(variant, found[id(variant)], CANDIDATE))
-    ns = _ns(found[id(other)].n for other in (variant, *shown.values()))
-    caption = f"{_label(variant)} beside {', '.join(shown)}: {key} against samples seen, mean over {ns}, and its range."
-    return Figure(
-        plots.lines(f"{key} of {_label(variant)} and its controls", series, "samples seen", key, marked=False, settling=SETTLING),
-        caption,
-    )
+    return {**({plain: _look_of(PLAIN)} if plain in found else {}), **named, variant: CANDIDATE}
 
 
 def _costs(comparison: Comparison) -> Section:
     numbers, figures = looks(comparison.groups.variants), []
     for endpoint in comparison.endpoints:
         for cost in COSTS:
-            best = comparison.undominated[(endpoint.key, cost)]
+            best = comparison.undominated[(endpoint.key, cost.key)]
             for level, _ in _by_level(comparison):
+                here = [variant for variant in comparison.groups.variants if variant.level == level]
                 points = [
-                    _point(variant, both, numbers, any(variant is other for other in best))
-                    for variant in comparison.groups.variants
-                    if variant.level == level and (both := _cost_and_quality(variant, cost, endpoint))
+                    _point(variant, x, y, numbers, variant in best)
+                    for variant in here
+                    if (x := spread(variant, cost.key)) and (y := spread(variant, endpoint.key))
                 ]
                 if points:
-                    name = f"{endpoint.key} against {COST_NAMES[cost]}{at(level)}"
-                    better = "higher" if endpoint.sign > 0 else "lower"
-                    drawing = plots.scatter(name, points, COST_NAMES[cost], f"{endpoint.key} ({better} is better)")
-                    ns = _ns(len(v.runs) for v in comparison.groups.variants if v.level == level)
-                    figures.append(
-                        Figure(drawing, f"{name}: means over {ns}, and their range. Ringed: not dominated. Hollow: controls.")
-                    )
+                    name = f"{endpoint.key} against {cost.key}{at(level)}"
+                    drawing = plots.scatter(name, points, cost.axis, endpoint.axis)
+                    caption = f"{name}: means over {_ns(len(variant.runs) for variant in here)}, and ranges. "
+                    figures.append(Figure(drawing, f"{caption}Ringed: on the Pareto front. Hollow: controls."))
     missing = "" if figures else "No run has both an endpoint and a cost: train and test with the callbacks of semconv run."
     table = pareto(comparison)
     folded = [table] if table.rows else []
-    return Section(
-        "costs", "Quality against cost", figures=figures, folded=folded, legend=_legend(comparison, numbers), missing=missing
-    )
+    return Section("costs", "Quality against cost", figures=figures, folded=folded, legend=_legend(numbers), missing=missing)
 
 
 def _ratios(comparison: Comparison) -> Section:
-    keys = sorted(keys_below(comparison.groups.variants, RATIO))
-    places = [float(key.removeprefix(RATIO)) for key in keys]
-    return _over(
-        comparison,
-        Section("ratios", "Other mask ratios", "Trained at one ratio (the dashed line), tested at others."),
-        {"full/masked_mse": (keys, places, "share of cells hidden in the test", "masked MSE")},
-        "No run was examined at other mask ratios: give --examination full.",
-        _training_ratio(comparison),
-    )
+    text = "Trained at one mask ratio (the dashed line), tested at others."
+    section = Section("ratios", "Other mask ratios", text, missing=f"No run was evaluated at other mask ratios: give {FULL}.")
+    return _over(comparison, section, "mask ratio of the test", _training_ratio(comparison))
 
 
-def _known(comparison: Comparison) -> Section:
-    panels = {}
-    for prefix, (what, name) in KNOWN.items():
-        keys = sorted(
-            (key for key in keys_below(comparison.groups.variants, prefix) if key.removeprefix(prefix).isdigit()),
-            key=lambda key: int(key.removeprefix(prefix)),
-        )
-        panels[f"{name}: {what}"] = (keys, [float(key.removeprefix(prefix)) for key in keys], "stage", name)
-    text = "What a linear map reads off the features of a site, stage by stage: 0 is the first."
-    return _over(
-        comparison, Section("known", "What is known where", text), panels, "No run was examined: leave --examination at quick."
-    )
+def _probes(comparison: Comparison) -> Section:
+    text = "Linear probes of the features of single sites, stage by stage; stage 0 is the first."
+    section = Section("probes", "Linear probes per stage", text, missing=f"No run was evaluated: give {QUICK}.")
+    return _over(comparison, section, "stage")
 
 
-def _over(
-    comparison: Comparison,
-    section: Section,
-    panels: dict[str, tuple[list[str], list[float], str, str]],
-    missing: str,
-    guide: float | None = None,
-) -> Section:
-    """Figures of keys that stand for places on an axis, and their numbers as tables."""
+def _over(comparison: Comparison, section: Section, x_name: str, guide: float | None = None) -> Section:
+    """The metrics of a section whose keys end in a number, drawn over these numbers, and as tables."""
     numbers = looks(comparison.groups.variants)
     figures, tables = [], []
-    for title, (keys, places, x_name, y_name) in panels.items():
+    for metric in of_section(section.anchor):
+        found = parts(metric, keys_of(comparison.groups.variants))
+        keys = sorted((float(part), key) for part, key in found.items() if part.replace(".", "", 1).isdecimal())
+        places = [place for place, _ in keys]
         for level, shown in _by_level(comparison):
-            rows = [(variant, [spread(variant, key) for key in keys]) for variant in shown]
-            rows = [(variant, found) for variant, found in rows if any(found)]
+            rows = [(variant, [spread(variant, key) for _, key in keys]) for variant in shown]
+            rows = [(variant, spreads) for variant, spreads in rows if any(spreads)]
             if not rows:
                 continue
-            series = [_line(variant.label, numbers[variant.label], places, found) for variant, found in rows]
+            title = f"{metric.label}{at(level)}"
+            series = [_line(variant.label, numbers[variant.label], places, spreads) for variant, spreads in rows]
             ticks = places if len(places) < 8 else None
-            drawing = plots.lines(f"{title}{at(level)}", series, x_name, y_name, x_ticks=ticks, guide=guide)
-            ns = _ns(each.n for _, found in rows for each in found if each)
-            figures.append(Figure(drawing, f"{title}{at(level)}: means over {ns}, and their range."))
-            cells = [[variant.label, *("" if each is None else f"{each.mean:.4f}" for each in found)] for variant, found in rows]
-            tables.append(Sheet(f"{title}{at(level)}: means", ["variant", *(f"{place:g}" for place in places)], cells))
+            drawing = plots.lines(title, series, x_name, metric.axis, x_ticks=ticks, guide=guide)
+            ns = _ns(each.n for _, spreads in rows for each in spreads if each)
+            figures.append(Figure(drawing, f"{title} ({metric.key}): means over {ns}, and ranges."))
+            cells = [
+                [variant.label, *("" if each is None else metric.show(each.mean) for each in spreads)] for variant, spreads in rows
+            ]
+            tables.append(Sheet(f"{title}: means", ["variant", *(f"{place:g}" for place in places)], cells))
     if not figures:
-        return section._replace(text="", missing=missing)
-    return section._replace(figures=figures, folded=tables, legend=_legend(comparison, numbers))
+        return section._replace(text="")
+    return section._replace(missing="", figures=figures, folded=tables, legend=_legend(numbers))
 
 
 def _importance(comparison: Comparison) -> Section:
+    title = "Permutation importance of an indicator"
     groups, ns = [], []
     for variant in comparison.groups.variants:
-        parts: dict[str, list[plots.Dot]] = {}
-        for key in keys_below([variant], "importance/"):
-            _, _, rest = key.partition("/")
-            indicator, _, how = rest.rpartition("/")
-            found = spread(variant, key)
-            if found and how in HOW:
-                dot = plots.Dot(how.replace("_", " "), 1 + HOW.index(how), found.mean, found.low, found.high)
-                parts.setdefault(indicator, []).append(dot)
-                ns.append(found.n)
-        if variant.kind == "candidate" or variant.kind == "reference":
-            groups += [(f"{_label(variant)}: {indicator}", dots, 0.0) for indicator, dots in parts.items()]
+        dots: dict[str, list[plots.Dot]] = {}
+        if variant.kind not in ("candidate", "reference"):
+            continue
+        for number, metric in enumerate(of_section("importance"), start=1):
+            for indicator, key in parts(metric, keys_of([variant])).items():
+                if found := spread(variant, key):
+                    name = key.rpartition("/")[2].replace("_", " ")
+                    dots.setdefault(indicator, []).append(plots.Dot(name, number, found.mean, found.low, found.high))
+                    ns.append(found.n)
+        groups += [(f"{variant.title}: {indicator}", rows, 0.0) for indicator, rows in dots.items()]
     if not groups:
-        missing = "No run of a network that is told something was examined: leave --examination at quick."
-        return Section("importance", "Importance of what is told", missing=missing)
+        return Section("importance", title, missing=f"No run has it: give {CONDITIONED}.")
     caption = (
-        f"By how much test/masked_mse grows when one indicator lies, in trained networks: means over {_ns(ns)}, and their range. "
-        "Zeroed: it says 0; shuffled: what is true of another image; another mask: one image's, for all."
+        f"Rise of test/masked_mse if one indicator is replaced, in trained networks: means over {_ns(ns)}, and ranges. Zeroed: by "
+        "0; shuffled: by its values on another image; another mask: by its values on the mask of one image, for all images."
     )
-    drawing = plots.dots("Importance of indicators", groups, "masked MSE grows by")
-    return Section("importance", "Importance of what is told", figures=[Figure(drawing, caption)])
+    drawing = plots.dots(title, groups, "masked MSE rises by")
+    return Section("importance", title, figures=[Figure(drawing, caption)])
 
 
 def _pictures(comparison: Comparison) -> Section:
-    variants = comparison.groups.variants
+    title = "Reconstructions of the same images"
     order = {"baseline": 0, "candidate": 1, "control": 1, "reference": 2, "oracle": 3}
     levels = [level for level, _ in _by_level(comparison)]
     ordered = sorted(
-        variants, key=lambda variant: (levels.index(variant.level), order[variant.kind], variant.experiment, variant.label)
+        comparison.groups.variants,
+        key=lambda variant: (levels.index(variant.level), order[variant.kind], variant.experiment, variant.label),
     )
     found = strips.gather(ordered)
     if not found.strips:
         return Section(
-            "pictures", "The same images", missing="No run at hand has media/test.png: semconv run and semconv test write it."
+            "pictures", title, missing="No run at hand has pictures in media/test: semconv run and semconv test save them."
         )
-    numbers = f" (numbers {', '.join(map(str, found.numbers))} of the set)" if found.numbers else ""
     caption = (
-        f"The same test images{numbers} under the same masks: what each variant, in the first of its seeds, pastes into the hidden "
-        f"cells{': ' + found.note if found.note else ''}. {found.size / 1000:,.0f} kB of pictures."
+        f"The same test images (numbers {', '.join(map(str, found.numbers))} of the set) under the same masks: the reconstruction "
+        f"of each variant, in the first of its seeds, pasted into the hidden cells. {found.size / 1000:,.0f} kB of pictures."
     )
+    if any(variant.first.protocol.get("model.objective.normalise") for variant in ordered):
+        caption += " Targets are normalised: each reconstructed patch has the true mean and contrast."
     if found.left_out:
-        caption += (
-            f" Not shown, as the pictures are not at hand, are of other images, or would be too many: {', '.join(found.left_out)}."
-        )
-    return Section("pictures", "The same images", figures=[Figure(strips.draw(found), caption, wide=True)])
+        caption += f" Not shown, as pictures are missing, of other images, or too many: {', '.join(found.left_out)}."
+    return Section("pictures", title, figures=[Figure(strips.draw(found), caption, wide=True)])
 
 
 def _configurations(comparison: Comparison) -> Section:
     variants = comparison.groups.variants
-    flat = {id(variant): flatten(next(iter(variant.runs.values())).summary["variant"]) for variant in variants}
+    flat = {variant: flatten(variant.first.summary["variant"]) for variant in variants}
     keys = list(differences(flat.values()))
-    labels = {(variant.label, tuple(flat[id(variant)].get(key) for key in keys)): variant for variant in variants}
-    rows = [[label, *("" if value is None else str(value) for value in values)] for label, values in labels]
-    sheets = [Sheet("What differs between variants", ["variant", *keys], rows)] if keys else []
+    labels = dict.fromkeys((variant.label, *(config.get(key) for key in keys)) for variant, config in flat.items())
+    rows = [["" if value is None else str(value) for value in row] for row in labels]
+    sheets = [Sheet("Differences between variants", ["variant", *keys], rows)] if keys else []
     varied = {**comparison.groups.factors, **comparison.groups.allowed}
-    protocol = {key: value for key, value in next(iter(variants[0].runs.values())).protocol.items() if key not in varied}
+    protocol = {key: value for key, value in variants[0].first.protocol.items() if key not in varied}
     shared = [[key, str(value)] for key, value in protocol.items()]
-    told = [[key, ", ".join(map(str, values)), "factor"] for key, values in comparison.groups.factors.items()]
-    told += [[key, ", ".join(map(str, values)), "allowed to differ"] for key, values in comparison.groups.allowed.items()]
-    if told:
-        sheets.append(Sheet("What differs in the protocol", ["key", "values", "as"], told))
+    named = {"factor": comparison.groups.factors, "allowed to differ": comparison.groups.allowed}
+    keys_varied = [[key, ", ".join(map(str, values)), role] for role, found in named.items() for key, values in found.items()]
+    if keys_varied:
+        sheets.append(Sheet("Differences in the protocol", ["key", "values", "role"], keys_varied))
     return Section(
         "configurations",
         "Configurations",
@@ -323,10 +291,10 @@ def _environment(comparison: Comparison) -> Section:
     for name, values in found.items():
         alike = len(values) == 1 and values.total() == sum(map(is_local, runs))
         rows.append([name, "; ".join(value if alike else f"{value} ({count} runs)" for value, count in values.most_common())])
-    return Section("environment", "Environment", sheets=[Sheet("What the runs were made with", ["what", "value"], rows)])
+    return Section("environment", "Environment", sheets=[Sheet("Software and hardware of the runs", ["part", "value"], rows)])
 
 
-def _against(comparison: Comparison, endpoint: Endpoint, level: Level) -> list[tuple[str, list[plots.Dot], float]]:
+def _against(comparison: Comparison, endpoint: Metric, level: Level) -> list[tuple[str, list[plots.Dot], float]]:
     """Each candidate's comparisons, and each reference's with plain, as groups of rows."""
     groups = []
     for judged in comparison.judged:
@@ -346,38 +314,20 @@ def _dot(name: str, found: Paired) -> plots.Dot:
     return plots.Dot(name, _look_of(name), found.difference, found.low, found.high)
 
 
-def _cost_and_quality(variant: Variant, cost: str, endpoint: Endpoint) -> tuple[Spread, Spread] | None:
-    price, quality = spread(variant, cost), spread(variant, endpoint.key)
-    if price is None or quality is None:
-        return None
-    return price, quality
-
-
-def _point(variant: Variant, both: tuple[Spread, Spread], numbers: dict[str, int], best: bool) -> plots.Point:
+def _point(variant: Variant, cost: Spread, quality: Spread, numbers: dict[str, int], best: bool) -> plots.Point:
     number = _look_of(variant.control) if variant.control else numbers[variant.label]
-    x, y = ((found.low, found.mean, found.high) for found in both)
+    x, y = ((found.low, found.mean, found.high) for found in (cost, quality))
     return plots.Point(variant.label, number, x, y, best, variant.control is not None)
 
 
 def _look_of(control: str) -> int:
-    """The look of a control; twins of a user's own share one."""
+    """The look of a control; a user's own controls share one."""
     return AGAINST.get(control, len(AGAINST) + 1)
 
 
-def _curve_line(variant: Variant, found: Curve, number: int) -> plots.Line:
-    return plots.Line(variant.label, number, found.places, found.mean, found.low, found.high)
-
-
 def _line(name: str, number: int, places: Sequence[float], found: Sequence[Spread | None]) -> plots.Line:
-    there = [(place, each) for place, each in zip(places, found, strict=True) if each is not None]
-    return plots.Line(
-        name,
-        number,
-        [place for place, _ in there],
-        [each.mean for _, each in there],
-        [each.low for _, each in there],
-        [each.high for _, each in there],
-    )
+    there = [(place, each.mean, each.low, each.high) for place, each in zip(places, found, strict=True) if each is not None]
+    return plots.Line(name, number, *map(list, zip(*there, strict=True)))
 
 
 def _by_level(comparison: Comparison) -> list[tuple[Level, list[Variant]]]:
@@ -396,21 +346,12 @@ def _training_ratio(comparison: Comparison) -> float | None:
     return ratio if isinstance(ratio, int | float) else None
 
 
-def _legend(comparison: Comparison, numbers: dict[str, int]) -> list[tuple[Markup, str]]:
+def _legend(numbers: dict[str, int]) -> list[tuple[Markup, str]]:
     return [(plots.swatch(number), label) for label, number in numbers.items()]
 
 
-def _label(variant: Variant) -> str:
-    return f"{variant.label}{at(variant.level)}"
-
-
-def at(level: Level) -> str:
-    """Where factors stand, as the end of a name; empty where nothing is varied."""
-    return f" at {show_level(level)}" if level else ""
-
-
 def _ns(counts: Iterable[int]) -> str:
-    """How many seeds means are of: `n = 3 seeds`, or a range."""
+    """The number of seeds behind means: `n = 3 seeds`, or a range."""
     found = sorted(set(counts))
     return (
         f"n = {found[0]}{f' to {found[-1]}' if len(found) > 1 else ''} seed{'s' if found[-1] > 1 else ''}" if found else "no seeds"

@@ -1,16 +1,15 @@
-"""What a report reads from runs beyond their summaries."""
+"""Curves, spreads and environments, read from runs for a report."""
 
 import json
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from semconv.comparison.grouping import Variant
-from semconv.comparison.runs import Run
+from semconv.comparison.run import FinishedRun
 from semconv.tracking.folder import RunFolder
 
 POINTS = 60  # of a learning curve, at most
@@ -41,17 +40,13 @@ def spread(variant: Variant, key: str) -> Spread | None:
     return Spread(statistics.fmean(values), min(values), max(values), len(values)) if values else None
 
 
-def keys_below(variants: Sequence[Variant], prefix: str) -> list[str]:
-    """Summary keys that begin so and hold a number in some run, in the order in which they are met."""
-    found: dict[str, None] = {}
-    for variant in variants:
-        for run in variant.runs.values():
-            found |= {key: None for key, value in run.summary.items() if key.startswith(prefix) and isinstance(value, int | float)}
-    return list(found)
+def keys_of(variants: Sequence[Variant]) -> list[str]:
+    """Summary keys that hold a number in some run, in the order in which they are met."""
+    return list(dict.fromkeys(key for variant in variants for run in variant.runs.values() for key in run.metrics))
 
 
-def is_local(run: Run) -> bool:
-    """Whether a run's folder is at hand."""
+def is_local(run: FinishedRun) -> bool:
+    """True for a run in a folder, False for one from W&B."""
     return not run.folder.startswith("wandb:")
 
 
@@ -75,8 +70,8 @@ def curve(variant: Variant, key: str) -> Curve | None:
     return Curve(places.tolist(), values.mean(0).tolist(), values.min(0).tolist(), values.max(0).tolist(), len(tracks))
 
 
-def environments(runs: Sequence[Run]) -> dict[str, Counter[str]]:
-    """What runs were made with and on: for each thing, its values with the number of runs."""
+def environments(runs: Sequence[FinishedRun]) -> dict[str, Counter[str]]:
+    """Software and hardware of runs: the values of each, with the number of runs."""
     found: dict[str, Counter[str]] = {}
     for run in runs:
         for name, value in _environment(run):
@@ -84,8 +79,8 @@ def environments(runs: Sequence[Run]) -> dict[str, Counter[str]]:
     return found
 
 
-def _track(run: Run, key: str) -> np.ndarray:
-    """Rows (samples seen, value) of a run's own record."""
+def _track(run: FinishedRun, key: str) -> np.ndarray:
+    """Rows (samples seen, value) of a run's metrics.jsonl."""
     rows = [(row.get("samples_seen"), row.get(key)) for row in RunFolder(run.folder).rows()]
     good = [row for row in rows if all(isinstance(value, int | float) and np.isfinite(value) for value in row)]
     track = np.array(good, dtype=float).reshape(-1, 2)
@@ -94,7 +89,7 @@ def _track(run: Run, key: str) -> np.ndarray:
     return track[np.argsort(track[:, 0], kind="stable")]
 
 
-def _environment(run: Run) -> Iterator[tuple[str, str]]:
+def _environment(run: FinishedRun) -> Iterator[tuple[str, str]]:
     if not is_local(run):
         return
     try:
@@ -109,8 +104,3 @@ def _environment(run: Run) -> Iterator[tuple[str, str]]:
             yield name.replace("_", " "), str(session[name])
     for name, value in (session.get("versions") or {}).items():
         yield str(name), str(value)
-
-
-def media(run: Run) -> Path:
-    """The contact sheet of test images that a run has left."""
-    return RunFolder(run.folder).media / "test.png"

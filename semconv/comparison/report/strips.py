@@ -1,20 +1,25 @@
-"""The same images as every variant reconstructs them, cut from the runs' own contact sheets."""
+"""The same test images as every variant reconstructs them, from the pictures that runs save."""
 
 import base64
 import io
-import json
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from markupsafe import Markup
 from PIL import Image
 
-from semconv.comparison.grouping import Variant, show_level
-from semconv.comparison.report.sources import is_local, media
+from semconv.comparison.grouping import Level, Variant, at
+from semconv.comparison.report.sources import is_local
 from semconv.comparison.report.svg import tag
+from semconv.tracking.folder import RunFolder
 
+KINDS = ("original", "seen", "pasted")
 IMAGES, SIDE = 6, 96  # images of a strip; pixels of the longer side of one, at most
+MOST_PIXELS = 2**24  # of a picture that is opened
 MOST_BYTES = 4_000_000  # of all pictures of a report
 GAP = 2
+
+Pictures = dict[str, dict[int, Image.Image]]  # by kind and number
 
 
 class Strip(NamedTuple):
@@ -27,57 +32,42 @@ class Strip(NamedTuple):
 
 
 class Strips(NamedTuple):
-    """What there is to be looked at."""
+    """All strips of a report."""
 
     strips: list[Strip]
     numbers: list[int]
-    note: str
-    left_out: list[str]  # labels
+    left_out: list[str]  # titles of variants
     size: int  # bytes
 
 
-class Sheet(NamedTuple):
-    """A contact sheet taken apart."""
-
-    columns: dict[str, list[Image.Image]]
-    numbers: list[int]
-    note: str
-
-
 def gather(variants: list[Variant]) -> Strips:
-    """Original and seen once, and then what each variant pastes into the hidden cells; variants at one level share their images.
+    """Original and seen once, then what each variant pastes into the hidden cells; variants at one level share their images.
 
-    A variant whose images are others, or that would make the report larger than it may be, is left out by name.
+    A variant without pictures, with other images, or whose pictures would make the report too large is left out by name.
     """
     strips: list[Strip] = []
     left_out: list[str] = []
-    shown: dict[Any, bytes] = {}  # original by level
+    originals: dict[Level, bytes] = {}
     numbers: list[int] = []
-    notes: dict[str, None] = {}
     size = 0
     for variant in variants:
-        sheet = _of(variant)
-        if sheet is None:
-            left_out.append(_label(variant))
-            continue
-        made = [("pasted", _label(variant))]
-        original = b"".join(image.tobytes() for image in sheet.columns["original"])
-        if variant.level not in shown:
-            at = f", {show_level(variant.level)}" if variant.level else ""
-            made = [("original", f"original{at}"), ("seen", f"what a network sees{at}"), *made]
-        elif shown[variant.level] != original:
-            left_out.append(_label(variant))
-            continue
-        new = [_strip(label, sheet.columns[column]) for column, label in made if column in sheet.columns]
-        if size + sum(len(strip.uri) for strip in new) > MOST_BYTES:
-            left_out.append(_label(variant))
-            continue
-        shown[variant.level] = original
-        strips += new
-        size += sum(len(strip.uri) for strip in new)
-        numbers = sheet.numbers
-        notes |= {sheet.note: None} if sheet.note else {}
-    return Strips(strips, numbers, "; ".join(notes), left_out, size)
+        new: list[Strip] = []
+        pictures = _of(variant)
+        if pictures:
+            original = b"".join(image.tobytes() for image in pictures["original"].values())
+            labels = {"pasted": variant.title}
+            if variant.level not in originals:
+                labels = {"original": f"original{at(variant.level)}", "seen": f"encoder input{at(variant.level)}", **labels}
+            if originals.get(variant.level, original) == original:
+                new = [_strip(label, list(pictures[kind].values())) for kind, label in labels.items() if kind in pictures]
+        added = sum(len(strip.uri) for strip in new)
+        if pictures and new and size + added <= MOST_BYTES:
+            originals[variant.level], numbers = original, list(pictures["original"])
+            strips += new
+            size += added
+        else:
+            left_out.append(variant.title)
+    return Strips(strips, numbers, left_out, size)
 
 
 def draw(found: Strips) -> Markup:
@@ -85,43 +75,31 @@ def draw(found: Strips) -> Markup:
     return tag("div", *(_draw(strip, found.numbers) for strip in found.strips), class_="strips")
 
 
-def read(path: Any) -> Sheet | None:
-    """Take a contact sheet apart, by what it says of itself; None where it does not, or cannot be read."""
+def read(folder: Path) -> Pictures | None:
+    """The pictures `<kind>-<number>.png` of a folder; None where some are missing, of another size, or cannot be read."""
+    paths = {kind: sorted(folder.glob(f"{kind}-*.png"))[:IMAGES] for kind in KINDS}
     try:
-        with Image.open(path) as file:
-            about = json.loads(file.info["semconv"])
-            image = file.convert("RGB")
-        (top, left), (down, across), (tall, wide) = about["first"], about["step"], about["tile"]
-        if not (0 < tall <= image.height and 0 < wide <= image.width):
-            return None
-        columns = {
-            str(name): [
-                image.crop((left + j * across, top + i * down, left + j * across + wide, top + i * down + tall)).resize(
-                    _size(*about["size"]),
-                    Image.Resampling.NEAREST if tall >= about["size"][0] <= SIDE else Image.Resampling.LANCZOS,
-                )
-                for i in range(min(IMAGES, int(about["rows"])))
-            ]
-            for j, name in enumerate(about["columns"])
-        }
-        return Sheet(columns, [int(number) for number in about["numbers"]][:IMAGES], str(about["note"]))
-    except (OSError, KeyError, TypeError, ValueError, Image.DecompressionBombError):
+        found = {kind: {int(path.stem.rpartition("-")[2]): _open(path) for path in own} for kind, own in paths.items() if own}
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
+    sizes = {image.size for images in found.values() for image in images.values()}
+    together = {"original", "pasted"} <= found.keys() and len({tuple(images) for images in found.values()}) == len(sizes) == 1
+    return found if together else None
 
 
-def _of(variant: Variant) -> Sheet | None:
-    """The sheet of the first seed that has one."""
-    for _, run in sorted(variant.runs.items()):
-        sheet = read(media(run)) if is_local(run) else None
-        if sheet is not None and {"original", "pasted"} <= set(sheet.columns):
-            return sheet
-    return None
+def _of(variant: Variant) -> Pictures | None:
+    """The pictures of the first seed that has some."""
+    runs = [run for _, run in sorted(variant.runs.items()) if is_local(run)]
+    return next((found for run in runs if (found := read(RunFolder(run.folder).media / "test"))), None)
 
 
-def _size(height: int, width: int) -> tuple[int, int]:
-    """Width and height of an image in a strip: its own, or less."""
-    factor = min(1.0, SIDE / max(height, width))
-    return max(1, round(width * factor)), max(1, round(height * factor))
+def _open(path: Path) -> Image.Image:
+    with Image.open(path) as file:
+        if file.width * file.height > MOST_PIXELS:
+            raise ValueError(f"{path} has {file.width} x {file.height} pixels")
+        image = file.convert("RGB")
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return image
 
 
 def _strip(label: str, images: list[Image.Image]) -> Strip:
@@ -136,10 +114,6 @@ def _strip(label: str, images: list[Image.Image]) -> Strip:
 
 
 def _draw(strip: Strip, numbers: list[int]) -> Markup:
-    words = f"{strip.label}: test images {', '.join(map(str, numbers))}" if numbers else f"{strip.label}: test images"
+    words = f"{strip.label}: test images {', '.join(map(str, numbers))}"
     image = tag("img", src=strip.uri, alt=words, width=strip.width, height=strip.height)
     return tag("div", tag("p", strip.label), image, class_="strip")
-
-
-def _label(variant: Variant) -> str:
-    return f"{variant.label} at {show_level(variant.level)}" if variant.level else variant.label

@@ -1,4 +1,4 @@
-"""SVG in a few words. Whatever text comes in is escaped."""
+"""Elements of SVG drawings. All text is escaped."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ COLOURS, SHAPES, DASHES = 7, 6, 4  # classes c0 to c6 and d0 to d3 in template.h
 
 
 class Scale(NamedTuple):
-    """From values to places on the page."""
+    """A map from values to places on the page."""
 
     low: float
     high: float
@@ -25,7 +25,7 @@ class Scale(NamedTuple):
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round values inside, some `count` of them."""
+        """About `count` round values within the scale."""
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             steps = (1,) if len(powers) > 5 else (1, 3) if len(powers) > 3 else (1, 2, 5)
@@ -34,7 +34,7 @@ class Scale(NamedTuple):
         for size in (10, 5, 2, 1, 0.5):  # the widest step that gives three at least
             step = size * power
             first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-            if last - first + 1 >= 3 and (self.high - self.low) / step <= count + 1:
+            if last - first + 1 >= 3:
                 break
         return [round(number * step, 12) for number in range(first, last + 1)]
 
@@ -63,13 +63,13 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
 
 
 def picture(title: str, description: str, height: float, *children: object) -> Markup:
-    """A whole drawing with what a screen reader says of it."""
+    """A whole drawing, with title and description for screen readers."""
     words = (tag("title", title), tag("desc", description))
     return tag("svg", *words, *children, viewBox=f"0 0 {WIDTH} {height:g}", role="img", xmlns="http://www.w3.org/2000/svg")
 
 
 def axes(x: Scale, y: Scale, x_name: str, y_name: str, x_ticks: Sequence[float] | None = None) -> Markup:
-    """Grid lines, tick labels and the names of both axes; y's stands above."""
+    """Grid lines, tick labels and the names of both axes; the name of y is above."""
     parts = []
     for value, words in labels(y.ticks()):
         place = y(value)
@@ -94,12 +94,12 @@ def polyline(points: Iterable[tuple[float, float]], series: int) -> Markup:
 
 
 def band(upper: Sequence[tuple[float, float]], lower: Sequence[tuple[float, float]], series: int) -> Markup:
-    """What lies between two lines."""
+    """The area between two lines."""
     return tag("polygon", points=_joined([*upper, *reversed(lower)]), class_=f"band c{series % COLOURS}")
 
 
 def mark(x: float, y: float, series: int, title: str = "", size: float = 4.5, hollow: bool = False) -> Markup:
-    """A point: every series has a colour and a shape, so that either is enough to tell it; a hollow one has its shape alone."""
+    """A point, whose colour and shape each identify the series; a hollow one has its shape alone."""
     look = "hollow" if hollow else f"mark c{series % COLOURS}"
     words = tag("title", title) if title else ""
     match series % SHAPES:
@@ -119,12 +119,12 @@ def mark(x: float, y: float, series: int, title: str = "", size: float = 4.5, ho
 
 
 def dash(series: int) -> int:
-    """The dashes of a series: those that share a colour differ in them."""
+    """The dashes of a series; series of one colour differ in them."""
     return series // COLOURS % DASHES
 
 
 def labels(values: Sequence[float]) -> list[tuple[float, str]]:
-    """Values with short words for them that differ."""
+    """Values with short texts, all different."""
     for digits in range(3, 7):
         words = [short(value, digits) for value in values]
         if len(set(words)) == len(words):
@@ -133,7 +133,7 @@ def labels(values: Sequence[float]) -> list[tuple[float, str]]:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """A number as an axis says it: 0.05, 250, 12k, 3.4M."""
+    """A number in short: 0.05, 250, 12k, 3.4M."""
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.{digits}g}{letter}"
@@ -141,7 +141,7 @@ def short(value: float, digits: int = 3) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """A name that has to fit."""
+    """A name, shortened to fit."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

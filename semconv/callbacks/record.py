@@ -1,0 +1,145 @@
+"""The record of a run: its folder, status, clocks and last metrics."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from semconv.callbacks.callback import Callback
+from semconv.cost import count_images
+from semconv.processes import all_gather
+from semconv.tracking.facts import measured_facts
+from semconv.tracking.folder import RunFolder, Status
+from semconv.tracking.recorder import recorders
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+
+class Record(Callback):
+    """Creates a run's folder once its data have been found, and keeps its summary: status, clocks, the last metrics.
+
+    Args:
+        folder: the run's folder.
+        config: content of `config.yaml`.
+        summary: initial content of `summary.json`.
+        resume: the folder exists, and the run resumes in it.
+    """
+
+    def __init__(
+        self, folder: RunFolder, config: Mapping[str, Any], summary: Mapping[str, Any] | None = None, resume: bool = False
+    ) -> None:
+        self.folder, self.config, self.summary, self.resume = folder, config, summary or {}, resume
+        self.samples_seen, self._begun = 0, False
+
+    def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
+        self.folder.path = trainer.strategy.broadcast(self.folder.path)  # each process has chosen its own name
+        if not trainer.is_global_zero:
+            return
+        if not self._begun and not self.resume:
+            self.folder.create(self.config, **_machine(trainer))
+            self.folder.summarise({**self.summary, "conveys": sorted(getattr(getattr(pl_module, "encoder", None), "conveys", ()))})
+            self._begun = True
+        self._set("running")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"samples_seen": self.samples_seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.samples_seen = state_dict["samples_seen"]
+
+    def on_train_start(self, trainer: "Trainer", module: "LightningModule") -> None:
+        self._begin(trainer)
+
+    def on_test_start(self, trainer: "Trainer", module: "LightningModule") -> None:
+        self._begin(trainer)
+
+    def on_predict_start(self, trainer: "Trainer", module: "LightningModule") -> None:
+        self._begin(trainer)
+
+    def on_validation_start(self, trainer: "Trainer", module: "LightningModule") -> None:
+        if trainer.state.fn == "validate":
+            self._begin(trainer)
+
+    def on_train_batch_end(self, trainer: "Trainer", module: "LightningModule", outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.samples_seen += count_images(batch) * trainer.world_size
+        self._tell(trainer)
+
+    def on_train_end(self, trainer: "Trainer", module: "LightningModule") -> None:
+        self._summarise(
+            trainer,
+            {
+                "trainer/global_step": trainer.global_step,
+                "trainer/epoch": trainer.current_epoch,
+                "samples_seen": self.samples_seen,
+            },
+        )
+
+    def on_validation_end(self, trainer: "Trainer", module: "LightningModule") -> None:
+        if trainer.state.fn == "validate":
+            self._summarise(trainer, {})
+
+    def on_test_end(self, trainer: "Trainer", module: "LightningModule") -> None:
+        # a metric that does not apply is null, with the reason beside it
+        absent: Mapping[str, str] = getattr(module, "absent_metrics", {})
+        reasons = {f"{key}/reason": reason for key, reason in absent.items()}
+        clock = {"trainer/global_step": trainer.global_step, **self.folder.summary}["trainer/global_step"]
+        self._summarise(trainer, {"trainer/global_step": clock, **dict.fromkeys(absent), **reasons})
+
+    def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
+        skipped = _gather_skipped(trainer)
+        if skipped and trainer.is_global_zero:
+            number = sum(len(names) for names in skipped.values())
+            self.folder.summarise({"data/num_skipped_images": number, "data/skipped_images": skipped})
+        if trainer.is_global_zero and self._begun:
+            self._set("finished")
+
+    def on_exception(self, trainer: "Trainer", module: "LightningModule", exception: BaseException) -> None:
+        if trainer.is_global_zero and self._begun:
+            clocks = {"trainer/global_step": trainer.global_step, "samples_seen": self.samples_seen}
+            self.folder.summarise(clocks if trainer.state.fn == "fit" else {})
+            self._set("failed" if isinstance(exception, Exception) else "terminated")
+
+    def _summarise(self, trainer: "Trainer", values: Mapping[str, Any]) -> None:
+        if trainer.is_global_zero:
+            metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
+            self.folder.summarise({**metrics, **values})
+
+    def _set(self, status: Status) -> None:
+        self.folder.summarise({"status": status})
+
+    def _begin(self, trainer: "Trainer") -> None:
+        """Start or resume the records: the cost has been measured, and computation is about to start."""
+        if not trainer.is_global_zero:
+            return
+        if not self._begun:
+            self.folder.resume(trainer.global_step, self.config, **_machine(trainer))
+            self._begun = True
+        self.folder.summarise({"facts": {**self.folder.summary.get("facts", {}), **measured_facts(self.folder)}})
+        self._tell(trainer)
+        for recorder in recorders(trainer.loggers):
+            recorder.begin()
+
+    def _tell(self, trainer: "Trainer") -> None:
+        for recorder in recorders(trainer.loggers):
+            recorder.samples_seen = self.samples_seen
+
+
+def _gather_skipped(trainer: "Trainer") -> dict[str, list[str]]:
+    """Gather the names of the images that any process has skipped, by split, from the data module's `skipped`."""
+    own: dict[str, list[str]] = getattr(getattr(trainer, "datamodule", None), "skipped", {})
+    everyone = all_gather(own, trainer.world_size)
+    splits = sorted({split for process in everyone for split in process})
+    return {split: sorted({name for process in everyone for name in process.get(split, [])}) for split in splits}
+
+
+def _machine(trainer: "Trainer") -> dict[str, Any]:
+    """The device, and how it is used."""
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return {
+        "device": name,
+        "num_devices": trainer.world_size,
+        "precision": trainer.precision,
+        "num_threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,197 @@
+"""The command line before parsing: the notation of users and sweeps, converted to that of the parser. Imports no torch."""
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from semconv.configuration import bare, flatten, get, keys, one_line
+from semconv.tracking.secrets import refuse_secret_interpolation
+
+# values that must equal another, with the link in base.yaml; a different value is refused
+FOLLOWS = {
+    "data.init_args.seed": "${...seed_everything}",
+    "model.init_args.seed": "${...seed_everything}",
+    "model.init_args.image_size": "${...data.init_args.size}",
+    "model.init_args.channels": "${...data.init_args.channels}",
+    "model.init_args.batch_size": "${...data.init_args.batch_size}",
+}
+# values that equal another unless they are set: a patch may be larger than a cell
+MAY_FOLLOW = {"model.init_args.objective.init_args.patch": "${...cell}"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of the command line with its value; `value` is None for an option without one."""
+
+    name: str
+    value: str | None = None
+    joined: bool = False  # written with =
+
+    @property
+    def key(self) -> str:
+        """The dotted key that it sets, without init_args and class_path: `--model.init_args.size` equals `--model.size`."""
+        return bare(self.name.lstrip("-"))
+
+    @property
+    def is_config(self) -> bool:
+        return self.name in ("-c", "--config")
+
+    @property
+    def words(self) -> list[str]:
+        first, *inner = self.key.split(".")
+        if self.value == "null" and first in ("model", "data") and len(inner) > 1:
+            # below the first class, jsonargparse turns null into the text "None" on the command line, but not in a file
+            content: Any = None
+            for name in reversed(inner):
+                content = {"init_args": {name: content}}
+            return ["-c", yaml.safe_dump({first: content})]
+        if self.value is None:
+            return [self.name]
+        return [f"{self.name}={self.value}"] if self.joined else [self.name, self.value]
+
+
+def prepare(arguments: list[str]) -> list[str]:
+    """Convert arguments for the parser: null for None, each class before its own arguments, links in place of equal values.
+
+    Raises:
+        ValueError: a file or a value reads a secret from the environment.
+    """
+    options = [_relinked(option) if option.is_config else option for option in read(arguments)]
+    for option in options:
+        refuse_secret_interpolation(option.value or "", option.name)
+    return [word for option in classes_first(options) for word in option.words]
+
+
+def read(arguments: list[str]) -> Iterator[Option]:
+    """Split arguments into options. The value `None` of W&B's sweeps is null; `-c A.yaml,B.yaml` is `-c A.yaml -c B.yaml`."""
+    words = list(arguments)
+    while words:
+        name, joined, value = words.pop(0).partition("=")
+        if not joined and name.startswith("-") and words and not words[0].startswith("--") and words[0] != "-c":
+            option = Option(name, _null(words.pop(0)))
+        else:
+            option = Option(name, _null(value) if joined else None, bool(joined))
+        yield from _each_file(option)
+
+
+def classes_first(options: list[Option]) -> list[Option]:
+    """Move the arguments of a class behind the option that chooses it: before it, they would go to the previous class."""
+    ordered: list[Option] = []
+    for option in options:
+        chooses = option.value is not None and not option.value.startswith("{")
+        waiting = [other for other in ordered if chooses and other.key.startswith(f"{option.key}.")]
+        ordered = [other for other in ordered if other not in waiting] + [option, *waiting]
+    return ordered
+
+
+def follower_problem(config: Mapping[str, Any]) -> str | None:
+    """The error in a configuration where a value differs from the value that it must equal; None if there is none."""
+    for target, link in FOLLOWS.items():
+        source = link.strip("${.}")
+        follows, followed = get(config, target), get(config, source)
+        if None not in (follows, followed) and _plain(follows) != _plain(followed):
+            return (
+                f"{bare(target)} is {_plain(follows)}, but must equal {bare(source)}, which is {_plain(followed)}: "
+                f"leave it out and set {bare(source)}"
+            )
+    return None
+
+
+def links_in_force(arguments: list[str]) -> dict[str, str]:
+    """Find the optional links that no later file or option replaces by a value: the link by dotted key."""
+    values: dict[str, Any] = {}
+    for option in read(arguments):
+        values |= _values(option)
+    return {target: link for target, link in MAY_FOLLOW.items() if values.get(bare(target)) == link}
+
+
+def with_links(config: Mapping[str, Any], links: Mapping[str, str]) -> dict[str, Any]:
+    """Put links in place of the values at some dotted keys of a configuration; an absent key stays absent."""
+    linked = deepcopy(dict(config))
+    for target, link in links.items():
+        holder, _, name = target.rpartition(".")
+        if name in (get(linked, holder) or {}):
+            get(linked, holder)[name] = link
+    return linked
+
+
+def without(arguments: list[str], part: str) -> tuple[list[str], str | None]:
+    """Remove the options, and the keys in files, that set `part`; also return its whole key, or None if nothing sets it."""
+    rest: list[str] = []
+    whole = None
+    for option in read(arguments):
+        content = _content(option) if option.is_config else None
+        setting = [key for key in ([option.key] if content is None else keys(content)) if f".{part}." in f".{key}."]
+        whole = setting[0] if setting else whole
+        if content is not None:
+            rest += ["-c", yaml.safe_dump(_pruned(content, part.partition(".")[0]))]
+        elif not setting:
+            rest += option.words
+    return rest, whole
+
+
+def _each_file(option: Option) -> list[Option]:
+    """Split an option into one per configuration file: a parameter of a sweep can name several in one value."""
+    names = (option.value or "").split(",")
+    if option.is_config and len(names) > 1 and all(name.endswith((".yaml", ".yml")) for name in names):
+        return [replace(option, value=name.strip()) for name in names]
+    return [option]
+
+
+def _relinked(option: Option) -> Option:
+    """Put links in place of equal values in a file, such as the configuration of a finished run.
+
+    So an override of one value reaches all values that must equal it.
+    """
+    content = _content(option)
+    if content is None:
+        return option
+    refuse_secret_interpolation(Path(option.value or "").read_text(encoding="utf-8"), str(option.value))
+    agreeing = {
+        target: link
+        for target, link in FOLLOWS.items()
+        if (followed := get(content, link.strip("${.}"))) is not None and get(content, target) == followed
+    }
+    return replace(option, value=yaml.safe_dump(with_links(content, agreeing), sort_keys=False)) if agreeing else option
+
+
+def _values(option: Option) -> dict[str, Any]:
+    """The values by dotted key that an option sets, itself or in the file that it names."""
+    try:
+        content = _content(option) if option.is_config else yaml.safe_load(option.value or "")
+    except yaml.YAMLError:
+        content = option.value
+    return {bare(key): value for key, value in flatten(content, "" if option.is_config else option.key).items()}
+
+
+def _content(option: Option) -> dict[str, Any] | None:
+    """Read a configuration file; None if it is missing, which the parser reports.
+
+    Raises:
+        ValueError: it is not valid YAML.
+    """
+    try:
+        content = yaml.safe_load(Path(option.value or "").read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{option.value} is not valid YAML: {one_line(error)}") from error
+    return content if isinstance(content, dict) else None
+
+
+def _pruned(content: Any, name: str) -> Any:
+    if isinstance(content, dict):
+        return {key: _pruned(value, name) for key, value in content.items() if key != name}
+    return content
+
+
+def _null(value: str) -> str:
+    return "null" if value == "None" else value
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

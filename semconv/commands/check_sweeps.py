@@ -1,0 +1,108 @@
+"""`semconv check sweeps`: sweep files tried on the command line, point by point."""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from semconv.commands.errors import fail
+from semconv.configuration import bare, flatten, one_line
+from semconv.sweeping.distributions import grid_values
+from semconv.sweeping.file import Sweep, read_sweep
+from semconv.sweeping.macros import expand
+from semconv.sweeping.trials import own_command
+
+FILES = Path("sweeps")
+DRAWN = 8  # points of a search that are tried
+DESCRIPTION = """Check W&B sweep files: W&B accepts them, the real command line accepts every value of every parameter (nothing is
+built or trained), and a trial's configuration then holds that value."""
+
+
+def main(arguments: list[str]) -> None:
+    """Check files, a line each; the exit code is 2 if one is refused."""
+    given = _parser().parse_args(arguments)
+    files = given.files or sorted(FILES.glob("*.yaml"))
+    if not files:
+        fail(f"there is no sweep file in {FILES}: give some")
+    refused = 0
+    for path in files:
+        try:
+            sweep = read_sweep(path)
+            number = check(sweep, given.points)
+        except ValueError as error:
+            refused += 1
+            print(f"refused  {path}: {one_line(error).removeprefix(f'{path}: ')}")
+        else:
+            doubt = f"; {sweep.doubt}" if sweep.doubt else ""
+            print(f"fine     {path}: {sweep.method}, {number} points{f' of {len(sweep.grid)}' if sweep.grid else ''} tried{doubt}")
+    if refused:
+        fail(f"{refused} of {len(files)} sweep files are refused")
+
+
+def check(sweep: Sweep, limit: int | None = None) -> int:
+    """Try points of a sweep on the command line, and return their number.
+
+    Args:
+        sweep: the sweep.
+        limit: maximal number of points; None: as many as are needed to try every value of every parameter once.
+
+    Raises:
+        ValueError: a point is refused, or a value has no effect.
+    """
+    tried = 0
+    for point in list(points(sweep))[:limit]:
+        words = expand(sweep.command, sweep.program, point, Path(tempfile.gettempdir()) / "semconv-check-sweeps.json")
+        arguments = own_command(words)
+        if not arguments:
+            raise ValueError(f"its command is {' '.join(words[:3])} ...: only `semconv run` and `semconv fit` can be checked")
+        _check_point(sweep, point, arguments)
+        tried += 1
+    return tried
+
+
+def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
+    """Points that contain every value of every parameter of a grid at least once; for a search, some random points."""
+    if sweep.method == "grid":
+        values = {name: grid_values(spec) or [] for name, spec in sweep.parameters.items()}
+        for i in range(max(map(len, values.values()))):
+            yield {name: given[i % len(given)] for name, given in values.items()}
+    else:
+        yield from (sweep.draw(number) for number in range(DRAWN))
+
+
+def _check_point(sweep: Sweep, point: dict[str, Any], arguments: list[str]) -> None:
+    # importing torch takes seconds; an error in the file is reported before
+    from semconv.commands.errors import correct
+    from semconv.commands.train import Refused, parse, print_config, quieten
+
+    quieten()
+    try:
+        config = flatten(parse(arguments[1:]))
+    except Refused as error:
+        raise ValueError(f"{_show(sweep, point)}{correct(error.message, arguments, print_config)}") from error
+    for name, value in point.items():
+        if name != "config" and not _holds(config.get(bare(name)), value):
+            raise ValueError(f"{_show(sweep, point)}{name} has no effect: the configuration has {config.get(bare(name))}")
+
+
+def _holds(found: Any, value: Any) -> bool:
+    """Tell whether a configuration has the given value; lists and mappings are not compared."""
+    given = yaml.safe_load(value) if isinstance(value, str) else value
+    if isinstance(given, str):
+        return str(found) in (given, given.rpartition(".")[2])
+    return found == given or not isinstance(given, int | float)
+
+
+def _show(sweep: Sweep, point: dict[str, Any]) -> str:
+    varied = " ".join(f"--{name}={value}" for name, value in sweep.varied(point).items())
+    return f"{varied}: " if varied else ""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="semconv check sweeps", description=DESCRIPTION)
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="Sweep files (sweeps/*.yaml).")
+    parser.add_argument("--points", type=int, metavar="N", help="Maximal number of points per file (every value once).")
+    return parser

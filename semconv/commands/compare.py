@@ -1,0 +1,146 @@
+"""The `semconv compare` command."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from rich.console import Console
+
+from semconv.commands.errors import in_one_line
+from semconv.comparison.run import FinishedRun
+from semconv.comparison.runs import find_runs
+from semconv.configuration import nearest
+from semconv.metrics import PRIMARY, Direction, Metric, find
+from semconv.tracking.files import write_text
+
+if TYPE_CHECKING:
+    from semconv.comparison.result import Comparison
+
+DESCRIPTION = """Compare finished runs: grouped by variant, paired by seed, with intervals and verdicts. A variant is beneficial
+if it beats, on the same seeds, plain, each of its controls and plain of the same compute (experiments/controls)."""
+
+
+def main(arguments: list[str]) -> None:
+    """Compare runs, print tables, and write them to the folder of --output."""
+    given = _parser().parse_args(arguments)
+    with in_one_line():
+        _compare(given)
+
+
+def _compare(given: argparse.Namespace) -> None:
+    # scipy takes a second, which --help need not wait for
+    from semconv.comparison.result import as_data
+    from semconv.comparison.tables import sheets, to_csv, to_markdown, to_rich
+
+    comparison = comparison_of(given, given.runs)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    notes = notes_on(comparison)
+    made = sheets(comparison)
+    for note in notes:
+        console.print(note, soft_wrap=True, highlight=False)
+    for sheet in made:
+        console.print(sheet.title, style="bold", soft_wrap=True, highlight=False)
+        console.print(to_rich(sheet))
+        console.print()
+    if given.output:
+        given.output.mkdir(parents=True, exist_ok=True)
+        write_text(given.output / "comparison.md", "\n".join([*notes, "", *map(to_markdown, made)]))
+        write_text(given.output / "comparison.csv", to_csv(comparison))
+        write_text(given.output / "comparison.json", json.dumps(as_data(comparison), indent=2, allow_nan=False) + "\n")
+        from semconv.comparison.report import render
+
+        write_text(given.output / "comparison.html", render(comparison, notes))
+        console.print(f"written to {given.output}: comparison.md, comparison.csv, comparison.json", soft_wrap=True, highlight=False)
+        print(given.output / "comparison.html")
+
+
+def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison":
+    """Compare the runs of some places by what `add_options` has parsed.
+
+    Raises:
+        ValueError: they cannot be compared.
+    """
+    from semconv.comparison.grouping import group
+    from semconv.comparison.result import compare
+
+    found = find_runs(runs)
+    if not found.runs:
+        raise ValueError("no tested run in the given folders: semconv run leaves one in runs/<experiment>/<run>")
+    experiments = sorted({run.summary["experiment"] for run in found.runs})
+    for name in given.family:
+        if name not in experiments:
+            raise ValueError(f"--family {name}: there are runs of {', '.join(experiments)}")
+    if given.baseline not in experiments and given.baseline != "cnn_plain":
+        raise ValueError(f"--baseline {given.baseline}: there are runs of {', '.join(experiments)}")
+    endpoints = [_endpoint(key, given.direction, found.runs) for key in given.metric] or list(PRIMARY)
+    groups = group(found.runs, given.baseline, [*found.factors, *given.factor], given.allow)
+    family = given.family or [name for name in found.family if name in experiments]
+    return compare(groups, endpoints, given.baseline, family)
+
+
+def _endpoint(key: str, direction: Direction | None, runs: Sequence[FinishedRun]) -> Metric:
+    """The metric that runs are to be judged by, with its direction."""
+    metric, measured = find(key) or Metric(key, key, None), {name: None for run in runs for name in run.metrics}
+    if key not in measured:
+        similar, needs = nearest(key, list(measured)), f"; it needs {metric.needs}" if metric.needs else ""
+        advice = f": did you mean {similar}?" if similar else "; semconv list metrics names those that semconv records"
+        raise ValueError(f"--metric {key}: no run has it{needs}{advice}")
+    if direction and metric.direction and direction != metric.direction:
+        raise ValueError(f"--direction {direction}: {key} is better when {metric.direction}")
+    if not direction and not metric.direction:
+        raise ValueError(f"--metric {key}: no direction of it is known to be better: give --direction higher or lower")
+    return metric._replace(direction=direction or metric.direction)
+
+
+def notes_on(comparison: "Comparison") -> list[str]:
+    """Lines above the tables: the shared protocol, the factors, the keys that may differ, and a baseline that is missing."""
+    from semconv.comparison.grouping import shared_protocol
+
+    groups = comparison.groups
+    notes = [f"protocol: {shared}"] if (shared := shared_protocol(groups.variants)) else []
+    notes += [f"factor {key}: {', '.join(map(str, values))}" for key, values in groups.factors.items()]
+    notes += [f"allowed to differ: {key}: {', '.join(map(str, values))}" for key, values in groups.allowed.items()]
+    if not any(variant.kind == "baseline" for variant in groups.variants):
+        notes.append(f"no run of {comparison.baseline}, so there is no verdict: give its runs too, or another --baseline")
+    return notes
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="semconv compare", description=DESCRIPTION)
+    parser.add_argument(
+        "runs", nargs="+", help="Run folders, folders or sweep folders that hold some, globs, or wandb:entity/project[/sweep]."
+    )
+    add_options(parser)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="Folder for comparison.html, .md, .csv and .json.")
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a comparison."""
+    parser.add_argument("--baseline", default="cnn_plain", metavar="NAME", help="Experiment without conditioning (cnn_plain).")
+    parser.add_argument(
+        "--metric", nargs="+", default=[], metavar="KEY", help=f"Keys to judge by ({' and '.join(each.key for each in PRIMARY)})."
+    )
+    parser.add_argument(
+        "--direction",
+        choices=get_args(Direction),
+        help="Values of --metric that are better, for keys of which semconv does not know it.",
+    )
+    parser.add_argument(
+        "--family",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="Experiments over which Holm's correction goes (the family that a sweep declares, else all conditioned networks).",
+    )
+    parser.add_argument(
+        "--factor",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="Keys that were varied on purpose: variants are compared within each of their values.",
+    )
+    parser.add_argument("--allow", nargs="+", default=[], metavar="KEY", help="Keys that may differ; the output names them.")

@@ -1,0 +1,90 @@
+"""Errors for the user: one line on the terminal, and exit code 2."""
+
+import importlib
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+
+from semconv.commands.arguments import without
+from semconv.configuration import bare, keys, nearest
+
+PACKAGE = Path(__file__).parents[1]
+# the key that jsonargparse does not accept, in each wording of its messages
+UNKNOWN = re.compile(r"(?:unrecognized arguments: --|[Oo]ption '|[Kk]ey '(?=\S+ is not expected))([\w.]+)")
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and exit with code 2."""
+    print("semconv: error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+@contextmanager
+def in_one_line(debug: bool = False) -> Iterator[None]:
+    """Print an error for the user on one line and exit with code 2; other errors keep their traceback.
+
+    Args:
+        debug: show the traceback of both kinds.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        # jsonargparse wraps what a constructor raises
+        said = [message for cause in causes(error) if (message := own_message(cause))]
+        if not said:
+            raise
+        if debug:
+            traceback.print_exc()
+        fail(said[-1])
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """The chain of an error and its causes, the first cause last."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    return chain
+
+
+def own_message(error: BaseException) -> str | None:
+    """The message of an error that this package or the operating system raised for the user; None for any other error."""
+    text = str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}: free disk space, give access, or choose another folder"
+    if "in DataLoader worker process" in text:  # raised again from a worker, with its traceback as text
+        frames = re.findall(r'File "([^"]+)", line', text)
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    else:
+        frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    own = isinstance(error, ValueError) and frames and Path(frames[-1]).is_relative_to(PACKAGE)
+    return text if own else None
+
+
+def correct(message: str, arguments: list[str], print_config: Callable[[list[str]], str]) -> str:
+    """A message of the parser; one on an unknown key or class also names the nearest one that exists.
+
+    The keys that exist depend on the classes that the arguments choose, so the rest of the arguments is parsed once more.
+
+    Args:
+        message: the parser's.
+        arguments: a subcommand and its arguments.
+        print_config: from arguments to the whole configuration, as YAML.
+    """
+    if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
+        return _did_you_mean(message, found[2], dir(importlib.import_module(found[1])))
+    if not (found := UNKNOWN.search(message)):
+        return message
+    rest, key = without(arguments[1:], bare(found[1]))
+    config = yaml.safe_load(print_config([arguments[0], *rest])) or {}
+    return _did_you_mean(f"there is no option {key}" if key else message, key or found[1], list(keys(config)))
+
+
+def _did_you_mean(message: str, name: str, names: list[str]) -> str:
+    found = nearest(name, names)
+    return f"{message}: did you mean {found}?" if found else message

@@ -1,0 +1,370 @@
+"""fit, validate, test, predict and run: a LightningCLI with a folder per run, and errors on one line."""
+
+import contextlib
+import io
+import logging
+import re
+import traceback
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning
+import yaml
+from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from semconv.callbacks import Cost, Dynamics, ErrorTable, Panels, Record
+from semconv.callbacks.announcement import Announcement
+from semconv.callbacks.checkpoints import Checkpoints
+from semconv.callbacks.evaluation import Evaluation, Extent
+from semconv.callbacks.interruption import Interruption, Terminated, listen
+from semconv.callbacks.progress import RunProgress
+from semconv.commands.arguments import follower_problem, links_in_force, prepare, read, with_links
+from semconv.commands.errors import causes, correct, fail, in_one_line
+from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
+from semconv.tracking.facts import derived_facts, variant_name
+from semconv.tracking.folder import RunFolder, newest_checkpoint
+from semconv.tracking.identity import identity
+from semconv.tracking.record import RunRecord
+from semconv.tracking.secrets import redact
+from semconv.tracking.wandb_record import WandbOptions, WandbRecord
+
+
+class Trainer(lightning.Trainer):
+    """Lightning's Trainer, extended: it can fit and then test, and predicts without keeping predictions in memory."""
+
+    def run(
+        self,
+        model: lightning.LightningModule,
+        datamodule: lightning.LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+    ) -> None:
+        """Fit, then test the final weights. A model without trainable weights is only tested.
+
+        Args:
+            model: the task to train and test.
+            datamodule: the data.
+            ckpt_path: checkpoint to resume from.
+        """
+        if datamodule is not None:
+            datamodule.setup("test")  # report a missing test split before training, not after it
+        if any(parameter.requires_grad for parameter in model.parameters()):  # a classical baseline has none
+            self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+        self.test(model, datamodule=datamodule, verbose=False)
+
+    def predict(  # type: ignore[override]
+        self,
+        model: lightning.LightningModule,
+        datamodule: lightning.LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+    ) -> None:
+        """Write pictures of the reconstructed test images; predictions are not kept in memory.
+
+        Args:
+            model: the task that predicts.
+            datamodule: the data.
+            ckpt_path: checkpoint with its weights.
+        """
+        super().predict(model, datamodule=datamodule, return_predictions=False, ckpt_path=ckpt_path)
+
+
+class Refused(SystemExit):
+    """Arguments that the parser refuses. `main` catches it; without `main`, the process exits with code 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(2)
+        self.message = message
+
+
+class OneLineParser(LightningArgumentParser):
+    """Raises errors in the arguments as one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        keys = [key for key in re.findall(r'Parser key "([^"]+)"', message) if key != "config"]
+        reason = str(causes(ex)[-1]) if ex else message
+        said = f"{'.'.join(keys)}: {reason}" if keys and f'"{keys[-1]}"' not in reason else reason
+        raise Refused(
+            re.sub(r"Expected a <class '(\w+)'>", r"Expected a \1", said.replace("a typing.Literal[", "one of ["))
+        ) from ex
+
+
+class SemconvCLI(LightningCLI):
+    """LightningCLI with a folder per run.
+
+    Args:
+        args: arguments of the command line.
+        run: the first argument is a subcommand, and is run.
+        instantiate: build the objects of the configuration.
+    """
+
+    def __init__(self, args: list[str], run: bool = True, instantiate: bool = True) -> None:
+        self._instantiates = instantiate
+        self._links = links_in_force(args)
+        super().__init__(
+            lightning.LightningModule,
+            lightning.LightningDataModule,
+            save_config_callback=None,
+            trainer_class=Trainer,
+            trainer_defaults={"use_distributed_sampler": False, "enable_model_summary": False},
+            seed_everything_default=0,
+            # omegaconf+ resolves interpolations after all files and options are merged, so that an override propagates
+            parser_kwargs={
+                "parser_mode": "omegaconf+",
+                "allow_abbrev": False,
+                "description": "Train and test networks by masked reconstruction. `semconv compare RUNS` compares runs.",
+            },
+            parser_class=OneLineParser,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=prepare(args),
+            run=run,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {**LightningCLI.subcommands(), "run": {"model", "datamodule"}}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+        problem = follower_problem(self._whole().as_dict())
+        if problem:
+            raise ValueError(problem)
+
+    def _whole(self) -> Namespace:
+        """The configuration of the subcommand, or of what is built without one."""
+        subcommand = self.config.get("subcommand")
+        return self.config[subcommand] if subcommand else self.config
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning would search the checkpoint for hyperparameters, which are in config.yaml
+        config, subcommand = self._whole(), self.config.get("subcommand")
+        if config.get("resume") and subcommand in ("validate", "test", "predict"):
+            raise ValueError(
+                f"--resume is for fit and run: {subcommand} a run by -c RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt"
+            )
+        if config.get("resume"):
+            config["ckpt_path"] = _resumable(RunFolder(config["resume"]))
+        elif subcommand in ("validate", "test", "predict") and not config.get("ckpt_path"):
+            raise ValueError(f"{subcommand} needs trained weights: give --ckpt_path runs/<experiment>/<run>/checkpoints/last.ckpt")
+        elif config.get("ckpt_path"):
+            read_checkpoint(Path(config["ckpt_path"]))
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--experiment", type=str, default="unnamed", help="Name of the variant, and of the folder of its runs.")
+        parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs; each run gets its own subfolder.")
+        parser.add_argument(
+            "--pretrained",
+            type=str | None,
+            help="Folder of the pretraining run: a linear probe or fine-tuning uses its encoder and its data.",
+        )
+        parser.add_argument("--resume", type=str | None, help="Folder of an interrupted run, to resume it there.")
+        parser.add_argument(
+            "--checkpoint_every",
+            type=int | None,
+            help="Steps between checkpoints that are kept. last.ckpt is written then, and at the end of each epoch.",
+        )
+        parser.add_argument(
+            "--evaluation", type=Extent, default="quick", help="Evaluation of the features after each test: none, quick or full."
+        )
+        parser.add_argument(
+            "--evaluation_images",
+            type=PositiveInt,
+            default=10_000,
+            help="Maximal number of images of train, and of test, for the probes.",
+        )
+        parser.add_argument(
+            "--recalibrate_batch_norm",
+            type=bool,
+            default=False,
+            help="Recompute batch-norm statistics for each kind of view before features are extracted.",
+        )
+        parser.add_class_arguments(WandbOptions, "wandb")
+
+    def instantiate_classes(self) -> None:
+        if self._instantiates:
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
+        """A trainer whose run has a folder of its own. Each step needs the one before it."""
+        saved = self._saved_config()
+        self.record = self._open_record(saved)
+        given = self._get(self.config_init, "trainer")
+        return super().instantiate_trainer(
+            **kwargs,
+            logger=[self.record, *(logger for logger in _as_list(given.get("logger")) if isinstance(logger, Logger))],
+            callbacks=[*_as_list(given.get("callbacks")), *self._callbacks(saved)],
+            plugins=_plugins(given),
+            default_root_dir=str(self.record.folder.path),
+        )
+
+    def _saved_config(self) -> dict[str, Any]:
+        """The whole configuration, as the run records it: without secrets, and with the width that was measured."""
+        self._dump_config()
+        # weights_only is Lightning's option of some subcommands, and other subcommands would refuse the file
+        saved = redact({key: value for key, value in self.config_dump.items() if key not in ("resume", "weights_only")})
+        _keep_measured(saved, self._get(self.config_init, "model"))
+        return saved
+
+    def _open_record(self, saved: dict[str, Any]) -> RunRecord:
+        whole = self._whole()
+        folder = RunFolder(whole["resume"]) if whole.get("resume") else RunFolder.new(whole["runs"], variant_name(saved))
+        subcommand = self.config.get("subcommand") or "fit"
+        return RunRecord(folder, WandbRecord(folder, WandbOptions(**saved["wandb"]), saved, derived_facts(saved), subcommand))
+
+    def _callbacks(self, saved: dict[str, Any]) -> list[Callback]:
+        folder, facts, whole = self.record.folder, derived_facts(saved), self._whole()
+        given, cost, tests = self._get(self.config_init, "trainer"), Cost(folder), self.config.get("subcommand") == "test"
+        checkpoints = Checkpoints(folder.checkpoints, whole.get("checkpoint_every"))
+        saves = given.get("enable_checkpointing") is not False
+        return [
+            # first: it creates the folder that the others write into
+            Record(folder, with_links(saved, self._links), {**identity(saved), "facts": facts}, bool(whole.get("resume"))),
+            cost,
+            Dynamics(),
+            Panels(folder),
+            *([ErrorTable()] if saved["wandb"]["per_image_errors"] else []),
+            Announcement(folder, facts, cost),
+            Evaluation(
+                *(folder, whole["evaluation"], whole["evaluation_images"], whole["recalibrate_batch_norm"]),
+                whole.get("ckpt_path") if tests else None,
+            ),
+            *([RunProgress()] if given.get("enable_progress_bar") is not False else []),
+            *([checkpoints] if saves else []),  # Lightning moves it to the end: the others' states are then up to date
+            Interruption(checkpoints if saves else None),
+        ]
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            self.record.end(self.record.folder.summary.get("status", "failed"))
+
+
+def build(arguments: list[str]) -> SemconvCLI:
+    """Read a configuration and build its model, data and trainer, without running anything.
+
+    Args:
+        arguments: arguments of a subcommand, such as `-c experiments/base.yaml -c experiments/cnn_plain.yaml`.
+    """
+    return SemconvCLI(arguments, run=False)
+
+
+def parse(arguments: list[str]) -> dict[str, Any]:
+    """Parse the arguments of a subcommand into a configuration, without building anything.
+
+    Raises:
+        Refused: the parser refuses them.
+    """
+    return SemconvCLI(arguments, run=False, instantiate=False).config.as_dict()
+
+
+def print_config(arguments: list[str]) -> str:
+    """The whole configuration of a subcommand and its arguments, as YAML; empty if they do not give one."""
+    printed = io.StringIO()
+    with contextlib.suppress(SystemExit, Exception), contextlib.redirect_stdout(printed):
+        SemconvCLI([*arguments, "--print_config"])
+    return printed.getvalue()
+
+
+def main(arguments: list[str]) -> None:
+    """Run one subcommand; errors for the user are one line and exit code 2, with `--debug` also a traceback."""
+    debug = "--debug" in arguments
+    arguments = _resuming([word for word in arguments if word != "--debug"])
+    quieten()
+    listen()
+    try:
+        with explaining(arguments, debug):
+            SemconvCLI(_starting_from(arguments))
+    except Terminated as error:
+        raise SystemExit(error.exit_code) from None
+
+
+@contextlib.contextmanager
+def explaining(arguments: list[str], debug: bool) -> Iterator[None]:
+    """Print errors for the user on one line and exit with code 2; correct mistyped options.
+
+    Args:
+        arguments: a subcommand and its arguments, which are parsed in the block.
+        debug: show the traceback too.
+    """
+    try:
+        with in_one_line(debug):
+            yield
+    except Refused as error:
+        if debug:
+            traceback.print_exc()
+        fail(correct(error.message, arguments, print_config))
+
+
+def quieten() -> None:
+    """Silence Lightning's messages at every start, but not its important warnings."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers", ".*isinstance.treespec, LeafSpec"):
+        warnings.filterwarnings("ignore", message)
+
+
+def _keep_measured(config: dict[str, Any], model: Any) -> None:
+    """Write the measured width of a plain network of equal cost into its configuration, so that a rebuild does not measure again.
+
+    The encoder cannot do this itself: it does not see the configuration that it is built from.
+    """
+    encoder = (config["model"]["init_args"].get("encoder") or {}).get("init_args") or {}
+    if encoder.get("as_plain") and encoder.get("mlp_ratio") is None:
+        encoder["mlp_ratio"] = model.encoder.mlp_ratio
+
+
+def _resuming(arguments: list[str]) -> list[str]:
+    """Put the run's own configuration before the other arguments of `--resume RUN`."""
+    folder = next((option.value for option in read(arguments) if option.name == "--resume"), None)
+    return [arguments[0], "-c", f"{folder}/config.yaml", *arguments[1:]] if folder else arguments
+
+
+def _starting_from(arguments: list[str]) -> list[str]:
+    """Replace `--pretrained RUN` by the data and the seed of the run, before the other arguments, and its folder after them.
+
+    Raises:
+        ValueError: there is no such run.
+    """
+    options = list(read(arguments[1:]))
+    folder = next((option.value for option in options if option.name == "--pretrained"), None)
+    if folder is None:
+        return arguments
+    if not (Path(folder) / "config.yaml").is_file():
+        raise ValueError(f"--pretrained {folder}: there is no config.yaml: give a run's folder, runs/<experiment>/<run id>")
+    config = RunFolder(folder).config
+    kept = yaml.safe_dump({key: config[key] for key in ("data", "seed_everything")})
+    others = [word for option in options if option.name != "--pretrained" for word in option.words]
+    return [arguments[0], "-c", kept, *others, f"--model.init_args.pretrained_run={folder}"]
+
+
+def _resumable(folder: RunFolder) -> str:
+    """Find the checkpoint to resume from.
+
+    Raises:
+        ValueError: the run is finished, or has no complete checkpoint.
+    """
+    if folder.summary.get("status") == "finished":
+        raise ValueError(f"{folder.path} is finished: start another run by -c {folder.path}/config.yaml")
+    checkpoint = newest_checkpoint(folder.checkpoints)
+    if checkpoint is None:
+        raise ValueError(f"{folder.path} has no complete checkpoint: start it again by -c {folder.path}/config.yaml")
+    return str(checkpoint)
+
+
+def _plugins(trainer: Namespace) -> list[Any]:
+    """The trainer's plugins, with one that writes checkpoints atomically unless it has one for checkpoints."""
+    plugins = _as_list(trainer.get("plugins"))
+    return plugins if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [*plugins, WholeCheckpointIO()]
+
+
+def _as_list(value: Any) -> list:
+    return list(value) if isinstance(value, list) else [] if value is None else [value]

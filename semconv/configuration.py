@@ -1,0 +1,80 @@
+"""Nested configurations: dotted keys, links, nearest names; and errors in one line. Imports no torch."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+
+def get(config: Mapping[str, Any], key: str) -> Any:
+    """Look up a dotted key; None if it is absent."""
+    value: Any = config
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def bare(key: str) -> str:
+    """Remove init_args and class_path from a dotted key."""
+    return ".".join(part for part in key.split(".") if part not in ("init_args", "class_path"))
+
+
+def keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """List every dotted key of a configuration, inner nodes included, without init_args and class_path."""
+    for name, value in config.items():
+        key = bare(f"{prefix}{name}")
+        yield key
+        if isinstance(value, Mapping):
+            yield from keys(value, f"{key}.")
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Map dotted keys to values, as on the command line: a class has its own key, its arguments the keys below; None is omitted."""
+    if isinstance(config, Mapping):
+        if "class_path" in config:
+            below = flatten(config.get("init_args") or {}, prefix)
+            return {prefix: str(config["class_path"]).rpartition(".")[2], **below}
+        parts = (flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in config.items())
+        return {key: value for part in parts for key, value in part.items()}
+    if isinstance(config, list | tuple) and any(isinstance(value, Mapping) for value in config):
+        return {prefix: "+".join(_written(value) for value in config)}
+    return {} if config is None else {prefix: config if isinstance(config, str | int | float | bool) else json.dumps(config)}
+
+
+def resolve_links(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the relative links of a configuration, such as `${...cell}`, by the values that they name.
+
+    One dot means the link's own node, and each further dot the node above, as in OmegaConf. Nothing else is resolved, so that
+    somebody else's configuration cannot read environment variables.
+    """
+
+    def resolve(value: Any, above: list[Mapping[str, Any]]) -> Any:
+        if isinstance(value, Mapping):
+            return {key: resolve(inner, [value, *above]) for key, inner in value.items()}
+        link = re.fullmatch(r"\$\{(\.+)([\w.]+)\}", value) if isinstance(value, str) else None
+        return get(above[len(link[1]) - 1], link[2]) if link and len(link[1]) <= len(above) else value
+
+    return resolve(config, [])
+
+
+def nearest(name: str, names: list[str]) -> str | None:
+    """Find the most similar of some names; None if no name is similar."""
+    found = get_close_matches(name, names, n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def one_line(error: Exception, limit: int | None = None) -> str:
+    """The message of an error on one line, without its last full stop; its class if there is no message.
+
+    Args:
+        error: any exception.
+        limit: characters at most.
+    """
+    return " ".join(str(error).split())[:limit].rstrip(".") or type(error).__name__
+
+
+def _written(value: Any) -> str:
+    flat = flatten(value)
+    name = flat.pop("", "")
+    return f"{name}({', '.join(f'{key}={inner}' for key, inner in flat.items())})" if flat else str(name)

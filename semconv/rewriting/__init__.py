@@ -1,0 +1,1 @@
+"""Turning any CNN into one whose convolutions are conditioned on signals."""

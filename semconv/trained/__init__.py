@@ -1,0 +1,1 @@
+"""Trained weights: runs opened again, exports, predictions, and official MAE checkpoints."""

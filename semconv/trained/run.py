@@ -1,0 +1,102 @@
+"""Finished runs, opened again."""
+
+import importlib.util
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jsonargparse import ArgumentError, ArgumentParser
+from lightning.pytorch import LightningDataModule, LightningModule
+
+from semconv.configuration import one_line
+from semconv.tracking.checkpoints import read_checkpoint
+from semconv.tracking.folder import RunFolder, newest_checkpoint
+
+# what a configuration may name; everything else could be anybody's code
+TRUSTED = ("semconv", "torch.nn")
+DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+class LoadedRun(NamedTuple):
+    """A run as it ended."""
+
+    task: LightningModule  # with its weights, in evaluation mode
+    data: LightningDataModule
+    config: dict[str, Any]
+    folder: RunFolder
+
+
+def load_run(folder: str | Path, trust: Sequence[str] = ()) -> LoadedRun:
+    """Rebuild a run's task, with the weights of its newest whole checkpoint, and its data.
+
+    A run's folder may be somebody else's: its configuration is built from classes of semconv and torch.nn alone, each a subclass of
+    what its place asks for, and of its checkpoint tensors and plain values alone are read.
+
+    Args:
+        folder: `runs/<experiment>/<run id>`.
+        trust: further modules whose classes the configuration may name, such as `my_package`.
+
+    Raises:
+        ValueError: the folder is no run's, names a class that is not trusted or does not fit, or has no whole checkpoint.
+    """
+    run = RunFolder(folder)
+    if not (run.path / "config.yaml").is_file():
+        raise ValueError(f"{run.path} holds no config.yaml: give a run's folder, runs/<experiment>/<run id>")
+    config = run.config
+    check_classes({key: config.get(key) for key in ("model", "data")}, (*TRUSTED, *trust))
+    checkpoint = newest_checkpoint(run.checkpoints)
+    if checkpoint is None:
+        raise ValueError(f"{run.path} has no whole checkpoint: train it with semconv fit -c {run.path}/config.yaml")
+    built = build_parts(config, run.path / "config.yaml", {"model": LightningModule, "data": LightningDataModule})
+    task = built.model
+    state = read_checkpoint(checkpoint)
+    task.on_load_checkpoint(state)  # says what does not fit
+    task.load_state_dict(state["state_dict"])
+    return LoadedRun(task.eval(), built.data, config, run)
+
+
+def check_classes(config: Any, trusted: Sequence[str]) -> None:
+    """Refuse a configuration that names code from elsewhere. Nothing is imported.
+
+    Args:
+        config: mappings, lists and values.
+        trusted: modules whose members may be named.
+
+    Raises:
+        ValueError: it names something else.
+    """
+    for name in _named(config):
+        if not any(name.startswith(f"{module}.") for module in trusted):
+            remedy = f"read that code, then give trust={[name.partition('.')[0]]}"
+            raise ValueError(f"the run names {name}, which is not of {', '.join(trusted)}: {remedy}")
+
+
+def _named(config: Any) -> Iterator[str]:
+    """Everything that a parser could import: class paths, and text that is a dotted name below a module that is there."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            if key == "class_path":
+                yield str(value)
+            else:
+                yield from _named(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _named(value)
+    elif isinstance(config, str) and DOTTED.fullmatch(config) and importlib.util.find_spec(config.partition(".")[0]):
+        yield config
+
+
+def build_parts(config: dict[str, Any], file: Path, types: dict[str, Any]) -> Any:
+    """Build the parts of a configuration that `types` names, each of the type that it says.
+
+    Raises:
+        ValueError: the configuration, of `file`, lacks a part or describes one of another type.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    for key, kind in types.items():
+        parser.add_argument(f"--{key}", type=kind)
+    try:
+        return parser.instantiate_classes(parser.parse_object({key: config[key] for key in types}))
+    except (ArgumentError, KeyError) as error:
+        raise ValueError(f"{file} cannot be built: {one_line(error)}") from error
