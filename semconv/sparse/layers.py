@@ -16,8 +16,6 @@ from torch.nn import functional as F
 
 from semconv.sparse.sites import VisibleSites, padding_of, pick
 
-_CHUNK = 2**19  # numbers multiplied at once, few enough for the processor's cache
-
 
 def convolve(convolution: nn.Conv2d, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
     """Submanifold sparse convolution (Graham et al., 2018): its inputs and its outputs are visible sites only.
