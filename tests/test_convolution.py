@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from semconv.convolution import MechanismFactory, SemanticConv2d
+from semconv.convolution import MechanismFactory, SemanticConv2d, SignalConv2d
 from semconv.corruption import View
-from semconv.indicators import Coordinates, Indicator, Indicators, Mask
+from semconv.indicators import Coordinates, Grid, Indicator, Indicators, Mask, Sites
 from semconv.mechanisms import AppendedValues, Channels, LocalAttention, MaskToken, OverlayAdd, OverlayReplace, Plain
 from tests.mechanisms.test_identities import ALL
 from tests.oracles import BATCH, CHANNELS, assert_same, build, convolve, draw_view, every_geometry, pad
@@ -181,3 +181,13 @@ def test_a_plain_loop_teaches_a_told_convolution_to_paint_coordinates(mechanism)
 
 def test_a_convolution_that_is_told_nothing_cannot_paint_coordinates():
     assert train_to_paint_coordinates(Plain) > 0.95
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_signals_are_convolved_into_the_layout_of_features(channels):
+    """Channels-last, in which they cost a fraction."""
+    sites = Sites(torch.randn(2, channels, 8, 8), torch.zeros(1, 0, 8, 8), None)
+    told = SignalConv2d(channels, 0, 16, (3, 3))
+    answer = told(sites, Grid(6, 6, (1, 1)))
+    assert answer.is_contiguous(memory_format=torch.channels_last)
+    assert not answer.is_contiguous()

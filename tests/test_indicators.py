@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from semconv.controls import Constant
 from semconv.corruption import View
 from semconv.indicators import Coordinates, Grid, Indicator, Indicators, Mask, masked_fraction
 from semconv.indicators.areas import area_mean
@@ -212,3 +213,22 @@ def test_a_grid_that_fits_along_one_side_alone_is_averaged_by_area(height, width
     fine = maps.repeat_interleave(6, 2).repeat_interleave(4, 3)  # 12 x 12, of which every grid here is a divisor
     expected = fine.unflatten(2, (height, -1)).unflatten(4, (width, -1)).mean((3, 5))
     assert torch.allclose(area_mean(maps, height, width), expected, atol=1e-6)
+
+
+def test_sites_are_masked_wholly_for_certain_where_cells_hold_whole_numbers_of_them():
+    signals = signals_of(draw_view(), Mask())
+    rows, columns = draw_view().mask.shape[1:]
+    assert signals.masks_whole(Grid(rows, columns))
+    assert signals.masks_whole(Grid(2 * rows, 3 * columns))
+    assert not signals.masks_whole(Grid(2 * rows + 1, columns))
+    assert not signals.masks_whole(Grid(rows, columns // 2))
+    indicators = Indicators([Mask()])
+    indicators.control = Constant()
+    assert not indicators(draw_view()).masks_whole(Grid(rows, columns))
+
+
+def test_a_view_whose_count_is_not_that_of_its_mask_is_refused_in_one_line():
+    view = draw_view()
+    with pytest.raises(ValueError, match="num_masked is") as caught:
+        Indicators([Mask()])(view._replace(num_masked=view.num_masked + 1))
+    assert "\n" not in str(caught.value)

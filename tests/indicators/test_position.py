@@ -134,3 +134,13 @@ def test_arguments_that_make_no_map_are_refused():
     for make in (lambda: Fourier(0), lambda: LearnedTable(0), lambda: LearnedTable(4, (0, 8))):
         with pytest.raises(ValueError, match="give at least 1"):
             make()
+
+
+def test_offsets_within_cells_are_exact_on_large_grids():
+    offsets = CellOffset()(draw_seen(cells=(4, 6)), Grid(224, 96))
+    # 56 rows and 16 columns a cell
+    rows, columns = (
+        (torch.arange(length) % length_of_cell + 0.5) / length_of_cell * 2 - 1 for length, length_of_cell in ((224, 56), (96, 16))
+    )
+    torch.testing.assert_close(offsets[0, 0], columns.expand(224, -1), rtol=0, atol=6e-8)
+    torch.testing.assert_close(offsets[0, 1], rows[:, None].expand(-1, 96), rtol=0, atol=6e-8)
