@@ -212,3 +212,10 @@ def test_a_grid_that_fits_along_one_side_alone_is_averaged_by_area(height, width
     fine = maps.repeat_interleave(6, 2).repeat_interleave(4, 3)  # 12 x 12, of which every grid here is a divisor
     expected = fine.unflatten(2, (height, -1)).unflatten(4, (width, -1)).mean((3, 5))
     assert torch.allclose(area_mean(maps, height, width), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [8, 10])
+def test_a_wrong_number_of_masked_cells_is_refused_in_one_line(count):
+    with pytest.raises(ValueError, match=f"num_masked is {count}, but images of the batch have 9 to 9 masked cells") as caught:
+        Indicators([Mask()])(draw_view()._replace(num_masked=count))
+    assert "\n" not in str(caught.value)
