@@ -190,7 +190,7 @@ def test_parameters_match_whatever_is_told(name):
 def test_what_cannot_be_matched_is_refused_unless_a_width_is_given():
     arguments: dict[str, Any] = {"indicators": [Fourier()], "mechanism": Channels, "depth": "all"}
     with torch.device("meta"):
-        with pytest.raises(ValueError, match="the encoder would have 357,760, the baseline has 203,264; tell less"):
+        with pytest.raises(ValueError, match="the encoder would have 357,760, the baseline has 203,264; condition fewer layers"):
             SemanticCNN(Geometry(3, (32, 32), 4), "test", **arguments)
         assert count_parameters(SemanticCNN(Geometry(3, (32, 32), 4), "test", **arguments, mlp_ratio=1)) > 203_264
 
