@@ -99,19 +99,6 @@ def test_a_convolution_is_the_dense_one_of_visible_sites(kernel, stride, groups,
         assert_same(one, other)
 
 
-def test_a_large_depthwise_gradient_is_summed_in_parts(monkeypatch):
-    """Each image of its own, and fewer sites in the last part."""
-    layer = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=CHANNELS, dtype=torch.float64)
-    sites, visible = sites_of()
-    x = draw(BATCH, CHANNELS, *SIZE)
-    dense = hide(layer(hide(x, visible)), visible)
-    (expected,) = torch.autograd.grad(dense.sin().sum(), layer.weight)
-    monkeypatch.setattr("semconv.sparse.layers._CHUNK", 9 * CHANNELS * 50)
-    y, after = convolve(layer, sites.gather(x), sites)
-    (found,) = torch.autograd.grad(after.scatter(y).sin().sum(), layer.weight)
-    assert_same(found, expected)
-
-
 def windows(pool: Any, visible: Tensor) -> Iterator[tuple[tuple[int, int], list[tuple[int, int]], int]]:
     """For each output site the visible input sites of its window, and how many of its sites are padding."""
     kernel, stride, amount = int(pool.kernel_size), int(pool.stride), int(pool.padding)

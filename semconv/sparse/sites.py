@@ -4,8 +4,6 @@ A gathered map is `b c n 1`: only the n visible sites of each image, the same nu
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from einops import rearrange, repeat
@@ -61,7 +59,6 @@ class VisibleSites:
         self.everywhere = cells.index is None
         self.num_visible = (rows * columns if cells.index is None else cells.index.shape[1]) * math.prod(self.scale)
         self._rows: _Rows | None = None
-        self._indices: dict[Any, Tensor] = {}
 
     def at(self, height: int, width: int) -> "VisibleSites":
         """The visible sites of maps of another size."""
@@ -92,14 +89,14 @@ class VisibleSites:
         """Gather the visible sites of a map `b c h w`: `b c n 1`."""
         if self.everywhere:
             return x
-        rows = pick(rearrange(x, "b c h w -> (b h w) c"), self._placed.sites, self._placed.of_site)
+        rows = rearrange(x, "b c h w -> (b h w) c").index_select(0, self._placed.sites)
         return rearrange(rows, "(b n) c -> b c n 1", b=len(x))
 
     def scatter(self, x: Tensor) -> Tensor:
         """Scatter the visible sites `b c n 1` into a map `b c h w`; 0 elsewhere."""
         if self.everywhere:
             return x
-        rows = pick(rearrange(x, "b c n 1 -> (b n) c"), self._placed.of_site, self._placed.sites)
+        rows = pick(rearrange(x, "b c n 1 -> (b n) c"), self._placed.of_site)
         return rearrange(rows, "(b h w) c -> b c h w", h=self.height, w=self.width)
 
     def reads(self, convolution: nn.Conv2d, after: "VisibleSites") -> Tensor:
@@ -112,26 +109,7 @@ class VisibleSites:
         Returns:
             int64 `(b n') k`.
         """
-        return self._once("reads", convolution, lambda: _reads(self._placed, after._placed, convolution))
-
-    def readers(self, convolution: nn.Conv2d, after: "VisibleSites") -> Tensor:
-        """The inverse of `reads`: the entries of it that name each row of the gathered map, as `pick` expects them: `(b n) k'`."""
-        return self._once("readers", convolution, lambda: _readers(self._placed, after._placed, convolution))
-
-    def corners(self, convolution: nn.Conv2d, after: "VisibleSites") -> Tensor:
-        """The index on the padded map, `(b h w)`, of the site that the first tap reads for each output site: int64 `(b n')`."""
-        return self._once("corners", convolution, lambda: _corners(self._placed, after._placed, convolution))
-
-    @property
-    def numbers(self) -> Tensor:
-        """The index on the whole map, `(b h w)`, of each visible site: int64 `(b n)`."""
-        return self._placed.sites
-
-    def _once(self, kind: str, convolution: nn.Conv2d, make: Callable[[], Tensor]) -> Tensor:
-        key = (kind, convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation)
-        if key not in self._indices:
-            self._indices[key] = make()
-        return self._indices[key]
+        return _reads(self._placed, after._placed, convolution)
 
     @property
     def _placed(self) -> "_Rows":
@@ -162,82 +140,29 @@ class _Rows:
         nowhere = self.sites.new_full((len(index) * height * width,), len(self.sites))
         self.of_site = nowhere.scatter(0, self.sites, torch.arange(len(self.sites), device=index.device))
 
-    def at(self, row: Tensor, column: Tensor) -> Tensor:
-        """The gathered rows at positions `b n k`; the index after the last where there is none."""
-        inside = (row >= 0) & (row < self.height) & (column >= 0) & (column < self.width)
-        site = (self.image[..., None] * self.height + row) * self.width + column
-        return torch.where(inside, self.of_site[torch.where(inside, site, 0)], len(self.sites))
-
-
-def _corners(before: _Rows, after: _Rows, convolution: nn.Conv2d) -> Tensor:
-    (down, right), (above, left) = convolution.stride, padding_of(convolution)
-    height, width = before.height + 2 * above, before.width + 2 * left
-    return ((before.image * height + after.row * down) * width + after.column * right).flatten()
-
-
-def taps_of(convolution: nn.Conv2d, width: int, device: torch.device) -> Tensor:
-    """The offset of each tap from the first tap, on a flattened padded map of some width: int64 `k`."""
-    sides = zip(convolution.kernel_size, convolution.dilation, strict=True)
-    row, column = (torch.arange(side, device=device) * step for side, step in sides)
-    return (row[:, None] * width + column).flatten()
-
 
 def _reads(before: _Rows, after: _Rows, convolution: nn.Conv2d) -> Tensor:
-    above, left = padding_of(convolution)
-    number = before.of_site.view(len(before.image), before.height, before.width)
-    padded = F.pad(number, (left, left, above, above), value=len(before.sites))
-    taps = taps_of(convolution, padded.shape[2], number.device)
-    return padded.flatten()[_corners(before, after, convolution)[:, None] + taps]
+    (down, right), (above, left) = convolution.stride, padding_of(convolution)
+    row_of = before.of_site.view(len(before.image), before.height, before.width)
+    padded = F.pad(row_of, (left, left, above, above), value=len(before.sites))
+    _, height, width = padded.shape
+    first = ((before.image * height + after.row * down) * width + after.column * right).flatten()
+    sides = zip(convolution.kernel_size, convolution.dilation, strict=True)
+    row, column = (torch.arange(side, device=first.device) * step for side, step in sides)
+    return padded.flatten()[first[:, None] + (row[:, None] * width + column).flatten()]
 
 
-def _readers(before: _Rows, after: _Rows, convolution: nn.Conv2d) -> Tensor:
-    (down, right), (above, left), (rows, columns) = convolution.stride, padding_of(convolution), convolution.kernel_size
-    device = before.row.device
-    # a strided kernel reads a site only by the taps that match the site's position modulo the stride
-    count = (-(-rows // down), -(-columns // right))
-    row, column = (before.row + above)[..., None], (before.column + left)[..., None]
-    tap_row = row % down + down * repeat(torch.arange(count[0], device=device), "i -> (i j)", j=count[1])
-    tap_column = column % right + right * repeat(torch.arange(count[1], device=device), "j -> (i j)", i=count[0])
-    reader = after.at(
-        (row - tap_row * convolution.dilation[0]).div(down, rounding_mode="floor"),
-        (column - tap_column * convolution.dilation[1]).div(right, rounding_mode="floor"),
-    )
-    is_read = (tap_row < rows) & (tap_column < columns) & (reader < len(after.sites))
-    entry = (reader * rows + tap_row) * columns + tap_column
-    return torch.where(is_read, entry, len(after.sites) * rows * columns).flatten(0, 1)
-
-
-def pick(rows: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
-    """Select rows by index, and zeros for the index after the last.
-
-    Its gradient selects too, which is faster than indexing, whose gradient adds row by row.
+def pick(rows: Tensor, index: Tensor) -> Tensor:
+    """Pick rows by index; the index after the last picks zeros, and takes no gradient.
 
     Args:
         rows: `n c`.
         index: int64 of any shape, from 0 to n.
-        inverse: the entries of `index` that name each row, int64 `n` or `n k`; `index.numel()` for none.
 
     Returns:
         `*index c`.
     """
-    return _Pick.apply(rows, index, inverse)
-
-
-class _Pick(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
-        ctx.save_for_backward(inverse)
-        return _with_zero(rows).index_select(0, index.flatten()).view(*index.shape, rows.shape[1])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (inverse,) = ctx.saved_tensors
-        entries = _with_zero(gradient.flatten(0, -2)).index_select(0, inverse.flatten())
-        return (entries.view(*inverse.shape, -1).sum(1) if inverse.ndim == 2 else entries), None, None
-
-
-def _with_zero(rows: Tensor) -> Tensor:
-    return torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
+    return F.embedding(index, torch.cat([rows, rows.new_zeros(1, rows.shape[1])]), padding_idx=len(rows))
 
 
 def padding_of(convolution: nn.Conv2d) -> tuple[int, ...]:
