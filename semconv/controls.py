@@ -39,8 +39,8 @@ class Constant(Control):
 class Fixed(Control):
     """The mask of one other image, the same for all; signals of anything else, which no mask says, are 0.
 
-    A fixed map is a code of position: a variant that beats this control gains from the mask itself, and not from being able to tell
-    places apart.
+    A fixed map is a code of position: a variant that beats this control gains from the mask itself, and not from being able to
+    distinguish places.
 
     Args:
         masker: draws that mask; cells chosen uniformly by default.
@@ -59,14 +59,14 @@ class Fixed(Control):
     def problem(self, indicators: Indicators) -> str | None:
         if "mask" in indicators.conveys:
             return None
-        told = " and ".join(sorted(indicators.conveys))
-        return f"Fixed tells another image's mask, and this network is told of {told} alone: take Zero or Shuffled"
+        found = " and ".join(sorted(indicators.conveys))
+        return f"Fixed gives another image's mask, and this network is conditioned on {found} alone: take Zero or Shuffled"
 
 
 class Shuffled(Control):
-    """What is true of the image before in the batch; and position in a frame that is shifted at random, round the edges.
+    """The signals of the image before in the batch; and position in a frame that is shifted at random, round the edges.
 
-    An image that is alone in its batch is told what would be true of it turned round. The shift is the same for a batch, drawn from
+    An image that is alone in its batch gets the signals of itself turned round. The shift is the same for a batch, drawn from
     its masks.
     """
 
@@ -92,11 +92,11 @@ class Noise(Control):
 
 
 class Only(Control):
-    """A control of one indicator; the others tell the truth.
+    """A control of one indicator; the others keep their true signals.
 
     Args:
         indicator: which.
-        control: what is told in its place.
+        control: of this indicator.
     """
 
     def __init__(self, indicator: Indicator, control: Control) -> None:
@@ -110,20 +110,20 @@ class Only(Control):
 
 
 def find_indicators(network: nn.Module) -> list[Indicators]:
-    """All that a network is told."""
+    """All non-empty `Indicators` of a network."""
     return [module for module in network.modules() if isinstance(module, Indicators) and len(module)]
 
 
 def set_control(network: nn.Module, control: Control | None) -> None:
-    """Tell a network a control's signals from now on; None: the truth.
+    """Give a network a control's signals from now on; None: the true ones.
 
     Raises:
-        ValueError: the network is told nothing, or there is no such control of what it is told.
+        ValueError: the network has no indicators, or there is no such control of them.
     """
-    told = find_indicators(network)
-    if control is not None and not told:
-        raise ValueError(f"{type(control).__name__} control of a network that is told nothing: choose a variant with indicators")
-    for indicators in told:
+    found = find_indicators(network)
+    if control is not None and not found:
+        raise ValueError(f"{type(control).__name__} control of a network without indicators: choose a variant with indicators")
+    for indicators in found:
         if control is not None and (problem := control.problem(indicators)):
             raise ValueError(problem)
         indicators.control = control

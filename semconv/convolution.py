@@ -1,4 +1,4 @@
-"""A convolution that can be told things.
+"""A convolution conditioned on signals.
 
 Every mechanism is one case of
 
@@ -21,15 +21,15 @@ from semconv.indicators import Grid, Indicators, PaddingMode, Signals, Sites
 
 
 class Mechanism(nn.Module, ABC):
-    """How one convolution is told.
+    """The way in which signals enter one convolution.
 
     A subclass is built as `subclass(convolution, indicators, **its own arguments)`, where `convolution` is the plain
-    convolution that it tells and `indicators` what it is to tell; it registers neither.
+    convolution to condition and `indicators` what to condition it on; it registers neither.
 
     Attributes:
         needs_kernel: whether it uses the convolution's weights. Of one that does not, weight and bias are deleted (None); what the
             convolution says of its geometry stays.
-        silent_when_visible: whether it does what plain does where nothing is masked, as long as masks are all that it tells of: a
+        silent_when_visible: whether it does what plain does where nothing is masked, as long as all indicators convey the mask: a
             network of such mechanisms is then its plain one.
         needs_whole_sites: whether a site must not be masked in part: the mask cell has to be a multiple of the stride then.
     """
@@ -53,17 +53,17 @@ class Mechanism(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
-        """The told convolution's output, of the shape of the plain one's.
+        """Output of the conditioned convolution, of the shape of the plain one's.
 
         Args:
             convolution: the convolution given at construction.
             x: its input, `b c h w`.
-            signals: what can be told of this batch.
+            signals: of this batch.
         """
 
 
 class Plain(Mechanism):
-    """A convolution that is told nothing: x~ = x, A = 1, c = its bias."""
+    """A convolution without conditioning: x~ = x, A = 1, c = its bias."""
 
     silent_when_visible = True
 
@@ -78,7 +78,7 @@ MechanismFactory = Callable[[nn.Conv2d, Indicators], Mechanism]
 
 
 class SemanticConv2d(nn.Module):
-    """A 2-D convolution and the mechanism that tells it.
+    """A 2-D convolution and its mechanism.
 
     Args:
         in_channels: channels of the input.
@@ -88,8 +88,8 @@ class SemanticConv2d(nn.Module):
         groups: as in `torch.nn.Conv2d`.
         bias: whether a bias is added.
         padding_mode: how the input is continued beyond its border, by kernel_size // 2 on each side.
-        indicators: what can be told.
-        mechanism: how it is told: a class from `semconv.mechanisms`, or anything that is called like one.
+        indicators: what to condition it on.
+        mechanism: how signals enter it: a class from `semconv.mechanisms`, or anything that is called like one.
         depth: place among the network's spatial convolutions, from 0, the first, to 1, the last, for mechanisms that depend on it.
     """
 
@@ -118,19 +118,19 @@ class SemanticConv2d(nn.Module):
             bias=bias,
             padding_mode=padding_mode,
         )
-        self._tell(convolution, indicators, mechanism, depth)
+        self._condition(convolution, indicators, mechanism, depth)
 
     @classmethod
     def around(
         cls, convolution: nn.Conv2d, indicators: Indicators, mechanism: MechanismFactory, depth: float | None = None
     ) -> Self:
         """Tell a convolution that is there already, weights and all."""
-        told = cls.__new__(cls)
-        nn.Module.__init__(told)
-        told._tell(convolution, indicators, mechanism, depth)
-        return told
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made._condition(convolution, indicators, mechanism, depth)
+        return made
 
-    def _tell(self, convolution: nn.Conv2d, indicators: Indicators, mechanism: MechanismFactory, depth: float | None) -> None:
+    def _condition(self, convolution: nn.Conv2d, indicators: Indicators, mechanism: MechanismFactory, depth: float | None) -> None:
         self.convolution = convolution
         self.mechanism = mechanism(convolution, indicators)
         if depth is not None:
@@ -274,13 +274,13 @@ def convolve_with(convolution: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tenso
 
 
 def require_signals(mechanism: Mechanism, indicators: Indicators, mask: bool = False) -> None:
-    """Refuse a mechanism that has nothing to tell.
+    """Refuse a mechanism without the indicators that it needs.
 
     Raises:
         ValueError: there is no indicator, or no mask among them where `mask` asks for one.
     """
     name = type(mechanism).__name__
     if not len(indicators):
-        raise ValueError(f"{name} has nothing to tell: give at least one of semconv.indicators")
+        raise ValueError(f"{name} has no indicators: give at least one of semconv.indicators")
     if mask and not indicators.include_mask:
-        raise ValueError(f"{name} tells the mask: list semconv.indicators.Mask among the indicators")
+        raise ValueError(f"{name} needs the mask: list semconv.indicators.Mask among the indicators")

@@ -1,4 +1,4 @@
-"""What a network costs: operations, images per second, memory."""
+"""Cost of a network: operations, images per second, memory."""
 
 import math
 import resource
@@ -33,7 +33,7 @@ class Throughput:
             self.images += images
 
     def pause(self, device: torch.device) -> None:
-        """What follows is not training."""
+        """Stop counting: training pauses."""
         if self._since is not None:
             self.seconds += now(device) - self._since
             self._since = None
@@ -157,5 +157,5 @@ def now(device: torch.device) -> float:
 
 
 def count_images(batch: Any) -> int:
-    """How many images a batch of any form has: the length of its first tensor."""
+    """Number of images in a batch of any form: the length of its first tensor."""
     return len(next(leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor)))

@@ -1,4 +1,4 @@
-"""What a pre-trained encoder is worth to a classifier: a linear probe by MAE's protocol, and fine-tuning."""
+"""Evaluation of a pre-trained encoder by classification: a linear probe by MAE's protocol, and fine-tuning."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -142,7 +142,7 @@ class LinearProbe(Classification):
 
     def make_optimizer(self, rate: float) -> torch.optim.Optimizer:
         linear = cast(nn.Linear, self.head[1])  # type: ignore[index]
-        # the rate adapts to the weight's norm, not to the bias's; without weight decay timm's adapts only where it is told to
+        # the rate adapts to the weight's norm, not to the bias's; without weight decay timm's adapts only if asked to
         groups = [{"params": [linear.weight], "always_adapt": True}, {"params": [linear.bias]}]
         return Lars(groups, lr=rate, momentum=self.momentum, weight_decay=0.0)
 

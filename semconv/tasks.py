@@ -118,7 +118,7 @@ class MaskedReconstruction(Task):
         batch_size: images per step over all devices, before accumulation; the data's.
         seed: of weights, masks and corruption.
         evaluation_seed: of evaluation masks.
-        control: of semconv.controls: what the encoder is told in place of the truth.
+        control: of semconv.controls: replaces the true signals of the encoder.
         compile: compile encoder and decoder with torch.compile.
     """
 
@@ -177,7 +177,7 @@ class MaskedReconstruction(Task):
         return self.decoder(self.encoder(in_precision(view, self.dtype)), view.mask)
 
     def look(self, batch: Batch, stage: Stage, draw: int = 0) -> tuple[View, Tensor]:
-        """What is seen of a batch, and which cells are to be predicted: a view and a mask, bool `b gh gw`.
+        """The view of a batch, and the cells to predict: a view and a mask, bool `b gh gw`.
 
         Args:
             batch: the images.

@@ -126,8 +126,9 @@ class Desk:
 
     def script(self, words: list[str]) -> None:
         """A program of ours, up to the end of its parser: benchmarks take minutes, tests/test_examples.py runs the examples."""
-        self.patch.setattr("sys.argv", words[1:])
-        self._until_parsed(lambda: runpy.run_path(str(ROOT / words[1]), run_name="__main__"))
+        run, words = (runpy.run_module, words[2:]) if words[1] == "-m" else (runpy.run_path, [str(ROOT / words[1]), *words[2:]])
+        self.patch.setattr("sys.argv", words)
+        self._until_parsed(lambda: run(words[0], run_name="__main__"))
 
     def make(self, words: list[str]) -> None:
         """Without its recipes: they set up an environment."""

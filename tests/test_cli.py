@@ -207,7 +207,7 @@ BAD_INPUT = {
     "checkpoint of another shape": (["--ckpt_path={checkpoint}", "--model.size=tiny"], "of another model"),
     "empty batch": (["--data.batch_size=0"], "batch_size is 0"),
     "batch larger than the data": (["--data.batch_size=1000"], "batch_size is 1000"),
-    "nothing to tell": (["--model.encoder.mechanism=semconv.mechanisms.Channels"], "Channels has nothing to tell"),
+    "no indicators": (["--model.encoder.mechanism=semconv.mechanisms.Channels"], "Channels has no indicators"),
     "odd cell": (["--model.cell=1", "--model.objective.normalise=false"], "1 must be 2, 4, 8, 16 or 32"),
     "no steps": (["--trainer.max_epochs=-1"], "the schedule needs a number of steps"),
 }

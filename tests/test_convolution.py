@@ -41,7 +41,7 @@ def test_a_convolution_without_bias_has_none(mechanism):
 
 @pytest.mark.parametrize("mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken])
 def test_a_mechanism_with_nothing_to_tell_is_refused_in_one_line(mechanism):
-    with pytest.raises(ValueError, match=f"{mechanism.__name__} has nothing to tell") as caught:
+    with pytest.raises(ValueError, match=f"{mechanism.__name__} has no indicators") as caught:
         build(mechanism, [])
     assert "\n" not in str(caught.value)
 

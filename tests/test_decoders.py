@@ -193,3 +193,9 @@ def test_decoders_need_their_two_methods() -> None:
 
     with pytest.raises(TypeError, match="abstract"):
         Half()  # type: ignore[abstract]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_decoder_that_is_built_alone_has_drawn_its_token(decoder):
+    built = decoder(GEOMETRY, "test", ENCODERS["drop"](GEOMETRY))
+    assert built.token.mask_token.std().item() == pytest.approx(0.02, rel=0.4)

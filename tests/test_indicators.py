@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from semconv.corruption import View
 from semconv.indicators import Coordinates, Grid, Indicator, Indicators, Mask, masked_fraction
+from semconv.indicators.areas import area_mean
 from tests.oracles import MODES, coordinate_map, draw_mask, draw_view, mask_map, pad, signals_of
 from tests.pairwise import together
 
@@ -203,3 +204,11 @@ def test_a_grid_is_continued_as_conv2d_continues_it(mode):
         identity = torch.nn.Conv2d(3, 3, 1, padding=sides, padding_mode=mode, bias=False)
         torch.nn.init.dirac_(identity.weight)
         assert torch.equal(ours, identity(x)), sides
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (3, 6), (6, 2)])
+def test_a_grid_that_fits_along_one_side_alone_is_averaged_by_area(height, width):
+    maps = torch.rand(2, 3, 2, 3, generator=torch.Generator().manual_seed(0))
+    fine = maps.repeat_interleave(6, 2).repeat_interleave(4, 3)  # 12 x 12, of which every grid here is a divisor
+    expected = fine.unflatten(2, (height, -1)).unflatten(4, (width, -1)).mean((3, 5))
+    assert torch.allclose(area_mean(maps, height, width), expected, atol=1e-6)

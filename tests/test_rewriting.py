@@ -242,7 +242,7 @@ def test_what_cannot_be_told_is_refused_with_the_remedy(model, depth, complaint)
 
 
 def test_channels_with_nothing_to_tell_are_refused():
-    with pytest.raises(ValueError, match="Channels has nothing to tell"):
+    with pytest.raises(ValueError, match="Channels has no indicators"):
         semanticize(plain("resnet18"), Channels, [])
 
 

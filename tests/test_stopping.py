@@ -180,7 +180,7 @@ def test_code_that_is_not_trusted_is_not_even_imported(whole, tmp_path, monkeypa
 
 
 def test_code_that_is_trusted_is_built(whole, tmp_path, monkeypatch):
-    (tmp_path / "friend.py").write_text("from semconv.mechanisms import Channels as Information")
+    (tmp_path / "friend.py").write_text("from semconv.mechanisms import Channels as Told")
     monkeypatch.syspath_prepend(tmp_path)
     folder = altered(whole, tmp_path, lambda config: encoder_of(config)["init_args"].update(mechanism="friend.Told"))
     with pytest.raises(ValueError, match=r"the run names friend\.Told"):

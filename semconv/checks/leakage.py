@@ -1,4 +1,4 @@
-"""Whether any hidden pixel reaches the prediction or the features."""
+"""Check that no hidden pixel reaches the prediction or the features."""
 
 import math
 import warnings
@@ -27,7 +27,7 @@ Outputs = list[tuple[str, list[Tensor]]]  # what modules gave, in the order in w
 
 
 class Leak(NamedTuple):
-    """How hidden pixels get out."""
+    """A way in which hidden pixels get out."""
 
     what: str  # prediction or features
     by: str  # content, NaN or gradient
@@ -66,7 +66,7 @@ def check_leakage(task: MaskedReconstruction) -> Iterator[Case]:
 def find_leak(
     task: MaskedReconstruction, images: Tensor, masker: Masker, corruption: Corruption, training: bool = False
 ) -> Leak | None:
-    """How a hidden pixel of some images gets to the features or the prediction, if any does.
+    """Find the way in which a hidden pixel of some images gets to the features or the prediction, if any does.
 
     Their content is replaced, by other numbers and by NaN: nothing may change by a bit. And the gradient of what comes out with
     respect to them must be exactly 0. Hidden is what the view calls masked. The task is as before afterwards.
@@ -118,7 +118,7 @@ def name_of(corruption: Corruption) -> str:
 
 
 def _find_change(images: Tensor, hidden: Tensor, others: dict[str, Tensor], run: Any) -> tuple[str, str] | None:
-    """Which of the watched modules changes with what is hidden, and by what; None: none does."""
+    """Find the watched module that changes with what is hidden, and by what; None: none does."""
     leaf = images.clone().requires_grad_()
     reference: Outputs = run(leaf)
     for by, content in others.items():
@@ -181,7 +181,7 @@ def _layers(task: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _run(task: MaskedReconstruction, images: Tensor, training: bool, watched: dict[str, nn.Module]) -> Outputs:
-    """What modules give in one step of evaluation or training, from the same state and with the same draws every time."""
+    """Outputs of modules in one step of evaluation or training, from the same state and with the same draws every time."""
     outputs: Outputs = []
 
     def keep(path: str, module: nn.Module, _: Any, output: Any) -> None:

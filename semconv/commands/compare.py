@@ -13,7 +13,7 @@ from semconv.commands.errors import in_one_line
 from semconv.comparison.run import FinishedRun
 from semconv.comparison.runs import find_runs
 from semconv.configuration import nearest
-from semconv.metrics import PRIMARY, Direction, Metric, find
+from semconv.metrics import METRICS, PRIMARY, Direction, Metric, find
 from semconv.tracking.files import write_text
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def _endpoint(key: str, direction: Direction | None, runs: Sequence[FinishedRun]
     """The metric that runs are to be judged by, with its direction."""
     metric, measured = find(key) or Metric(key, key, None), {name: None for run in runs for name in run.metrics}
     if key not in measured:
-        similar, needs = nearest(key, list(measured)), f"; it needs {metric.needs}" if metric.needs else ""
+        others = {*measured, *(one.key for one in METRICS)} - {metric.key}
+        similar, needs = nearest(key, sorted(others)), f"; it needs {metric.needs}" if metric.needs else ""
         advice = f": did you mean {similar}?" if similar else "; semconv list metrics names those that semconv records"
         raise ValueError(f"--metric {key}: no run has it{needs}{advice}")
     if direction and metric.direction and direction != metric.direction:

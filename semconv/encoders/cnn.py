@@ -1,4 +1,4 @@
-"""A convolutional encoder whose convolutions can be told things."""
+"""A convolutional encoder with semantic convolutions."""
 
 from collections.abc import Callable
 from functools import partial
@@ -38,21 +38,21 @@ class SemanticCNN(Encoder):
     stem of separate patches channels, appended values and mask tokens would be one and the same. Resolution is halved until a
     site covers one mask cell, and kept from there on.
 
-    Parameters match those of `MAEViT` of the same size and geometry: the perceptrons' width is chosen so, the same for every
+    Parameters match those of `MAEViT` of the same size and geometry: the width of the MLPs is chosen so, the same for every
     mechanism that adds less than `TOLERANCE`, less for one that adds more, and more for one that saves more.
 
     Args:
         geometry: the images to build for.
         size: one of the sizes of the baseline.
-        indicators: what the network is told.
-        mechanism: how a convolution is told.
+        indicators: the indicators to condition on.
+        mechanism: how signals enter a convolution.
         depth: where: at the stem; at the stem and the first spatial convolution of each stage; at all spatial convolutions; or at
             the first spatial convolution of the listed stages, of which 0 is the stem and the others are 1 to 4.
         norm: what normalises: each site over its channels, each channel over the batch, or groups of 8 channels over the image.
         kernel_size: side of the depthwise kernels.
         drop_path: share of the residual branches that is dropped in training, rising from 0 to this with depth.
-        mlp_ratio: width of the perceptrons over that of their stage; chosen to match parameters where it is not given.
-        as_plain: build plain in place of what the other arguments describe, its perceptrons widened until a training step takes as
+        mlp_ratio: width of the MLPs over that of their stage; chosen to match parameters where it is not given.
+        as_plain: build plain in place of what the other arguments describe, its MLPs widened until a training step takes as
             many operations (`flops`) or as long on this machine (`time`): the plain to beat at equal cost.
 
     Raises:
@@ -169,7 +169,7 @@ class _SpatialConvolutions:
         self, place: int, first: bool, channels: tuple[int, int], kernel_size: int, stride: int = 1, groups: int = 1
     ) -> SemanticConv2d:
         """A convolution of stage `place`, the stem being 0; `first` if it is the first one there."""
-        told = place in self.places and (first or self.everywhere)
+        conditioned = place in self.places and (first or self.everywhere)
         made = SemanticConv2d(
             *channels,
             kernel_size,
@@ -177,7 +177,7 @@ class _SpatialConvolutions:
             groups=groups,
             padding_mode=self.padding_mode,
             indicators=self.indicators,
-            mechanism=self.mechanism if told else Plain,
+            mechanism=self.mechanism if conditioned else Plain,
             depth=next(self._depths),
         )
         self.any_told |= not isinstance(made.mechanism, Plain)
@@ -186,13 +186,13 @@ class _SpatialConvolutions:
 
 
 class ConvNeXtBlock(nn.Module):
-    """A spatial convolution, a norm and a two-layer perceptron at each site, around which the input is added.
+    """A spatial convolution, a norm and a MLP at each site, around which the input is added.
 
     Args:
-        convolution: the spatial convolution, from `width` to `width` channels, told or not.
+        convolution: the spatial convolution, from `width` to `width` channels, conditioned or not.
         width: channels.
         norm: what normalises.
-        mlp_ratio: width of the perceptron over `width`.
+        mlp_ratio: width of the MLP over `width`.
         drop_path: share of images for which the branch is dropped in training.
     """
 
@@ -209,7 +209,7 @@ class ConvNeXtBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm(self.convolution(x, *signals))))
 
     def at_visible(self, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
-        """The same on a gathered map, whose convolution is told by `Sparse`; see `semconv.sparse`."""
+        """The same on a gathered map, whose convolution is `Sparse`; see `semconv.sparse`."""
         y, after = convolve(self.convolution.convolution, x, sites)  # type: ignore[arg-type]
         return x + self.drop_path(self.mlp(self.norm(y))), after
 
@@ -227,7 +227,7 @@ class _Reduction(nn.Module):
         return self.after(self.convolution(self.before(x), signals))
 
     def at_visible(self, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
-        """The same on a gathered map, whose convolution is told by `Sparse`."""
+        """The same on a gathered map, whose convolution is `Sparse`."""
         y, after = convolve(self.convolution.convolution, self.before(x), sites)
         return self.after(y), after
 
@@ -264,7 +264,7 @@ def _strides(cell: int) -> list[int]:
 
 
 def _places(depth: Depth | list[int]) -> set[int]:
-    """Numbers of the stages that are told, the stem being 0."""
+    """Numbers of the conditioned stages, the stem being 0."""
     places = set(depth) if isinstance(depth, list) else {0} if depth == "stem" else set(range(5))
     if not places <= set(range(5)):
         raise ValueError(f"depth is {depth}: stages are numbered 1 to 4, and the stem is 0")
@@ -285,7 +285,8 @@ def _matched_ratio(build: Callable[..., SemanticCNN], mechanism: MechanismFactor
     matched = count_parameters(build(mechanism=mechanism, mlp_ratio=ratio))
     if abs(matched - target) > tolerated:
         raise ValueError(
-            f"what is told takes {extra:,} parameters, more than perceptrons can make up for: the encoder would have {matched:,}, "
-            f"the baseline has {target:,}; tell less, to fewer layers (depth), or give an mlp_ratio, and do without equality"
+            f"conditioning takes {extra:,} parameters, more than narrowing the MLPs can offset: the encoder would have "
+            f"{matched:,}, the baseline has {target:,}; condition fewer layers (depth), or on fewer indicators, or give an "
+            "mlp_ratio and do without equality"
         )
     return ratio

@@ -1,4 +1,4 @@
-"""What every encoder is: a network from a view to a map of features."""
+"""The abstract encoder: a network from a view to a map of features."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class Geometry:
 
 
 class Encoding(NamedTuple):
-    """What an encoder says of a view."""
+    """The output of an encoder for a view."""
 
     features: Tensor  # b d sh sw: one vector per site; zeros where none stands
     valid: Tensor | None = None  # bool b sh sw: where a vector stands; None means everywhere
@@ -73,7 +73,7 @@ class Encoder(nn.Module, ABC):
         stride: pixels from one site to the next.
         num_prefix_tokens: vectors of no place.
         drops_masked: whether masked sites are left without a vector.
-        conveys: what the network is told.
+        conveys: kinds of information that it is conditioned on.
         part: what the network is in a model; its weights are drawn from it.
     """
 
@@ -89,7 +89,7 @@ class Encoder(nn.Module, ABC):
         """Encode a view of `b c h w` pixels."""
 
     def encode_stages(self, view: View) -> list[Encoding]:
-        """What stands after each stage of the network, the last being what `forward` gives: by default that alone."""
+        """Features after each stage of the network, the last being what `forward` gives: by default that alone."""
         return [self(view)]
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Plain networks of the same cost as told ones."""
+"""Plain networks of the same cost as conditioned ones."""
 
 import os
 import statistics
@@ -30,8 +30,8 @@ def match_cost(
 
     Args:
         build: makes an encoder, given mechanism and mlp_ratio.
-        mechanism: of the told network.
-        mlp_ratio: of the told network.
+        mechanism: of the conditioned network.
+        mlp_ratio: of the conditioned network.
         geometry: the images.
         cost: operations of a training step, counted, or its time, measured on the device there is, alternately.
 
@@ -46,8 +46,8 @@ def match_cost(
         raise ValueError(
             "plain of the same step time is measured in one process: give encoder.mlp_ratio as a run on one device found it"
         )
-    told = build(mechanism=mechanism, mlp_ratio=mlp_ratio)
-    return _solve(lambda ratio: _time_ratio(build(mechanism=Plain, mlp_ratio=ratio), told, geometry), mlp_ratio, steps=6)
+    conditioned = build(mechanism=mechanism, mlp_ratio=mlp_ratio)
+    return _solve(lambda ratio: _time_ratio(build(mechanism=Plain, mlp_ratio=ratio), conditioned, geometry), mlp_ratio, steps=6)
 
 
 def training_flops(encoder: nn.Module, geometry: Geometry) -> int:
@@ -59,7 +59,7 @@ def training_flops(encoder: nn.Module, geometry: Geometry) -> int:
 
 
 def _solve(relative: Callable[[float], float], start: float, steps: int = 24) -> float:
-    """Where an increasing function of the ratio reaches 1, by bisection from brackets around `start`."""
+    """The ratio at which an increasing function reaches 1, by bisection from brackets around `start`."""
     low = high = start
     while relative(high) < 1 and high < LARGEST:
         low, high = high, high * 1.5
@@ -71,14 +71,14 @@ def _solve(relative: Callable[[float], float], start: float, steps: int = 24) ->
     return min((low, high), key=lambda ratio: abs(relative(ratio) - 1))  # widths are whole numbers: one of the two is nearer
 
 
-def _time_ratio(plain: nn.Module, told: nn.Module, geometry: Geometry) -> float:
+def _time_ratio(plain: nn.Module, conditioned: nn.Module, geometry: Geometry) -> float:
     """Median step time of one network over another's, measured alternately after two rounds of warm-up."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     view = geometry.blank(BATCH, device)
-    plain.to(device), told.to(device)
+    plain.to(device), conditioned.to(device)
     times: list[float] = []
     for number in range(ROUNDS + 2):
-        pair = [_timed(encoder, view) for encoder in (plain, told)]
+        pair = [_timed(encoder, view) for encoder in (plain, conditioned)]
         if number >= 2:
             times.append(pair[0] / pair[1])
     return statistics.median(times)

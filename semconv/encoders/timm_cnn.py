@@ -19,11 +19,11 @@ from semconv.rewriting.network import semanticize
 
 
 class TimmEncoder(Encoder):
-    """A CNN of timm's without its classifier, told as `semconv.semanticize` does.
+    """A CNN of timm's without its classifier, rewritten by `semconv.semanticize`.
 
     Its width and depth are those of `name`, whatever the size of the protocol: parameters do not match the baseline's, and there is
     no plain control of equal cost; compare variants of one name. Features stand at the network's own stride, 32 pixels for most;
-    stages coarser than a mask cell are told the masked fraction. Pools keep their own padding under every padding mode.
+    stages coarser than a mask cell get the masked fraction. Pools keep their own padding under every padding mode.
 
     Without given weights timm's own initialisation is drawn from the run's seed, the same for every mechanism. timm's published
     weights expect images normalised by the mean and deviation that timm names (`pretrained_cfg`).
@@ -32,8 +32,8 @@ class TimmEncoder(Encoder):
         geometry: the images to build for.
         size: not used: `name` says it.
         name: what timm calls the model, such as resnet50, convnext_tiny, efficientnet_b0.
-        indicators: what the network is told.
-        mechanism: how a convolution is told.
+        indicators: the indicators to condition on.
+        mechanism: how signals enter a convolution.
         depth: where: at the stem; at the stem and the first spatial convolution of each stage; at all spatial convolutions; or at
             the first spatial convolution of the listed stages, of which 0 is the stem.
         pretrained: start from the weights that timm publishes, which are downloaded.
@@ -42,8 +42,8 @@ class TimmEncoder(Encoder):
         drop_path: share of the residual branches that is dropped in training; None: as the model has it.
 
     Raises:
-        ValueError: timm has no such model, or it is no CNN that can be told there; the image is no multiple of its stride; the cell
-            is none, and the mechanism needs whole sites; or the weights do not fit.
+        ValueError: timm has no such model, or it is no CNN that can be conditioned there; the image is no multiple of its stride;
+            the cell is none, and the mechanism needs whole sites; or the weights do not fit.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class TimmEncoder(Encoder):
         if checkpoint_path:
             _load(plain, Path(checkpoint_path))
         self.weights_given = pretrained or checkpoint_path is not None
-        # what the model pads with zeros is left as it is: TensorFlow's cannot be told otherwise
+        # what the model pads with zeros is left as it is: TensorFlow's cannot be changed
         padding_mode = None if geometry.padding_mode == "zeros" else geometry.padding_mode
         self.model = semanticize(plain, mechanism, indicators or [], depth, padding_mode)
-        told = any(not isinstance(convolution.mechanism, Plain) for convolution in self.model.conditioned.values())
-        self.conveys = self.model.indicators.conveys if told else frozenset()
+        conditioned = any(not isinstance(convolution.mechanism, Plain) for convolution in self.model.conditioned.values())
+        self.conveys = self.model.indicators.conveys if conditioned else frozenset()
         self.drops_masked = self.model.sees_visible_alone
         self.stride = cast(Any, plain).feature_info[-1]["reduction"]
         self.num_features = self._measure(geometry, name)
@@ -106,8 +106,8 @@ class TimmEncoder(Encoder):
         def note(path: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
             heights[path] = output.shape[2]
 
-        told, (height, width) = self.model.conditioned, geometry.size
-        hooks = [module.register_forward_hook(partial(note, path)) for path, module in told.items()]
+        conditioned, (height, width) = self.model.conditioned, geometry.size
+        hooks = [module.register_forward_hook(partial(note, path)) for path, module in conditioned.items()]
         try:
             with torch.no_grad():
                 shape = self.eval()(geometry.blank()).features.shape
@@ -122,7 +122,7 @@ class TimmEncoder(Encoder):
                 "model.encoder.output_stride"
             )
         for path, rows in heights.items():
-            _require_whole_sites(told[path], path, height // rows, geometry.cell)
+            _require_whole_sites(conditioned[path], path, height // rows, geometry.cell)
         return shape[1]
 
 
@@ -151,9 +151,9 @@ def _load(model: nn.Module, path: Path) -> None:
     model.load_state_dict(state)
 
 
-def _require_whole_sites(told: SemanticConv2d, path: str, stride: int, cell: int) -> None:
-    if told.mechanism.needs_whole_sites and cell % stride:
+def _require_whole_sites(conditioned: SemanticConv2d, path: str, stride: int, cell: int) -> None:
+    if conditioned.mechanism.needs_whole_sites and cell % stride:
         raise ValueError(
-            f"{type(told.mechanism).__name__} at {path} has sites of {stride} pixels, masked in part by cells of {cell}: give a "
-            f"model.cell that is a multiple of {stride}, a smaller model.encoder.output_stride, or tell earlier stages by depth"
+            f"{type(conditioned.mechanism).__name__} at {path} has sites of {stride} pixels, masked in part by cells of {cell}: "
+            f"give a model.cell that is a multiple of {stride}, a smaller model.encoder.output_stride, or earlier stages by depth"
         )

@@ -75,7 +75,7 @@ class MAEViT(Encoder):
         return self._encode(view, [0, *(round(depth * quarter / 4) for quarter in range(1, 5))])
 
     def _encode(self, view: View, ends: list[int]) -> list[Encoding]:
-        """What stands after the given numbers of blocks, the last of them being all."""
+        """Features after the given numbers of blocks, the last of them being all."""
         tokens, grid = self.patch_embed(view.pixels)
         times = grid[0] // view.mask.shape[1]
         mask = repeat(view.mask, "b gh gw -> b (gh p) (gw q)", p=times, q=times)
@@ -133,7 +133,7 @@ def make_blocks(width: int, depth: int, heads: int, drop_path: float = 0.0) -> n
 def position_embedding(width: int, grid: tuple[int, int], num_prefix_tokens: int = 0) -> Tensor:
     """Fixed 2-D sine-cosine positions, `1 num_prefix_tokens+n width`, in MAE's layout.
 
-    The first half of a vector tells the column, the second the row; each half is sines and then cosines of width / 4 frequencies
+    The first half of a vector codes the column, the second the row; each half is sines and then cosines of width / 4 frequencies
     from 1 down to almost 1 / 10000. Tokens of no place have zeros.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What every run ends with: how well it reconstructs, what its features are worth, what they know, and what it cost."""
+"""The evaluation at the end of every run: reconstruction, probes of features, what they know, and what it cost."""

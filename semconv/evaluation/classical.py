@@ -37,7 +37,7 @@ class ClassicalBaseline(Encoder, ABC):
 
     @abstractmethod
     def fill(self, view: View, hidden: Tensor) -> Tensor:
-        """What to put where `hidden`, bool `b 1 h w`, is true: float32 `b c h w`, of visible pixels alone."""
+        """Values for the pixels where `hidden`, bool `b 1 h w`, is true: float32 `b c h w`, of visible pixels alone."""
 
     def init_weights(self, module: nn.Module) -> None:
         """There are none."""
@@ -129,7 +129,7 @@ def _neighbours(x: Tensor) -> Tensor:
 
 
 def _degree(x: Tensor) -> Tensor:
-    """How many neighbours each pixel has: `1 1 h w`."""
+    """Number of neighbours of each pixel: `1 1 h w`."""
     return _neighbours(torch.ones_like(x[:1, :1]))
 
 

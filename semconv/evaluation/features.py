@@ -138,7 +138,7 @@ def recalibrated(evaluated: Evaluated, look: Look, count: int = 1024) -> nn.Modu
 
 
 def fingerprint(network: nn.Module, **settings: Any) -> str:
-    """What changes when a weight, a buffer or a setting does."""
+    """A text that changes with every weight, buffer and setting."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())

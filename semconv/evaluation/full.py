@@ -66,7 +66,7 @@ def rankme(vectors: Tensor) -> float:
 
 
 def equivariance_error(evaluated: Evaluated, pixels: int) -> float:
-    """How far features are from shifting as images do, relative to their length: 0 is exact.
+    """Distance of features from shifting as images do, relative to their length: 0 is exact.
 
     Features are shifted by parts of a site by linear interpolation.
 

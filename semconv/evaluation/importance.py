@@ -1,4 +1,4 @@
-"""What a trained network makes of each thing it is told: permutation importance (Breiman, 2001)."""
+"""Permutation importance of each indicator of a trained network (Breiman, 2001)."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ IMAGES = 512
 
 
 def importance(evaluated: Evaluated, count: int = IMAGES) -> dict[str, Any]:
-    """By how much `test/masked_mse` grows when one indicator stops telling the truth.
+    """Growth of `test/masked_mse` when the signals of one indicator are replaced.
 
     `importance/<indicator>/zeroed`, `/shuffled` (over the batch) and, of indicators of the mask, `/another_mask` (one image's, for
     all). Masks, images and everything else stay as they are.
@@ -22,13 +22,13 @@ def importance(evaluated: Evaluated, count: int = IMAGES) -> dict[str, Any]:
         evaluated: the network and its images.
         count: test images.
     """
-    told = [part for indicators in find_indicators(evaluated.task.encoder) for part in indicators]
-    if not told:
-        return absent("the network is told nothing", "importance")
+    parts = [part for indicators in find_indicators(evaluated.task.encoder) for part in indicators]
+    if not parts:
+        return absent("the network has no indicators", "importance")
     substitutes: dict[str, Control] = {"zeroed": Zero(), "shuffled": Shuffled(), "another_mask": Fixed(evaluated.task.masker)}
     tries: dict[str, tuple[Indicator, Control]] = {
         f"importance/{name}/{how}": (part, control)
-        for name, part in _named(told)
+        for name, part in _named(parts)
         for how, control in substitutes.items()
         if how != "another_mask" or part.conveys == "mask"
     }

@@ -1,4 +1,4 @@
-"""What frozen features are worth: a linear probe and nearest neighbours.
+"""Linear probe and nearest neighbours of frozen features.
 
 Both give what scikit-learn's `LogisticRegression` and `KNeighborsClassifier` give, on whatever device there is.
 """

@@ -30,7 +30,7 @@ class Indicators(nn.Module):
         parts: the indicators. The mask is put first, and those that differ between images before those that do not.
 
     Attributes:
-        control: what is told in place of the truth; None: the truth.
+        control: replaces the true signals; None: the true signals.
 
     Raises:
         ValueError: an indicator is listed twice.
@@ -50,7 +50,7 @@ class Indicators(nn.Module):
 
     @property
     def include_mask(self) -> bool:
-        """Whether the mask itself is among them."""
+        """True if the mask itself is among them."""
         return any(isinstance(part, Mask) for part in self)
 
     @property
@@ -68,7 +68,7 @@ class Indicators(nn.Module):
 
     @property
     def learn_shared(self) -> bool:
-        """Whether what does not differ between images is learned."""
+        """True if an indicator that does not differ between images is learned."""
         return any(not part.per_image and any(True for _ in part.parameters()) for part in self)
 
     def __iter__(self):
@@ -117,23 +117,23 @@ class Signals:
         return sites._replace(per_image=sites.per_image[:, int(self._indicators.include_mask) :])  # the mask was put first
 
     def masked(self, grid: Grid) -> Tensor:
-        """How much of each site is masked, whether or not an indicator says so: float32 `b 1 h w`, from 0 to 1."""
+        """Masked share of each site, with or without a mask indicator: float32 `b 1 h w`, from 0 to 1."""
         if grid not in self._masked:
             self._masked[grid] = self._maps(self._mask, grid)
         return self._masked[grid]
 
     @property
     def truthful(self) -> bool:
-        """Whether it is the truth that is told, and no control's signals."""
+        """True if the signals are the true ones, and not a control's."""
         return self._control is None
 
     def masks_whole(self, grid: Grid) -> bool:
-        """Whether it is certain, by its sides alone, that each site of a grid is masked wholly or not at all."""
+        """True if the sides of a grid alone make certain that each site of a grid is masked wholly or not at all."""
         rows, columns = self._view.mask.shape[1:]
         return self.truthful and grid.height % rows == 0 and grid.width % columns == 0
 
     def visible(self, grid: Grid) -> VisibleSites:
-        """The sites of a grid, its padding left out, that are told to be visible.
+        """The sites of a grid, without its padding, that the signals call visible.
 
         Raises:
             ValueError: a site lies in several cells, and so may be masked in part.

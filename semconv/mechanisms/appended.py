@@ -75,8 +75,8 @@ class AppendedValues(Mechanism):
         grid = input_grid(convolution, x)
         # there is no mask beyond the border: the nearest cell's stands there
         ring = grid._replace(mode="replicate")
-        told = torch.where(_outside(grid, x.device), self.from_signals(self.encode(signals.at(ring)), ring), 0)
-        return convolve_extended(convolution, grid.extend(x) + told.to(x.dtype))
+        added = torch.where(_outside(grid, x.device), self.from_signals(self.encode(signals.at(ring)), ring), 0)
+        return convolve_extended(convolution, grid.extend(x) + added.to(x.dtype))
 
 
 class _SiteEncoding(nn.Module):

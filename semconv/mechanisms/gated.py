@@ -39,8 +39,8 @@ class Gated(Mechanism):
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         y = convolution(x)
         grid = output_grid(y)._replace(pad=(1, 1), mode=convolution.padding_mode)
-        told: Tensor = self.from_signals(signals.at(grid), grid)
-        answer, gate = told.chunk(2, 1)
+        added: Tensor = self.from_signals(signals.at(grid), grid)
+        answer, gate = added.chunk(2, 1)
         return (y + answer) * (2 * torch.sigmoid(self.gate(convolution, x) + gate))
 
 

@@ -97,8 +97,8 @@ class Token(nn.Module):
         """Replace the masked sites of `b c h w` by the token."""
         masked = signals.masked(grid).to(x.dtype)
         # the mask itself says nothing more where it is 1
-        told = self.from_signals(signals.others(grid), grid) if self.from_signals else 0.0
-        token = _like(self.vector + told, x)
+        added = self.from_signals(signals.others(grid), grid) if self.from_signals else 0.0
+        token = _like(self.vector + added, x)
         return torch.lerp(x, spread(token, x) if len(token) == 1 else token, masked)
 
 

@@ -95,8 +95,8 @@ class Partial(Mechanism):
         if self.from_signals is None:
             return bias
         grid = output_grid(y)
-        told: Tensor = self.from_signals(signals.others(grid), grid)
-        return told if bias is None else told + bias.to(told.dtype)
+        added: Tensor = self.from_signals(signals.others(grid), grid)
+        return added if bias is None else added + bias.to(added.dtype)
 
     def _windows(self, convolution: nn.Conv2d, visible: "_Visible", grid: Grid, signals: Signals) -> "_Windows":
         """The windows on v, computed once for all layers of equal geometry that read the same v."""

@@ -1,4 +1,4 @@
-"""Any CNN of timm's as one whose convolutions can be told things."""
+"""Any CNN of timm's as a network with semantic convolutions."""
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -14,16 +14,16 @@ from semconv.rewriting.tracing import Place, Traced, spatial_convolutions, trace
 
 
 class SemanticNetwork(nn.Module):
-    """A network that `semanticize` has rewritten. What is told goes through it as an argument: nothing is kept between calls.
+    """A network that `semanticize` has rewritten. Signals pass through it as an argument: nothing is kept between calls.
 
     Args:
         network: the rewritten network.
-        indicators: what can be told.
+        indicators: the indicators of the network.
         model_name: what timm calls the model.
         padded_as_timm: whether its convolutions pad as the model's do.
 
     Attributes:
-        network: its modules under timm's names; told convolutions are `SemanticConv2d`.
+        network: its modules under timm's names; conditioned convolutions are `SemanticConv2d`.
         indicators: called with a view it gives the signals.
         model_name: None where the model is not timm's.
     """
@@ -34,7 +34,7 @@ class SemanticNetwork(nn.Module):
         self.model_name, self._padded_as_timm = model_name, padded_as_timm
 
     def forward(self, pixels: Tensor, signals: Signals) -> Tensor:
-        """What the model gives for `pixels`, under the signals of the batch.
+        """The output of the model for `pixels`, under the signals of the batch.
 
         Args:
             pixels: `b c h w`.
@@ -53,7 +53,7 @@ class SemanticNetwork(nn.Module):
 
     @property
     def exports_as_timm(self) -> bool:
-        """Whether this is timm's plain network as long as nothing is masked: then `timm_state_dict` is all that there is to it."""
+        """True if this is timm's plain network as long as nothing is masked: then `timm_state_dict` is all that there is to it."""
         silent = all(layer.mechanism.silent_when_visible for layer in self.conditioned.values())
         return self.model_name is not None and self._padded_as_timm and silent and self.indicators.conveys <= {"mask"}
 
@@ -76,7 +76,7 @@ class SemanticNetwork(nn.Module):
 
     @property
     def sees_visible_alone(self) -> bool:
-        """Whether all spatial convolutions are sparse, and with them all other layers: nothing stands at hidden sites then."""
+        """True if all spatial convolutions are sparse, and with them all other layers: nothing stands at hidden sites then."""
         return any(isinstance(module, AtVisible) for module in self.network.modules())
 
     def conditioning_modules(self) -> Iterator[nn.Module]:
@@ -85,10 +85,10 @@ class SemanticNetwork(nn.Module):
             yield from part.modules()
 
     def _plain_tensors(self) -> dict[str, Tensor]:
-        told = self.conditioned
-        mechanisms = tuple(f"{path}.mechanism." for path in told)
+        conditioned = self.conditioned
+        mechanisms = tuple(f"{path}.mechanism." for path in conditioned)
         layers = [path for path, module in self.network.named_modules() if isinstance(module, AtVisible)]
-        inner = [f"{path}.convolution." for path in told] + [f"{path}.layer." for path in layers]
+        inner = [f"{path}.convolution." for path in conditioned] + [f"{path}.layer." for path in layers]
         tensors = {}
         for name, tensor in self.network.state_dict().items():
             if not name.startswith(mechanisms):
@@ -107,25 +107,26 @@ def semanticize(
 ) -> SemanticNetwork:
     """Turn a CNN into a network `forward(pixels, signals)`, by rewriting what torch.fx traces of it.
 
-    Spatial convolutions (kernel above 1) can be told; squeeze-excite and pointwise convolutions never are. Weights stay, and the
-    model that is given is left as it is. With mechanisms that start at zero (channels, appended values, added overlay) outputs are
-    the model's to the bit, in training and in evaluation, until something is learned. `Sparse` at all convolutions makes the whole
-    network sparse: norms and their statistics, pools, squeeze-excite and global response norm see visible sites alone, too.
+    Spatial convolutions (kernel above 1) can be conditioned; squeeze-excite and pointwise convolutions never are. Weights stay,
+    and the model that is given is left as it is. With mechanisms that start at zero (channels, appended values, overlay add)
+    outputs are the model's to the bit, in training and in evaluation, until something is learned. `Sparse` at all convolutions
+    makes the whole network sparse: norms and their statistics, pools, squeeze-excite and global response norm see visible sites
+    alone, too.
 
         network = semanticize(timm.create_model("resnet50", pretrained=True), Channels, [Mask(), Coordinates()])
         logits = network(view.pixels, network.indicators(view))
 
     Args:
         model: a CNN of timm's, or another that torch.fx can trace.
-        mechanism: how a convolution is told.
-        indicators: what it is told.
+        mechanism: how signals enter a convolution.
+        indicators: the indicators to condition it on.
         depth: where: at the stem; at the stem and the first spatial convolution of each stage; at all spatial convolutions; or at
             the first spatial convolution of the listed stages, of which 0 is the stem. A stage ends where timm says so, in
             `model.feature_info`.
         padding_mode: how spatial convolutions continue a map beyond its border; None: as the model does. Pools keep their own way.
 
     Raises:
-        ValueError: the model is no CNN, cannot be traced, or has no such stage; or a convolution that would be told makes its
+        ValueError: the model is no CNN, cannot be traced, or has no such stage; or a convolution to condition makes its
             padding or its kernel anew at every call, as TensorFlow's (`tf_*`) and standardised ones (`nf_*`) do; or a layer has no
             sparse form.
     """
@@ -142,24 +143,28 @@ def semanticize(
         _require_plain(path, convolutions[path])
     things = Indicators(indicators)
     order = [place.path for place in traced.places]
-    told = {
+    conditioned = {
         path: SemanticConv2d.around(convolutions[path], things, mechanism, order.index(path) / (len(order) - 1)) for path in paths
     }
-    sparse = depth == "all" and all(isinstance(layer.mechanism, Sparse) for layer in told.values())
+    sparse = depth == "all" and all(isinstance(layer.mechanism, Sparse) for layer in conditioned.values())
     others = make_sparse(traced.graph, dict(model.named_modules()), paths, model_name or name) if sparse else []
     _pass_signals(traced, [*paths, *others])
     network = fx.GraphModule(model, traced.graph)
     unused = model.state_dict().keys() - network.state_dict().keys()
     if unused:
         raise ValueError(f"{model_name or name} never uses its {min(unused)}: give a model without it")
-    for path in (*told, *others):
+    for path in (*conditioned, *others):
         parent, _, leaf = path.rpartition(".")
-        setattr(network.get_submodule(parent), leaf, told[path] if path in told else AtVisible(network.get_submodule(path)))
+        setattr(
+            network.get_submodule(parent),
+            leaf,
+            conditioned[path] if path in conditioned else AtVisible(network.get_submodule(path)),
+        )
     return SemanticNetwork(network, things, model_name, padded_as_timm).train(training)
 
 
 def _choose(traced: Traced, depth: Literal["stem", "stages", "all"] | list[int], name: str) -> list[str]:
-    """Paths of the convolutions that are told."""
+    """Paths of the convolutions to condition."""
     if depth == "all":
         return [place.path for place in traced.places]
     if depth != "stem" and not traced.ends:
@@ -176,8 +181,8 @@ def _choose(traced: Traced, depth: Literal["stem", "stages", "all"] | list[int],
 def _require_plain(path: str, convolution: nn.Conv2d) -> None:
     if type(convolution).forward is not nn.Conv2d.forward or isinstance(convolution.padding, str):
         raise ValueError(
-            f"{path} makes its padding or kernel anew at every call ({type(convolution).__name__}), and cannot be told: tell "
-            "other stages by depth, or give a model that does not, as efficientnet_b0 for tf_efficientnet_b0, at its own stride"
+            f"{path} makes its padding or kernel anew at every call ({type(convolution).__name__}), and cannot be conditioned: "
+            "choose other stages by depth, or give a model that does not, as efficientnet_b0 for tf_efficientnet_b0, at its stride"
         )
 
 
@@ -187,14 +192,14 @@ def _set_padding(convolutions: dict[str, nn.Conv2d], padding_mode: str | None) -
         convolution.padding_mode = padding_mode  # type: ignore[assignment]
 
 
-def _pass_signals(traced: Traced, told: list[str]) -> None:
-    """Give the graph a second argument, hand it to the told convolutions, and let the graph return what its stages give, too."""
+def _pass_signals(traced: Traced, conditioned: list[str]) -> None:
+    """Give the graph a second argument, hand it to the conditioned convolutions, and let the graph return its stages, too."""
     graph = traced.graph
     pixels = next(iter(graph.find_nodes(op="placeholder")))
     with graph.inserting_after(pixels):
         signals = graph.placeholder("signals")
     for node in graph.nodes:
-        if node.op == "call_module" and node.target in told:
+        if node.op == "call_module" and node.target in conditioned:
             node.args = (*node.args, signals)
     output = graph.output_node()
     output.args = ((*traced.ends[:-1], output.args[0]),)

@@ -1,4 +1,4 @@
-"""What else becomes of a network all of whose spatial convolutions are sparse: no other layer sees hidden sites, either."""
+"""The other layers of a network whose spatial convolutions are all sparse: no other layer sees hidden sites, either."""
 
 import operator
 from typing import Any
@@ -53,7 +53,7 @@ class AtVisible(nn.Module):
 
 
 def pools_all(layer: nn.Module) -> bool:
-    """Whether a layer ends in one vector for all sites."""
+    """True if a layer ends in one vector for all sites."""
     parts = [part for part in layer.modules() if isinstance(part, SelectAdaptivePool2d | nn.AdaptiveAvgPool2d)]
     return any(not (isinstance(part, SelectAdaptivePool2d) and part.is_identity()) for part in parts)
 
@@ -67,13 +67,13 @@ def layers_of_place(model: nn.Module) -> list[str]:
     ]
 
 
-def make_sparse(graph: fx.Graph, modules: dict[str, nn.Module], told: list[str], name: str) -> list[str]:
-    """Paths of the layers that are to see visible sites alone, beside the convolutions that are told.
+def make_sparse(graph: fx.Graph, modules: dict[str, nn.Module], conditioned: list[str], name: str) -> list[str]:
+    """Paths of the layers that have to see visible sites alone, besides the conditioned convolutions.
 
     Args:
         graph: of the network.
         modules: its modules by path.
-        told: paths of the sparse convolutions.
+        conditioned: paths of the sparse convolutions.
         name: what it is called in errors.
 
     Raises:
@@ -86,7 +86,7 @@ def make_sparse(graph: fx.Graph, modules: dict[str, nn.Module], told: list[str],
     for node in graph.nodes:
         if any(source in pooled for source in node.all_input_nodes):
             pooled.add(node)
-        elif node.op == "call_module" and node.target not in told:
+        elif node.op == "call_module" and node.target not in conditioned:
             layer = modules[node.target]
             _require_known(any(isinstance(part, ATTENTION) for part in layer.modules()), type(layer).__name__, name)
             if pools_all(layer):

@@ -15,7 +15,7 @@ ATTENTION = (BatNonLocalAttn, CbamModule, GatherExcite, LightCbamModule)
 
 
 class Place(NamedTuple):
-    """Where a spatial convolution stands."""
+    """The place of a spatial convolution."""
 
     path: str
     stage: int  # 0 is the stem; 0 for all where no stages are known

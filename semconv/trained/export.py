@@ -1,7 +1,7 @@
 """Encoders for use elsewhere: weights in timm's naming, or a folder that `semconv.load_exported` reads.
 
-Nothing is masked where features are used. An encoder that is told of the mask alone, and is a model of timm's but for that, is then
-this very model; all others go into a wrapper.
+Nothing is masked where features are used. An encoder that is conditioned on the mask alone, and is a model of timm's but for that,
+is then this very model; all others go into a wrapper.
 """
 
 import json
@@ -47,7 +47,7 @@ The encoder of a run of semconv, as timm's {architecture}.
 """
 WRAPPER_README = """# {name}
 
-The encoder of a run of semconv, with all that it is told. It is no model of timm's: {why}.
+The encoder of a run of semconv, with its indicators and mechanisms. It is no model of timm's: {why}.
 
     import semconv
     model = semconv.load_exported("{output}")
@@ -61,7 +61,7 @@ is made of, and `model.safetensors` holds its weights; semconv {version} wrote t
 
 
 class Exported(NamedTuple):
-    """What was written."""
+    """The result of an export."""
 
     folder: Path
     architecture: str | None  # timm's name; None: a wrapper
@@ -109,8 +109,8 @@ def export(folder: str | Path, output: str | Path, overwrite: bool = False, trus
         trust: further modules whose classes the run may name.
 
     Raises:
-        ValueError: the folder is no run's or has no whole checkpoint; its encoder has no weights, or is told an external map; or
-            the place is taken.
+        ValueError: the folder is no run's or has no whole checkpoint; its encoder has no weights, or is conditioned on an external
+            map; or the place is taken.
     """
     run = load_run(folder, trust)
     task, output = run.task, Path(output)
@@ -119,7 +119,9 @@ def export(folder: str | Path, output: str | Path, overwrite: bool = False, trus
     if not any(True for _ in task.encoder.parameters()):
         raise ValueError(f"{folder}: {type(task.encoder).__name__} has no weights to export")
     if "oracle" in task.encoder.conveys:
-        raise ValueError(f"{folder}: its encoder is told a map that comes with each image, and pixels alone have no features")
+        raise ValueError(
+            f"{folder}: its encoder is conditioned on a map that comes with each image, and pixels alone have no features"
+        )
     _claim(output, run, overwrite)
     mean, std = run.data.moments  # type: ignore[attr-defined]
     texts = {
@@ -194,11 +196,11 @@ def _as_timm(task: MaskedReconstruction, config: Mapping[str, Any]) -> str | tup
         return f"{type(encoder).__name__} is none of its architectures"
     model, name = encoder.model, str(encoder.model.model_name)
     if model.indicators.control is not None:
-        return f"its {name} is told a control's signals even where nothing is masked"
+        return f"its {name} has a control, which changes features even where nothing is masked"
     if not model.exports_as_timm:
-        mechanisms = sorted({type(told.mechanism).__name__ for told in model.conditioned.values()})
-        told = ", ".join(type(part).__name__ for part in model.indicators)
-        return f"its {name} is told of {told} by {', '.join(mechanisms)}, which changes features where nothing is masked"
+        mechanisms = sorted({type(layer.mechanism).__name__ for layer in model.conditioned.values()})
+        parts = ", ".join(type(part).__name__ for part in model.indicators)
+        return f"its {name} is conditioned on {parts} by {', '.join(mechanisms)}, which changes features where nothing is masked"
     stride = config["model"]["init_args"]["encoder"]["init_args"].get("output_stride")
     arguments = {} if stride is None else {"output_stride": stride}
     why = 'For the map of features, one vector per site, give `global_pool=""` and call `model(pixels)`.'
@@ -208,7 +210,7 @@ def _as_timm(task: MaskedReconstruction, config: Mapping[str, Any]) -> str | tup
 def _timm_config(
     architecture: str, arguments: dict[str, Any], task: MaskedReconstruction, mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, Any]:
-    """What timm calls a model's config, as it reads it from a folder."""
+    """A model's config in timm's terms, as it reads it from a folder."""
     return {
         "architecture": architecture,
         "num_classes": 0,

@@ -17,7 +17,7 @@ DECODER = ("decoder_", "mask_token")
 
 
 class LoadReport(NamedTuple):
-    """What became of a checkpoint's tensors; names are the file's."""
+    """The use of a checkpoint's tensors; names are the file's."""
 
     loaded: tuple[str, ...]
     ignored: tuple[str, ...]  # a classifier's, and a decoder's where no decoder was given
@@ -67,7 +67,7 @@ def load_mae_checkpoint(path: str | Path, encoder: MAEViT, decoder: TransformerD
 
 
 def _published_name(name: str) -> str:
-    """What the release calls a tensor of the decoder."""
+    """Name of a tensor of the decoder in the release."""
     return "mask_token" if name == "token.mask_token" else f"decoder_{name}"
 
 

@@ -1,4 +1,4 @@
-"""What a trained network makes of a user's own images."""
+"""Reconstructions of a user's own images by a trained network."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -138,12 +138,14 @@ def predict(
         each picture's path once it is written.
 
     Raises:
-        ValueError: the network is told an external map.
+        ValueError: the network is conditioned on an external map.
     """
     task, moments = run.task, run.data.moments  # type: ignore[attr-defined]
     assert isinstance(task, MaskedReconstruction)
     if "oracle" in task.encoder.conveys:
-        raise ValueError("the run's network is told a map that comes with each image, and images alone have none: take another run")
+        raise ValueError(
+            "the run's network is conditioned on a map that comes with each image, and images alone have none: take another run"
+        )
     task.evaluation_seed = seed
     if masker is not None:
         task.masker = masker  # type: ignore[assignment]

@@ -89,7 +89,7 @@ def test_a_cnn_of_timm_told_of_places_is_a_wrapper(make_run, semconv, tmp_path):
     run = make_run("cnn_plain", *any_cnn("resnet18", f"output_stride: 8, {by('Channels')}, {PLACE}"))
     code, out, _ = semconv("export", run, "--output", tmp_path / "out")
     assert code == 0
-    assert "not for timm: its resnet18 is told of Mask, Coordinates by Channels" in out
+    assert "not for timm: its resnet18 is conditioned on Mask, Coordinates by Channels" in out
     with torch.no_grad():
         torch.testing.assert_close(load_exported(tmp_path / "out")(PIXELS), told(run).features, rtol=1e-5, atol=1e-5)
 

@@ -269,6 +269,7 @@ def test_runs_that_are_not_whole_are_named_and_left_out(tmp_path, capsys):
         (["*.none"], "there is no folder"),
         (["runs", "--metric", "no/such"], "no run has it"),
         (["runs", "--metric", "test/masked_mes"], "did you mean test/masked_mse?"),
+        (["runs", "--metric", "full/rankmee"], "did you mean full/rankme?"),
         (["runs", "--metric", "full/rankme"], "no run has it; it needs --evaluation full"),
         (["runs", "--metric", "test/mean_fill_mse"], "give --direction higher or lower"),
         (["runs", "--metric", "cost/flops", "--direction", "higher"], "cost/flops is better when lower"),

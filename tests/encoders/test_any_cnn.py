@@ -127,8 +127,9 @@ def test_decoders_reach_the_pixels_from_sites_coarser_than_a_cell(decoder, size,
     initialise(built, 0)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(2, 1, *size, generator=generator)
-    mask = torch.rand(2, *geometry.grid, generator=generator) < 0.5
-    view = draw()._replace(pixels=pixels, mask=mask)
+    count = geometry.grid[0] * geometry.grid[1] // 2
+    mask = torch.rand(2, geometry.grid[0] * geometry.grid[1], generator=generator).argsort(1).view(2, *geometry.grid) < count
+    view = draw()._replace(pixels=pixels, mask=mask, num_masked=count)
     assert encoder.stride == 32
     prediction = built(encoder(view), mask)
     assert prediction.shape == pixels.shape

@@ -237,12 +237,15 @@ def test_importance_is_what_the_error_grows_by():
 def test_an_indicator_without_weights_is_of_no_importance():
     found = importance(evaluated(), 32)  # indicator weights start at zero
     assert all(value == 0 for value in found.values())
-    assert importance(evaluated("cnn_plain"), 32)["importance/reason"] == "the network is told nothing"
+    assert importance(evaluated("cnn_plain"), 32)["importance/reason"] == "the network has no indicators"
 
 
 def test_a_network_that_is_told_knows_where_and_what():
     """Channels that carry mask and place to the features are read off them exactly."""
-    told, plain = evaluated(), evaluated("cnn_plain", "--model.padding_mode=circular")
+    told = evaluated(
+        "cnn_channels", "--model.encoder.mechanism.average=false"
+    )  # so that the stirred weights weigh as much as features
+    plain = evaluated("cnn_plain", "--model.padding_mode=circular")
     stir(told.task.encoder)
     known, unknown = probe_sites(told, 64), probe_sites(plain, 64)
     assert known["probe/position_r2"] > unknown["probe/position_r2"] + 0.3

@@ -36,3 +36,7 @@ def test_what_is_not_there_is_said_in_one_line(external, remedy):
 def test_no_class_is_refused():
     with pytest.raises(ValueError, match="give at least 1"):
         ExternalMap(0)
+
+
+def test_a_map_lies_between_0_and_1():
+    assert (ExternalMap().low, ExternalMap().high) == (0, 1)

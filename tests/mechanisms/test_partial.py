@@ -333,5 +333,5 @@ def test_another_power_is_refused_in_one_line(power):
 
 
 def test_without_a_mask_there_is_nothing_to_leave_out():
-    with pytest.raises(ValueError, match=r"Partial tells the mask: list semconv\.indicators\.Mask"):
+    with pytest.raises(ValueError, match=r"Partial needs the mask: list semconv\.indicators\.Mask"):
         build(partial(), [Coordinates()])

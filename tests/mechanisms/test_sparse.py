@@ -54,7 +54,7 @@ def test_where_nothing_is_masked_a_convolution_is_plain_to_the_bit():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ([], "Sparse has nothing to tell"),
+        ([], "Sparse has no indicators"),
         ([Coordinates()], "list semconv.indicators.Mask"),
         (None, "Coordinates would have no effect"),
     ],

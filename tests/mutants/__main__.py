@@ -20,6 +20,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from tests.mutants.comparison import WANTED, compare, rate, table
 from tests.mutants.lines import Measured, digests, measure, probe
@@ -48,13 +49,40 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(options.jobs, get_context("fork")) as pool:
         project = Path(folder) / "project"
         copy_project(ROOT, options.tests, project)
-        verdicts = _try_all(pool, project, sample, _measure_all(pool, project), options.budget)
-    mutants = [one._asdict() for one in verdicts]
-    found = {"sources": hashlib.sha256(json.dumps(sources).encode()).hexdigest(), "mutants": mutants}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    print(table(mutants))
-    sys.exit(rate(mutants) < WANTED)
+        record = Record(options.output, _digest(sources), _digest(digests(project)))
+        missing = [mutant for mutant in sample if mutant.name not in record.known]
+        _try_all(pool, project, missing, _measure_all(pool, project) if missing else {}, options.budget, record)
+    verdicts = record.write([mutant.name for mutant in sample])
+    print(table(verdicts))
+    sys.exit(rate(verdicts) < WANTED)
+
+
+class Record:
+    """The output: written after each mutant, so that a run which was stopped goes on where it was.
+
+    Args:
+        path: the file.
+        sources: a hash of what is mutated; a file of another one is begun anew.
+        tests: a hash of the tests, likewise.
+    """
+
+    def __init__(self, path: Path, sources: str, tests: str) -> None:
+        self.path, self.head = path, {"sources": sources, "tests": tests}
+        self.known: dict[str, dict[str, Any]] = {}
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if {**before, "mutants": []} == {**self.head, "mutants": []}:
+            self.known = {one["name"]: one for one in before["mutants"]}
+
+    def add(self, verdict: Verdict) -> None:
+        self.known[verdict.name] = verdict._asdict()
+        self.write(list(self.known))
+
+    def write(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Write the verdicts on some mutants, in this order, and return them."""
+        found = [self.known[name] for name in names]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps({**self.head, "mutants": found}, indent=1), encoding="utf-8")
+        return found
 
 
 def _parse() -> argparse.Namespace:
@@ -90,13 +118,17 @@ def _measure_all(pool: Executor, project: Path) -> dict[str, Measured]:
 
 
 def _try_all(
-    pool: Executor, project: Path, sample: Sequence[Mutant], measured: Mapping[str, Measured], budget: float
-) -> list[Verdict]:
+    pool: Executor, project: Path, sample: Sequence[Mutant], measured: Mapping[str, Measured], budget: float, record: Record
+) -> None:
     jobs = [pool.submit(try_mutant, project, mutant, choose(mutant, measured), budget) for mutant in sample]
     for number, job in enumerate(as_completed(jobs), 1):
         one = job.result()
+        record.add(one)
         print(f"{number}/{len(jobs)} {one.status} {one.seconds} s {one.test or one.tests} {one.name}", flush=True)
-    return [job.result() for job in jobs]
+
+
+def _digest(value: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def test_a_kept_map_of_position_does_not_outlive_the_truth():
 
 
 def test_controls_of_what_is_not_told_are_refused():
-    with pytest.raises(ValueError, match="told nothing"):
+    with pytest.raises(ValueError, match="without indicators"):
         set_control(SemanticCNN(GEOMETRY, "test", mlp_ratio=2), Zero())
     with pytest.raises(ValueError, match="position alone"):
         set_control(SemanticCNN(GEOMETRY, "test", [Coordinates()], Channels, mlp_ratio=2), Fixed())
