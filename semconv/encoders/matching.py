@@ -15,7 +15,7 @@ from semconv.encoders.encoder import Geometry
 
 SMALLEST, LARGEST = 1 / 16, 64.0  # times the width
 BATCH, ROUNDS = 32, 5
-TOLERANCE = 0.002  # widths are whole numbers
+TOLERANCE = 0.002
 
 
 def match_cost(
@@ -60,9 +60,10 @@ def training_flops(encoder: nn.Module, geometry: Geometry) -> int:
 
 
 def _solve(relative: Callable[[float], float], start: float, steps: int = 24) -> float:
-    """The ratio at which an increasing function reaches 1, by false position from brackets around `start`.
+    """The ratio at which an increasing function reaches 1, from brackets around `start`.
 
-    Operations are nearly linear in the width: the line through both ends finds the place in a few steps.
+    Operations are nearly linear in the width: the line through both ends soon finds the place, but for steps of whole widths, for
+    which brackets are halved in between.
     """
     low = high = start
     below = above = relative(start)
@@ -74,11 +75,12 @@ def _solve(relative: Callable[[float], float], start: float, steps: int = 24) ->
         high, above = low, below
         low /= 1.5
         below = relative(low)
-    while steps and below < 1 - TOLERANCE and above > 1 + TOLERANCE:
-        middle = low + (high - low) * (1 - below) / (above - below)
+    for step in range(steps):
+        if below > 1 - TOLERANCE or above < 1 + TOLERANCE or high < low * (1 + TOLERANCE):
+            break
+        middle = low + (high - low) * ((1 - below) / (above - below) if step % 2 == 0 else 0.5)
         value = relative(middle)
         low, below, high, above = (middle, value, high, above) if value < 1 else (low, below, middle, value)
-        steps -= 1
     return low if abs(below - 1) < abs(above - 1) else high
 
 
