@@ -11,7 +11,7 @@ it, c. The kernel W itself keeps its shape and its fan-in: indicator weights sta
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -151,8 +151,7 @@ class SignalConv2d(nn.Module):
     name. The factor 1/N makes the step of c that of a bias. It is the argument of the maximal update parametrisation (Yang et al.,
     2021) with taps in place of width; it stands in the forward pass, and changes no function that the layer can represent.
 
-    Signals of position do not depend on the image: their part is computed once for the whole batch, and kept in evaluation until a
-    weight changes. Only what is done to `weight.data` goes unseen: call `train()` or `eval()` after it.
+    Signals of position do not depend on the image: their part is computed once for the whole batch.
 
     Args:
         num_per_image: channels of the signals that differ between images.
@@ -178,43 +177,20 @@ class SignalConv2d(nn.Module):
         self.multiplier = 1 / math.prod(kernel_size) if average else 1.0
         self.num_per_image, self.stride, self.dilation = num_per_image, stride, dilation
         self.weight = nn.Parameter(torch.zeros(out_channels, num_per_image + num_shared, *kernel_size))
-        self._kept: _Kept | None = None
 
-    def forward(self, sites: Sites, grid: Grid) -> Tensor | float:
+    def forward(self, sites: Sites) -> Tensor | float:
         """The sum at every output site: `b c h w`, or `1 c h w` where all signals are shared, or 0 where there are none.
 
         Args:
             sites: signals on the padded input grid.
-            grid: that grid.
         """
         total: Tensor | float = 0.0
         if sites.per_image.shape[1]:
             total = self._convolve(sites.per_image, self.weight[:, : self.num_per_image])
         if sites.shared.shape[1]:
-            shared = self._shared(sites, grid)
+            shared = self._convolve(sites.shared, self.weight[:, self.num_per_image :])
             total = total + spread(shared, total) if isinstance(total, Tensor) else shared
         return total
-
-    def train(self, mode: bool = True) -> Self:
-        self._kept = None
-        return super().train(mode)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # a copy's weight counts its changes anew, and would come by a version that its original kept
-        return {**self.__dict__, "_kept": None}
-
-    def _shared(self, sites: Sites, grid: Grid) -> Tensor:
-        shared, weight = sites.shared, self.weight[:, self.num_per_image :]
-        keeps = sites.source is not None and not (self.training or torch.is_grad_enabled())
-        if not keeps or torch.compiler.is_compiling() or self.weight.is_inference():
-            return self._convolve(shared, weight)
-        autocast = torch.is_autocast_enabled(shared.device.type) and torch.get_autocast_dtype(shared.device.type)
-        # the weight's version counts its changes in place, whoever makes them
-        state = (grid, self.weight._version, self.weight.dtype, shared.device, autocast)
-        kept = self._kept
-        if kept is None or kept.source is not sites.source or kept.weight is not self.weight or kept.state != state:
-            kept = self._kept = _Kept(sites.source, self.weight, state, self._convolve(shared, weight))
-        return kept.result
 
     def _convolve(self, signals: Tensor, weight: Tensor) -> Tensor:
         if signals.shape[1] == 1:
@@ -225,15 +201,6 @@ class SignalConv2d(nn.Module):
         else:
             signals = signals.contiguous(memory_format=torch.channels_last)
         return F.conv2d(signals.to(weight.dtype), weight * self.multiplier, stride=self.stride, dilation=self.dilation)
-
-
-class _Kept(NamedTuple):
-    """A result, and what it was made of."""
-
-    source: nn.Module | None
-    weight: Tensor
-    state: tuple
-    result: Tensor
 
 
 def spread(shared: Tensor, x: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ def test_a_zero_control_of_overlay_replace_is_plain():
 
 
 @torch.no_grad()
-def test_a_kept_map_of_position_does_not_outlive_the_truth():
+def test_a_control_of_position_can_be_taken_away():
     encoder, seen = network(Channels, None, Coordinates()), view()
     true = encoder(seen).features
     set_control(encoder, Zero())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from semconv.convolution import MechanismFactory, SemanticConv2d, SignalConv2d
 from semconv.corruption import View
-from semconv.indicators import Coordinates, Grid, Indicator, Indicators, Mask, Sites
+from semconv.indicators import Coordinates, Indicator, Indicators, Mask, Sites
 from semconv.mechanisms import AppendedValues, Channels, LocalAttention, MaskToken, OverlayAdd, OverlayReplace, Plain
 from tests.mechanisms.test_identities import ALL
 from tests.oracles import BATCH, CHANNELS, assert_same, build, convolve, draw_view, every_geometry, pad
@@ -183,11 +183,28 @@ def test_a_convolution_that_is_told_nothing_cannot_paint_coordinates():
     assert train_to_paint_coordinates(Plain) > 0.95
 
 
+@pytest.mark.parametrize(
+    "mechanism", [ALL[name] for name in ("channels", "scalar window", "scalar edge", "one-hot window", "overlay add")]
+)
+def test_position_is_convolved_once_for_the_whole_batch(mechanism, monkeypatch):
+    sizes, original = [], SignalConv2d._convolve
+
+    def convolve(self, signals, weight):
+        sizes.append(len(signals))
+        return original(self, signals, weight)
+
+    monkeypatch.setattr(SignalConv2d, "_convolve", convolve)
+    module, indicators = build(mechanism)
+    view = draw_view()
+    module(view.pixels, indicators(view))
+    assert sizes == [BATCH, 1]
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_signals_are_convolved_into_the_layout_of_features(channels):
     """Channels-last, in which they cost a fraction."""
-    sites = Sites(torch.randn(2, channels, 8, 8), torch.zeros(1, 0, 8, 8), None)
+    sites = Sites(torch.randn(2, channels, 8, 8), torch.zeros(1, 0, 8, 8))
     told = SignalConv2d(channels, 0, 16, (3, 3))
-    answer = told(sites, Grid(6, 6, (1, 1)))
+    answer = told(sites)
     assert answer.is_contiguous(memory_format=torch.channels_last)
     assert not answer.is_contiguous()

@@ -20,7 +20,6 @@ class Sites(NamedTuple):
 
     per_image: Tensor  # b k1 h w: what differs between images; k1 may be 0
     shared: Tensor  # 1 k2 h w: what does not; k2 may be 0
-    source: nn.Module | None = None  # what makes `shared` of the grid alone; None where that cannot be relied on
 
 
 class Indicators(nn.Module):
@@ -107,8 +106,7 @@ class Signals:
         """All maps on a grid."""
         if grid not in self._sites:
             per_image, shared = self._join(grid, per_image=True), self._join(grid, per_image=False)
-            changes = self._control is not None or self._indicators.learn_shared
-            self._sites[grid] = Sites(per_image, shared, None if changes else self._indicators)
+            self._sites[grid] = Sites(per_image, shared)
         return self._sites[grid]
 
     def others(self, grid: Grid) -> Sites:

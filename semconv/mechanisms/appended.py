@@ -71,11 +71,11 @@ class AppendedValues(Mechanism):
         if self.place == "window":
             y = convolution(x)
             grid = output_grid(y)
-            return y + self.from_signals(self.encode(signals.at(grid)), grid)
+            return y + self.from_signals(self.encode(signals.at(grid)))
         grid = input_grid(convolution, x)
         # there is no mask beyond the border: the nearest cell's stands there
         ring = grid._replace(mode="replicate")
-        added = torch.where(_outside(grid, x.device), self.from_signals(self.encode(signals.at(ring)), ring), 0)
+        added = torch.where(_outside(grid, x.device), self.from_signals(self.encode(signals.at(ring))), 0)
         return convolve_extended(convolution, grid.extend(x) + added.to(x.dtype))
 
 
@@ -104,7 +104,6 @@ class _SiteEncoding(nn.Module):
         return Sites(
             self._encode(sites.per_image, slice(None, self.num_per_image)),
             self._encode(sites.shared, slice(self.num_per_image, None)),
-            source=sites.source if self.encoding == "one-hot" else None,
         )
 
     def _encode(self, signals: Tensor, channels: slice) -> Tensor:

@@ -40,4 +40,4 @@ class Channels(Mechanism):
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         grid = input_grid(convolution, x)
-        return convolution(x) + self.from_signals(signals.at(grid), grid)
+        return convolution(x) + self.from_signals(signals.at(grid))

@@ -46,6 +46,6 @@ class FiLM(Mechanism):
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         y = convolution(x)
         grid = output_grid(y)._replace(pad=self.pad, mode=convolution.padding_mode)
-        added: Tensor = self.from_signals(signals.at(grid), grid)
+        added: Tensor = self.from_signals(signals.at(grid))
         gamma, beta = added.to(y.dtype).chunk(2, 1)
         return torch.addcmul(y + beta, y, gamma)

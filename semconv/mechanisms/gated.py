@@ -39,7 +39,7 @@ class Gated(Mechanism):
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         y = convolution(x)
         grid = output_grid(y)._replace(pad=(1, 1), mode=convolution.padding_mode)
-        added: Tensor = self.from_signals(signals.at(grid), grid)
+        added: Tensor = self.from_signals(signals.at(grid))
         answer, gate = added.chunk(2, 1)
         return (y + answer) * (2 * torch.sigmoid(self.gate(convolution, x) + gate))
 

@@ -198,7 +198,7 @@ class WindowAttention(nn.Module):
         # selection avoids the logarithm of 0, whose gradient is not finite
         logits = torch.where(visible > 0, visible, 1).log().masked_fill(visible <= 0, -math.inf)
         if self.from_signals is not None:
-            logits = logits + self.from_signals(signals.at(grid), grid)
+            logits = logits + self.from_signals(signals.at(grid))
         tiles = logits.flatten(2).index_select(2, places.flatten()).unflatten(2, places.shape)
         return F.pad(rearrange(tiles, "b n t l -> b t n 1 l"), (1, 0))
 

@@ -28,7 +28,7 @@ class OverlayAdd(Mechanism):
         grid = input_grid(convolution, x)
         if self.follows and signals.truthful:
             return self._convolve_apart(convolution, x, signals, grid)
-        overlay = self.from_signals(signals.at(grid), grid)
+        overlay = self.from_signals(signals.at(grid))
         return convolve_extended(convolution, grid.extend(x) + _like(overlay, x))
 
     def _convolve_apart(self, convolution: nn.Conv2d, x: Tensor, signals: Signals, grid: Grid) -> Tensor:
@@ -39,11 +39,11 @@ class OverlayAdd(Mechanism):
         bare = Grid(grid.height, grid.width)
         sites = signals.at(bare)
         if sites.per_image.shape[1]:
-            x = x + _like(self.from_signals(sites._replace(shared=sites.shared[:, :0]), bare), x)
+            x = x + _like(self.from_signals(sites._replace(shared=sites.shared[:, :0])), x)
         y = convolution(x)
         sites = signals.at(grid)
         if sites.shared.shape[1]:
-            overlay = self.from_signals(sites._replace(per_image=sites.per_image[:, :0]), grid)
+            overlay = self.from_signals(sites._replace(per_image=sites.per_image[:, :0]))
             y = y + spread(convolve_extended(convolution, overlay, bias=False), y)
         return y
 
@@ -97,7 +97,7 @@ class Token(nn.Module):
         """Replace the masked sites of `b c h w` by the token."""
         masked = signals.masked(grid).to(x.dtype)
         # the mask itself says nothing more where it is 1
-        added = self.from_signals(signals.others(grid), grid) if self.from_signals else 0.0
+        added = self.from_signals(signals.others(grid)) if self.from_signals else 0.0
         token = _like(self.vector + added, x)
         return torch.lerp(x, spread(token, x) if len(token) == 1 else token, masked)
 

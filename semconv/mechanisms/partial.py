@@ -95,7 +95,7 @@ class Partial(Mechanism):
         if self.from_signals is None:
             return bias
         grid = output_grid(y)
-        added: Tensor = self.from_signals(signals.others(grid), grid)
+        added: Tensor = self.from_signals(signals.others(grid))
         return added if bias is None else added + bias.to(added.dtype)
 
     def _windows(self, convolution: nn.Conv2d, visible: "_Visible", grid: Grid, signals: Signals) -> "_Windows":
