@@ -113,7 +113,9 @@ class Desk:
             case "sweep":  # hours: its options are parsed and its file is checked; tests/sweeping/ runs sweeps
                 self._until_parsed(lambda: self._call(words[1:]))
                 read_sweep(self.folder / words[2])
-            case "check" if words[2] == "sweeps":  # minutes: one point a file; tests/sweeping/test_file.py tries every value
+            case "check" if words[2:] == ["sweeps"]:  # every file: tests/sweeping/test_file.py
+                self._until_parsed(lambda: self._call(words[1:]))
+            case "check" if words[2] == "sweeps":  # one point
                 self._call([*words[1:], "--points=1"])
             case "workspace":  # an account
                 self._call([*words[1:], *([] if "--dry-run" in words else ["--dry-run"])])

@@ -36,7 +36,7 @@ class Forked:
         words: Sequence[str],
         folder: Path,
         environment: Mapping[str, str] | None = None,
-        program: Callable[[], None] = command,
+        program: Callable[[], object] = command,
     ) -> None:
         self.folder = folder
         environment = dict(os.environ if environment is None else environment)
@@ -68,7 +68,7 @@ class Forked:
         return Done(code, (self.folder / "stdout").read_text(), (self.folder / "stderr").read_text())
 
 
-def _run(words: list[str], folder: Path, environment: dict[str, str], program: Callable[[], None]) -> None:
+def _run(words: list[str], folder: Path, environment: dict[str, str], program: Callable[[], object]) -> None:
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

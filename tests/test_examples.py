@@ -1,12 +1,15 @@
 """semconv's parts in other people's loops."""
 
 import json
-import os
+import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from tests.processes import Forked
 
 ROOT = Path(__file__).parent.parent
 PARTS = ["callbacks", "convolution", "corruption", "cost", "decoders", "encoders", "hashing", "indicators", "masking", "mechanisms"]
@@ -23,25 +26,21 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-def run(*words, **environment):
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env={**os.environ, **environment}, timeout=200)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def the_run(folder):
     (path,) = folder.glob("*/*")
     return path, json.loads((path / "summary.json").read_text())
 
 
-def test_parts_are_imported_without_lightning_and_wandb():
+def test_parts_and_a_plain_loop_need_neither_lightning_nor_wandb(tmp_path):
     imports = "\n".join(f"import semconv.{part}" for part in PARTS)
-    assert run("-c", f"{ABSENT}\n{imports}\nfrom semconv import SemanticConv2d\nprint('imported')") == "imported\n"
-
-
-def test_a_plain_loop_needs_neither(tmp_path):
-    code = f"{ABSENT}\nimport runpy\nsys.argv[1:] = ['--runs', {str(tmp_path)!r}]\n"
-    run("-c", f"{code}runpy.run_path({str(ROOT / 'examples' / 'plain_loop.py')!r}, run_name='__main__')")
+    code = f"{ABSENT}\n{imports}\nfrom semconv import SemanticConv2d\nimport runpy\nsys.argv[1:] = ['--runs', {str(tmp_path)!r}]\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}runpy.run_path({str(ROOT / 'examples' / 'plain_loop.py')!r}, run_name='__main__')"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
     path, summary = the_run(tmp_path)
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 40
@@ -52,10 +51,12 @@ def test_a_plain_loop_needs_neither(tmp_path):
     assert (path / "media" / "last.png").is_file()
 
 
-@pytest.mark.parametrize("name", ["lightning_module"])
-def test_the_callbacks_serve_another_module(name, tmp_path):
-    run(str(ROOT / "examples" / f"{name}.py"), "--runs", str(tmp_path))
-    path, summary = the_run(tmp_path)
+def test_the_callbacks_serve_another_module(tmp_path):
+    (tmp_path / "runs").mkdir()
+    program = partial(runpy.run_path, str(ROOT / "examples" / "lightning_module.py"), run_name="__main__")
+    done = Forked(["--runs", str(tmp_path / "runs")], tmp_path, program=program).wait()
+    assert done.returncode == 0, done.stderr
+    path, summary = the_run(tmp_path / "runs")
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     trained = [row for row in rows if "train/gradient_norm" in row]
     assert [row["step"] for row in trained] == [3, 7, 11, 15]
