@@ -19,6 +19,13 @@ def make_sweep(tmp_path):
     return write
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Sweeps look for what has ended, and for what is to be stopped, ten times as often."""
+    monkeypatch.setattr("semconv.sweeping.runner.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("semconv.sweeping.runner.BAND_SECONDS", 0.2)
+
+
 @pytest.fixture
 def sweep(tmp_path):
     """Runs `semconv sweep` on a file; gives its exit code."""

@@ -18,6 +18,7 @@ from semconv.sweeping.file import read_sweep
 from semconv.sweeping.ledger import Ledger
 from semconv.sweeping.locks import Lock
 from tests.experiments import FOLDER
+from tests.processes import Forked
 
 GRID = {"x": {"values": [3, 1, 2]}}
 
@@ -33,10 +34,11 @@ def statuses(folder: Path) -> list[str]:
     return sorted(json.loads(path.read_text())["status"] for path in folder.rglob("summary.json"))
 
 
-def start(path: Path, folder: Path, *options: str) -> subprocess.Popen:
-    """`semconv sweep` as a process of its own."""
-    command = [sys.executable, "-m", "semconv", "sweep", str(path), "--output", str(folder), *options]
-    return subprocess.Popen(command, cwd=FOLDER.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start(path: Path, folder: Path, *options: str, number: int = 0) -> Forked:
+    """`semconv sweep` as a process of its own; several in one folder have numbers."""
+    said = folder.parent / f"said-{number}"
+    said.mkdir()
+    return Forked(["sweep", str(path), "--output", str(folder), *options], said)
 
 
 def wait_for(condition, seconds=60):
@@ -93,7 +95,7 @@ def test_a_sweep_killed_with_its_trials_goes_on_where_it_was(make_sweep, sweep, 
     pids = re.findall(r"^(\d+)$", subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout, re.M)
     for pid in (process.pid, *map(int, pids)):
         os.kill(pid, signal.SIGKILL)
-    process.communicate()
+    process.wait()
     with open(folder / "journal.log", "a") as journal:
         journal.write('{"op_code": 6, "worker')  # it was cut off as it wrote
     assert statuses(folder) == ["finished", "running"]
@@ -107,8 +109,8 @@ def test_a_trial_that_outlives_its_killed_sweep_is_waited_for_and_not_run_twice(
     path, folder = make_sweep(parameters={"x": {"values": [3, 1]}, "seconds": {"value": 1.0}}), tmp_path / "sweep"
     process = start(path, folder)
     wait_for(lambda: len(begun(folder)) == 1)
-    process.kill()
-    process.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     assert sweep(path, "--resume") == 0
     assert [row["x"] for row in begun(folder)] == ["3", "1"]
     assert statuses(folder) == ["finished"] * 2
@@ -118,12 +120,12 @@ def test_a_trial_that_outlives_its_killed_sweep_is_waited_for_and_not_run_twice(
 
 def test_processes_share_a_sweep_without_running_a_trial_twice(make_sweep, tmp_path):
     path, folder = make_sweep(parameters={"x": {"min": 1, "max": 8}, "seconds": {"value": 0.1}}), tmp_path / "sweep"
-    processes = [start(path, folder, "--resume") for _ in range(3)]
-    said = [process.communicate(timeout=60)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], said
+    processes = [start(path, folder, "--resume", number=number) for number in range(3)]
+    done = [process.wait(60) for process in processes]
+    assert [each.returncode for each in done] == [0, 0, 0], done
     assert sorted(row["x"] for row in begun(folder)) == [str(x) for x in range(1, 9)]
     assert statuses(folder) == ["finished"] * 8
-    assert len([text for text in said if "finished" in text]) > 1
+    assert len([each for each in done if "finished" in each.stdout]) > 1
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
@@ -132,9 +134,9 @@ def test_a_signal_ends_trials_softly_and_leaves_them_to_be_gone_on_with(number, 
     process = start(path, folder)
     wait_for(lambda: len(begun(folder)) == 2)
     process.send_signal(number)
-    said, _ = process.communicate(timeout=20)
-    assert process.returncode == code, said
-    assert "--resume continues it" in said
+    done = process.wait(20)
+    assert done.returncode == code, done
+    assert "--resume continues it" in done.stdout
     assert sweep(path, "--resume") == 0
     assert [row["x"] for row in begun(folder)] == ["3", "1", "1", "2"]
 
@@ -186,7 +188,7 @@ def test_bayes_closes_in_on_the_best_and_stops_at_the_target(make_sweep, sweep, 
 
 def test_hyperband_stops_the_worse_trials_early_and_they_are_not_gone_on_with(make_sweep, sweep, tmp_path, capsys):
     path = make_sweep(
-        parameters={"x": {"values": [1, 2, 3]}, "steps": {"value": 60}, "seconds": {"value": 0.1}},
+        parameters={"x": {"values": [1, 2, 3]}, "steps": {"value": 60}, "seconds": {"value": 0.03}},
         early_terminate={"type": "hyperband", "min_iter": 2, "eta": 2},
     )
     assert sweep(path, "--jobs", "3") == 0
