@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple
 
 Direction = Literal["higher", "lower"]
 MASKED_MSE, MEAN_FILL = "test/masked_mse", "test/mean_fill_mse"  # the second is what a network has to beat by the first
-LINEAR_TOP1 = "probe/linear_top1"
+LINEAR_TOP1, NUM_TEST_IMAGES = "probe/linear_top1", "probe/num_test_images"
+SHARE_OF_IMAGES = "share of images"
 
 
 class Metric(NamedTuple):
@@ -22,6 +23,7 @@ class Metric(NamedTuple):
     split: str = "test"  # whose images it is measured on; empty: on none
     needs: str = ""  # of a run, to have it
     quality: str = ""  # that a verdict names: beneficial for reconstruction
+    resolution: float = 1e-4  # smallest difference that counts as known, in the unit of the margin: a figure in the fourth place
 
     @property
     def name(self) -> str:
@@ -76,7 +78,7 @@ def _score(key: str, label: str, section: str = "", needs: str = QUICK, unit: st
 
 
 def _accuracy(key: str, label: str, section: str = "", split: str = "test", needs: str = LABELS, quality: str = "") -> Metric:
-    return Metric(key, label, "higher", "share of images", 0.005, False, section, split, needs, quality)
+    return Metric(key, label, "higher", SHARE_OF_IMAGES, 0.005, False, section, split, needs, quality)
 
 
 def _cost(key: str, label: str, unit: str = "", direction: Direction | None = "lower", section: str = "") -> Metric:

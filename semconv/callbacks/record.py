@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from semconv.callbacks.callback import Callback
+from semconv.controls import find_indicators
 from semconv.cost import count_images
 from semconv.processes import all_gather
 from semconv.tracking.facts import measured_facts
@@ -38,9 +39,18 @@ class Record(Callback):
             return
         if not self._begun and not self.resume:
             self.folder.create(self.config, **_machine(trainer))
-            self.folder.summarise({**self.summary, "conveys": sorted(getattr(getattr(pl_module, "encoder", None), "conveys", ()))})
+            self.folder.summarise({**self.summary, **self._about(pl_module)})
             self._begun = True
         self._set("running")
+
+    def _about(self, module: "LightningModule") -> dict[str, Any]:
+        """The start of the run, the information that the network is conditioned on, and the controls that a verdict on it needs."""
+        declared = {name for indicators in find_indicators(module) for part in indicators for name in part.controls}
+        return {
+            "started": self.folder.environment["sessions"][0]["started"],
+            "conveys": sorted(getattr(getattr(module, "encoder", None), "conveys", ())),
+            "controls": sorted(declared),
+        }
 
     def state_dict(self) -> dict[str, Any]:
         return {"samples_seen": self.samples_seen}

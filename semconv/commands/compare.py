@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from rich.console import Console
 
 from semconv.commands.errors import in_one_line
-from semconv.comparison.run import FinishedRun
+from semconv.comparison.run import FinishedRun, leave_out
 from semconv.comparison.runs import find_runs
 from semconv.configuration import nearest
 from semconv.metrics import METRICS, PRIMARY, Direction, Metric, find
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from semconv.comparison.result import Comparison
 
 DESCRIPTION = """Compare finished runs: grouped by variant, paired by seed, with intervals and verdicts. A variant is beneficial
-if it beats, on the same seeds, plain, each of its controls and plain of the same compute (experiments/controls)."""
+if it beats, on the same seeds, plain, each of its controls and plain of the same compute (experiments/controls); harmful if it is
+worse than plain; equivalent if it is within the margin of plain. Each is corrected for the number of variants."""
 
 
 def main(arguments: list[str]) -> None:
@@ -76,9 +77,16 @@ def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison
     if given.baseline not in experiments and given.baseline != "cnn_plain":
         raise ValueError(f"--baseline {given.baseline}: there are runs of {', '.join(experiments)}")
     endpoints = [_endpoint(key, given.direction, found.runs) for key in given.metric] or list(PRIMARY)
-    groups = group(found.runs, given.baseline, [*found.factors, *given.factor], given.allow)
-    family = given.family or [name for name in found.family if name in experiments]
-    return compare(groups, endpoints, given.baseline, family)
+    declared = found.declared
+    groups = group(found.runs, given.baseline, [*declared.factors, *given.factor], given.allow, declared.tuned)
+    family = given.family or [name for name in declared.family if name in experiments]
+    negligible = declared.negligible if given.negligible is None else given.negligible
+    compared = compare(groups, endpoints, given.baseline, declared._replace(family=tuple(family), negligible=negligible))
+    for variant in groups.variants:
+        for endpoint in endpoints:
+            for seed, run in variant.failed(endpoint.key).items():
+                leave_out(run.folder, f"its {endpoint.key} is not finite: seed {seed} of {variant.label} has failed")
+    return compared
 
 
 def _endpoint(key: str, direction: Direction | None, runs: Sequence[FinishedRun]) -> Metric:
@@ -98,10 +106,11 @@ def _endpoint(key: str, direction: Direction | None, runs: Sequence[FinishedRun]
 
 def notes_on(comparison: "Comparison") -> list[str]:
     """Lines above the tables: the shared protocol, the factors, the keys that may differ, and a baseline that is missing."""
-    from semconv.comparison.grouping import shared_protocol
+    from semconv.comparison.grouping import shared_protocol, tuned_values
 
     groups = comparison.groups
-    notes = [f"protocol: {shared}"] if (shared := shared_protocol(groups.variants)) else []
+    shared = ", ".join(filter(None, (shared_protocol(groups.variants), *tuned_values(groups))))
+    notes = [f"protocol: {shared}"] if shared else []
     notes += [f"factor {key}: {', '.join(map(str, values))}" for key, values in groups.factors.items()]
     notes += [f"allowed to differ: {key}: {', '.join(map(str, values))}" for key, values in groups.allowed.items()]
     if not any(variant.kind == "baseline" for variant in groups.variants):
@@ -144,4 +153,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="Keys that were varied on purpose: variants are compared within each of their values.",
     )
+    parser.add_argument(
+        "--negligible",
+        type=_share,
+        metavar="SHARE",
+        help="Share of the margin up to which a gain or loss is called negligible (what a sweep declares, else 1).",
+    )
     parser.add_argument("--allow", nargs="+", default=[], metavar="KEY", help="Keys that may differ; the output names them.")
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share of the margin: give a number from 0 to 1")
+    return share

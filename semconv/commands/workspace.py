@@ -122,7 +122,7 @@ def make_report(entity: str, project: str, comparison: "Comparison", notes: Sequ
 
     variants = comparison.groups.variants
     num_runs = sum(len(variant.runs) for variant in variants)
-    said = [f"{found.sign} {found.word} {found.what}: {found.names}" for found in findings(comparison)]
+    said = [f"{found.sign} {found.text} {found.what}: {found.names}" for found in findings(comparison)]
     blocks: list[Any] = [
         wr.P(f"{num_runs} runs against {comparison.baseline}, paired by seed, by `semconv compare`."),
         *(wr.P(note) for note in notes),

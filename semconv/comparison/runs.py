@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from semconv.comparison.declared import factors_of, family_of
-from semconv.comparison.run import FinishedRun, Found, Summary, leave_out
+from semconv.comparison.declared import Declared, declared_by, joined
+from semconv.comparison.run import FinishedRun, Found, Summary, leave_out, started_at
 from semconv.comparison.wandb_runs import fetch
 from semconv.configuration import one_line
 from semconv.metrics import MASKED_MSE
@@ -26,23 +26,18 @@ def find_runs(places: Sequence[str]) -> Found:
         places: run folders, folders that hold some at any depth, globs, or `wandb:entity/project[/sweep]`.
     """
     runs: list[FinishedRun] = []
-    factors: list[str] = []
-    family: list[str] = []
+    declared: list[Declared] = []
     for place in places:
         if place.startswith("wandb:"):
             found = fetch(place.removeprefix("wandb:"))
             runs += [run for run in found.runs if _is_whole(run)]
-            factors += found.factors
-            family += found.family
+            declared.append(found.declared)
             continue
         for folder in _folders(place):
-            sweep = _sweep(folder)
-            factors += factors_of(sweep)
-            family += family_of(sweep)
-            summaries = sorted(folder.rglob("summary.json"))
-            runs += [run for path in summaries if _is_whole(run := FinishedRun(str(path.parent), _read(path)))]
+            declared += [declared_by(sweep)] if (sweep := _sweep(folder)) else []
+            runs += [run for path in sorted(folder.rglob("summary.json")) if _is_whole(run := _run(path))]
     own = _joined(list({run.folder: run for run in runs}.values()))
-    return Found(own, list(dict.fromkeys(factors)), list(dict.fromkeys(family)))
+    return Found(own, joined(declared))
 
 
 def _folders(place: str) -> Iterator[Path]:
@@ -63,6 +58,12 @@ def _sweep(folder: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {one_line(error)}") from error
     return content if isinstance(content, dict) else {}
+
+
+def _run(path: Path) -> FinishedRun:
+    summary = _read(path)
+    started = started_at(summary.get("started"))
+    return FinishedRun(str(path.parent), summary, path.stat().st_mtime if started is None else started)
 
 
 def _read(path: Path) -> Summary:
@@ -101,4 +102,4 @@ def _joined(runs: list[FinishedRun]) -> list[FinishedRun]:
             leave_out(run.folder, f"the run that it started from, {origin}, is not among those given")
         found = {key: value for key, value in run.summary.items() if key.startswith(("linear_probe/", "finetune/"))}
         results[origin] = {**results.get(origin, {}), **found}
-    return [FinishedRun(run.folder, {**run.summary, **results.get(run.id, {})}) for run in own]
+    return [run._replace(summary={**run.summary, **results.get(run.id, {})}) for run in own]

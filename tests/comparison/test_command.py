@@ -1,6 +1,7 @@
 import csv
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -140,7 +141,105 @@ def test_a_variant_without_controls_is_not_judged_beneficial(tmp_path, capsys):
     write_family(tmp_path)
     out, _, _ = run(capsys, tmp_path / "told", tmp_path / "cnn_plain", "--metric", "test/masked_mse")
     assert "beneficial for" not in out
-    assert "not compared with a control and plain_wide" in " ".join(out.split())
+    assert "not compared with zero and shuffled" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "NaN"])
+@pytest.mark.parametrize("folder", ["told-Zero", "told"])
+def test_a_run_that_diverged_is_a_failed_run_of_its_seed(value, folder, tmp_path, capsys):
+    write_family(tmp_path)
+    path = tmp_path / folder / "3" / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "test/masked_mse": value}))
+    out, err, code = run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
+    assert code == 0
+    label = {"told-Zero": "told-zero", "told": "told"}[folder]
+    assert f"left out: {path.parent}: its test/masked_mse is not finite: seed 3 of {label} has failed" in err
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    (verdict,) = found["verdicts"]
+    assert {each["n"] for each in verdict["against"].values()} == {4}
+    assert f"{'it' if folder == 'told' else 'zero'} lacks seed 3" in verdict["verdict"]["reason"]
+    assert any("(1 failed)" in line for line in out.splitlines() if line.startswith(label))
+
+
+@pytest.mark.parametrize(
+    ("declared", "ran", "missing"),
+    [
+        (["shuffled", "zero"], ["Zero"], "not compared with shuffled"),
+        (["shuffled", "zero"], ["Constant", "Fixed"], "not compared with shuffled and zero"),
+        (["constant"], ["Constant"], None),
+        (None, ["Zero", "Shuffled"], None),
+    ],
+)
+def test_a_verdict_needs_each_control_that_the_indicators_declare(declared, ran, missing, tmp_path, capsys):
+    for seed in range(5):
+        noise = 0.001 * ((seed * 7) % 5)
+        more = {} if declared is None else {"controls": declared}
+        write_run(tmp_path / f"p{seed}", "cnn_plain", 0.8 + noise, seed, mechanism="Plain")
+        write_run(tmp_path / f"t{seed}", "told", 0.7 + noise**2, seed, more)
+        for control in ran:
+            write_run(tmp_path / f"{control}{seed}", "told", 0.801 + 1.1 * noise, seed, more, control=control)
+    out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    text = " ".join(out.split())
+    assert ("beneficial for reconstruction" in text) == (missing is None)
+    assert missing is None or missing in text
+
+
+def test_a_control_that_is_plain_itself_is_no_second_comparison(tmp_path, capsys):
+    write_family(tmp_path)
+    for seed in range(5):
+        error = json.loads((tmp_path / "cnn_plain" / f"{seed}" / "summary.json").read_text())["test/masked_mse"]
+        path = tmp_path / "told-Zero" / f"{seed}" / "summary.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "test/masked_mse": error}))
+    _, _, code = run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
+    assert code == 0
+    (verdict,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdicts"]
+    assert set(verdict["against"]) == {"plain", "shuffled", "plain_wide"}
+    assert verdict["verdict"]["word"] == "beneficial"
+
+
+def test_plain_of_equal_compute_is_needed_where_the_variant_costs_more(tmp_path, capsys):
+    write_family(tmp_path)
+    shutil.rmtree(tmp_path / "wide")
+    out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert "beneficial for reconstruction" in out
+    for path in tmp_path.glob("told*/*/summary.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "cost/flops": 2.1e9}))
+    out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert "not compared with plain_wide" in " ".join(out.split())
+
+
+def test_a_tuned_key_differs_as_a_matter_of_course_and_is_named(tmp_path, capsys):
+    write_family(tmp_path, base_lr=0.004)
+    shutil.rmtree(tmp_path / "cnn_plain")
+    write_family(tmp_path / "b", base_lr=0.016)
+    for name in ("told", "told-Zero", "told-Shuffled", "wide"):
+        shutil.rmtree(tmp_path / "b" / name)
+    _, err, code = run(capsys, tmp_path)
+    assert (code, "model.base_lr" in err) == (2, True)
+    (tmp_path / "sweep.yaml").write_text("description: 'tuned: model.base_lr'\nparameters:\n  a: {value: 1}\n")
+    out, _, code = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert code == 0
+    (protocol,) = [line for line in out.splitlines() if line.startswith("protocol: ")]
+    assert "base_lr tuned for each variant (cnn_plain 0.016, told 0.004)" in protocol
+    assert "beneficial for reconstruction" in out
+
+
+@pytest.mark.parametrize("line", ["looks: 5 4", "looks: five", "looks: 5 9\nspending: some", "negligible: 2", "negligible: a"])
+def test_a_declaration_that_is_none_is_one_line(line, tmp_path, capsys):
+    write_family(tmp_path)
+    (tmp_path / "sweep.yaml").write_text(json.dumps({"description": line, "parameters": {"a": {"value": 1}}}))
+    _, err, code = run(capsys, tmp_path)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert line.partition(":")[0] in err or "spending" in err
+
+
+def test_a_declared_plan_is_judged_at_its_looks(tmp_path, capsys):
+    write_family(tmp_path)
+    sweep = {"description": "looks: 3 6\nspending: pocock\nnegligible: 0.5", "parameters": {"a": {"value": 1}}}
+    (tmp_path / "sweep.yaml").write_text(json.dumps(sweep))
+    run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
+    (verdict,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdicts"]
+    assert verdict["against"]["plain"]["n"] == 3
 
 
 def test_the_table_stands_best_first_with_mean_and_deviation(tmp_path, capsys):
@@ -228,7 +327,7 @@ def test_a_sweeps_description_declares_its_family_and_what_its_files_vary(tmp_pa
     assert "family of 1" in out
     out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse", "--family", "told", "other")
     assert "family of 2" in out
-    assert find_runs([str(tmp_path)]).factors == ["model.corruption"]
+    assert find_runs([str(tmp_path)]).declared.factors == ("model.corruption",)
 
 
 def test_variants_of_one_name_are_told_apart(tmp_path, capsys):
@@ -247,6 +346,12 @@ def test_of_two_runs_of_one_seed_the_later_counts(tmp_path, capsys):
     assert "0.7000" in out
     assert "0.5000" not in out
     assert f"left out: {tmp_path / 'a' / '1'}" in err
+    # by the time of their start, whatever their folders are called
+    started = {"screen-9": "2026-01-01T10:00:00+0000", "screen-10": "2026-01-01T11:30:00+0100"}
+    for name, error in (("screen-9", 0.3), ("screen-10", 0.4)):
+        write_run(tmp_path / "c" / name, "other", error, more={"started": started[name]})
+    out, err, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert words(out, "other")[0][2] == "0.4000"
 
 
 def test_runs_that_are_not_whole_are_named_and_left_out(tmp_path, capsys):

@@ -13,7 +13,7 @@ from semconv.comparison.tables import Sheet, is_number
 from semconv.comparison.verdicts import Word
 from semconv.version import __version__
 
-SIGNS: dict[Word, str] = {"beneficial": "✓", "equivalent": "≈", "inconclusive": "?"}
+SIGNS: dict[Word, str] = {"beneficial": "✓", "harmful": "✗", "equivalent": "≈", "inconclusive": "?"}
 NAMED = 6  # variants of one verdict, at the head of the page
 
 
@@ -22,6 +22,7 @@ class Finding(NamedTuple):
 
     sign: str
     word: Word
+    text: str  # the word, and whether it is negligible
     what: str
     names: str
 
@@ -60,14 +61,14 @@ def findings(comparison: Comparison) -> list[Finding]:
     found = []
     for endpoint in comparison.endpoints:
         for word, sign in SIGNS.items():
-            names: dict[str, list[str]] = {}
+            names: dict[tuple[str, str], list[str]] = {}
             for each in comparison.judged:
                 if each.endpoint == endpoint and each.verdict and each.verdict.word == word:
-                    names.setdefault(setting(each.variant), []).append(each.variant.title)
-            for under, named in names.items():
+                    names.setdefault((each.verdict.text, setting(each.variant)), []).append(each.variant.title)
+            for (text, under), named in names.items():
                 more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
                 what = f"{'to plain ' if word == 'equivalent' else ''}for {endpoint.name}{f' under {under}' if under else ''}"
-                found.append(Finding(sign, word, what, ", ".join(named[:NAMED]) + more))
+                found.append(Finding(sign, word, text, what, ", ".join(named[:NAMED]) + more))
     return found
 
 

@@ -71,9 +71,10 @@ def _verdicts(comparison: Comparison) -> Section:
     made = [verdicts(comparison, endpoint) for endpoint in comparison.endpoints]
     made = [sheet for sheet in [*made, interactions(comparison)] if sheet.rows]
     text = (
-        "A variant is beneficial if it beats, on the same seeds, plain, each of its controls and plain at equal training FLOPs. p "
-        "is the largest p value of these comparisons, corrected over the family by Holm. A variant is equivalent to plain if two "
-        "one-sided tests place the difference within the margin. Every other result is inconclusive."
+        "A variant is beneficial if it beats, on the same seeds, plain, each of its controls and plain at equal training FLOPs (p "
+        "is the largest p value of these comparisons); harmful if it is worse than plain; equivalent to plain if two one-sided "
+        "tests place the difference within the margin. Each is corrected over the family by Holm. Every other result is "
+        "inconclusive. A gain or loss within the margin is called negligible."
     )
     missing = "" if made else f"No verdict: give runs of {comparison.baseline} and of a conditioned network."
     return Section("verdicts", "Verdicts", text if made else "", sheets=made, missing=missing)
@@ -300,7 +301,7 @@ def _against(comparison: Comparison, endpoint: Metric, level: Level) -> list[tup
     for judged in comparison.judged:
         evidence = judged.evidence
         if judged.endpoint == endpoint and judged.variant.level == level and evidence.against:
-            word = f": {judged.verdict.word}" if judged.verdict else ""
+            word = f": {judged.verdict.text}" if judged.verdict else ""
             n = _ns(found.n for found in evidence.against.values())
             rows = [_dot(name, found) for name, found in evidence.against.items()]
             groups.append((f"{judged.variant.label}{word}, {n}", rows, evidence.margin if PLAIN in evidence.against else 0.0))
