@@ -16,7 +16,7 @@ from semconv.metrics import find
 from semconv.tracking.folder import RunFolder
 from tests.comparison.test_command import write_family
 from tests.experiments import arguments
-from tests.test_wandb_record import KEY, SMALL, inspect
+from tests.tracking.test_wandb_record import KEY, SMALL, inspect
 from tests.wandb_server import ANSWERS, serve
 
 pytest.importorskip("wandb_workspaces", reason="needs pip install semconv[dashboard]")

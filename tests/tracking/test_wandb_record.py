@@ -115,7 +115,7 @@ def test_a_service_that_is_killed_costs_nothing(tmp_path):
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {str(FOLDER.parent)!r})
-from tests.test_wandb_record import *
+from tests.tracking.test_wandb_record import *
 folder = RunFolder({str(tmp_path / "runs" / "a" / "b")!r})
 folder.create(CONFIG)
 record = WandbRecord(folder, WandbOptions(mode="offline"), CONFIG, FACTS, "fit")
