@@ -1,5 +1,6 @@
 """The record of a run: its folder, status, clocks and last metrics."""
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ class Record(Callback):
     ) -> None:
         self.folder, self.config, self.summary, self.resume = folder, config, summary or {}, resume
         self.samples_seen, self._begun = 0, False
+        self._started = time.monotonic()
 
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         self.folder.path = trainer.strategy.broadcast(self.folder.path)  # each process has chosen its own name
@@ -60,6 +62,8 @@ class Record(Callback):
 
     def on_train_start(self, trainer: "Trainer", module: "LightningModule") -> None:
         self._begin(trainer)
+        if trainer.is_global_zero:
+            self.folder.summarise({"trainer/num_training_batches": trainer.num_training_batches})
 
     def on_test_start(self, trainer: "Trainer", module: "LightningModule") -> None:
         self._begin(trainer)
@@ -102,6 +106,7 @@ class Record(Callback):
             number = sum(len(names) for names in skipped.values())
             self.folder.summarise({"data/num_skipped_images": number, "data/skipped_images": skipped})
         if trainer.is_global_zero and self._begun:
+            self.folder.summarise({"trainer/seconds": round(time.monotonic() - self._started, 3)})
             self._set("finished")
 
     def on_exception(self, trainer: "Trainer", module: "LightningModule", exception: BaseException) -> None:

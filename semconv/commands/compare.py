@@ -17,7 +17,9 @@ from semconv.metrics import METRICS, PRIMARY, Direction, Metric, find
 from semconv.tracking.files import write_text
 
 if TYPE_CHECKING:
+    from semconv.comparison.report.sections import Section
     from semconv.comparison.result import Comparison
+    from semconv.comparison.tables import Sheet
 
 DESCRIPTION = """Compare finished runs: grouped by variant, paired by seed, with intervals and verdicts. A variant is beneficial
 if it beats, on the same seeds, plain, each of its controls and plain of the same compute (experiments/controls); harmful if it is
@@ -32,30 +34,50 @@ def main(arguments: list[str]) -> None:
 
 
 def _compare(given: argparse.Namespace) -> None:
-    # scipy takes a second, which --help need not wait for
-    from semconv.comparison.result import as_data
-    from semconv.comparison.tables import sheets, to_csv, to_markdown, to_rich
-
     comparison = comparison_of(given, given.runs)
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    notes = notes_on(comparison)
+    # scipy takes a second, which --help need not wait for
+    from semconv.comparison.tables import sheets
+
     made = sheets(comparison)
+    print_sheets(made, notes_on(comparison))
+    if given.output:
+        write_comparison(comparison, made, given.output)
+
+
+def print_sheets(made: Sequence["Sheet"], notes: Sequence[str] = ()) -> None:
+    """Print tables, with some lines above them."""
+    from semconv.comparison.tables import to_rich
+
+    console = Console(width=None if sys.stdout.isatty() else 150)
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False)
     for sheet in made:
         console.print(sheet.title, style="bold", soft_wrap=True, highlight=False)
         console.print(to_rich(sheet))
         console.print()
-    if given.output:
-        given.output.mkdir(parents=True, exist_ok=True)
-        write_text(given.output / "comparison.md", "\n".join([*notes, "", *map(to_markdown, made)]))
-        write_text(given.output / "comparison.csv", to_csv(comparison))
-        write_text(given.output / "comparison.json", json.dumps(as_data(comparison), indent=2, allow_nan=False) + "\n")
-        from semconv.comparison.report import render
 
-        write_text(given.output / "comparison.html", render(comparison, notes))
-        console.print(f"written to {given.output}: comparison.md, comparison.csv, comparison.json", soft_wrap=True, highlight=False)
-        print(given.output / "comparison.html")
+
+def write_comparison(comparison: "Comparison", made: Sequence["Sheet"], output: Path, sections: Sequence["Section"] = ()) -> None:
+    """Write a comparison into a folder, as Markdown, CSV, JSON and a page, and print the path of the page.
+
+    Args:
+        comparison: what is written.
+        made: its tables, and others that go into the Markdown file.
+        output: the folder; created if it is missing.
+        sections: further sections of the page.
+    """
+    from semconv.comparison.report import render
+    from semconv.comparison.result import as_data
+    from semconv.comparison.tables import to_csv, to_markdown
+
+    notes = notes_on(comparison)
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / "comparison.md", "\n".join([*notes, "", *map(to_markdown, made)]))
+    write_text(output / "comparison.csv", to_csv(comparison))
+    write_text(output / "comparison.json", json.dumps(as_data(comparison), indent=2, allow_nan=False) + "\n")
+    write_text(output / "comparison.html", render(comparison, notes, sections))
+    print(f"written to {output}: comparison.md, comparison.csv, comparison.json")
+    print(output / "comparison.html")
 
 
 def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison":
@@ -121,7 +143,10 @@ def notes_on(comparison: "Comparison") -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="semconv compare", description=DESCRIPTION)
     parser.add_argument(
-        "runs", nargs="+", help="Run folders, folders or sweep folders that hold some, globs, or wandb:entity/project[/sweep]."
+        "runs",
+        nargs="+",
+        help="Run folders, folders or sweep folders that hold some, globs, results.csv[:stage] of a study, or "
+        "wandb:entity/project[/sweep].",
     )
     add_options(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="Folder for comparison.html, .md, .csv and .json.")

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from semconv.comparison.declared import Declared, declared_by, joined
+from semconv.comparison.declared import declared_by, joined
+from semconv.comparison.recorded import load
 from semconv.comparison.run import FinishedRun, Found, Summary, leave_out, started_at
 from semconv.comparison.wandb_runs import fetch
 from semconv.configuration import one_line
@@ -23,21 +24,24 @@ def find_runs(places: Sequence[str]) -> Found:
     Each run that is left out is named, with the reason.
 
     Args:
-        places: run folders, folders that hold some at any depth, globs, or `wandb:entity/project[/sweep]`.
+        places: run folders, folders that hold some at any depth, globs, tables of runs `results.csv[:stage]`, or
+            `wandb:entity/project[/sweep]`.
     """
-    runs: list[FinishedRun] = []
-    declared: list[Declared] = []
-    for place in places:
-        if place.startswith("wandb:"):
-            found = fetch(place.removeprefix("wandb:"))
-            runs += [run for run in found.runs if _is_whole(run)]
-            declared.append(found.declared)
-            continue
-        for folder in _folders(place):
-            declared += [declared_by(sweep)] if (sweep := _sweep(folder)) else []
-            runs += [run for path in sorted(folder.rglob("summary.json")) if _is_whole(run := _run(path))]
-    own = _joined(list({run.folder: run for run in runs}.values()))
-    return Found(own, joined(declared))
+    found = [_found(place) for place in places]
+    runs = [run for each in found for run in each.runs if _is_whole(run)]
+    return Found(_joined(list({run.folder: run for run in runs}.values())), joined(each.declared for each in found))
+
+
+def _found(place: str) -> Found:
+    """All runs of a place, whole or not."""
+    path, colon, stage = place.partition(".csv:")
+    if place.startswith("wandb:"):
+        return fetch(place.removeprefix("wandb:"))
+    if colon or place.endswith(".csv"):
+        return load(Path(f"{path}.csv" if colon else place), stage or None)
+    folders = list(_folders(place))
+    runs = [_run(path) for folder in folders for path in sorted(folder.rglob("summary.json"))]
+    return Found(runs, joined(declared_by(sweep) for folder in folders if (sweep := _sweep(folder))))
 
 
 def _folders(place: str) -> Iterator[Path]:

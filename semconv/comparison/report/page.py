@@ -1,13 +1,14 @@
 """The report as a page."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from semconv.comparison.grouping import setting
-from semconv.comparison.report.sections import make
+from semconv.comparison.report.sections import Section, make
 from semconv.comparison.result import Comparison
 from semconv.comparison.tables import Sheet, is_number
 from semconv.comparison.verdicts import Word
@@ -27,12 +28,13 @@ class Finding(NamedTuple):
     names: str
 
 
-def render(comparison: Comparison, notes: list[str]) -> str:
+def render(comparison: Comparison, notes: list[str], more: Sequence[Section] = ()) -> str:
     """A whole page. Names from outside are text on it, whatever they contain, and the page forbids scripts.
 
     Args:
         comparison: what the page shows.
         notes: lines at its head.
+        more: sections that stand after the results.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -44,7 +46,7 @@ def render(comparison: Comparison, notes: list[str]) -> str:
     environment.filters["right"] = right
     variants = comparison.groups.variants
     return environment.get_template("template.html").render(
-        sections=make(comparison),
+        sections=make(comparison, more),
         notes=notes,
         findings=findings(comparison),
         endpoints=[endpoint.key for endpoint in comparison.endpoints],

@@ -71,6 +71,7 @@ def lines(
     x_ticks: Sequence[float] | None = None,
     guide: float | None = None,
     settling: float = 0.0,
+    log: bool = False,
 ) -> Markup:
     """Means as lines and ranges as bands, of several series over one axis.
 
@@ -83,9 +84,10 @@ def lines(
         x_ticks: places of ticks on the horizontal axis; None: round values.
         guide: place of a vertical line on the horizontal axis.
         settling: share of the horizontal axis, at its beginning, in which lines may leave the frame.
+        log: logarithmic horizontal axis.
     """
     places = [place for each in series for place in each.x] + ([] if guide is None else [guide])
-    x = scale(places, LEFT, WIDTH - RIGHT, room=0.03)
+    x = scale(places, LEFT, WIDTH - RIGHT, log, 0.03)
     settled = min(places) + settling * (max(places) - min(places))
     held = [
         value

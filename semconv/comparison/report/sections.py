@@ -43,12 +43,13 @@ class Section(NamedTuple):
     missing: str = ""  # which runs would give data where there are none
 
 
-def make(comparison: Comparison) -> list[Section]:
-    """All sections, in the order in which they are read."""
+def make(comparison: Comparison, more: Sequence[Section] = ()) -> list[Section]:
+    """All sections, in the order in which they are read; `more` after the results."""
     return [
         _verdicts(comparison),
         _forest(comparison),
         _results(comparison),
+        *more,
         _curves(comparison),
         _costs(comparison),
         _ratios(comparison),
