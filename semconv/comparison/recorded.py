@@ -20,18 +20,8 @@ from semconv.tracking.folder import RunFolder
 
 STAGES = ("tune", "screen", "confirm")
 IDENTITY = (
-    "stage",
-    "setting",
-    "variant",
-    "control",
-    "seed",
-    "value",
-    "fraction",
-    "protocol",
-    "network",
-    "started",
-    "commit",
-    "torch",
+    *("stage", "setting", "variant", "control", "seed", "value", "fraction"),
+    *("protocol", "network", "started", "commit", "torch"),
 )
 SHARED = ("experiment", "control", "variant", "controls", "conveys")  # of a network, whatever its seed
 
@@ -109,13 +99,8 @@ def _run(path: Path, line: int, row: Mapping[str, str], shared: Mapping[str, Any
         _put(protocol, shared["tuned"], float(row["value"]))
     metrics = {key: float(value) for key, value in row.items() if value and key not in IDENTITY and find(key)}
     whole = {key: int(value) if value.is_integer() and key.startswith("trainer/") else value for key, value in metrics.items()}
-    summary = {
-        **shared["networks"][int(row["network"])],
-        "seed": int(row["seed"]),
-        "status": "finished",
-        "protocol": protocol,
-        **whole,
-    }
+    identity = {"seed": int(row["seed"]), "status": "finished", "protocol": protocol}
+    summary = {**shared["networks"][int(row["network"])], **identity, **whole}
     return FinishedRun(f"{path}:{line}", summary, started_at(row["started"]) or float(line))
 
 

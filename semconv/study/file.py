@@ -32,8 +32,8 @@ class Tune:
         seeds: used by nothing else.
         metric: what is optimised, on validation images.
         extensions: number of times that a best value at the edge of the grid extends the grid.
-        halving: successive halving: all values at a fraction of the budget, the best 1 / halving of them at `halving` times as much;
-            None: all values at the whole budget.
+        halving: successive halving: all values at a fraction of the budget, then the best 1 / halving of them at `halving` times as
+            much, up to the whole budget; None: all values at the whole budget.
     """
 
     key: str
