@@ -147,9 +147,8 @@ def _study(name: str, content: Any) -> Study:
         metric = find(endpoint)
         if metric is None or metric.direction is None:
             similar = nearest(endpoint, [known.key for known in PRIMARY])
-            raise ValueError(
-                f"endpoints: {endpoint} is no metric with a better direction" + (f": did you mean {similar}?" if similar else "")
-            )
+            advice = f": did you mean {similar}?" if similar else "; semconv list metrics names them"
+            raise ValueError(f"endpoints: {endpoint} is no metric of which higher or lower is better{advice}")
     study = Study(
         name,
         content,
@@ -203,9 +202,8 @@ def _confirm(given: Any) -> Confirm:
     given = _mapping(given, "confirm")
     _refuse_unknown(given, ("looks", "first_seed", "spending"), "confirm")
     looks = _list(given.get("looks"), int, "confirm.looks")
-    return Confirm(
-        Looks.of(looks, given.get("spending", "obrien_fleming")), _whole(given.get("first_seed"), "confirm.first_seed", 0)
-    )
+    first_seed = _whole(given.get("first_seed"), "confirm.first_seed", 0)
+    return Confirm(Looks.of(looks, given.get("spending", "obrien_fleming")), first_seed)
 
 
 def _refuse_shared_seeds(study: Study) -> None:

@@ -75,12 +75,12 @@ def seconds_of(study: Study, measured: Measured, arm: Arm) -> float:
 
 def cost_sheet(found: list[Cost], jobs: int) -> Sheet:
     """The costs as a table."""
-    rows = [
-        [cost.stage, str(cost.arms), _range(*cost.runs), _range(*(seconds / 3600 / jobs for seconds in cost.seconds), digits=2)]
-        for cost in found
-    ]
-    total = [sum(cost.seconds[i] for cost in found) / 3600 / jobs for i in (0, 1)]
-    rows.append(["total", "", _range(*(sum(cost.runs[i] for cost in found) for i in (0, 1))), _range(*total, digits=2)])
+    runs = (sum(cost.runs[0] for cost in found), sum(cost.runs[1] for cost in found))
+    seconds = (sum(cost.seconds[0] for cost in found), sum(cost.seconds[1] for cost in found))
+    rows = []
+    for cost in (*found, Cost("total", 0, runs, seconds)):
+        hours = (cost.seconds[0] / 3600 / jobs, cost.seconds[1] / 3600 / jobs)
+        rows.append([cost.stage, str(cost.arms or ""), _range(cost.runs, 0), _range(hours, 2)])
     return Sheet(f"Plan: runs, and hours with {jobs} at a time", ["stage", "networks", "runs", "hours"], rows)
 
 
@@ -109,6 +109,6 @@ def _of_search(tune: Tune, divisors: list[int]) -> tuple[float, int]:
     return share, number
 
 
-def _range(low: float, high: float, digits: int = 0) -> str:
-    one, other = f"{low:,.{digits}f}", f"{high:,.{digits}f}"
-    return one if one == other else f"{one} to {other}"
+def _range(values: tuple[float, float], digits: int) -> str:
+    low, high = (f"{value:,.{digits}f}" for value in values)
+    return low if low == high else f"{low} to {high}"

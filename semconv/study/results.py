@@ -41,7 +41,7 @@ def tuning_sheet(study: Study, tuned: Mapping[Arm, Tuned]) -> Sheet:
     values = sorted({value for each in tuned.values() for value in each.curve})
     columns = [
         "network",
-        *(["setting"] if len(study.settings) > 1 else []),
+        *_setting(study, "setting"),
         bare(study.tune.key),
         *(f"{value:g}" for value in values),
     ]
@@ -51,7 +51,7 @@ def tuning_sheet(study: Study, tuned: Mapping[Arm, Tuned]) -> Sheet:
         cells = [f"{means[value]:.4f}" if value in means else "" for value in values]
         name = arm._replace(setting="").label
         chosen = f"{each.value:g}{' (edge)' if each.at_edge else ''}"
-        rows.append([name, *([arm.setting] if len(study.settings) > 1 else []), chosen, *cells])
+        rows.append([name, *_setting(study, arm.setting), chosen, *cells])
     n = len(study.tune.seeds)
     return Sheet(f"Chosen values: mean {study.tune.metric} by value, n = {n}", columns, rows)
 
@@ -63,10 +63,10 @@ def screening_sheet(study: Study, screened: Mapping[Arm, Screened]) -> Sheet:
         found = each.against_plain
         interval = "" if found.low is None or found.high is None else f"{found.low:+.4f} to {found.high:+.4f}"
         cells = [str(found.n), f"{found.difference:+.4f}", interval, "yes" if each.kept else "no"]
-        rows.append([arm._replace(setting="").label, *([arm.setting] if len(study.settings) > 1 else []), *cells])
+        rows.append([arm._replace(setting="").label, *_setting(study, arm.setting), *cells])
     head = [
         "candidate",
-        *(["setting"] if len(study.settings) > 1 else []),
+        *_setting(study, "setting"),
         "n",
         "better than plain by",
         "95 % interval",
@@ -90,14 +90,20 @@ def sections(study: Study, tuned: Mapping[Arm, Tuned], screened: Mapping[Arm, Sc
             figures.append(Figure(plots.lines(title, lines, bare(study.tune.key), axis, log=True), title, wide=True))
             legend += [(plots.swatch(line.series), line.name) for line in lines if line.name not in {name for _, name in legend}]
         text = (
-            "Every network has the same search, on validation images and on seeds that nothing else uses. Controls take the value of "
-            "their variant. A best value at the edge of the grid extends the grid; where it still stands at the edge, the table says so."
+            "Every network has the same search, on validation images and on seeds that nothing else uses. Controls take the value "
+            "of their variant. A best value at the edge of the grid extends the grid. Where it is still at the edge, the table says "
+            "so."
         )
         made.append(Section("tuning", "Tuning", text, figures=figures, sheets=[tuning_sheet(study, tuned)], legend=legend))
     if study.screen:
         text = f"The {study.screen.keep} candidates of the largest mean gains go on, without those whose interval lies below zero."
         made.append(Section("screening", "Screening", text, sheets=[screening_sheet(study, screened)]))
     return made
+
+
+def _setting(study: Study, cell: str) -> list[str]:
+    """A cell of the column of settings, which a table of one setting does not have."""
+    return [cell] if len(study.settings) > 1 else []
 
 
 def _line(arm: Arm, tuned: Tuned, number: int) -> plots.Line:

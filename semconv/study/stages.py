@@ -1,4 +1,4 @@
-"""The stages of a study: measure, tune, screen, confirm. Each follows from the finished runs before it, so a killed study resumes."""
+"""The stages of a study: measure, tune, screen, confirm. Each follows from the runs before it alone, so a killed study resumes."""
 
 import math
 import statistics
@@ -178,14 +178,13 @@ def compared(study: Study, runs: Sequence[FinishedRun]) -> Comparison:
 
 def settled_arms(study: Study, comparison: Comparison) -> set[Arm]:
     """The candidates whose verdicts on all endpoints are settled."""
-    words: dict[Arm, list[str]] = {}
+    settled: dict[Arm, bool] = {}
     for judged in comparison.judged:
         found = point_of(study, judged.variant.first)
         if found is not None and judged.verdict is not None:
-            words.setdefault(found.arm, []).append(
-                "inconclusive" if not judged.evidence.objection and judged.verdict.word == "inconclusive" else "settled"
-            )
-    return {arm for arm, each in words.items() if "inconclusive" not in each}
+            one = bool(judged.evidence.objection) or judged.verdict.word != "inconclusive"
+            settled[found.arm] = settled.get(found.arm, True) and one
+    return {arm for arm, all_are in settled.items() if all_are}
 
 
 def point(arm: Arm, tuned: Mapping[Arm, Tuned]) -> Point:
