@@ -14,6 +14,7 @@ import yaml
 
 from semconv.comparison.declared import declared_by
 from semconv.comparison.run import FinishedRun, Found, started_at
+from semconv.configuration import one_line
 from semconv.metrics import METRICS, find
 from semconv.tracking.files import write_text
 from semconv.tracking.folder import RunFolder
@@ -23,6 +24,7 @@ IDENTITY = (
     *("stage", "setting", "variant", "control", "seed", "value", "fraction"),
     *("protocol", "network", "started", "commit", "torch"),
 )
+CLOCKS = ("trainer/global_step", "trainer/seconds")
 SHARED = ("experiment", "control", "variant", "controls", "conveys")  # of a network, whatever its seed
 
 
@@ -55,7 +57,7 @@ def save(path: Path, rows: Sequence[tuple[dict[str, Any], FinishedRun]], tuned: 
     """
     networks: list[Any] = []
     protocols: list[Any] = []
-    columns = [metric.key for metric in METRICS if "*" not in metric.key]
+    columns = [*CLOCKS, *(metric.key for metric in METRICS if "*" not in metric.key)]
     columns = [key for key in columns if any(key in run.summary for _, run in rows)]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*IDENTITY, *columns], lineterminator="\n")
@@ -78,11 +80,14 @@ def load(path: Path, stage: str | None = None) -> Found:
     Raises:
         ValueError: it is no such table, or has no such stage.
     """
+    for file in (path, path.with_suffix(".yaml")):
+        if not file.is_file():
+            raise ValueError(f"there is no {file}: a table of runs is two files, such as results.csv and results.yaml")
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
         shared = yaml.safe_load(path.with_suffix(".yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, csv.Error) as error:
-        raise ValueError(f"{path} and {path.with_suffix('.yaml')} cannot be read as a table of runs: {error}") from error
+    except (UnicodeDecodeError, yaml.YAMLError, csv.Error) as error:
+        raise ValueError(f"{path} and {path.with_suffix('.yaml')} cannot be read as a table of runs: {one_line(error)}") from error
     found = [known for known in STAGES if any(row.get("stage") == known for row in rows)]
     if not found or (stage or found[-1]) not in found:
         raise ValueError(f"{path} has no runs of {stage or 'a study'}: it has {', '.join(found) or 'none'}")

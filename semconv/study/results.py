@@ -91,8 +91,7 @@ def sections(study: Study, tuned: Mapping[Arm, Tuned], screened: Mapping[Arm, Sc
             legend += [(plots.swatch(line.series), line.name) for line in lines if line.name not in {name for _, name in legend}]
         text = (
             "Every network has the same search, on validation images and on seeds that nothing else uses. Controls take the value "
-            "of their variant. A best value at the edge of the grid extends the grid. Where it is still at the edge, the table says "
-            "so."
+            "of their variant. A best value at the edge of the grid extends the grid; the table says where it is still at the edge."
         )
         made.append(Section("tuning", "Tuning", text, figures=figures, sheets=[tuning_sheet(study, tuned)], legend=legend))
     if study.screen:
