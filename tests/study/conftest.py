@@ -4,6 +4,7 @@ import math
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def write_study(tmp_path, monkeypatch):
         "confirm": {"looks": [4, 8], "spending": "pocock", "first_seed": 0},
     }
 
-    def write(**changes) -> Path:
+    def write(**changes: Any) -> Path:
         path = tmp_path / "a_study.yaml"
         path.write_text(yaml.safe_dump({key: value for key, value in {**content, **changes}.items() if value is not None}))
         return path
@@ -70,12 +71,13 @@ def conduct(tmp_path):
     return make
 
 
-def train(point, place: Path) -> int:
+def train(point: dict[str, Any], place: Path) -> int:
     """Leave what a run leaves, unless it is there; give the number of runs."""
-    content = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, point["config"].split(","))))
+    content: Any = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, point["config"].split(","))))
     name, control, seed = content.get("experiment", "cnn_plain"), content.get("control"), point["seed_everything"]
     rate = get(content, "model.init_args.base_lr") or 0.008
-    folder = RunFolder(place / name / f"{control}-{rate}-{seed}-{get(content, 'model.init_args.corruption.init_args.fill.class_path')}")
+    fill = get(content, "model.init_args.corruption.init_args.fill.class_path")
+    folder = RunFolder(place / name / f"{control}-{rate}-{seed}-{fill}")
     if (folder.path / "summary.json").exists():
         return 0
     noise = float(np.random.default_rng([seed, *map(ord, f"{name}{control}")]).normal(0, 0.002))

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from semconv.study.arms import Arm, candidates
@@ -135,7 +137,10 @@ def test_halving_spends_less_on_poor_values(write_study, conduct):
         ({"tune": {"key": "trainer.a", "values": [2, 1], "seeds": [100]}}, "two or more rising numbers"),
         ({"tune": {"key": "trainer.a", "values": [1, 2], "seeds": [3]}}, "seed 3 is used by tune and by confirm"),
         ({"tune": {"key": "trainer.a", "values": [1, 2], "seeds": []}}, "tune.seeds are []"),
-        ({"tune": {"key": "trainer.a", "values": [1, 2], "seeds": [9], "metric": "test/masked_mse"}}, "metric of validation images"),
+        (
+            {"tune": {"key": "trainer.a", "values": [1, 2], "seeds": [9], "metric": "test/masked_mse"}},
+            "metric of validation images",
+        ),
         ({"tune": {"key": "trainer.a", "values": [1, 2], "seeds": [9], "halving": 1}}, "tune.halving is 1"),
         ({"screen": {"seeds": [9], "keep": 1}}, "give at least two"),
         ({"screen": {"seeds": [9, 10], "keep": 0}}, "screen.keep is 0"),
@@ -145,7 +150,19 @@ def test_halving_spends_less_on_poor_values(write_study, conduct):
     ],
 )
 def test_what_is_no_study_is_refused_in_a_line(changes, message, write_study):
-    with pytest.raises(ValueError, match="a_study.yaml: ") as refused:
+    with pytest.raises(ValueError, match=r"a_study\.yaml: ") as refused:
         read_study(write_study(**changes))
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_our_studies_can_be_read(monkeypatch):
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    files = sorted((root / "sweeps" / "studies").glob("*.yaml"))
+    assert files
+    for path in files:
+        command, question = path.read_text().splitlines()[:2]
+        assert command.startswith(f"# semconv study sweeps/studies/{path.name}")
+        assert question.endswith("?")
+        assert read_study(path).family
