@@ -16,7 +16,8 @@ from semconv.study.file import read_study
 from semconv.study.rounds import Rounds
 from semconv.sweeping.file import Sweep
 from semconv.tracking.folder import RunFolder
-from tests.comparison.test_command import config, hide, identity
+from semconv.tracking.identity import identity
+from tests.comparison.test_command import config, hide
 
 BEST = {"cnn_plain": 0.008, "cnn_good": 0.016, "cnn_same": 0.008, "cnn_bad": 0.001}
 GAIN = {"cnn_plain": 0.0, "cnn_good": 0.05, "cnn_same": 0.0, "cnn_bad": -0.05}
