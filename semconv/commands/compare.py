@@ -134,7 +134,8 @@ def notes_on(comparison: "Comparison") -> list[str]:
     shared = ", ".join(filter(None, (shared_protocol(groups.variants), *tuned_values(groups))))
     notes = [f"protocol: {shared}"] if shared else []
     notes += [f"factor {key}: {', '.join(map(str, values))}" for key, values in groups.factors.items()]
-    notes += [f"allowed to differ: {key}: {', '.join(map(str, values))}" for key, values in groups.allowed.items()]
+    allowed = {key: values for key, values in groups.allowed.items() if key not in groups.tuned}
+    notes += [f"allowed to differ: {key}: {', '.join(map(str, values))}" for key, values in allowed.items()]
     if not any(variant.kind == "baseline" for variant in groups.variants):
         notes.append(f"no run of {comparison.baseline}, so there is no verdict: give its runs too, or another --baseline")
     return notes

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from semconv.comparison.simulation import simulate
 from semconv.comparison.tables import Sheet
 from semconv.study.arms import PLAIN, Arm
-from semconv.study.file import Study, Tune
+from semconv.study.file import Study
 from semconv.study.stages import SHORT, Measured, rungs, tuned_arms
 
 MARGIN = 1.0  # of equivalence in the simulation, in the same unit
@@ -30,47 +30,54 @@ class Cost(NamedTuple):
 
 def costs(study: Study, measured: Measured) -> list[Cost]:
     """The cost of every stage, from the time that each network has taken for a few steps."""
-    seconds = {arm: seconds_of(study, measured, arm) for arm in measured.runs}
     found = []
     if study.tune:
-        arms = tuned_arms(study, measured)
-        whole = sum(seconds[arm._replace(control="")] for arm in arms) * len(study.tune.seeds)
-        share, number = _of_search(study.tune, rungs(study.tune, True) if study.tune.halving else [1])
-        most = study.tune.extensions
-        runs = len(arms) * len(study.tune.seeds)
-        found.append(Cost("tune", len(arms), (runs * number, runs * (number + most)), (whole * share, whole * (share + most))))
-    names = list(study.family)
+        arms, planned, seeds = tuned_arms(study, measured), rungs(study), len(study.tune.seeds)
+        took = sum(seconds_of(study, measured, arm, evaluates=False) for arm in arms) * seeds
+        number, share = sum(rung.values for rung in planned), sum(rung.values / rung.fraction for rung in planned)
+        runs, more = len(arms) * seeds, study.tune.extensions
+        found.append(Cost("tune", len(arms), (runs * number, runs * (number + more)), (took * share, took * (share + more))))
+    seconds = {arm: seconds_of(study, measured, arm) for arm in measured.runs}
     if study.screen:
-        arms = [Arm(setting, name) for setting in study.settings for name in (PLAIN, *names)]
-        runs = len(arms) * len(study.screen.seeds)
-        took = sum(seconds[arm] for arm in arms) * len(study.screen.seeds)
-        found.append(Cost("screen", len(arms), (runs, runs), (took, took)))
-    # the dearest candidates, where a screening keeps some
-    confirmed: list[Arm] = []
-    for setting in study.settings:
-        arms = sorted((Arm(setting, name) for name in names), key=lambda arm: -seconds[arm] * len(measured.arms(arm)))
-        kept = arms[: study.screen.keep] if study.screen else arms
-        confirmed += [Arm(setting, PLAIN), *(each for arm in kept for each in measured.arms(arm))]
-    first, last = study.confirm.looks.seeds[0], study.confirm.looks.seeds[-1]
+        arms, seeds = [Arm(setting, name) for setting in study.settings for name in (PLAIN, *study.family)], len(study.screen.seeds)
+        took = sum(seconds[arm] for arm in arms) * seeds
+        found.append(Cost("screen", len(arms), (len(arms) * seeds, len(arms) * seeds), (took, took)))
+    confirmed = [Arm(setting, PLAIN) for setting in study.settings]
+    for setting in study.settings:  # the dearest candidates, where a screening keeps some
+        dearest = sorted((Arm(setting, name) for name in study.family), key=lambda arm: -seconds[arm] * len(measured.arms(arm)))
+        kept = dearest[: study.screen.keep] if study.screen else dearest
+        confirmed += [each for arm in kept for each in measured.arms(arm)]
     references = [Arm(setting, name) for setting in study.settings for name in study.references]
-    at_once = sum(seconds[arm._replace(control="")] for arm in confirmed)
-    once = sum(seconds[arm] for arm in references) * first
-    runs_of = tuple(len(confirmed) * number + len(references) * first for number in (first, last))
+    took, once = (sum(seconds[arm._replace(control="")] for arm in arms) for arms in (confirmed, references))
+    first, last = study.confirm.looks.seeds[0], study.confirm.looks.seeds[-1]
+    runs, more = len(confirmed), len(references) * first
     found.append(
-        Cost("confirm", len(confirmed) + len(references), (runs_of[0], runs_of[1]), (at_once * first + once, at_once * last + once))
+        Cost(
+            "confirm",
+            len(confirmed) + len(references),
+            (runs * first + more, runs * last + more),
+            (took * first + once * first, took * last + once * first),
+        )
     )
     return found
 
 
-def seconds_of(study: Study, measured: Measured, arm: Arm) -> float:
-    """The time of a whole run: what the short one has taken, and its remaining steps at the rate of the short one."""
-    summary = measured.runs[arm].summary
-    short = SHORT["trainer.max_steps"]
+def seconds_of(study: Study, measured: Measured, arm: Arm, evaluates: bool = True) -> float:
+    """The time of a whole run: what a short one has taken, and its remaining steps at the rate of the short one.
+
+    Args:
+        study: the study.
+        measured: the short runs.
+        arm: a candidate, plain, a reference; or a control, which takes as long as its candidate.
+        evaluates: include the evaluation at its end.
+    """
+    summary = measured.runs[arm._replace(control="")].summary
     steps = study.options.get("trainer.max_steps", -1)
     if not isinstance(steps, int) or steps < 0:
         steps = int(study.options.get("trainer.max_epochs", 1)) * summary["trainer/num_training_batches"]
     per_step = summary["protocol"]["data"]["batch_size"] / summary["cost/train_images_per_second"]
-    return float(summary["trainer/seconds"] + (steps - int(str(short))) * per_step)
+    left_out = 0.0 if evaluates else summary.get("evaluation/seconds") or 0.0
+    return float(summary["trainer/seconds"] - left_out + (steps - SHORT["trainer.max_steps"]) * per_step)
 
 
 def cost_sheet(found: list[Cost], jobs: int) -> Sheet:
@@ -98,15 +105,6 @@ def rates_sheet(study: Study, measured: Measured) -> Sheet:
     title = f"Simulated confirmation: family of {family}, looks at {', '.join(map(str, looks.seeds))} seeds ({looks.spending})"
     head = "effect d_z of one candidate, 0 of the rest"
     return Sheet(title, [head, "P(a beneficial)", "P(a harmful)", "P(an equivalent)", "seeds per candidate"], rows)
-
-
-def _of_search(tune: Tune, divisors: list[int]) -> tuple[float, int]:
-    """The time of a search in whole runs, and its number of runs, for one arm and seed."""
-    share, number, values = 0.0, 0, len(tune.values)
-    for divisor in divisors:
-        share, number = share + values / divisor, number + values
-        values = max(2, -(-values // (tune.halving or 1)))
-    return share, number
 
 
 def _range(values: tuple[float, float], digits: int) -> str:

@@ -21,13 +21,13 @@ from semconv.study.stages import Screened, Tuned, rungs
 def save_runs(rounds: Rounds, path: Path) -> None:
     """Write all finished runs of a study as a table."""
     study, rows = rounds.study, []
-    divisors = rungs(study.tune, True) if study.tune else [1]
+    fractions = [rung.fraction for rung in rungs(study)] if study.tune else []
     for folder in sorted(rounds.folder.glob("*/sweep.yaml"), key=lambda path: path.stat().st_mtime):
         name = folder.parent.name
         stage, _, number = name.partition("-")
         if stage == MEASURE:
             continue
-        fraction = divisors[int(number) - 1] if stage == "tune" and number.isdigit() else 1
+        fraction = fractions[int(number) - 1] if stage == "tune" and number.isdigit() else 1
         for point, runs in rounds.finished(name).items():
             value = point.value if study.tune else None
             rows += [(row_of(run, stage, point.arm.setting, value, fraction), run) for _, run in sorted(runs.items())]

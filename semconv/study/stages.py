@@ -13,11 +13,11 @@ from semconv.comparison.statistics import Paired, paired
 from semconv.configuration import bare
 from semconv.metrics import Metric, find
 from semconv.study.arms import PLAIN, Arm, Point, budget_of, candidates, main_arms, point_of
-from semconv.study.file import WIDE, Study, Tune
+from semconv.study.file import WIDE, Study
 from semconv.study.rounds import MEASURE, Rounds, Runs
 
 FLOPS = "cost/flops"
-SHORT = {"trainer.max_epochs": -1, "trainer.max_steps": 12, "evaluation": "none"}
+SHORT = {"trainer.max_epochs": -1, "trainer.max_steps": 12}
 Curve = Mapping[float, Mapping[int, float]]  # the optimised metric by value and seed; where a run has diverged, the worst there is
 
 
@@ -82,9 +82,9 @@ def tune(rounds: Rounds, measured: Measured) -> dict[Arm, Tuned]:
     metric = _metric(study.tune.metric)
     values: dict[Arm, Sequence[float]] = dict.fromkeys(tuned_arms(study, measured), study.tune.values)
     curves: dict[Arm, Curve] = {}
-    for number, fraction in enumerate(rungs(study.tune, bool(budget_of(study))), 1):
-        curves = _search(rounds, f"tune-{number}", values, fraction)
-        values = {arm: sorted(_ranked(curve, metric)[: _kept(len(curve), study.tune)]) for arm, curve in curves.items()}
+    for number, rung in enumerate(rungs(study), 1):
+        values = {arm: sorted((_ranked(curves[arm], metric) if curves else given)[: rung.values]) for arm, given in values.items()}
+        curves = _search(rounds, f"tune-{number}", values, rung.fraction)
     for number in range(1, study.tune.extensions + 1):
         beyond = {arm: [value] for arm, curve in curves.items() if (value := _beyond(curve, metric)) is not None}
         if not beyond:
@@ -100,12 +100,25 @@ def tuned_arms(study: Study, measured: Measured) -> list[Arm]:
     return [*main_arms(study), *wide]
 
 
-def rungs(tune: Tune, has_budget: bool) -> list[int]:
-    """The budgets of a search as divisors of the whole one: 4, 2, 1 where five values are halved, [1] without halving."""
-    found, values = [1], len(tune.values)
-    while tune.halving and has_budget and values > 2:
-        found.insert(0, found[0] * tune.halving)
-        values = _kept(values, tune)
+class Rung(NamedTuple):
+    """A round of a search.
+
+    Args:
+        fraction: divides the whole budget.
+        values: number of values of each arm.
+    """
+
+    fraction: int
+    values: int
+
+
+def rungs(study: Study) -> list[Rung]:
+    """The rounds of the search: (4, 5), (2, 3), (1, 2) where five values are halved; one without halving, or without a budget."""
+    assert study.tune is not None
+    halving, found = study.tune.halving if budget_of(study) else None, [Rung(1, len(study.tune.values))]
+    while halving and found[-1].values > 2:
+        found = [rung._replace(fraction=rung.fraction * halving) for rung in found]
+        found.append(Rung(1, max(2, math.ceil(found[-1].values / halving))))
     return found
 
 
@@ -147,9 +160,7 @@ def confirm(rounds: Rounds, measured: Measured, tuned: Mapping[Arm, Tuned], arms
     study, unsettled, before, runs = rounds.study, list(arms), 0, []
     comparison = None
     for look in study.confirm.looks.seeds:
-        settings = [setting for setting in study.settings if any(arm.setting == setting for arm in unsettled)] or (
-            list(study.settings) if not before else []
-        )
+        settings = [name for name in study.settings if not before or any(arm.setting == name for arm in unsettled)]
         if not settings:
             break
         trained = [Arm(setting, PLAIN) for setting in settings]
@@ -223,10 +234,6 @@ def _beyond(curve: Curve, metric: Metric) -> float | None:
 def _rounded(value: float) -> float:
     """Three figures, which is what a file's name and a table show."""
     return float(f"{value:.3g}")
-
-
-def _kept(values: int, tune: Tune) -> int:
-    return max(2, math.ceil(values / (tune.halving or 1)))
 
 
 def _finite(runs: Runs, key: str) -> dict[int, float]:

@@ -43,7 +43,8 @@ def test_a_table_of_runs_gives_the_comparison_of_their_folders(write_study, cond
             del variant["runs"]
     by_name = sorted(one["variants"], key=str), sorted(other["variants"], key=str)
     assert by_name[0] == by_name[1]
-    for key in ("protocol", "family", "factors", "endpoints"):
+    assert sorted(one["family"]) == sorted(other["family"])
+    for key in ("protocol", "factors", "endpoints"):
         assert one[key] == other[key]
     assert sorted(one["verdicts"], key=str) == sorted(other["verdicts"], key=str)
     assert len(find_runs([f"{table}:screen"]).runs) == sum(row["stage"] == "screen" for row in rows)
