@@ -27,6 +27,7 @@ class Evidence(NamedTuple):
     p_equivalent: float | None  # to plain
     margin: float  # in the endpoint's units
     sd: float  # of the differences to plain
+    refusal: str = ""  # why there is to be no verdict
 
 
 class Verdict(NamedTuple):
@@ -71,9 +72,9 @@ def judge(family: Sequence[Evidence]) -> list[Verdict]:
 
     The p value of a candidate is the largest of its comparisons' (intersection-union; Berger, 1982), as it has to win all of them;
     to beat the best of the controls is to beat each. Holm's step-down over the family. A candidate that lacks a kind of comparison
-    is not tested, but counts in the family.
+    or is refused a verdict is not tested, but counts in the family.
     """
-    tested = [_largest(evidence) if not _missing(evidence) else None for evidence in family]
+    tested = [_largest(evidence) if not (evidence.refusal or _missing(evidence)) else None for evidence in family]
     p_values = [p if p is not None else 1.0 for p in tested]
     return [
         _verdict(evidence, None if p is None else adjusted, len(family))
@@ -84,6 +85,8 @@ def judge(family: Sequence[Evidence]) -> list[Verdict]:
 def _verdict(evidence: Evidence, p: float | None, family: int) -> Verdict:
     hardest = max(evidence.against, key=lambda name: _p(evidence.against[name]), default=None)
     missing = _missing(evidence)
+    if evidence.refusal:
+        return Verdict("inconclusive", p, hardest, evidence.refusal, None)
     if p is not None and p < ALPHA:
         return Verdict("beneficial", p, hardest, f"beats all; hardest: {hardest}", None)
     if evidence.p_equivalent is not None and evidence.p_equivalent < ALPHA:

@@ -30,7 +30,7 @@ def features(count: int = 300, width: int = 6, noise: float = 1.5, seed: int = 0
     labels = generator.integers(0, CLASSES, count)
     centres = np.random.default_rng(99).normal(0, 1, (CLASSES, width))
     vectors = (centres[labels] + generator.normal(0, noise, (count, width))) * np.arange(1, width + 1) + 3
-    return Features(torch.from_numpy(vectors).float(), torch.from_numpy(labels))
+    return Features(torch.from_numpy(vectors).float(), torch.from_numpy(labels), torch.zeros(count, width))
 
 
 @pytest.mark.parametrize("penalty", [0.1, 1e-3])
@@ -77,8 +77,8 @@ def test_a_feature_that_never_changes_does_no_harm():
     [([-1, 0, 1], 1, "1 of 6 images have no label"), ([2, 2, 2], 1, "of one class"), ([0, 1, 0], 20, "3 images for 20 neighbours")],
 )
 def test_labels_that_cannot_be_probed_are_refused(labels, neighbours, message):
-    train = Features(torch.zeros(3, 2), torch.tensor(labels))
-    test = Features(torch.zeros(3, 2), torch.tensor(labels).clamp(min=0))
+    train = Features(torch.zeros(3, 2), torch.tensor(labels), torch.zeros(3, 2))
+    test = train._replace(labels=train.labels.clamp(min=0))
     with pytest.raises(ValueError, match=message):
         check_labels(train, test, neighbours)
 
