@@ -40,6 +40,11 @@ class Metric(NamedTuple):
         return 1 if self.direction == "higher" else -1
 
     @property
+    def baseline_name(self) -> str:
+        """The baseline in a word or two; empty where there is none."""
+        return {UNTRAINED: "untrained", SCRATCH: "from scratch"}.get(self.baseline.partition("/")[0], "")
+
+    @property
     def axis(self) -> str:
         """Label, unit and direction, for an axis."""
         return _joined(self.label, self.unit) + (f" ({self.direction} is better)" if self.direction else "")

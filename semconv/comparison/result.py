@@ -101,15 +101,15 @@ def classical(key: str, variants: Sequence[Variant]) -> dict[str, float]:
     return {name: statistics.fmean(found) for name, found in values.items() if found}
 
 
-def beside_untrained(variant: Variant, endpoint: Metric) -> list[tuple[float, float]]:
-    """An endpoint of a variant and that of its untrained self, by seed; empty where the endpoint has no such baseline."""
-    own, untrained = variant.values(endpoint.key), variant.values(endpoint.baseline)
-    return [(own[seed], untrained[seed]) for seed in sorted(own) if seed in untrained]
+def beside_baseline(variant: Variant, endpoint: Metric) -> list[tuple[float, float]]:
+    """An endpoint of a variant and that of the same network untrained, or from scratch, for each seed that has both."""
+    own, baseline = variant.values(endpoint.key), variant.values(endpoint.baseline)
+    return [(own[seed], baseline[seed]) for seed in sorted(own) if seed in baseline]
 
 
-def against_untrained(variant: Variant, endpoint: Metric) -> Paired | None:
-    """A variant against its untrained self, paired by seed; None where no seed has both."""
-    differences = [endpoint.sign * (own - untrained) for own, untrained in beside_untrained(variant, endpoint)]
+def against_baseline(variant: Variant, endpoint: Metric) -> Paired | None:
+    """A variant against the same network untrained, or from scratch, paired by seed; None where no seed has both."""
+    differences = [endpoint.sign * (own - baseline) for own, baseline in beside_baseline(variant, endpoint)]
     return paired(differences) if differences else None
 
 
@@ -120,12 +120,12 @@ def refusal(variant: Variant, endpoint: Metric) -> str:
     """
     if not endpoint.baseline.startswith(f"{UNTRAINED}/"):
         return ""
-    found = against_untrained(variant, endpoint)
+    found = against_baseline(variant, endpoint)
     if found is None:
         return "not compared with its untrained self"
     if found.difference > 0 and (found.p is None or found.p < ALPHA):
         return ""
-    own, untrained = (f"{statistics.fmean(values):.3f}" for values in zip(*beside_untrained(variant, endpoint), strict=True))
+    own, untrained = (f"{statistics.fmean(values):.3f}" for values in zip(*beside_baseline(variant, endpoint), strict=True))
     return f"does not beat its untrained self ({own} against {untrained})"
 
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from rich.table import Table
 
 from semconv.comparison.grouping import Variant, setting
-from semconv.comparison.result import COSTS, Comparison, against_untrained, by_level, classical
+from semconv.comparison.result import COSTS, Comparison, against_baseline, by_level, classical
 from semconv.comparison.statistics import Paired
 from semconv.comparison.verdicts import PLAIN, Verdict
-from semconv.metrics import CLASSICAL, MASKED_MSE, MEAN_FILL, SCRATCH, UNTRAINED, Metric
+from semconv.metrics import CLASSICAL, MASKED_MSE, MEAN_FILL, Metric
 
 SHOWN_COSTS = COSTS[:3]  # memory is not measured on a CPU
 
@@ -91,15 +91,15 @@ def _found(comparison: Comparison, variant: Variant, endpoint: Metric) -> tuple[
 
 def results(comparison: Comparison, controls: bool = True) -> Sheet:
     """Every variant by every endpoint, with its cost, the best first; without controls where these are not wanted."""
-    endpoints = comparison.endpoints
-    columns = ["variant", *comparison.groups.factors, "n", *(_head(key) for key in _shown(comparison))]
+    heads, keys = zip(*_shown(comparison), strict=True)
+    columns = ["variant", *comparison.groups.factors, "n", *heads]
     columns += [cost.head for cost in SHOWN_COSTS]
     rows = []
     for level, here in by_level(comparison.groups.variants).items():
         shown = [variant for variant in here if controls or variant.kind != "control"]
-        for variant in sorted(shown, key=lambda variant: _rank(variant, endpoints[0])):
-            rows.append([_marked(variant), *_level(variant), str(len(variant.runs)), *_numbers(variant, _shown(comparison))])
-        means = [classical(key, here) for key in _shown(comparison)]
+        for variant in sorted(shown, key=lambda variant: _rank(variant, comparison.endpoints[0])):
+            rows.append([_marked(variant), *_level(variant), str(len(variant.runs)), *_numbers(variant, keys)])
+        means = [classical(key, here) for key in keys]
         for name in CLASSICAL:
             cells = [f"{found[name]:.4f}" if name in found else "" for found in means]
             if any(cells):
@@ -107,16 +107,14 @@ def results(comparison: Comparison, controls: bool = True) -> Sheet:
     return Sheet("Results: mean ± standard deviation over seeds", columns, rows)
 
 
-def _shown(comparison: Comparison) -> list[str]:
-    """The keys of the results: each endpoint, and behind it the same network without training, where a run has measured that."""
-    pairs = [(endpoint.key, endpoint.baseline) for endpoint in comparison.endpoints]
-    return [key for pair in pairs for key in pair if key == pair[0] or any(each.values(key) for each in comparison.groups.variants)]
-
-
-def _head(key: str) -> str:
-    """The head of a column: `untrained` or `scratch` for a baseline, which stands behind its endpoint."""
-    first = key.partition("/")[0]
-    return first if first in (UNTRAINED, SCRATCH) else key
+def _shown(comparison: Comparison) -> list[tuple[str, str]]:
+    """Heads and keys of the results: each endpoint, and behind it the same network untrained, where a run has measured that."""
+    shown = []
+    for endpoint in comparison.endpoints:
+        shown.append((endpoint.key, endpoint.key))
+        if any(variant.values(endpoint.baseline) for variant in comparison.groups.variants):
+            shown.append((endpoint.baseline_name, endpoint.baseline))
+    return shown
 
 
 def _numbers(variant: Variant, keys: Sequence[str]) -> list[str]:
@@ -157,9 +155,9 @@ def details(comparison: Comparison, endpoint: Metric) -> Sheet:
         if of == endpoint:
             rows.append([_named(variant), *_level(variant), PLAIN, *_paired(found)])
     for variant in comparison.groups.variants:
-        own = against_untrained(variant, endpoint)
+        own = against_baseline(variant, endpoint)
         if own is not None:
-            rows.append([_named(variant), *_level(variant), _head(endpoint.baseline), *_paired(own)])
+            rows.append([_named(variant), *_level(variant), endpoint.baseline_name, *_paired(own)])
     return Sheet(f"Comparisons on {endpoint.key}, paired by seed; positive is better", columns, rows)
 
 

@@ -123,7 +123,7 @@ def _untrained(extractor: Extractor) -> dict[str, Any]:
     """
     task = extractor.evaluated.task
     if not any(parameter.requires_grad for parameter in task.encoder.parameters()):
-        return absent("the encoder has no weights to train", UNTRAINED)
+        return absent("the encoder has no weights to train", *(f"{UNTRAINED}/probe/{name}" for name in PROBED))
     evaluated = extractor.evaluated._replace(other=task.untrained_encoder())
     masked = evaluated._replace(other=recalibrated(evaluated, _look(evaluated, "masked", 0)))
     results = probe_sites(masked)

@@ -60,7 +60,7 @@ class Point(NamedTuple):
     y: tuple[float, float, float]
     best: bool  # on the Pareto front
     control: bool
-    untrained: float | None = None  # where it was on the vertical axis before training
+    baseline: float | None = None  # on the vertical axis: of the same network without training
 
 
 def lines(
@@ -145,7 +145,7 @@ def dots(title: str, groups: Sequence[tuple[str, Sequence[Dot], float]], x_name:
 def scatter(title: str, points: Sequence[Point], x_name: str, y_name: str, levels: Mapping[str, float] | None = None) -> Markup:
     """Quality against cost; points on the Pareto front are ringed, and named where there is room.
 
-    A dotted line leads from each point to a bar at its untrained network's value.
+    A dotted line leads from each point to a bar at its baseline.
 
     Args:
         title: for screen readers.
@@ -158,16 +158,16 @@ def scatter(title: str, points: Sequence[Point], x_name: str, y_name: str, level
     costs = [value for point in points for value in point.x]
     log = min(costs) > 0 and max(costs) > 5 * min(costs)
     x = scale(costs, LEFT, WIDTH - RIGHT, log, 0.08)
-    starts = [point.untrained for point in points if point.untrained is not None]
+    starts = [point.baseline for point in points if point.baseline is not None]
     y = scale([*(value for point in points for value in point.y), *starts, *levels.values()], HEIGHT - BOTTOM, TOP, room=0.14)
     parts = [axes(x, y, x_name + (", logarithmic" if log else ""), y_name)]
     for name, value in levels.items():
         parts.append(tag("line", x1=x.start, x2=x.end, y1=y(value), y2=y(value), class_="guide"))
         parts.append(tag("text", name, x=x.end, y=y(value) - 4, text_anchor="end", class_="label"))
     for point in points:
-        if point.untrained is not None:
-            across, start = x(point.x[1]), y(point.untrained)
-            words = tag("title", f"{point.name}, untrained: {point.untrained:.4f}")
+        if point.baseline is not None:
+            across, start = x(point.x[1]), y(point.baseline)
+            words = tag("title", f"{point.name}, baseline: {point.baseline:.4f}")
             parts.append(tag("line", x1=across, x2=across, y1=start, y2=y(point.y[1]), class_="guide"))
             look = f"thin c{point.series % 7}"
             parts.append(tag("line", words, x1=across - 5, x2=across + 5, y1=start, y2=start, class_=look))
@@ -197,7 +197,7 @@ def swatch(series: int) -> Markup:
 
 
 def _from(point: Point) -> str:
-    return "" if point.untrained is None else f", untrained {point.untrained:.4f}"
+    return "" if point.baseline is None else f", baseline {point.baseline:.4f}"
 
 
 def _inside(places: Sequence[float], values: Sequence[float], x: Scale, y: Scale) -> list[tuple[float, float]]:

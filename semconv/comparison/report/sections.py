@@ -8,16 +8,17 @@ from markupsafe import Markup
 from semconv.comparison.grouping import Level, Variant, at, controls_of, differences
 from semconv.comparison.report import plots, strips
 from semconv.comparison.report.sources import Curve, Spread, curve, environments, is_local, keys_of, spread
-from semconv.comparison.result import COSTS, Comparison, against_untrained, beside_untrained, by_level, classical, plain_at
+from semconv.comparison.result import COSTS, Comparison, against_baseline, beside_baseline, by_level, classical, plain_at
 from semconv.comparison.statistics import Paired
 from semconv.comparison.tables import Sheet, details, interactions, pareto, results, verdicts
 from semconv.comparison.verdicts import PLAIN, WIDE
 from semconv.configuration import flatten
-from semconv.metrics import CONDITIONED, FULL, QUICK, UNTRAINED, Metric, find, of_section, parts
+from semconv.metrics import CONDITIONED, FULL, QUICK, Metric, find, of_section, parts
 
 SETTLING = 0.15  # of a training, in which curves may be far above where they end
 CANDIDATE, SLOW = 1, "plain_slow"
-AGAINST = {PLAIN: 0, "zero": 2, "constant": 3, "fixed": 4, "shuffled": 5, WIDE: 6, SLOW: 7, UNTRAINED: 8}  # beside a candidate
+AGAINST = {PLAIN: 0, "zero": 2, "constant": 3, "fixed": 4, "shuffled": 5, WIDE: 6, SLOW: 7}  # looks beside a candidate's
+AGAINST |= {"untrained": 8, "from scratch": 8}
 
 
 class Figure(NamedTuple):
@@ -164,8 +165,8 @@ def _costs(comparison: Comparison) -> Section:
                     drawing = plots.scatter(name, points, cost.axis, endpoint.axis, classical(endpoint.key, here))
                     caption = f"{name}: means over {_ns(len(variant.runs) for variant in here)}, and ranges. "
                     caption += "Ringed: on the Pareto front. Hollow: controls."
-                    if any(point.untrained is not None for point in points):
-                        caption += " Bar at the end of a dotted line: the same network, untrained."
+                    if any(point.baseline is not None for point in points):
+                        caption += f" Bar at the end of a dotted line: the same network, {endpoint.baseline_name}."
                     figures.append(Figure(drawing, caption))
     missing = "" if figures else "No run has both an endpoint and a cost: train and test with the callbacks of semconv run."
     table = pareto(comparison)
@@ -309,22 +310,22 @@ def _against(comparison: Comparison, endpoint: Metric, level: Level) -> list[tup
         if judged.endpoint == endpoint and judged.variant.level == level and evidence.against:
             word = f": {judged.verdict.word}" if judged.verdict else ""
             n = _ns(found.n for found in evidence.against.values())
-            rows = [_dot(name, found) for name, found in evidence.against.items()] + _beside_untrained(judged.variant, endpoint)
+            rows = [_dot(name, found) for name, found in evidence.against.items()] + _beside_baseline(judged.variant, endpoint)
             groups.append((f"{judged.variant.label}{word}, {n}", rows, evidence.margin if PLAIN in evidence.against else 0.0))
     for variant, of, found in comparison.references:
         if of == endpoint and variant.level == level:
-            rows = [_dot(PLAIN, found), *_beside_untrained(variant, endpoint)]
+            rows = [_dot(PLAIN, found), *_beside_baseline(variant, endpoint)]
             groups.append((f"{variant.label} (reference), {_ns([found.n])}", rows, 0.0))
     plain = plain_at(level, comparison.groups.variants)
-    if plain and (rows := _beside_untrained(plain, endpoint)):
-        groups.append((f"{plain.label} (plain), {_ns([len(beside_untrained(plain, endpoint))])}", rows, 0.0))
+    if plain and (rows := _beside_baseline(plain, endpoint)):
+        groups.append((f"{plain.label} (plain), {_ns([len(beside_baseline(plain, endpoint))])}", rows, 0.0))
     return groups
 
 
-def _beside_untrained(variant: Variant, endpoint: Metric) -> list[plots.Dot]:
-    """A row of a variant against its untrained self, where its runs have measured that."""
-    found = against_untrained(variant, endpoint)
-    return [_dot(UNTRAINED, found)] if found else []
+def _beside_baseline(variant: Variant, endpoint: Metric) -> list[plots.Dot]:
+    """A row of a variant against the same network untrained, or from scratch, where that has been measured."""
+    found = against_baseline(variant, endpoint)
+    return [_dot(endpoint.baseline_name, found)] if found else []
 
 
 def _dot(name: str, found: Paired) -> plots.Dot:
@@ -338,18 +339,18 @@ def _untrained_lines(
     baselines = [metric.baseline if (metric := find(key)) else "" for key in keys]
     found = {variant: [spread(variant, key) for key in baselines] for variant in variants}
     return [
-        _line(f"{variant.label}, {UNTRAINED}", numbers[variant.label], places, spreads)
+        _line(f"{variant.label}, untrained", numbers[variant.label], places, spreads)
         for variant, spreads in found.items()
         if any(spreads)
     ]
 
 
 def _point(
-    variant: Variant, cost: Spread, quality: Spread, numbers: dict[str, int], best: bool, untrained: Spread | None
+    variant: Variant, cost: Spread, quality: Spread, numbers: dict[str, int], best: bool, baseline: Spread | None
 ) -> plots.Point:
     number = _look_of(variant.control) if variant.control else numbers[variant.label]
     x, y = ((found.low, found.mean, found.high) for found in (cost, quality))
-    return plots.Point(variant.label, number, x, y, best, variant.control is not None, untrained.mean if untrained else None)
+    return plots.Point(variant.label, number, x, y, best, variant.control is not None, baseline.mean if baseline else None)
 
 
 def _look_of(control: str) -> int:
