@@ -1,5 +1,6 @@
 import math
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -217,7 +218,7 @@ def test_pixels_are_probed_once_for_the_same_images(tmp_path):
     data = ImageData("scenes", cache_folder=str(tmp_path))
     train = features(30)
     for expected, given in enumerate([train, train, features(30, seed=1), train, features(30, seed=1)], start=1):
-        made = remembered(data, [given], lambda expected=expected: {"made": expected})
+        made = remembered(data, [given], partial(dict, made=expected))
         assert made == {"made": {1: 1, 2: 1, 3: 3, 4: 1, 5: 3}[expected]}
     data.cache_limit = 0
     assert remembered(data, [train], lambda: {"made": 9}) == {"made": 9}
