@@ -1,13 +1,14 @@
 """A comparison as data, which tables, files and reports present."""
 
+import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from semconv.comparison.declared import Declared
 from semconv.comparison.grouping import Groups, Level, Variant, controls_of, setting, shared_protocol
-from semconv.comparison.statistics import Paired, interaction, paired
+from semconv.comparison.statistics import ALPHA, Paired, interaction, paired
 from semconv.comparison.verdicts import CONTROLS, PLAIN, WIDE, Evidence, Verdict, gather, judge
-from semconv.metrics import MASKED_MSE, NUM_TEST_IMAGES, SHARE_OF_IMAGES, Metric, of_section
+from semconv.metrics import CLASSICAL, MASKED_MSE, NUM_TEST_IMAGES, SHARE_OF_IMAGES, UNTRAINED, Metric, of_section
 
 COSTS = of_section("costs")
 FLOPS = "cost/flops"
@@ -82,9 +83,54 @@ def compare(groups: Groups, endpoints: Sequence[Metric], baseline: str, declared
     )
 
 
+def by_level(variants: Sequence[Variant]) -> dict[Level, list[Variant]]:
+    """The variants of each level."""
+    levels: dict[Level, list[Variant]] = {}
+    for variant in variants:
+        levels.setdefault(variant.level, []).append(variant)
+    return levels
+
+
 def plain_at(level: Level, variants: Sequence[Variant]) -> Variant | None:
     """The baseline at a level."""
     return next((variant for variant in variants if variant.kind == "baseline" and variant.level == level), None)
+
+
+def classical(key: str, variants: Sequence[Variant]) -> dict[str, float]:
+    """What baselines without a network give in place of a metric, by their names: means over the runs that have measured them."""
+    values = {
+        name: [value for variant in variants for value in variant.values(keys.get(key, "")).values()]
+        for name, keys in CLASSICAL.items()
+    }
+    return {name: statistics.fmean(found) for name, found in values.items() if found}
+
+
+def beside_baseline(variant: Variant, endpoint: Metric) -> list[tuple[float, float]]:
+    """An endpoint of a variant and that of the same network untrained, or from scratch, for each seed that has both."""
+    own, baseline = variant.values(endpoint.key), variant.values(endpoint.baseline)
+    return [(own[seed], baseline[seed]) for seed in sorted(own) if seed in baseline]
+
+
+def against_baseline(variant: Variant, endpoint: Metric) -> Paired | None:
+    """A variant against the same network untrained, or from scratch, paired by seed; None where no seed has both."""
+    differences = [endpoint.sign * (own - baseline) for own, baseline in beside_baseline(variant, endpoint)]
+    return paired(differences) if differences else None
+
+
+def refusal(variant: Variant, endpoint: Metric) -> str:
+    """The reason why there is no verdict on a variant by an endpoint of its features; empty where there may be one.
+
+    Features that do not beat those of the untrained network say nothing about what was learned.
+    """
+    if not endpoint.baseline.startswith(f"{UNTRAINED}/"):
+        return ""
+    found = against_baseline(variant, endpoint)
+    if found is None:
+        return "not compared with its untrained self"
+    if found.difference > 0 and (found.p is None or found.p < ALPHA):
+        return ""
+    own, untrained = (f"{statistics.fmean(values):.3f}" for values in zip(*beside_baseline(variant, endpoint), strict=True))
+    return f"does not beat its untrained self ({own} against {untrained})"
 
 
 def _evidence(variant: Variant, endpoint: Metric, variants: Sequence[Variant], declared: Declared) -> Evidence:
@@ -98,6 +144,7 @@ def _evidence(variant: Variant, endpoint: Metric, variants: Sequence[Variant], d
         {name: other.values(endpoint.key) for name, other in others.items()},
         negligible=declared.negligible,
         missing=missing,
+        refusal=refusal(variant, endpoint),
         failed=sorted(variant.failed(endpoint.key)),
         looks=declared.looks,
     )
@@ -196,6 +243,11 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
             for variant, endpoint, found in comparison.references
         ],
         "interactions": [{**found._asdict(), "endpoint": found.endpoint.key} for found in comparison.interactions],
+        "classical": [
+            {"level": dict(level), "endpoint": endpoint.key, "means": classical(endpoint.key, here)}
+            for level, here in by_level(comparison.groups.variants).items()
+            for endpoint in comparison.endpoints
+        ],
         "undominated": [
             {"endpoint": endpoint, "cost": cost, "variants": [_place(variant) for variant in variants]}
             for (endpoint, cost), variants in comparison.undominated.items()
@@ -205,6 +257,7 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
 
 def _variant_data(variant: Variant, comparison: Comparison) -> dict[str, Any]:
     keys = [*(metric.key for metric in (*comparison.endpoints, *COSTS))]
+    keys += [endpoint.baseline for endpoint in comparison.endpoints if endpoint.baseline]
     return {
         **_place(variant),
         "kind": variant.kind,

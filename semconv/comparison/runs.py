@@ -15,6 +15,7 @@ from semconv.comparison.wandb_runs import fetch
 from semconv.configuration import one_line
 from semconv.metrics import MASKED_MSE
 
+CLASSIFIED = ("linear_probe/", "finetune/", "scratch/")  # results of runs that start from another
 REQUIRED = ("experiment", "seed", "protocol", "variant", "trainer/global_step", MASKED_MSE)
 
 
@@ -104,6 +105,6 @@ def _joined(runs: list[FinishedRun]) -> list[FinishedRun]:
         origin = str(run.summary["pretrained_run"]).rstrip("/").rpartition("/")[2]
         if all(other.id != origin for other in own):
             leave_out(run.folder, f"the run that it started from, {origin}, is not among those given")
-        found = {key: value for key, value in run.summary.items() if key.startswith(("linear_probe/", "finetune/"))}
+        found = {key: value for key, value in run.summary.items() if key.startswith(CLASSIFIED)}
         results[origin] = {**results.get(origin, {}), **found}
     return [run._replace(summary={**run.summary, **results.get(run.id, {})}) for run in own]

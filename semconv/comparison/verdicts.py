@@ -47,7 +47,7 @@ class Evidence(NamedTuple):
     sd: float = 0.0  # of the differences to plain
     lacking: Mapping[str, Sequence[int]] = {}  # seeds that the candidate has, or has lost, by the network that lacks them
     missing: Sequence[str] = ()  # what beneficial needs and was not run
-    objection: str = ""  # a reason to refuse a verdict
+    refusal: str = ""  # a reason to refuse a verdict
     next_look: int | None = None  # number of seeds at which the results are looked at next
 
 
@@ -73,7 +73,7 @@ def gather(
     *,
     negligible: float = 1.0,
     missing: Sequence[str] = (),
-    objection: str = "",
+    refusal: str = "",
     failed: Sequence[int] = (),
     looks: Looks | None = None,
 ) -> Evidence:
@@ -85,7 +85,7 @@ def gather(
         others: values of plain, of the candidate's controls, and of plain of equal compute, by name; all finite.
         negligible: share of the margin up to which a gain or loss is negligible.
         missing: what a variant has to beat and was not run.
-        objection: a reason to refuse a verdict.
+        refusal: a reason to refuse a verdict.
         failed: seeds of the candidate whose value is not finite.
         looks: plan of a confirmation; the seeds in their order up to the last look that they reach are taken. None: all seeds.
     """
@@ -97,7 +97,7 @@ def gather(
     level = nominal_levels(looks)[len(counts) - 1] if looks and counts else ALPHA
     used = common[: counts[-1]] if counts else common
     if not used or PLAIN not in others:
-        return Evidence({}, Claims(), lacking=lacking, missing=missing, objection=objection, next_look=following)
+        return Evidence({}, Claims(), lacking=lacking, missing=missing, refusal=refusal, next_look=following)
     differences = {name: [endpoint.sign * (candidate[seed] - values[seed]) for seed in used] for name, values in others.items()}
     unit = abs(statistics.fmean(others[PLAIN][seed] for seed in used)) if endpoint.relative else 1.0
     margin, resolution = endpoint.margin * unit, max(endpoint.resolution * unit, FINEST)
@@ -115,7 +115,7 @@ def gather(
         statistics.stdev(differences[PLAIN]) if len(used) > 1 else 0.0,
         lacking,
         missing,
-        objection,
+        refusal,
         following,
     )
 
@@ -140,7 +140,7 @@ def judge(family: Sequence[Evidence]) -> list[Verdict]:
 
     A candidate that cannot be tested counts in the family.
     """
-    tested = [Claims() if evidence.objection else evidence.p for evidence in family]
+    tested = [Claims() if evidence.refusal else evidence.p for evidence in family]
     adjusted = holm(np.array(tested).reshape(-1, len(Claims._fields)).T).T.tolist()
     return [_verdict(evidence, Claims(*p), len(family)) for evidence, p in zip(family, adjusted, strict=True)]
 
@@ -152,7 +152,7 @@ def _verdict(evidence: Evidence, p: Claims, family: int) -> Verdict:
         return Verdict("inconclusive", False, None, None, _with_losses("no seed that all networks have", evidence), None)
     small = abs(plain.difference) <= evidence.negligible
     inside = f"; the margin is {evidence.margin:.2g}" if small else ""
-    untested = evidence.missing or evidence.objection or plain.n < FEWEST_SEEDS
+    untested = evidence.missing or evidence.refusal or plain.n < FEWEST_SEEDS
     found = Verdict("inconclusive", False, None if untested else p.beneficial, hardest, "", None)
     if p.beneficial < ALPHA:
         found = found._replace(word="beneficial", negligible=small, reason=f"beats all; hardest: {hardest}{inside}")
@@ -169,8 +169,8 @@ def _verdict(evidence: Evidence, p: Claims, family: int) -> Verdict:
 
 def _open(evidence: Evidence, plain: Paired, family: int) -> tuple[str, int | None]:
     """The reason of an inconclusive verdict, and the number of seeds that would settle it."""
-    if evidence.objection:
-        return evidence.objection, None
+    if evidence.refusal:
+        return evidence.refusal, None
     if plain.n < FEWEST_SEEDS:
         return f"a verdict takes at least {FEWEST_SEEDS} seeds", None
     effects = {name: found.effect for name, found in evidence.against.items() if found.effect is not None}

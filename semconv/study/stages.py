@@ -193,7 +193,7 @@ def settled_arms(study: Study, comparison: Comparison) -> set[Arm]:
     for judged in comparison.judged:
         found = point_of(study, judged.variant.first)
         if found is not None and judged.verdict is not None:
-            one = bool(judged.evidence.objection) or judged.verdict.word != "inconclusive"
+            one = bool(judged.evidence.refusal) or judged.verdict.word != "inconclusive"
             settled[found.arm] = settled.get(found.arm, True) and one
     return {arm for arm, all_are in settled.items() if all_are}
 

@@ -48,6 +48,8 @@ def write_run(folder, experiment, error, seed=0, more=None, **settings):
         "test/masked_mse": error,
         "test/mean_fill_mse": 0.97,
         "probe/linear_top1": 0.5,
+        "untrained/probe/linear_top1": 0.4,
+        "pixels/linear_top1": 0.45,
         "cost/encoder_parameters": 1000,
         "cost/flops": 2e9,
         "cost/train_images_per_second": 10.0,
@@ -90,7 +92,7 @@ def test_an_oracle_is_shown_and_not_ranked(tmp_path, capsys):
     out, _, code = run(capsys, tmp_path, "--output", tmp_path / "out")
     assert code == 0
     results = out[out.index("Results") : out.index("Verdicts")]
-    rows = [line for line in results.splitlines() if "0." in line and "mean fill" not in line]
+    rows = [line for line in results.splitlines() if "0." in line and not line.startswith(("mean fill", "8 x 8"))]
     assert rows[-1].startswith("knows_all (oracle: not ranked)")  # though no error is lower
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert "knows_all" not in {verdict["variant"] for verdict in found["verdicts"]} | set(found["family"])
@@ -402,6 +404,68 @@ def test_linear_probes_are_joined_to_their_runs(tmp_path, capsys):
     out, err, _ = run(capsys, tmp_path, "--metric", "linear_probe/top1")
     assert words(out, "told")[0][:3] == ["told", "1", "0.4200"]
     assert f"left out: {tmp_path / 'linear_probe' / 'b'}" in err
+
+
+def test_what_a_network_gives_from_scratch_stands_beside_its_fine_tuning(tmp_path, capsys):
+    for seed in range(3):
+        write_run(tmp_path / "told" / f"{seed}", "told", 0.5, seed)
+        for name, top1 in (("finetune", 0.6 + 0.01 * seed), ("scratch", 0.5 + 0.02 * seed)):
+            folder = tmp_path / name / f"{seed}"
+            folder.mkdir(parents=True)
+            summary = {"status": "finished", "pretrained_run": f"runs/told/{seed}", f"{name}/top1": top1, "experiment": name}
+            (folder / "summary.json").write_text(json.dumps(summary))
+    out, err, _ = run(capsys, tmp_path, "--metric", "finetune/top1")
+    assert err == ""
+    assert words(out, "variant")[0][:5] == ["variant", "n", "finetune/top1", "from", "scratch"]
+    assert words(out, "told")[0][:8] == ["told", "3", "0.6100", "±", "0.0100", "0.5200", "±", "0.0200"]
+    assert ["told", "from", "scratch", "3", "+0.0900"] in [line[:5] for line in words(out, "told")]
+
+
+def write_beside_untrained(folder, gain, seeds=4):
+    """A family whose candidate is far better than plain by linear top-1, and by `gain` than its untrained self."""
+    for number, (name, control, more) in enumerate(
+        [
+            ("cnn_plain", None, {"mechanism": "Plain"}),
+            ("told", None, {}),
+            ("told", "Zero", {"control": "Zero"}),
+            ("told", "Shuffled", {"control": "Shuffled"}),
+            ("told", "wide", {"as_plain": "flops"}),
+        ]
+    ):
+        for seed in range(seeds):
+            top1 = (0.6 if number == 1 else 0.5) + 0.001 * ((seed * (number + 2)) % 5)
+            untrained = top1 - gain - 0.003 * (-1) ** seed
+            found = {"probe/linear_top1": top1, "untrained/probe/linear_top1": untrained, "pixels/linear_top1": 0.45}
+            write_run(folder / f"{name}-{control}" / f"{seed}", name, 0.8, seed, found, **more)
+
+
+@pytest.mark.parametrize(
+    ("gain", "word", "reason"),
+    [
+        (0.05, "beneficial", "beats all"),
+        (0.0, "inconclusive", "does not beat its untrained self (0.602 against 0.602)"),
+        (0.001, "inconclusive", "does not beat its untrained self (0.602 against 0.601)"),
+        (-0.05, "inconclusive", "does not beat its untrained self (0.602 against 0.652)"),
+        (None, "inconclusive", "not compared with its untrained self"),
+    ],
+)
+def test_features_that_do_not_beat_the_untrained_network_get_no_verdict(gain, word, reason, tmp_path, capsys):
+    write_beside_untrained(tmp_path, gain or 0.0)
+    if gain is None:
+        for path in tmp_path.rglob("summary.json"):
+            summary = json.loads(path.read_text())
+            del summary["untrained/probe/linear_top1"]
+            path.write_text(json.dumps(summary))
+    out, err, _ = run(capsys, tmp_path, "--metric", "probe/linear_top1", "--output", tmp_path / "out")
+    assert err == ""
+    (verdict,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdicts"]
+    assert verdict["verdict"]["word"] == word
+    assert verdict["verdict"]["reason"].startswith(reason)
+    assert (verdict["verdict"]["p"] is None) == (word == "inconclusive")
+    # beside the results, and in the comparisons
+    assert ("untrained" in words(out, "variant")[0]) == (gain is not None)
+    assert "8 x 8 thumbnail" in out
+    assert (["told", "untrained", "4"] in [line[:3] for line in words(out, "told")]) == (gain is not None)
 
 
 def test_a_network_of_another_kind_is_a_reference(tmp_path, capsys):

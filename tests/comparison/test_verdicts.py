@@ -120,9 +120,9 @@ def test_what_was_not_run_is_named_and_leaves_harmful_and_equivalent_possible():
     assert verdict(seeds(0.5), seeds(0.6, shift=1), missing=["shuffled"]).word == "harmful"
 
 
-def test_an_objection_refuses_every_verdict():
+def test_an_refusal_refuses_every_verdict():
     for ours in (seeds(0.6), seeds(0.4)):
-        found = verdict(ours, seeds(0.5, shift=1), objection="does not beat its untrained self")
+        found = verdict(ours, seeds(0.5, shift=1), refusal="does not beat its untrained self")
         assert (found.word, found.p, found.reason) == ("inconclusive", None, "does not beat its untrained self")
 
 
