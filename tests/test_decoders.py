@@ -1,17 +1,21 @@
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from semconv.corruption import View
-from semconv.decoders import ConvDecoder, Decoder, MaskedSites, TransformerDecoder
+from semconv.decoders import ConvDecoder, Decoder, MaskedSites, PyramidDecoder, TransformerDecoder
 from semconv.encoders import Encoder, Encoding, Geometry, MAEViT, SemanticCNN, initialise
 from semconv.indicators import Mask
 from semconv.mechanisms import Channels, Sparse
+from tests.oracles import mask_map
 from tests.pairwise import pairwise, together
 
-DECODERS = [TransformerDecoder, ConvDecoder]
+DECODERS: list[type[Decoder]] = [TransformerDecoder, ConvDecoder, PyramidDecoder]
 ENCODERS = {
     "drop": lambda geometry: MAEViT(geometry, "test"),
     "token": lambda geometry: MAEViT(geometry, "test", masked="token"),
@@ -42,22 +46,31 @@ def make_encoder(name: str, geometry: Geometry) -> Encoder:
     return encoder.eval()
 
 
-def build(
-    name: str, decoder: type[TransformerDecoder] | type[ConvDecoder], geometry: Geometry = GEOMETRY, told: bool = True
-) -> tuple[Encoder, TransformerDecoder | ConvDecoder]:
+def build(name: str, decoder: Any, geometry: Geometry = GEOMETRY, told: bool = True) -> tuple[Encoder, Any]:
     encoder = make_encoder(name, geometry)
     built = decoder(geometry, "test", encoder, told=told)
     initialise(built, 0)
     return encoder, built.eval()
 
 
-def change_token(decoder: TransformerDecoder | ConvDecoder) -> None:
-    assert decoder.token.mask_token is not None
-    decoder.token.mask_token.data += 1
+def tokens(decoder: Decoder) -> list[nn.Parameter | None]:
+    """The learned vectors of a decoder, one for each resolution that it reads."""
+    return [part.mask_token for part in decoder.modules() if isinstance(part, MaskedSites)]
+
+
+def change_tokens(decoder: Decoder) -> None:
+    for token in tokens(decoder):
+        assert token is not None
+        token.data += 1
+
+
+def levels(encoding: Encoding, change: Callable[[Encoding], Encoding]) -> Encoding:
+    """An encoding that is changed at every resolution."""
+    return change(encoding)._replace(finer=tuple(change(finer) for finer in encoding.finer))
 
 
 @pytest.mark.parametrize(("name", "decoder", "told"), pairwise(ENCODERS, DECODERS, [True, False]))
-def test_every_decoder_fits_every_encoder(name: str, decoder: type[TransformerDecoder] | type[ConvDecoder], told: bool) -> None:
+def test_every_decoder_fits_every_encoder(name: str, decoder: type[Decoder], told: bool) -> None:
     for channels, size, cell in ((3, (32, 32), 4), (1, (16, 48), 8)):
         geometry = Geometry(channels, size, cell)
         network, built = build(name, decoder, geometry, told)
@@ -70,9 +83,7 @@ def test_every_decoder_fits_every_encoder(name: str, decoder: type[TransformerDe
 
 @together("decoder", DECODERS)
 @pytest.mark.parametrize("name", ENCODERS)
-def test_every_pair_trains_every_weight_but_the_fixed_positions(
-    name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]
-) -> None:
+def test_every_pair_trains_every_weight_but_the_fixed_positions(name: str, decoder: type[Decoder]) -> None:
     network, built = build(name, decoder)
     view = draw_view(GEOMETRY)
     network.zero_grad()
@@ -83,7 +94,7 @@ def test_every_pair_trains_every_weight_but_the_fixed_positions(
 
 @together("decoder", DECODERS)
 @pytest.mark.parametrize("name", ENCODERS)
-def test_bfloat16_is_close_to_float32(name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]) -> None:
+def test_bfloat16_is_close_to_float32(name: str, decoder: type[Decoder]) -> None:
     network, built = build(name, decoder)
     view = draw_view(GEOMETRY)
     with torch.autocast("cpu", torch.bfloat16):
@@ -126,45 +137,41 @@ def test_the_convolutional_decoders_patches_stand_where_their_features_do() -> N
 
 
 @pytest.mark.parametrize(("name", "decoder", "told"), pairwise(DROPPING, DECODERS, [True, False]))
-def test_the_token_replaces_where_nothing_stands(
-    name: str, decoder: type[TransformerDecoder] | type[ConvDecoder], told: bool
-) -> None:
+def test_the_token_replaces_where_nothing_stands(name: str, decoder: type[Decoder], told: bool) -> None:
     encoder, built = build(name, decoder, told=told)
     view = draw_view(GEOMETRY)
     encoding = encoder(view)
     prediction = built(encoding, view.mask)
-    dirty = encoding.features.masked_fill(~encoding.valid[:, None], math.nan)
-    assert torch.equal(built(encoding._replace(features=dirty), view.mask), prediction)
-    change_token(built)
+    dirty = levels(encoding, lambda level: level._replace(features=torch.where(level.valid[:, None], level.features, math.nan)))
+    assert torch.equal(built(dirty, view.mask), prediction)
+    change_tokens(built)
     assert not torch.equal(built(encoding, view.mask), prediction)
-    everywhere = encoding._replace(valid=torch.ones_like(encoding.valid))
+    everywhere = levels(encoding, lambda level: level._replace(valid=torch.ones_like(level.valid)))
     untouched = built(everywhere, view.mask)
-    change_token(built)
+    change_tokens(built)
     # a site that is masked and stands all the same, as a control makes it, has the token added where the decoder is told
     assert torch.equal(built(everywhere, view.mask), untouched) == (not told)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("name", STAYING)
-def test_elsewhere_the_mask_is_told_by_what_starts_at_zero(
-    name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]
-) -> None:
+def test_elsewhere_the_mask_is_told_by_what_starts_at_zero(name: str, decoder: type[Decoder]) -> None:
     encoder, built = build(name, decoder)
     view = draw_view(GEOMETRY)
     encoding = encoder(view)
     prediction = built(encoding, view.mask)
     assert torch.equal(built(encoding, ~view.mask), prediction)
     assert torch.equal(build(name, decoder, told=False)[1](encoding, view.mask), prediction)
-    change_token(built)
+    change_tokens(built)
     assert not torch.equal(built(encoding, view.mask), prediction)
     assert torch.equal(built(encoding, torch.zeros_like(view.mask)), prediction)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("name", STAYING)
-def test_a_decoder_that_is_not_told_has_no_token(name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]) -> None:
+def test_a_decoder_that_is_not_told_has_no_token(name: str, decoder: type[Decoder]) -> None:
     encoder, built = build(name, decoder, told=False)
-    assert built.token.mask_token is None
+    assert all(token is None for token in tokens(built))
     view = draw_view(GEOMETRY)
     encoding = encoder(view)
     assert torch.equal(built(encoding, view.mask), built(encoding, ~view.mask))
@@ -178,6 +185,46 @@ def test_the_token_is_added_in_the_share_of_a_site_that_is_masked() -> None:
     x = torch.zeros(1, 2, 2, 2)
     share = torch.tensor([[0.5, 0.0], [1.0, 0.25]])
     assert torch.equal(token(x, Encoding(x), mask)[0], torch.stack([share, -2 * share]))
+
+
+def test_a_pyramid_adds_every_resolution_on_the_way_to_the_pixels() -> None:
+    geometry = Geometry(3, (64, 64), 16)  # features every 4, 8 and 16 pixels
+    encoder = SemanticCNN(geometry, "test", [Mask()], Sparse)
+    decoder = PyramidDecoder(geometry, "test", encoder).eval()
+    encoding, mask = encoder(view := draw_view(geometry)), view.mask
+    assert [stride for _, stride in encoder.finer] == [8, 4]
+    x = torch.zeros(2, 64, 4, 4)
+    for number, block in enumerate(decoder.blocks):
+        if number < 3:
+            level, lateral = (encoding, *encoding.finer)[number], decoder.laterals[number]
+            assert level.valid is not None
+            filled = torch.where(level.valid[:, None], lateral.norm(level.features), lateral.token.mask_token)
+            filled = filled + mask_map(mask, *filled.shape[2:]).float() * lateral.token.mask_token * level.valid[:, None]
+            x = x + torch.einsum("oc,bchw->bohw", lateral.project.weight[:, :, 0, 0], filled) + lateral.project.bias.view(-1, 1, 1)
+        enlarge = block.enlarge
+        x = block.refine(nn.functional.conv_transpose2d(x, enlarge.weight, enlarge.bias, stride=2, padding=1))
+    expected = torch.einsum("oc,bchw->bohw", decoder.pred.weight[:, :, 0, 0], x) + decoder.pred.bias.view(-1, 1, 1)
+    torch.testing.assert_close(decoder(encoding, mask), expected, rtol=1e-4, atol=1e-6)
+
+
+@together("decoder", [ConvDecoder, PyramidDecoder])
+def test_round_the_edges_a_decoder_does_not_know_where_it_is(decoder: type[Decoder]) -> None:
+    geometry = Geometry(3, (16, 24), 4, "circular")
+    encoder, built = build("sparse cnn", decoder, geometry)
+    encoding, mask = encoder(view := draw_view(geometry)), view.mask
+
+    def turn(x: torch.Tensor, cells: int) -> torch.Tensor:
+        return x.roll((cells, 2 * cells), (-2, -1))
+
+    sites = {level.features.shape[2]: level.features.shape[2] // 4 for level in (encoding, *encoding.finer)}
+    turned = levels(
+        encoding,
+        lambda level: level._replace(
+            features=turn(level.features, sites[level.features.shape[2]]), valid=turn(level.valid, sites[level.features.shape[2]])
+        ),
+    )
+    still, moved = turn(built(encoding, mask), 4), built(turned, turn(mask, 1))
+    torch.testing.assert_close(still, moved, rtol=1e-3, atol=1e-3 * still.abs().max().item())
 
 
 def test_a_plain_cnn_and_its_decoder_start_blind_to_the_mask_itself() -> None:
@@ -198,4 +245,6 @@ def test_decoders_need_their_two_methods() -> None:
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_decoder_that_is_built_alone_has_drawn_its_token(decoder):
     built = decoder(GEOMETRY, "test", ENCODERS["drop"](GEOMETRY))
-    assert built.token.mask_token.std().item() == pytest.approx(0.02, rel=0.4)
+    for token in tokens(built):
+        assert token is not None
+        assert token.std().item() == pytest.approx(0.02, rel=0.4)
