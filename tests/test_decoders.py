@@ -1,11 +1,12 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from semconv.corruption import View
 from semconv.decoders import ConvDecoder, Decoder, MaskedSites, PyramidDecoder, TransformerDecoder
@@ -64,9 +65,13 @@ def change_tokens(decoder: Decoder) -> None:
         token.data += 1
 
 
-def levels(encoding: Encoding, change: Callable[[Encoding], Encoding]) -> Encoding:
-    """An encoding that is changed at every resolution."""
-    return change(encoding)._replace(finer=tuple(change(finer) for finer in encoding.finer))
+def changed(encoding: Encoding, change: Callable[[Tensor, Any], tuple[Tensor, Tensor]]) -> Encoding:
+    """An encoding with other features and valid sites at every resolution."""
+
+    def at_one(level: Encoding) -> Encoding:
+        return Encoding(*change(level.features, level.valid), level.prefix)
+
+    return at_one(encoding)._replace(finer=tuple(map(at_one, encoding.finer)))
 
 
 @pytest.mark.parametrize(("name", "decoder", "told"), pairwise(ENCODERS, DECODERS, [True, False]))
@@ -142,11 +147,11 @@ def test_the_token_replaces_where_nothing_stands(name: str, decoder: type[Decode
     view = draw_view(GEOMETRY)
     encoding = encoder(view)
     prediction = built(encoding, view.mask)
-    dirty = levels(encoding, lambda level: level._replace(features=torch.where(level.valid[:, None], level.features, math.nan)))
+    dirty = changed(encoding, lambda features, valid: (torch.where(valid[:, None], features, math.nan), valid))
     assert torch.equal(built(dirty, view.mask), prediction)
     change_tokens(built)
     assert not torch.equal(built(encoding, view.mask), prediction)
-    everywhere = levels(encoding, lambda level: level._replace(valid=torch.ones_like(level.valid)))
+    everywhere = changed(encoding, lambda features, valid: (features, torch.ones_like(valid)))
     untouched = built(everywhere, view.mask)
     change_tokens(built)
     # a site that is masked and stands all the same, as a control makes it, has the token added where the decoder is told
@@ -193,17 +198,18 @@ def test_a_pyramid_adds_every_resolution_on_the_way_to_the_pixels() -> None:
     decoder = PyramidDecoder(geometry, "test", encoder).eval()
     encoding, mask = encoder(view := draw_view(geometry)), view.mask
     assert [stride for _, stride in encoder.finer] == [8, 4]
-    x = torch.zeros(2, 64, 4, 4)
-    for number, block in enumerate(decoder.blocks):
-        if number < 3:
-            level, lateral = (encoding, *encoding.finer)[number], decoder.laterals[number]
-            assert level.valid is not None
-            filled = torch.where(level.valid[:, None], lateral.norm(level.features), lateral.token.mask_token)
-            filled = filled + mask_map(mask, *filled.shape[2:]).float() * lateral.token.mask_token * level.valid[:, None]
-            x = x + torch.einsum("oc,bchw->bohw", lateral.project.weight[:, :, 0, 0], filled) + lateral.project.bias.view(-1, 1, 1)
-        enlarge = block.enlarge
-        x = block.refine(nn.functional.conv_transpose2d(x, enlarge.weight, enlarge.bias, stride=2, padding=1))
-    expected = torch.einsum("oc,bchw->bohw", decoder.pred.weight[:, :, 0, 0], x) + decoder.pred.bias.view(-1, 1, 1)
+
+    def pointwise(layer: Any, x: Tensor) -> Tensor:
+        return torch.einsum("oc,bchw->bohw", layer.weight[:, :, 0, 0], x) + layer.bias.view(-1, 1, 1)
+
+    x, blocks, laterals = torch.zeros(2, 64, 4, 4), cast(Any, decoder.blocks), cast(Any, decoder.laterals)
+    levels = [*zip((encoding, *encoding.finer), laterals, strict=True), (None, None)]  # the last block is finer than the encoder
+    for (level, lateral), block in zip(levels, blocks, strict=True):
+        if level is not None:
+            valid, token = mask_map(mask, *level.features.shape[2:]) == 0, lateral.token.mask_token
+            x = x + pointwise(lateral.project, torch.where(valid, lateral.norm(level.features), token))
+        x = block.refine(F.conv_transpose2d(x, block.enlarge.weight, block.enlarge.bias, stride=2, padding=1))
+    expected = pointwise(decoder.pred, x)
     torch.testing.assert_close(decoder(encoding, mask), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -213,17 +219,12 @@ def test_round_the_edges_a_decoder_does_not_know_where_it_is(decoder: type[Decod
     encoder, built = build("sparse cnn", decoder, geometry)
     encoding, mask = encoder(view := draw_view(geometry)), view.mask
 
-    def turn(x: torch.Tensor, cells: int) -> torch.Tensor:
-        return x.roll((cells, 2 * cells), (-2, -1))
+    def turn(x: Tensor) -> Tensor:
+        """By a cell downwards and two to the right; there are 4 x 6."""
+        return x.roll((x.shape[-2] // 4, x.shape[-1] // 3), (-2, -1))
 
-    sites = {level.features.shape[2]: level.features.shape[2] // 4 for level in (encoding, *encoding.finer)}
-    turned = levels(
-        encoding,
-        lambda level: level._replace(
-            features=turn(level.features, sites[level.features.shape[2]]), valid=turn(level.valid, sites[level.features.shape[2]])
-        ),
-    )
-    still, moved = turn(built(encoding, mask), 4), built(turned, turn(mask, 1))
+    turned = changed(encoding, lambda features, valid: (turn(features), turn(valid)))
+    still, moved = turn(built(encoding, mask)), built(turned, turn(mask))
     torch.testing.assert_close(still, moved, rtol=1e-3, atol=1e-3 * still.abs().max().item())
 
 

@@ -363,7 +363,8 @@ def test_the_published_variant_is_the_paper_s_equations_layer_by_layer():
     for b in range(BATCH):
         y = view.pixels[b]
         mask = visible_map(view, 8, 16)[b].expand_as(y)
-        for convolution in (layer.convolution for layer in layers):
+        convolutions: list[Any] = [layer.convolution for layer in layers]
+        for convolution in convolutions:
             y, mask = published(y, mask, convolution.weight.detach(), convolution.bias.detach(), convolution.stride[0])
         assert_same(x[b], y)
 
