@@ -112,10 +112,10 @@ def measure(view: View, rounds: int) -> None:
 @torch.no_grad()
 def prototypes_in_use(folder: Path) -> tuple[float, float]:
     """How many prototypes a run uses: untrained, and trained."""
-    run = load_run(folder)
-    task: Any = run.task
-    run.data.setup("fit")
-    views = [task.look(run.data.on_after_batch_transfer(batch), "val")[0] for batch in run.data.val_dataloader()]
+    run: Any = load_run(folder)
+    task, data = run.task, run.data
+    data.setup("fit")
+    views = [task.look(data.on_after_batch_transfer(batch), "val")[0] for batch in data.val_dataloader()]
     trained = _used(task.encoder, views)
     initialise(task.encoder, task.seed)
     return _used(task.encoder, views), trained

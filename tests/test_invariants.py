@@ -15,7 +15,7 @@ from semconv.corruption import CamouflageFill, Hide, View, ZeroFill
 from semconv.encoders import Geometry, MAEViT, SemanticCNN, Size
 from semconv.encoders.encoder import count_parameters
 from semconv.hashing import make_keys
-from semconv.indicators import Coordinates, Fourier, Mask
+from semconv.indicators import Coordinates, Fourier, Mask, SemanticMap
 from semconv.masking import MASKERS, RandomMasker, spread_mask
 from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
 from semconv.tasks import MaskedReconstruction
@@ -118,10 +118,10 @@ def test_every_trainable_weight_is_trained(name):
 
 
 @pytest.mark.parametrize("mechanism", [AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial])
-@pytest.mark.parametrize("indicators", [[Mask], [Mask, Coordinates]], ids=str)
+@pytest.mark.parametrize("indicators", [[Mask], [Mask, Coordinates], [Mask, SemanticMap]], ids=str)
 def test_no_mechanism_holds_a_weight_that_nothing_trains(mechanism, indicators):
     geometry = Geometry(3, (32, 32), 4)
-    encoder = SemanticCNN(geometry, "test", [indicator() for indicator in indicators], mechanism)
+    encoder = SemanticCNN(geometry, "test", [indicator() for indicator in indicators], mechanism, mlp_ratio=1)
     view = View(torch.randn(1, 3, 32, 32), torch.rand(1, 64).argsort(1).view(1, 8, 8) < 32, 32)
     encoder(view).features.square().sum().backward()
     assert [key for key, parameter in encoder.named_parameters() if parameter.grad is None] == []
