@@ -1,16 +1,21 @@
-"""Records what a run meets. As a script: trains over several processes and writes what each of them met."""
+"""Records what a run meets, on one process or on two."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies.launchers import subprocess_script
+from lightning.pytorch.utilities import rank_zero_only
 
 from semconv.commands.train import SemconvCLI, build
 from semconv.data import Batch
 from tests.experiments import arguments
+from tests.processes import Forked
 
 SHORT = [
     "--trainer.max_steps=3",
@@ -68,5 +73,23 @@ def main(name: str, folder: Path, *overrides: str) -> None:
     (folder / f"rank{cli.trainer.global_rank}.json").write_text(json.dumps(record))
 
 
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
+def record_over_two_processes(name: str, folder: Path, *overrides: str) -> list[dict[str, Any]]:
+    """Train on two processes; what each of them has met, computed and logged."""
+    words = [name, str(folder), *overrides, "--trainer.devices=2", "--trainer.strategy=ddp"]
+    done = Forked(words, folder, program=_one_of_several).wait()
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def _one_of_several() -> None:
+    """A process as Lightning starts it, or the first, whose further ones are forked where Lightning would start them."""
+    rank_zero_only.rank = int(os.environ.get("LOCAL_RANK", 0))  # which Lightning reads as it is imported
+    name, folder, *overrides = sys.argv[1:]
+
+    def start(command: list[str], env: dict[str, str], cwd: None) -> Forked:
+        place = Path(folder) / f"rank{env['LOCAL_RANK']}"
+        place.mkdir()
+        return Forked(sys.argv[1:], place, env, _one_of_several)
+
+    subprocess_script.subprocess = SimpleNamespace(Popen=start)  # type: ignore[attr-defined]
+    main(name, Path(folder), *overrides)

@@ -15,6 +15,7 @@ from semconv.encoders.encoder import Geometry
 
 SMALLEST, LARGEST = 1 / 16, 64.0  # times the width
 BATCH, ROUNDS = 32, 5
+TOLERANCE = 0.002
 
 
 def match_cost(
@@ -59,16 +60,28 @@ def training_flops(encoder: nn.Module, geometry: Geometry) -> int:
 
 
 def _solve(relative: Callable[[float], float], start: float, steps: int = 24) -> float:
-    """The ratio at which an increasing function reaches 1, by bisection from brackets around `start`."""
+    """The ratio at which an increasing function reaches 1, from brackets around `start`.
+
+    Operations are nearly linear in the width: the line through both ends soon finds the place, but for steps of whole widths, for
+    which brackets are halved in between.
+    """
     low = high = start
-    while relative(high) < 1 and high < LARGEST:
-        low, high = high, high * 1.5
-    while relative(low) > 1 and low > SMALLEST:
-        low, high = low / 1.5, low
-    for _ in range(steps):
-        middle = (low + high) / 2
-        low, high = (middle, high) if relative(middle) < 1 else (low, middle)
-    return min((low, high), key=lambda ratio: abs(relative(ratio) - 1))  # widths are whole numbers: one of the two is nearer
+    below = above = relative(start)
+    while above < 1 and high < LARGEST:
+        low, below = high, above
+        high *= 1.5
+        above = relative(high)
+    while below > 1 and low > SMALLEST:
+        high, above = low, below
+        low /= 1.5
+        below = relative(low)
+    for step in range(steps):
+        if below > 1 - TOLERANCE or above < 1 + TOLERANCE or high < low * (1 + TOLERANCE):
+            break
+        middle = low + (high - low) * ((1 - below) / (above - below) if step % 2 == 0 else 0.5)
+        value = relative(middle)
+        low, below, high, above = (middle, value, high, above) if value < 1 else (low, below, middle, value)
+    return low if abs(below - 1) < abs(above - 1) else high
 
 
 def _time_ratio(plain: nn.Module, conditioned: nn.Module, geometry: Geometry) -> float:

@@ -1,7 +1,5 @@
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +7,11 @@ import torch
 import yaml
 from PIL import Image
 
-from semconv.commands.train import build, main
+from semconv.commands.train import SemconvCLI, build, main
 from semconv.tracking.identity import identity
 from tests.experiments import FOLDER, arguments, built, every_experiment
+from tests.processes import Forked
+from tests.recording import Recorder
 
 SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--data.num_images=160", "--data.num_test_images=20"]
 
@@ -32,9 +32,24 @@ def summary(run: Path) -> dict:
     return json.loads((run / "summary.json").read_text())
 
 
+@pytest.fixture
+def recorder(monkeypatch):
+    """What the steps of runs meet."""
+    recorder, callbacks = Recorder(), SemconvCLI._callbacks
+    monkeypatch.setattr(SemconvCLI, "_callbacks", lambda self, saved: [*callbacks(self, saved), recorder])
+    return recorder
+
+
+met: list[dict] = []  # by the first experiment that hides pixels
+
+
 @every_experiment
-def test_an_experiment_trains_tests_and_reloads(name, tmp_path):
-    main(["run", *short(name, tmp_path / "first")])
+def test_an_experiment_meets_what_all_do_trains_tests_and_reloads(name, recorder, tmp_path):
+    main(["run", *short(name, tmp_path / "first"), "--evaluation_images=40"])
+    if "denoising" not in name:
+        met[:] = met or recorder.steps
+        assert recorder.steps == met
+        assert len(met) == 2
     run = the_run(tmp_path / "first")
     checkpoint = run / "checkpoints" / "last.ckpt"
     again = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / 'second'}", "--evaluation=none"]
@@ -235,8 +250,7 @@ def test_bad_input_is_told_in_one_line_and_leaves_nothing(case, places, tmp_path
 
 
 def test_errors_of_the_process_are_one_line_with_exit_code_two(tmp_path):
-    command = [sys.executable, "-m", "semconv", "fit", *short("cnn_plain", tmp_path), "--model.cell=5"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parent, timeout=200)
+    done = Forked(["fit", *short("cnn_plain", tmp_path), "--model.cell=5"], tmp_path).wait()
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("semconv: error: image size 32 x 32")
     assert "Traceback" not in done.stderr

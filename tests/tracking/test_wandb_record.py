@@ -14,6 +14,7 @@ from semconv.commands.train import main
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.wandb_record import WandbOptions, WandbRecord, answers, choose_mode
 from tests.experiments import FOLDER, arguments
+from tests.processes import Forked
 from tests.wandb_server import Manner, serve
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -176,16 +177,8 @@ SMALL = ["--data.num_images=96", "--data.num_test_images=9", "--data.batch_size=
 def run_with(folder, server, *options, **environment):
     own = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     given = {**own, **SECRETS, "WANDB_BASE_URL": server.url, **environment}
-    command = [
-        sys.executable,
-        "-m",
-        "semconv",
-        "run",
-        *arguments("cnn_channels", *SMALL, "--evaluation=none", f"--runs={folder}", *options),
-    ]
-    return subprocess.run(
-        command, cwd=FOLDER.parent, env=given, capture_output=True, text=True, timeout=150, stdin=subprocess.DEVNULL
-    )
+    words = ["run", *arguments("cnn_channels", *SMALL, "--evaluation=none", f"--runs={folder}", *options)]
+    return Forked(words, folder.parent, given).wait()
 
 
 def test_an_online_run_arrives_and_no_secret_is_left_anywhere(tmp_path):
@@ -238,7 +231,8 @@ def test_a_server_that_is_broken_is_left_alone_and_costs_no_record(make_record, 
     assert len(list(record.folder.rows())) == 3
 
 
-def test_a_server_that_is_silent_is_left_alone_and_costs_no_record(tmp_path):
+def test_a_server_that_is_silent_is_left_alone_and_costs_no_record(tmp_path, monkeypatch):
+    monkeypatch.setattr("semconv.tracking.wandb_record.PROBE_SECONDS", 0.5)
     with serve("silent") as server:
         done = run_with(tmp_path / "runs", server)
         check_unsent(server, done.stderr)
