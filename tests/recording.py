@@ -92,5 +92,5 @@ def _one_of_several() -> None:
         place.mkdir()
         return Forked(sys.argv[1:], place, env, _one_of_several)
 
-    subprocess_script.subprocess = SimpleNamespace(Popen=start)  # type: ignore[assignment]
+    subprocess_script.subprocess = SimpleNamespace(Popen=start)  # type: ignore[assignment, attr-defined]
     main(name, Path(folder), *overrides)
