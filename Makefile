@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-DEMO := runs/sweeps/quickstart
+DEMO := runs/studies/demo
 
 .PHONY: setup test lint docs mutants demo clean
 
@@ -35,8 +35,7 @@ mutants: setup
 
 # goes on where it was stopped; make clean, and it begins anew
 demo: setup
-	$(BIN)/semconv sweep sweeps/quickstart.yaml --jobs 2 --resume
-	$(BIN)/semconv compare $(DEMO) --output $(DEMO)/comparison
+	$(BIN)/semconv study sweeps/studies/demo.yaml --jobs 2 --resume
 
 clean:
 	rm -rf $(VENV) $(DEMO) site .mypy_cache .pytest_cache .ruff_cache

@@ -2,10 +2,14 @@
 
     python benchmarks/indicators.py                                  the table of times in docs/indicators.md
     python benchmarks/indicators.py --picture docs/indicators.png    its picture, of a synthetic scene
+    python benchmarks/indicators.py --prototypes RUN RUN             the prototypes that runs with a SemanticMap use
 
 A time is that of all maps for one forward of a network (the grid of each spatial convolution, padding included), relative to
 forward and backward of the encoder of `cnn_plain` of size `test`. Both are measured alternately, in processor time, which does not
 count other work on the machine; the result is the median over rounds.
+
+The number of prototypes in use is the perplexity (exponential of the entropy) of their mean share in the visible cells of all
+validation images: from 1, where a single one stands everywhere, to their number, where all have the same share.
 """
 
 import argparse
@@ -14,6 +18,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -21,7 +26,7 @@ from torch import Tensor
 
 from semconv.corruption import Hide, View
 from semconv.data import ImageData
-from semconv.encoders import Geometry, SemanticCNN
+from semconv.encoders import Geometry, SemanticCNN, initialise
 from semconv.hashing import make_keys
 from semconv.indicators import (
     BorderDistance,
@@ -38,6 +43,7 @@ from semconv.indicators import (
     MaskRatio,
     Radius,
     SelfSimilarity,
+    SemanticMap,
     VisibleClusters,
     VisibleColour,
     VisibleDirection,
@@ -46,12 +52,13 @@ from semconv.indicators import (
     WindowFraction,
 )
 from semconv.masking import RandomMasker
+from semconv.trained.run import load_run
 
 CLASSES = 11  # of scenes: background and ten shapes
 PARTS: tuple[Callable[[], Indicator], ...] = (
     *(Mask, WindowFraction, VisibleDistance, VisibleDirection, MaskRatio),
     *(Coordinates, Radius, Fourier, LearnedTable, CellOffset, BorderDistance, CropFrame),
-    *(VisibleColour, VisibleEdges, VisibleClusters, SelfSimilarity, lambda: ExternalMap(CLASSES)),
+    *(VisibleColour, VisibleEdges, VisibleClusters, SemanticMap, SelfSimilarity, lambda: ExternalMap(CLASSES)),
 )
 TILE, CAPTION, GAP, COLUMNS, SHOWN = 104, 15, 4, 8, 4
 
@@ -62,11 +69,15 @@ def main() -> None:
     parser.add_argument("--source", default="scenes", help="Images to draw: as data.source.")
     parser.add_argument("--image", type=int, default=5, help="Which image of the first training batch is drawn.")
     parser.add_argument("--batch", type=int, default=64, help="Images in a measured batch.")
+    parser.add_argument("--prototypes", type=Path, nargs="+", help="Run folders; measure nothing else.")
     parser.add_argument("--rounds", type=int, default=30, help="How often everything is measured.")
     given = parser.parse_args()
     torch.manual_seed(0)
     if given.picture:
         draw(look(given.source, (96, 128), 8, given.image + 1), given.image).save(given.picture, optimize=True)
+    elif given.prototypes:
+        for folder in given.prototypes:
+            print(folder, *map("{:.2f}".format, prototypes_in_use(folder)))
     else:
         measure(look(given.source, (32, 32), 4, given.batch), given.rounds)
 
@@ -96,6 +107,24 @@ def measure(view: View, rounds: int) -> None:
     for indicators, found in zip(parts, times, strict=True):
         part = next(iter(indicators))
         print(f"{type(part).__name__:<18} {part.channels:>3} channels  {100 * statistics.median(found):6.2f} % of a step")
+
+
+@torch.no_grad()
+def prototypes_in_use(folder: Path) -> tuple[float, float]:
+    """How many prototypes a run uses: untrained, and trained."""
+    run: Any = load_run(folder)
+    task, data = run.task, run.data
+    data.setup("fit")
+    views = [task.look(data.on_after_batch_transfer(batch), "val")[0] for batch in data.val_dataloader()]
+    trained = _used(task.encoder, views)
+    initialise(task.encoder, task.seed)
+    return _used(task.encoder, views), trained
+
+
+def _used(encoder: SemanticCNN, views: list[View]) -> float:
+    (part,) = (part for part in encoder.indicators if isinstance(part, SemanticMap))
+    shares = torch.cat([part.assign(view).movedim(1, 3)[~view.mask] for view in views]).mean(0)
+    return torch.special.entr(shares).sum().exp().item()
 
 
 def draw(view: View, image: int) -> Image.Image:

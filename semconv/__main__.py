@@ -14,6 +14,7 @@ COMMANDS = {
         "fit": ("train", "train a network"),
         "run": ("train", "train and then test, as one run: the command that sweeps call"),
         "sweep": ("sweep", "run a W&B sweep file without the W&B server"),
+        "study": ("study", "tune, screen, confirm, report: the fair procedure as one command"),
         "test": ("train", "evaluate trained weights on the test images"),
         "validate": ("train", "evaluate trained weights on the validation images"),
         "predict": ("predict", "save reconstructions: of test images (-c CONFIG), or of your own (RUN --images FOLDER)"),

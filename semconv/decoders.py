@@ -5,6 +5,7 @@ without an encoding, and a learned vector that starts at zero is added at masked
 """
 
 from abc import ABC, abstractmethod
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from semconv.encoders.cnn import ConvNeXtBlock, init_convolutional, make_norm
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
 from semconv.encoders.vit import init_transformer, make_blocks, position_embedding, resized_positions
-from semconv.indicators import masked_fraction
+from semconv.indicators import Grid, PaddingMode, masked_fraction
 
 
 class Decoder(nn.Module, ABC):
@@ -138,6 +139,88 @@ class ConvDecoder(Decoder):
     def init_weights(self, module: nn.Module) -> None:
         init_convolutional(module)
         _init_token(module)
+
+
+class PyramidDecoder(Decoder):
+    """From the coarsest features up to pixels, with the finer ones added on the way: the decoder of SparK (Tian et al., 2023).
+
+    D = B(D) + P(S) at each resolution. P is a pointwise projection of the features S of an encoder's stage; a learned vector stands
+    at sites without an encoding, one for each resolution. B doubles the resolution and halves the width: a transposed convolution,
+    and two 3 x 3 convolutions with batch norms. The last blocks, finer than the encoder, add nothing, and so do all blocks behind
+    an encoder of a single resolution. For strides that are no power of two, a linear map from each site to its pixels is the rest.
+
+    Args:
+        geometry: the geometry of the images.
+        size: width at the coarsest features.
+        encoder: the encoder whose output is decoded.
+        told: condition on the mask: add a learned vector, one for each resolution, at masked sites that have an encoding.
+    """
+
+    NARROWEST: ClassVar[int] = 16  # as published: 512 / 32
+
+    def __init__(self, geometry: Geometry, size: Size, encoder: Encoder, told: bool = True) -> None:
+        super().__init__()
+        widest, _ = ConvDecoder.SIZES[size]
+        doublings = (encoder.stride & -encoder.stride).bit_length() - 1
+        widths = [max(widest >> number, self.NARROWEST) for number in range(doublings + 1)]
+        width_at = {encoder.stride >> number: width for number, width in enumerate(widths)}
+        levels = [(encoder.num_features, encoder.stride), *encoder.finer]
+        self.strides = [stride for _, stride in levels]
+        self.laterals = nn.ModuleList(
+            _Lateral(features, width_at[stride], encoder.drops_masked, told, normalise=stride < encoder.stride)
+            for features, stride in levels
+        )
+        self.blocks = nn.ModuleList(_Doubling(*pair, geometry.padding_mode) for pair in pairwise(widths))
+        rest = encoder.stride >> doublings
+        self.pred = nn.Conv2d(widths[-1], rest**2 * geometry.channels, 1)
+        self.to_pixels = nn.PixelShuffle(rest)
+        self.apply(self.init_weights)
+
+    def forward(self, encoding: Encoding, mask: Tensor) -> Tensor:
+        levels = zip(self.strides, self.laterals, (encoding, *encoding.finer), strict=True)
+        added = {stride: lateral(level, mask) for stride, lateral, level in levels}
+        stride = self.strides[0]
+        x = added[stride]
+        for block in self.blocks:
+            stride //= 2
+            x = block(x) + added[stride] if stride in added else block(x)
+        return self.to_pixels(self.pred(x))
+
+    def init_weights(self, module: nn.Module) -> None:
+        init_convolutional(module)
+        _init_token(module)
+
+
+class _Lateral(nn.Module):
+    """The features of one resolution, filled where none stands, and projected to a decoder's width."""
+
+    def __init__(self, features: int, width: int, replaces: bool, told: bool, normalise: bool) -> None:
+        super().__init__()
+        self.norm = make_norm("layer", features) if normalise else nn.Identity()  # an encoder normalises its last features itself
+        self.token = MaskedSites(features, replaces, told)
+        self.project = nn.Conv2d(features, width, 1)
+
+    def forward(self, encoding: Encoding, mask: Tensor) -> Tensor:
+        return self.project(self.token(self.norm(encoding.features), encoding, mask))
+
+
+class _Doubling(nn.Module):
+    """A map at twice the resolution."""
+
+    def __init__(self, inputs: int, outputs: int, padding_mode: PaddingMode) -> None:
+        super().__init__()
+        self.padding_mode = padding_mode
+        self.enlarge = nn.ConvTranspose2d(inputs, inputs, 4, stride=2, padding=3)  # 1, and 2 that the map is extended by
+        self.refine = nn.Sequential(
+            nn.Conv2d(inputs, inputs, 3, padding=1, bias=False, padding_mode=padding_mode),
+            nn.BatchNorm2d(inputs),
+            nn.ReLU6(),
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False, padding_mode=padding_mode),
+            nn.BatchNorm2d(outputs),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.refine(self.enlarge(Grid(x.shape[2], x.shape[3], (1, 1), self.padding_mode).extend(x)))
 
 
 class MaskedSites(nn.Module):

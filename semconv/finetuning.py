@@ -37,6 +37,7 @@ class Classification(Task, ABC):
         warmup: share of the steps in which the rate rises from 0.
         batch_size: images per step over all devices; the data's.
         seed: of the head, and of all that is drawn.
+        scratch: start from the weights with which the run itself started.
 
     Raises:
         ValueError: there is no such run, or its data have no labels, or one class.
@@ -46,7 +47,15 @@ class Classification(Task, ABC):
     test_metrics: MetricCollection
 
     def __init__(
-        self, pretrained_run: str, name: str, num_classes: int | None, base_lr: float, warmup: float, batch_size: int, seed: int
+        self,
+        pretrained_run: str,
+        name: str,
+        num_classes: int | None,
+        base_lr: float,
+        warmup: float,
+        batch_size: int,
+        seed: int,
+        scratch: bool = False,
     ) -> None:
         super().__init__()
         run = load_run(pretrained_run)
@@ -58,7 +67,7 @@ class Classification(Task, ABC):
             found = "no labels" if self.num_classes is None else "one class"
             raise ValueError(f"the data of {pretrained_run} have {found}: give data of two or more classes")
         self.pretrained_run, self.name = Path(pretrained_run).name, name
-        self.encoder: Encoder = run.task.encoder
+        self.encoder: Encoder = run.task.untrained_encoder() if scratch else run.task.encoder
         self.cell, self.base_lr, self.warmup, self.batch_size, self.seed = run.task.geometry.cell, base_lr, warmup, batch_size, seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(make_keys(seed, "weights", "head")))
@@ -172,6 +181,8 @@ class FineTune(Classification):
         smoothing: of labels.
         batch_size: images per step over all devices; the data's; even, as images are mixed in pairs.
         seed: of the head, of mixing and of drop path.
+        scratch: start from the weights with which the run itself started, as if there had been no pretraining: the baseline of
+            fine-tuning. Results are then called `scratch`.
 
     Raises:
         ValueError: there is no such run, its data have no labels or one class, or the batch is odd.
@@ -192,8 +203,10 @@ class FineTune(Classification):
         smoothing: float = 0.1,
         batch_size: int = 256,
         seed: int = 0,
+        scratch: bool = False,
     ) -> None:
-        super().__init__(pretrained_run, "finetune", num_classes, base_lr, warmup, batch_size, seed)
+        name = "scratch" if scratch else "finetune"
+        super().__init__(pretrained_run, name, num_classes, base_lr, warmup, batch_size, seed, scratch)
         if batch_size % 2:
             raise ValueError(f"batch_size is {batch_size}: images are mixed in pairs, give an even number")
         self.betas, self.weight_decay, self.layer_decay = betas, weight_decay, layer_decay

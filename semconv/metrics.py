@@ -1,12 +1,18 @@
 """Every metric that runs record: key, label, unit, direction, margin of equivalence, section of the report. Imports no torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Literal, NamedTuple
 
 Direction = Literal["higher", "lower"]
-MASKED_MSE, MEAN_FILL = "test/masked_mse", "test/mean_fill_mse"  # the second is what a network has to beat by the first
-LINEAR_TOP1 = "probe/linear_top1"
+MASKED_MSE, MEAN_FILL = "test/masked_mse", "test/mean_fill_mse"
+LINEAR_TOP1, KNN_TOP1, NUM_TEST_IMAGES = "probe/linear_top1", "probe/knn_top1", "probe/num_test_images"
+SHARE_OF_IMAGES = "share of images"
+UNTRAINED, SCRATCH, THUMBNAIL = "untrained", "scratch", "8 x 8 thumbnail"
+CLASSICAL = {  # baselines without a network, and their keys by those that they are compared with
+    "mean fill": {MASKED_MSE: MEAN_FILL},
+    THUMBNAIL: {LINEAR_TOP1: "pixels/linear_top1", KNN_TOP1: "pixels/knn_top1"},
+}
 
 
 class Metric(NamedTuple):
@@ -22,6 +28,8 @@ class Metric(NamedTuple):
     split: str = "test"  # whose images it is measured on; empty: on none
     needs: str = ""  # of a run, to have it
     quality: str = ""  # that a verdict names: beneficial for reconstruction
+    resolution: float = 1e-4  # smallest difference that counts as known, in the unit of the margin: a figure in the fourth place
+    baseline: str = ""  # key of what the same network gives without training, or without pretraining
 
     @property
     def name(self) -> str:
@@ -32,6 +40,11 @@ class Metric(NamedTuple):
         """1 if higher is better, -1 if lower is."""
         assert self.direction is not None, self.key
         return 1 if self.direction == "higher" else -1
+
+    @property
+    def baseline_name(self) -> str:
+        """The baseline in a word or two; empty where there is none."""
+        return {UNTRAINED: "untrained", SCRATCH: "from scratch"}.get(self.baseline.partition("/")[0], "")
 
     @property
     def axis(self) -> str:
@@ -76,7 +89,7 @@ def _score(key: str, label: str, section: str = "", needs: str = QUICK, unit: st
 
 
 def _accuracy(key: str, label: str, section: str = "", split: str = "test", needs: str = LABELS, quality: str = "") -> Metric:
-    return Metric(key, label, "higher", "share of images", 0.005, False, section, split, needs, quality)
+    return Metric(key, label, "higher", SHARE_OF_IMAGES, 0.005, False, section, split, needs, quality)
 
 
 def _cost(key: str, label: str, unit: str = "", direction: Direction | None = "lower", section: str = "") -> Metric:
@@ -85,6 +98,19 @@ def _cost(key: str, label: str, unit: str = "", direction: Direction | None = "l
 
 def _count(key: str, label: str, needs: str = "") -> Metric:
     return Metric(key, label, None, split="", needs=needs)
+
+
+def _classified(name: str, label: str, baseline: str = "") -> Metric:
+    """The accuracies of a run of `experiments/evaluation/`."""
+    return _accuracy(f"{name}/top*", label, needs=f"a run of experiments/evaluation/{name}.yaml")._replace(baseline=baseline)
+
+
+def _each_untrained(*metrics: Metric) -> Iterator[Metric]:
+    """Metrics, each with that of the untrained network behind it."""
+    for metric in metrics:
+        key = f"{UNTRAINED}/{metric.key}"
+        yield metric._replace(baseline=key)
+        yield metric._replace(key=key, label=f"{metric.label}, untrained", section="", quality="")
 
 
 # the first that fits counts
@@ -97,17 +123,23 @@ METRICS = (
     Metric("val/loss", "cross-entropy of validation images", "lower", split="validation"),
     _accuracy("val/top1", "top-1 of validation images", split="validation", needs="a run of experiments/evaluation"),
     _mse(MASKED_MSE, "masked MSE", "results", quality="reconstruction"),
-    _accuracy(LINEAR_TOP1, "linear top-1", "results", quality="representation"),
+    *_each_untrained(_accuracy(LINEAR_TOP1, "linear top-1", "results", quality="representation")),
     _score("test/ssim", "SSIM of pasted images over hidden pixels", "results", ""),
-    _accuracy("probe/knn_top1", "k-NN top-1 (k = 20)", "results"),
-    _score("probe/position_r2", "R² of position at the last stage", "results"),
-    _score("probe/mask_auc", "AUC of the mask at the last stage", "results"),
-    _score("probe/rgb_r2", "R² of colour at the last stage"),
-    _score("probe/position_r2/stage_*", "position of a site: R²", "probes"),
-    _score("probe/mask_auc/stage_*", "masked or visible: AUC", "probes"),
-    _score("probe/rgb_r2/stage_*", "mean colour of a visible site: R²", "probes"),
-    _accuracy("probe/linear_top1_masked", "linear top-1 on masked input"),
-    _accuracy("probe/knn_top1_masked", "k-NN top-1 (k = 20) on masked input"),
+    *_each_untrained(_accuracy(KNN_TOP1, "k-NN top-1 (k = 20)", "results")),
+    *_each_untrained(
+        _score("probe/position_r2", "R² of position at the last stage", "results"),
+        _score("probe/mask_auc", "AUC of the mask at the last stage", "results"),
+        _score("probe/rgb_r2", "R² of colour at the last stage"),
+        _score("probe/position_r2/stage_*", "position of a site: R²", "probes"),
+        _score("probe/mask_auc/stage_*", "masked or visible: AUC", "probes"),
+        _score("probe/rgb_r2/stage_*", "mean colour of a visible site: R²", "probes"),
+    ),
+    _accuracy("pixels/linear_top1", f"linear top-1 of {THUMBNAIL}s"),
+    _accuracy("pixels/knn_top1", f"k-NN top-1 (k = 20) of {THUMBNAIL}s"),
+    _accuracy("probe/linear_top1_masked", "linear top-1 on masked input, pooled over all sites"),
+    _accuracy("probe/knn_top1_masked", "k-NN top-1 (k = 20) on masked input, pooled over all sites"),
+    _accuracy("probe/linear_top1_masked_visible", "linear top-1 on masked input, pooled over visible sites"),
+    _accuracy("probe/knn_top1_masked_visible", "k-NN top-1 (k = 20) on masked input, pooled over visible sites"),
     # a small gap is no merit where both accuracies are low
     _accuracy("probe/linear_top1_gap", "linear top-1, whole minus masked input")._replace(direction=None),
     _accuracy("probe/knn_top1_gap", "k-NN top-1 (k = 20), whole minus masked input")._replace(direction=None),
@@ -134,8 +166,9 @@ METRICS = (
     _accuracy("full/linear_top1/*", "linear top-1 under other conditions", needs=FULL),
     Metric("full/equivariance_error/*", "error of equivariance", "lower", "share of the features' norm", needs=FULL),
     _score("full/rankme", "effective rank of features (RankMe)", needs=FULL),
-    _accuracy("linear_probe/top*", "top-k of MAE's linear probe", needs="a run of experiments/evaluation/linear_probe.yaml"),
-    _accuracy("finetune/top*", "top-k after fine-tuning", needs="a run of experiments/evaluation/finetune.yaml"),
+    _classified("linear_probe", "top-k of MAE's linear probe", f"{SCRATCH}/top*"),
+    _classified("finetune", "top-k after fine-tuning", f"{SCRATCH}/top*"),
+    _classified(SCRATCH, "top-k of supervised training from scratch"),
     _cost("encoder_parameters", "encoder parameters", section="costs"),
     _cost("flops", "forward pass", "FLOPs", section="costs"),
     _cost("train_images_per_second", "training", "images/s", "higher", section="costs"),
@@ -157,8 +190,10 @@ RECONSTRUCTION, REPRESENTATION = PRIMARY
 @cache
 def find(key: str) -> Metric | None:
     """The metric of a key; None where the table has none."""
-    found = next((metric for metric in METRICS if metric.part(key) is not None), None)
-    return found and found._replace(key=key)
+    for metric in METRICS:
+        if (part := metric.part(key)) is not None:
+            return metric._replace(key=key, baseline=metric.baseline.replace("*", part))
+    return None
 
 
 def of_section(section: str) -> list[Metric]:

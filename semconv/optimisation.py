@@ -3,9 +3,10 @@
 import math
 from typing import Any
 
+from timm.layers.grn import GlobalResponseNorm
 from torch import nn
 
-NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, GlobalResponseNorm)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, decay_tokens: bool) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any, Literal
 
@@ -161,6 +162,7 @@ class MaskedReconstruction(Task):
         initialise(self.encoder, seed)
         initialise(self.decoder, seed)
         set_control(self.encoder, control)
+        self.initial_weights = deepcopy(self.encoder.state_dict())  # of no checkpoint: the configuration gives them again
         if compile:
             self.encoder.compile()
             self.decoder.compile()
@@ -194,6 +196,12 @@ class MaskedReconstruction(Task):
         mask = self.masker(make_keys(keys, "mask"), self.geometry.grid, count)
         view = self.corruption(batch.images, mask, count, make_keys(keys, "corruption"))
         return view._replace(frame=batch.frame, external=batch.external), mask
+
+    def untrained_encoder(self) -> Encoder:
+        """Copy the encoder with the weights that it was built with: those of step 0, whatever was trained or loaded since."""
+        encoder = deepcopy(self.encoder)
+        encoder.load_state_dict(self.initial_weights)
+        return encoder
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         view, mask = self.look(batch, "train")

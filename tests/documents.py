@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from semconv.__main__ import main
+from semconv.study.file import read_study
 from semconv.sweeping.file import read_sweep
 
 ROOT = Path(__file__).parent.parent
@@ -113,6 +114,9 @@ class Desk:
             case "sweep":  # hours: its options are parsed and its file is checked; tests/sweeping/ runs sweeps
                 self._until_parsed(lambda: self._call(words[1:]))
                 read_sweep(self.folder / words[2])
+            case "study":  # hours, too; tests/study/ runs studies
+                self._until_parsed(lambda: self._call(words[1:]))
+                read_study(Path(words[2]))
             case "check" if words[2:] == ["sweeps"]:  # every file: tests/sweeping/test_file.py
                 self._until_parsed(lambda: self._call(words[1:]))
             case "check" if words[2] == "sweeps":  # one point

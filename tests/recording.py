@@ -83,7 +83,8 @@ def record_over_two_processes(name: str, folder: Path, *overrides: str) -> list[
 
 def _one_of_several() -> None:
     """A process as Lightning starts it, or the first, whose further ones are forked where Lightning would start them."""
-    rank_zero_only.rank = int(os.environ.get("LOCAL_RANK", 0))  # type: ignore[attr-defined]  # Lightning reads it as it is imported
+    # Lightning reads it as it is imported
+    rank_zero_only.rank = int(os.environ.get("LOCAL_RANK", 0))  # type: ignore[attr-defined]
     name, folder, *overrides = sys.argv[1:]
 
     def start(command: list[str], env: dict[str, str], cwd: None) -> Forked:

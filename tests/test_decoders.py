@@ -1,17 +1,22 @@
 import functools
 import math
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from semconv.corruption import View
-from semconv.decoders import ConvDecoder, Decoder, MaskedSites, TransformerDecoder
+from semconv.decoders import ConvDecoder, Decoder, MaskedSites, PyramidDecoder, TransformerDecoder
 from semconv.encoders import Encoder, Encoding, Geometry, MAEViT, SemanticCNN, initialise
 from semconv.indicators import Mask
 from semconv.mechanisms import Channels, Sparse
+from tests.oracles import mask_map
 from tests.pairwise import pairwise, together
 
-DECODERS = [TransformerDecoder, ConvDecoder]
+DECODERS: list[type[Decoder]] = [TransformerDecoder, ConvDecoder, PyramidDecoder]
 ENCODERS = {
     "drop": lambda geometry: MAEViT(geometry, "test"),
     "token": lambda geometry: MAEViT(geometry, "test", masked="token"),
@@ -42,22 +47,35 @@ def make_encoder(name: str, geometry: Geometry) -> Encoder:
     return encoder.eval()
 
 
-def build(
-    name: str, decoder: type[TransformerDecoder] | type[ConvDecoder], geometry: Geometry = GEOMETRY, told: bool = True
-) -> tuple[Encoder, TransformerDecoder | ConvDecoder]:
+def build(name: str, decoder: Any, geometry: Geometry = GEOMETRY, told: bool = True) -> tuple[Encoder, Any]:
     encoder = make_encoder(name, geometry)
     built = decoder(geometry, "test", encoder, told=told)
     initialise(built, 0)
     return encoder, built.eval()
 
 
-def change_token(decoder: TransformerDecoder | ConvDecoder) -> None:
-    assert decoder.token.mask_token is not None
-    decoder.token.mask_token.data += 1
+def tokens(decoder: Decoder) -> list[nn.Parameter | None]:
+    """The learned vectors of a decoder, one for each resolution that it reads."""
+    return [part.mask_token for part in decoder.modules() if isinstance(part, MaskedSites)]
+
+
+def change_tokens(decoder: Decoder) -> None:
+    for token in tokens(decoder):
+        assert token is not None
+        token.data += 1
+
+
+def changed(encoding: Encoding, change: Callable[[Tensor, Any], tuple[Tensor, Tensor]]) -> Encoding:
+    """An encoding with other features and valid sites at every resolution."""
+
+    def at_one(level: Encoding) -> Encoding:
+        return Encoding(*change(level.features, level.valid), level.prefix)
+
+    return at_one(encoding)._replace(finer=tuple(map(at_one, encoding.finer)))
 
 
 @pytest.mark.parametrize(("name", "decoder", "told"), pairwise(ENCODERS, DECODERS, [True, False]))
-def test_every_decoder_fits_every_encoder(name: str, decoder: type[TransformerDecoder] | type[ConvDecoder], told: bool) -> None:
+def test_every_decoder_fits_every_encoder(name: str, decoder: type[Decoder], told: bool) -> None:
     for channels, size, cell in ((3, (32, 32), 4), (1, (16, 48), 8)):
         geometry = Geometry(channels, size, cell)
         network, built = build(name, decoder, geometry, told)
@@ -70,9 +88,7 @@ def test_every_decoder_fits_every_encoder(name: str, decoder: type[TransformerDe
 
 @together("decoder", DECODERS)
 @pytest.mark.parametrize("name", ENCODERS)
-def test_every_pair_trains_every_weight_but_the_fixed_positions(
-    name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]
-) -> None:
+def test_every_pair_trains_every_weight_but_the_fixed_positions(name: str, decoder: type[Decoder]) -> None:
     network, built = build(name, decoder)
     view = draw_view(GEOMETRY)
     network.zero_grad()
@@ -83,7 +99,7 @@ def test_every_pair_trains_every_weight_but_the_fixed_positions(
 
 @together("decoder", DECODERS)
 @pytest.mark.parametrize("name", ENCODERS)
-def test_bfloat16_is_close_to_float32(name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]) -> None:
+def test_bfloat16_is_close_to_float32(name: str, decoder: type[Decoder]) -> None:
     network, built = build(name, decoder)
     view = draw_view(GEOMETRY)
     with torch.autocast("cpu", torch.bfloat16):
@@ -126,45 +142,41 @@ def test_the_convolutional_decoders_patches_stand_where_their_features_do() -> N
 
 
 @pytest.mark.parametrize(("name", "decoder", "told"), pairwise(DROPPING, DECODERS, [True, False]))
-def test_the_token_replaces_where_nothing_stands(
-    name: str, decoder: type[TransformerDecoder] | type[ConvDecoder], told: bool
-) -> None:
+def test_the_token_replaces_where_nothing_stands(name: str, decoder: type[Decoder], told: bool) -> None:
     encoder, built = build(name, decoder, told=told)
     view = draw_view(GEOMETRY)
     encoding = encoder(view)
     prediction = built(encoding, view.mask)
-    dirty = encoding.features.masked_fill(~encoding.valid[:, None], math.nan)
-    assert torch.equal(built(encoding._replace(features=dirty), view.mask), prediction)
-    change_token(built)
+    dirty = changed(encoding, lambda features, valid: (torch.where(valid[:, None], features, math.nan), valid))
+    assert torch.equal(built(dirty, view.mask), prediction)
+    change_tokens(built)
     assert not torch.equal(built(encoding, view.mask), prediction)
-    everywhere = encoding._replace(valid=torch.ones_like(encoding.valid))
+    everywhere = changed(encoding, lambda features, valid: (features, torch.ones_like(valid)))
     untouched = built(everywhere, view.mask)
-    change_token(built)
+    change_tokens(built)
     # a site that is masked and stands all the same, as a control makes it, has the token added where the decoder is told
     assert torch.equal(built(everywhere, view.mask), untouched) == (not told)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("name", STAYING)
-def test_elsewhere_the_mask_is_told_by_what_starts_at_zero(
-    name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]
-) -> None:
+def test_elsewhere_the_mask_is_told_by_what_starts_at_zero(name: str, decoder: type[Decoder]) -> None:
     encoder, built = build(name, decoder)
     view = draw_view(GEOMETRY)
     encoding = encoder(view)
     prediction = built(encoding, view.mask)
     assert torch.equal(built(encoding, ~view.mask), prediction)
     assert torch.equal(build(name, decoder, told=False)[1](encoding, view.mask), prediction)
-    change_token(built)
+    change_tokens(built)
     assert not torch.equal(built(encoding, view.mask), prediction)
     assert torch.equal(built(encoding, torch.zeros_like(view.mask)), prediction)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("name", STAYING)
-def test_a_decoder_that_is_not_told_has_no_token(name: str, decoder: type[TransformerDecoder] | type[ConvDecoder]) -> None:
+def test_a_decoder_that_is_not_told_has_no_token(name: str, decoder: type[Decoder]) -> None:
     encoder, built = build(name, decoder, told=False)
-    assert built.token.mask_token is None
+    assert all(token is None for token in tokens(built))
     view = draw_view(GEOMETRY)
     encoding = encoder(view)
     assert torch.equal(built(encoding, view.mask), built(encoding, ~view.mask))
@@ -178,6 +190,42 @@ def test_the_token_is_added_in_the_share_of_a_site_that_is_masked() -> None:
     x = torch.zeros(1, 2, 2, 2)
     share = torch.tensor([[0.5, 0.0], [1.0, 0.25]])
     assert torch.equal(token(x, Encoding(x), mask)[0], torch.stack([share, -2 * share]))
+
+
+def test_a_pyramid_adds_every_resolution_on_the_way_to_the_pixels() -> None:
+    geometry = Geometry(3, (64, 64), 16)  # features every 4, 8 and 16 pixels
+    encoder = SemanticCNN(geometry, "test", [Mask()], Sparse)
+    decoder = PyramidDecoder(geometry, "test", encoder).eval()
+    encoding, mask = encoder(view := draw_view(geometry)), view.mask
+    assert [stride for _, stride in encoder.finer] == [8, 4]
+
+    def pointwise(layer: Any, x: Tensor) -> Tensor:
+        return torch.einsum("oc,bchw->bohw", layer.weight[:, :, 0, 0], x) + layer.bias.view(-1, 1, 1)
+
+    x, blocks, laterals = torch.zeros(2, 64, 4, 4), cast(Any, decoder.blocks), cast(Any, decoder.laterals)
+    levels = [*zip((encoding, *encoding.finer), laterals, strict=True), (None, None)]  # the last block is finer than the encoder
+    for (level, lateral), block in zip(levels, blocks, strict=True):
+        if level is not None:
+            valid, token = mask_map(mask, *level.features.shape[2:]) == 0, lateral.token.mask_token
+            x = x + pointwise(lateral.project, torch.where(valid, lateral.norm(level.features), token))
+        x = block.refine(F.conv_transpose2d(x, block.enlarge.weight, block.enlarge.bias, stride=2, padding=1))
+    expected = pointwise(decoder.pred, x)
+    torch.testing.assert_close(decoder(encoding, mask), expected, rtol=1e-4, atol=1e-6)
+
+
+@together("decoder", [ConvDecoder, PyramidDecoder])
+def test_round_the_edges_a_decoder_does_not_know_where_it_is(decoder: type[Decoder]) -> None:
+    geometry = Geometry(3, (16, 24), 4, "circular")
+    encoder, built = build("sparse cnn", decoder, geometry)
+    encoding, mask = encoder(view := draw_view(geometry)), view.mask
+
+    def turn(x: Tensor) -> Tensor:
+        """By a cell downwards and two to the right; there are 4 x 6."""
+        return x.roll((x.shape[-2] // 4, x.shape[-1] // 3), (-2, -1))
+
+    turned = changed(encoding, lambda features, valid: (turn(features), turn(valid)))
+    still, moved = turn(built(encoding, mask)), built(turned, turn(mask))
+    torch.testing.assert_close(still, moved, rtol=1e-3, atol=1e-3 * still.abs().max().item())
 
 
 def test_a_plain_cnn_and_its_decoder_start_blind_to_the_mask_itself() -> None:
@@ -198,4 +246,6 @@ def test_decoders_need_their_two_methods() -> None:
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_decoder_that_is_built_alone_has_drawn_its_token(decoder):
     built = decoder(GEOMETRY, "test", ENCODERS["drop"](GEOMETRY))
-    assert built.token.mask_token.std().item() == pytest.approx(0.02, rel=0.4)
+    for token in tokens(built):
+        assert token is not None
+        assert token.std().item() == pytest.approx(0.02, rel=0.4)

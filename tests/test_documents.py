@@ -68,6 +68,15 @@ def test_every_command_and_snippet_of_a_document_works(name, desk):
         exec(snippet, scope)
 
 
+def test_a_file_of_the_repository_stands_in_a_document_as_it_is():
+    shown = re.findall(
+        r"^`([\w./-]+/[\w.-]+\.yaml)`:\n\n```yaml\n(.*?)^```$", Document("docs/sweeps.md").text, flags=re.DOTALL | re.MULTILINE
+    )
+    assert [name for name, _ in shown] == ["sweeps/studies/demo.yaml"]
+    for name, text in shown:
+        assert (ROOT / name).read_text().endswith(text)
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_links_lead_somewhere(name):
     """Those of docs/ are for mkdocs, which checks anchors, too."""

@@ -109,6 +109,17 @@ def test_a_probe_learns_classes_that_features_tell(pretrained):
     assert losses[-1] < losses[0] / 2
 
 
+def test_from_scratch_it_starts_as_the_run_itself_started(pretrained):
+    tuned, scratch = (FineTune(str(pretrained), scratch=scratch) for scratch in (False, True))
+    fresh = make_task("cnn_channels", "--model.encoder.norm=batch").encoder.state_dict()
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in scratch.encoder.state_dict().items())
+    assert not all(torch.equal(tensor, fresh[name]) for name, tensor in tuned.encoder.state_dict().items())
+    assert set(scratch.test_metrics) == {"scratch/top1", "scratch/top5"}
+    config = {kind: yaml.safe_load((EVALUATION / f"{kind}.yaml").read_text()) for kind in ("finetune", "scratch")}
+    assert config["scratch"]["model"]["init_args"].pop("scratch")
+    assert {**config["finetune"], "experiment": "scratch"} == config["scratch"]  # one protocol
+
+
 def layer(path: str) -> int:
     """0 for the stem, from 1 to 4 for blocks and stages, 5 for what follows them."""
     part, first, number, *_ = [*path.split("."), ""]

@@ -15,7 +15,7 @@ from semconv.corruption import CamouflageFill, Hide, View, ZeroFill
 from semconv.encoders import Geometry, MAEViT, SemanticCNN, Size
 from semconv.encoders.encoder import count_parameters
 from semconv.hashing import make_keys
-from semconv.indicators import Coordinates, Fourier, Mask
+from semconv.indicators import Coordinates, Fourier, Mask, SemanticMap
 from semconv.masking import MASKERS, RandomMasker, spread_mask
 from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
 from semconv.tasks import MaskedReconstruction
@@ -88,8 +88,10 @@ def test_a_variant_sees_where_it_is_iff_it_is_told(name):
     equal = (still - moved).abs().max() < 1e-4
     # what is told of more than a site's own mask ends at the border of the image, and so shows where that is
     ends = any(part.conveys != "position" and not isinstance(part, Mask) for told in find_indicators(task.encoder) for part in told)
+    # so does padding that counts as a hole, in whatever way it would be filled
+    holes = any(isinstance(part, Partial) and part.border == "invalid" for part in task.encoder.modules())
     if "position" in task.encoder.conveys or not ends:
-        assert equal == ("position" not in task.encoder.conveys)
+        assert equal == ("position" not in task.encoder.conveys and not holes)
 
 
 @all_experiments
@@ -116,10 +118,10 @@ def test_every_trainable_weight_is_trained(name):
 
 
 @pytest.mark.parametrize("mechanism", [AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial])
-@pytest.mark.parametrize("indicators", [[Mask], [Mask, Coordinates]], ids=str)
+@pytest.mark.parametrize("indicators", [[Mask], [Mask, Coordinates], [Mask, SemanticMap]], ids=str)
 def test_no_mechanism_holds_a_weight_that_nothing_trains(mechanism, indicators):
     geometry = Geometry(3, (32, 32), 4)
-    encoder = SemanticCNN(geometry, "test", [indicator() for indicator in indicators], mechanism)
+    encoder = SemanticCNN(geometry, "test", [indicator() for indicator in indicators], mechanism, mlp_ratio=1)
     view = View(torch.randn(1, 3, 32, 32), torch.rand(1, 64).argsort(1).view(1, 8, 8) < 32, 32)
     encoder(view).features.square().sum().backward()
     assert [key for key, parameter in encoder.named_parameters() if parameter.grad is None] == []
@@ -131,6 +133,12 @@ def test_cnn_variants_differ_below_the_encoder_alone():
         config = deepcopy(parsed(name))
         config["model"]["init_args"].pop("encoder")
         config.pop("experiment")
+        if name == "cnn_spark":  # the one whose question is the decoder
+            assert config["model"]["init_args"]["decoder"] == {
+                "class_path": "semconv.decoders.PyramidDecoder",
+                "init_args": {"told": True},
+            }
+            config["model"]["init_args"]["decoder"] = parsed("cnn_plain")["model"]["init_args"]["decoder"]
         if name == "cnn_denoising":  # the one whose question is the corruption
             corruption = config["model"]["init_args"]["corruption"]
             assert corruption == {"class_path": "semconv.corruption.Noise", "init_args": {"std": 1.0}}
@@ -205,3 +213,7 @@ def test_the_last_stage_is_what_an_encoder_gives(name):
         assert len(stages) == 5
     assert torch.equal(stages[-1].features, whole.features)
     assert all(len(stage.features) == 2 for stage in stages)
+    height = task.geometry.size[0]
+    assert task.encoder.finer == tuple((level.features.shape[1], height // level.features.shape[2]) for level in whole.finer)
+    sizes = [level.features.shape[2] for level in (whole, *whole.finer)]
+    assert sizes == sorted({stage.features.shape[2] for stage in stages})

@@ -40,6 +40,19 @@ def test_norms_biases_and_tokens_do_not_decay(name):
     assert not decayed & kept
 
 
+@pytest.mark.parametrize("name", ["cnn_channels", "mae_vit"])
+def test_the_untrained_encoder_is_that_of_step_0(name, tmp_path):
+    cli = train(name, tmp_path, "--trainer.max_steps=2")
+    (checkpoint,) = tmp_path.glob("*/*/checkpoints/last.ckpt")
+    resumed = train(name, tmp_path / "resumed", "--trainer.max_steps=3", ckpt_path=checkpoint)
+    fresh = make_task(name).encoder.state_dict()
+    for task in (cli.model, resumed.model):
+        weights = task.untrained_encoder().state_dict()
+        assert list(weights) == list(fresh)
+        assert all(torch.equal(weights[key], fresh[key]) for key in fresh)
+        assert not all(torch.equal(task.encoder.state_dict()[key], fresh[key]) for key in fresh)
+
+
 def test_tokens_decay_as_in_the_reference_when_asked_to():
     task = make_task("mae_vit")
     without, with_tokens = (len(parameter_groups(task, 0.05, flag)[0]["params"]) for flag in (False, True))

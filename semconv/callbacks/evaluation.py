@@ -12,6 +12,7 @@ from lightning.pytorch import Callback
 from semconv.cost import inference_rate
 from semconv.evaluation import full, quick
 from semconv.evaluation.features import Evaluated
+from semconv.metrics import THUMBNAIL, UNTRAINED
 from semconv.tracking.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ class Evaluation(Callback):
 
     Args:
         folder: the run's folder.
-        level: quick: probes per stage, permutation importance of indicators, speed. full: also curves over mask ratios and kinds of
-            masks, shifts, resolutions, flips, rank of the features, and fractions of the labels.
+        level: quick: probes per stage, those of the untrained network and of pixels beside them, permutation importance of
+            indicators, speed. full: also curves over mask ratios and kinds of masks, shifts, resolutions, flips, rank of the
+            features, and fractions of the labels.
         num_images: maximal number of images of train, and of test, for the probes.
         recalibrate: recompute batch-norm statistics for each kind of view before features are extracted.
         checkpoint: the checkpoint under test: features are kept beside it. None: the run's own.
@@ -71,10 +73,13 @@ class Evaluation(Callback):
         if results["probe/linear_top1"] is None:
             said = f"probe/linear_top1 is left out: {results['probe/linear_top1/reason']}"
         else:
-            pairs = {"linear probe": "linear", "nearest neighbours": "knn"}
-            found = (
-                f"{name} {results[f'probe/{key}_top1']:.3f} (masked {results[f'probe/{key}_top1_masked']:.3f})"
-                for name, key in pairs.items()
-            )
-            said = f"{results['probe/num_features']} features of the last stage: {', '.join(found)}"
+            found = (f"{name} {_beside(results, key)}" for name, key in {"linear": "linear_top1", "k-NN": "knn_top1"}.items())
+            said = f"top-1 of {results['probe/num_features']} features of the last stage: {'; '.join(found)}"
         print(f"semconv: {said}", file=sys.stderr)
+
+
+def _beside(results: Mapping[str, Any], name: str) -> str:
+    """An accuracy, with those that a reader has to know beside it."""
+    others = {"untrained": f"{UNTRAINED}/probe/{name}", THUMBNAIL: f"pixels/{name}", "masked input": f"probe/{name}_masked"}
+    shown = (f"{word} {results[key]:.3f}" for word, key in others.items() if results.get(key) is not None)
+    return f"{results[f'probe/{name}']:.3f} ({', '.join(shown)})"

@@ -1,11 +1,13 @@
 """The record of a run: its folder, status, clocks and last metrics."""
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from semconv.callbacks.callback import Callback
+from semconv.controls import find_indicators
 from semconv.cost import count_images
 from semconv.processes import all_gather
 from semconv.tracking.facts import measured_facts
@@ -31,6 +33,7 @@ class Record(Callback):
     ) -> None:
         self.folder, self.config, self.summary, self.resume = folder, config, summary or {}, resume
         self.samples_seen, self._begun = 0, False
+        self._started = time.monotonic()
 
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         self.folder.path = trainer.strategy.broadcast(self.folder.path)  # each process has chosen its own name
@@ -38,9 +41,18 @@ class Record(Callback):
             return
         if not self._begun and not self.resume:
             self.folder.create(self.config, **_machine(trainer))
-            self.folder.summarise({**self.summary, "conveys": sorted(getattr(getattr(pl_module, "encoder", None), "conveys", ()))})
+            self.folder.summarise({**self.summary, **self._about(pl_module)})
             self._begun = True
         self._set("running")
+
+    def _about(self, module: "LightningModule") -> dict[str, Any]:
+        """The start of the run, the information that the network is conditioned on, and the controls that a verdict on it needs."""
+        declared = {name for indicators in find_indicators(module) for part in indicators for name in part.controls}
+        return {
+            "started": self.folder.environment["sessions"][0]["started"],
+            "conveys": sorted(getattr(getattr(module, "encoder", None), "conveys", ())),
+            "controls": sorted(declared),
+        }
 
     def state_dict(self) -> dict[str, Any]:
         return {"samples_seen": self.samples_seen}
@@ -50,6 +62,8 @@ class Record(Callback):
 
     def on_train_start(self, trainer: "Trainer", module: "LightningModule") -> None:
         self._begin(trainer)
+        if trainer.is_global_zero:
+            self.folder.summarise({"trainer/num_training_batches": trainer.num_training_batches})
 
     def on_test_start(self, trainer: "Trainer", module: "LightningModule") -> None:
         self._begin(trainer)
@@ -92,6 +106,7 @@ class Record(Callback):
             number = sum(len(names) for names in skipped.values())
             self.folder.summarise({"data/num_skipped_images": number, "data/skipped_images": skipped})
         if trainer.is_global_zero and self._begun:
+            self.folder.summarise({"trainer/seconds": round(time.monotonic() - self._started, 3)})
             self._set("finished")
 
     def on_exception(self, trainer: "Trainer", module: "LightningModule", exception: BaseException) -> None:

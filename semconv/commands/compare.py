@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, get_args
 from rich.console import Console
 
 from semconv.commands.errors import in_one_line
-from semconv.comparison.run import FinishedRun
+from semconv.comparison.run import FinishedRun, leave_out
 from semconv.comparison.runs import find_runs
 from semconv.configuration import nearest
 from semconv.metrics import METRICS, PRIMARY, Direction, Metric, find
 from semconv.tracking.files import write_text
 
 if TYPE_CHECKING:
+    from semconv.comparison.report.sections import Section
     from semconv.comparison.result import Comparison
+    from semconv.comparison.tables import Sheet
 
 DESCRIPTION = """Compare finished runs: grouped by variant, paired by seed, with intervals and verdicts. A variant is beneficial
-if it beats, on the same seeds, plain, each of its controls and plain of the same compute (experiments/controls)."""
+if it beats, on the same seeds, plain, each of its controls and plain of the same compute (experiments/controls); harmful if it is
+worse than plain; equivalent if it is within the margin of plain. Each is corrected for the number of variants."""
 
 
 def main(arguments: list[str]) -> None:
@@ -31,30 +34,50 @@ def main(arguments: list[str]) -> None:
 
 
 def _compare(given: argparse.Namespace) -> None:
-    # scipy takes a second, which --help need not wait for
-    from semconv.comparison.result import as_data
-    from semconv.comparison.tables import sheets, to_csv, to_markdown, to_rich
-
     comparison = comparison_of(given, given.runs)
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    notes = notes_on(comparison)
+    # scipy takes a second, which --help need not wait for
+    from semconv.comparison.tables import sheets
+
     made = sheets(comparison)
+    print_sheets(made, notes_on(comparison))
+    if given.output:
+        write_comparison(comparison, made, given.output)
+
+
+def print_sheets(made: Sequence["Sheet"], notes: Sequence[str] = ()) -> None:
+    """Print tables, with some lines above them."""
+    from semconv.comparison.tables import to_rich
+
+    console = Console(width=None if sys.stdout.isatty() else 150)
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False)
     for sheet in made:
         console.print(sheet.title, style="bold", soft_wrap=True, highlight=False)
         console.print(to_rich(sheet))
         console.print()
-    if given.output:
-        given.output.mkdir(parents=True, exist_ok=True)
-        write_text(given.output / "comparison.md", "\n".join([*notes, "", *map(to_markdown, made)]))
-        write_text(given.output / "comparison.csv", to_csv(comparison))
-        write_text(given.output / "comparison.json", json.dumps(as_data(comparison), indent=2, allow_nan=False) + "\n")
-        from semconv.comparison.report import render
 
-        write_text(given.output / "comparison.html", render(comparison, notes))
-        console.print(f"written to {given.output}: comparison.md, comparison.csv, comparison.json", soft_wrap=True, highlight=False)
-        print(given.output / "comparison.html")
+
+def write_comparison(comparison: "Comparison", made: Sequence["Sheet"], output: Path, sections: Sequence["Section"] = ()) -> None:
+    """Write a comparison into a folder, as Markdown, CSV, JSON and a page, and print the path of the page.
+
+    Args:
+        comparison: what is written.
+        made: its tables, and others that go into the Markdown file.
+        output: the folder; created if it is missing.
+        sections: further sections of the page.
+    """
+    from semconv.comparison.report import render
+    from semconv.comparison.result import as_data
+    from semconv.comparison.tables import to_csv, to_markdown
+
+    notes = notes_on(comparison)
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / "comparison.md", "\n".join([*notes, "", *map(to_markdown, made)]))
+    write_text(output / "comparison.csv", to_csv(comparison))
+    write_text(output / "comparison.json", json.dumps(as_data(comparison), indent=2, allow_nan=False) + "\n")
+    write_text(output / "comparison.html", render(comparison, notes, sections))
+    print(f"written to {output}: comparison.md, comparison.csv, comparison.json")
+    print(output / "comparison.html")
 
 
 def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison":
@@ -76,9 +99,16 @@ def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison
     if given.baseline not in experiments and given.baseline != "cnn_plain":
         raise ValueError(f"--baseline {given.baseline}: there are runs of {', '.join(experiments)}")
     endpoints = [_endpoint(key, given.direction, found.runs) for key in given.metric] or list(PRIMARY)
-    groups = group(found.runs, given.baseline, [*found.factors, *given.factor], given.allow)
-    family = given.family or [name for name in found.family if name in experiments]
-    return compare(groups, endpoints, given.baseline, family)
+    declared = found.declared
+    groups = group(found.runs, given.baseline, [*declared.factors, *given.factor], given.allow, declared.tuned)
+    family = given.family or [name for name in declared.family if name in experiments]
+    negligible = declared.negligible if given.negligible is None else given.negligible
+    compared = compare(groups, endpoints, given.baseline, declared._replace(family=tuple(family), negligible=negligible))
+    for variant in groups.variants:
+        for endpoint in endpoints:
+            for seed, run in variant.failed(endpoint.key).items():
+                leave_out(run.folder, f"its {endpoint.key} is not finite: seed {seed} of {variant.label} has failed")
+    return compared
 
 
 def _endpoint(key: str, direction: Direction | None, runs: Sequence[FinishedRun]) -> Metric:
@@ -98,12 +128,14 @@ def _endpoint(key: str, direction: Direction | None, runs: Sequence[FinishedRun]
 
 def notes_on(comparison: "Comparison") -> list[str]:
     """Lines above the tables: the shared protocol, the factors, the keys that may differ, and a baseline that is missing."""
-    from semconv.comparison.grouping import shared_protocol
+    from semconv.comparison.grouping import shared_protocol, tuned_values
 
     groups = comparison.groups
-    notes = [f"protocol: {shared}"] if (shared := shared_protocol(groups.variants)) else []
+    shared = ", ".join(filter(None, (shared_protocol(groups.variants), *tuned_values(groups))))
+    notes = [f"protocol: {shared}"] if shared else []
     notes += [f"factor {key}: {', '.join(map(str, values))}" for key, values in groups.factors.items()]
-    notes += [f"allowed to differ: {key}: {', '.join(map(str, values))}" for key, values in groups.allowed.items()]
+    allowed = {key: values for key, values in groups.allowed.items() if key not in groups.tuned}
+    notes += [f"allowed to differ: {key}: {', '.join(map(str, values))}" for key, values in allowed.items()]
     if not any(variant.kind == "baseline" for variant in groups.variants):
         notes.append(f"no run of {comparison.baseline}, so there is no verdict: give its runs too, or another --baseline")
     return notes
@@ -112,7 +144,10 @@ def notes_on(comparison: "Comparison") -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="semconv compare", description=DESCRIPTION)
     parser.add_argument(
-        "runs", nargs="+", help="Run folders, folders or sweep folders that hold some, globs, or wandb:entity/project[/sweep]."
+        "runs",
+        nargs="+",
+        help="Run folders, folders or sweep folders that hold some, globs, results.csv[:stage] of a study, or "
+        "wandb:entity/project[/sweep].",
     )
     add_options(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="Folder for comparison.html, .md, .csv and .json.")
@@ -144,4 +179,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="Keys that were varied on purpose: variants are compared within each of their values.",
     )
+    parser.add_argument(
+        "--negligible",
+        type=_share,
+        metavar="SHARE",
+        help="Share of the margin up to which a gain or loss is called negligible (what a sweep declares, else 1).",
+    )
     parser.add_argument("--allow", nargs="+", default=[], metavar="KEY", help="Keys that may differ; the output names them.")
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share of the margin: give a number from 0 to 1")
+    return share

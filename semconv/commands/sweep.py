@@ -32,23 +32,38 @@ def main(arguments: list[str]) -> None:
 
 
 def _work(sweep: Sweep, folder: Path, given: argparse.Namespace) -> int:
+    code, is_over = run_trials(sweep, folder, given.jobs, given.failures, given.count, given.resume)
+    place = f" --output {folder}" if given.output else ""
+    left = "" if is_over else f"; not all trials are finished: semconv sweep {given.file}{place} --resume continues"
+    print(f"semconv compare {folder} compares the runs{left}")
+    return code
+
+
+def run_trials(
+    sweep: Sweep, folder: Path, jobs: int, failures: int, count: int | None = None, resume: bool = True
+) -> tuple[int, bool]:
+    """Run trials of a sweep, and show their progress: the exit code, and whether none is left.
+
+    Args:
+        sweep: the sweep.
+        folder: its folder.
+        jobs: trials at a time; they share the cores.
+        failures: number of failed trials after which no more are started.
+        count: maximal number of trials that are started; None: all.
+        resume: continue the sweep in its folder, failed trials too, or join other processes in it.
+    """
     # importing Optuna takes a second; --help and errors in the file come before
     from semconv.sweeping.display import Display
     from semconv.sweeping.ledger import Ledger
     from semconv.sweeping.runner import Runner
 
-    if given.jobs > 1:
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // given.jobs)))
-    ledger = Ledger(folder, sweep, join=given.resume)
-    if given.resume:
+    if jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    ledger = Ledger(folder, sweep, join=resume)
+    if resume:
         ledger.retry_failed()
-    console = Console(highlight=False)
-    with Display(console, len(sweep.grid) or sweep.run_cap) as display:
-        code = Runner(ledger, display, given.jobs, given.count, given.failures, TRAINING).work()
-    place = f" --output {folder}" if given.output else ""
-    left = "" if ledger.is_over() else f"; not all trials are finished: semconv sweep {given.file}{place} --resume continues"
-    print(f"semconv compare {folder} compares the runs{left}")
-    return code
+    with Display(Console(highlight=False), len(sweep.grid) or sweep.run_cap) as display:
+        return Runner(ledger, display, jobs, count, failures, TRAINING).work(), ledger.is_over()
 
 
 def _refuse_endless(sweep: Sweep, count: int | None) -> None:
@@ -56,7 +71,8 @@ def _refuse_endless(sweep: Sweep, count: int | None) -> None:
         raise ValueError(f"{sweep.name} is a {sweep.method} search that never ends: give --count, or run_cap in the file")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number from 1 on, for argparse."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("give 1 or more")
@@ -66,13 +82,13 @@ def _positive(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="semconv sweep", description=DESCRIPTION)
     parser.add_argument("file", type=Path, help="Sweep file, such as sweeps/quickstart.yaml.")
-    parser.add_argument("--count", type=_positive, metavar="N", help="Maximal number of trials that this process starts (all).")
-    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="Trials at a time (1); they share the cores.")
+    parser.add_argument("--count", type=positive, metavar="N", help="Maximal number of trials that this process starts (all).")
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="Trials at a time (1); they share the cores.")
     parser.add_argument(
         "--resume", action="store_true", help="Continue the sweep in its folder, also failed trials, or join other processes in it."
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="The sweep's folder (runs/sweeps/<name of the file>).")
     parser.add_argument(
-        "--failures", type=_positive, default=3, metavar="N", help="Start no more trials after this number of failures (3)."
+        "--failures", type=positive, default=3, metavar="N", help="Start no more trials after this number of failures (3)."
     )
     return parser

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from semconv.commands.compare import add_options, comparison_of, notes_on
 from semconv.commands.errors import fail, in_one_line
 from semconv.configuration import one_line
-from semconv.metrics import PRIMARY, of_section
+from semconv.metrics import CLASSICAL, PRIMARY, Metric, of_section
 from semconv.tracking.account import has_account, server
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def make_panels() -> dict[str, list[Any]]:
             )
             for metric in of_section("curves")
         ],
-        "Endpoints": [_bars(metric.key) for metric in of_section("results")],
+        "Endpoints": [_bars(metric) for metric in of_section("results")],
         "Quality against cost": [
             wr.ScatterPlot(
                 title=f"{endpoint.label} against {cost.axis}",
@@ -122,7 +122,7 @@ def make_report(entity: str, project: str, comparison: "Comparison", notes: Sequ
 
     variants = comparison.groups.variants
     num_runs = sum(len(variant.runs) for variant in variants)
-    said = [f"{found.sign} {found.word} {found.what}: {found.names}" for found in findings(comparison)]
+    said = [f"{found.sign} {found.text} {found.what}: {found.names}" for found in findings(comparison)]
     blocks: list[Any] = [
         wr.P(f"{num_runs} runs against {comparison.baseline}, paired by seed, by `semconv compare`."),
         *(wr.P(note) for note in notes),
@@ -137,10 +137,15 @@ def make_report(entity: str, project: str, comparison: "Comparison", notes: Sequ
     return wr.Report(entity=entity, project=project, title=title, blocks=blocks, width="fixed")
 
 
-def _bars(key: str) -> Any:
+def _bars(metric: Metric) -> Any:
+    """Bars of a metric, and of its baselines beside them."""
     from wandb_workspaces.reports import v2 as wr
 
-    return wr.BarPlot(title=key, metrics=[key], groupby=wr.Config(VARIANT), groupby_aggfunc="mean", groupby_rangefunc="stddev")
+    classical = [keys[metric.key] for keys in CLASSICAL.values() if metric.key in keys]
+    metrics = [metric.key, *filter(None, [metric.baseline]), *classical]
+    return wr.BarPlot(
+        title=metric.key, metrics=metrics, groupby=wr.Config(VARIANT), groupby_aggfunc="mean", groupby_rangefunc="stddev"
+    )
 
 
 def _save(part: Any) -> str:

@@ -1,37 +1,140 @@
-"""The factors and the family that a sweep declares."""
+"""Declarations of a sweep that a comparison reads: factors, family, looks."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any, Literal, NamedTuple, get_args
 
 from semconv.configuration import bare
 
 # parameters of a sweep that identify a run and are no part of its protocol
 NO_FACTORS = ("config", "c", "seed_everything", "experiment")
+FEWEST_SEEDS = 3  # of a verdict
+Spending = Literal["obrien_fleming", "pocock"]
 
 
-def factors_of(sweep: Mapping[str, Any]) -> list[str]:
-    """The factors of a sweep in W&B's schema, as dotted keys without init_args.
+class Looks(NamedTuple):
+    """A plan of looks.
 
-    They are the parameters that it varies, and the words of the line `factors:` of its description, for keys that its configuration
-    files vary.
+    Args:
+        seeds: numbers of seeds at which the results are looked at, rising.
+        spending: error-spending function. `obrien_fleming` spends little early, so the last look tests almost at the whole level;
+            `pocock` spends evenly, so that large effects stop early.
+    """
+
+    seeds: tuple[int, ...]
+    spending: Spending = "obrien_fleming"
+
+    @classmethod
+    def of(cls, seeds: Sequence[int], spending: str = "obrien_fleming") -> "Looks":
+        """Make a plan from a user's input.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if spending not in get_args(Spending):
+            raise ValueError(f"spending is {spending}: give {' or '.join(get_args(Spending))}")
+        if not seeds or seeds[0] < FEWEST_SEEDS or sorted(set(seeds)) != list(seeds):
+            raise ValueError(f"looks are {' '.join(map(str, seeds))}: give rising numbers of seeds, from {FEWEST_SEEDS} on")
+        return cls(tuple(seeds), spending)  # type: ignore[arg-type]
+
+    def reached(self, num_seeds: int) -> list[int]:
+        """The looks for which there are enough seeds."""
+        return [look for look in self.seeds if look <= num_seeds]
+
+
+class Declared(NamedTuple):
+    """Declarations of sweeps.
+
+    Args:
+        factors: dotted keys, without init_args, that were varied on purpose.
+        family: experiments that are judged together.
+        tuned: dotted keys that each variant has at its own value.
+        looks: plan of a confirmation.
+        negligible: share of the margin up to which a gain or loss is negligible.
+    """
+
+    factors: tuple[str, ...] = ()
+    family: tuple[str, ...] = ()
+    tuned: tuple[str, ...] = ()
+    looks: Looks | None = None
+    negligible: float = 1.0
+
+
+def declared_by(sweep: Mapping[str, Any]) -> Declared:
+    """The declarations of a sweep in W&B's schema.
+
+    Factors are the parameters that it varies. W&B's schema takes no keys of ours, and keeps the description as it is: its lines
+    `factors:` (keys that its configuration files vary), `family:`, `tuned:`, `looks:` (numbers of seeds), `spending:` and
+    `negligible:` are read.
+
+    Raises:
+        ValueError: a line holds something else.
     """
     parameters = sweep.get("parameters") or {}
-    varied = [key for key, spec in parameters.items() if isinstance(spec, Mapping) and _varies(spec)]
-    keys = [bare(key) for key in varied]
-    return [key for key in keys if key.lstrip("-") not in NO_FACTORS] + _described(sweep, "factors")
+    varied = [bare(key) for key, spec in parameters.items() if isinstance(spec, Mapping) and _varies(spec)]
+    lines = _described(sweep)
+    tuned = lines.get("tuned", ())
+    factors = [key for key in varied if key.lstrip("-") not in NO_FACTORS and key not in tuned]
+    return Declared(
+        (*factors, *lines.get("factors", ())),
+        lines.get("family", ()),
+        tuned,
+        _looks(lines),
+        _share(lines.get("negligible", ("1",))),
+    )
 
 
-def family_of(sweep: Mapping[str, Any]) -> list[str]:
-    """The experiments that a sweep declares to be judged together: the lines `family:` of its description.
+def joined(declarations: Iterable[Declared]) -> Declared:
+    """The declarations of several sweeps as one.
 
-    W&B's schema takes no keys of ours; it keeps the description as it is.
+    Raises:
+        ValueError: they contradict each other.
     """
-    return _described(sweep, "family")
+    given = list(declarations)
+    plans = list(dict.fromkeys(each.looks for each in given if each.looks))
+    shares = list(dict.fromkeys(each.negligible for each in given))
+    if len(plans) > 1 or len(shares) > 1:
+        raise ValueError("the sweeps declare different looks, or different shares of the margin: compare them one by one")
+    return Declared(
+        _distinct(each.factors for each in given),
+        _distinct(each.family for each in given),
+        _distinct(each.tuned for each in given),
+        plans[0] if plans else None,
+        shares[0] if shares else 1.0,
+    )
 
 
-def _described(sweep: Mapping[str, Any], key: str) -> list[str]:
-    lines = str(sweep.get("description") or "").splitlines()
-    return [word for line in lines if line.startswith(f"{key}:") for word in line.removeprefix(f"{key}:").split()]
+def _distinct(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(chain.from_iterable(lists)))
+
+
+def _described(sweep: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for line in str(sweep.get("description") or "").splitlines():
+        key, colon, rest = line.partition(":")
+        if colon:
+            found[key] = (*found.get(key, ()), *rest.split())
+    return found
+
+
+def _looks(lines: Mapping[str, tuple[str, ...]]) -> Looks | None:
+    if "looks" not in lines:
+        return None
+    try:
+        seeds = [int(word) for word in lines["looks"]]
+    except ValueError:
+        raise ValueError(f"looks: {' '.join(lines['looks'])} is no list of numbers of seeds: give such as 5 10 20") from None
+    return Looks.of(seeds, *lines.get("spending", ()))
+
+
+def _share(words: tuple[str, ...]) -> float:
+    try:
+        (share,) = map(float, words)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ValueError(f"negligible: {' '.join(words)} is no share of the margin: give a number from 0 to 1")
+    return share
 
 
 def _varies(spec: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ SHOWN_PROTOCOL = (
     *("model.cell", "model.masker", "model.masker.ratio", "model.corruption", "model.corruption.fill"),
     *("model.objective.normalise", "model.padding_mode", "model.size", "model.base_lr"),
 )
+DECLARED = ("zero", "shuffled")  # controls that a verdict needs where the indicators declare none
 HARMLESS = ("as_plain", "mlp_ratio")  # arguments of an encoder that a control may change and still belong to its variant
 
 
@@ -42,10 +43,22 @@ class Variant:
         """One of its runs, for what all of them share."""
         return next(iter(self.runs.values()))
 
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Names of the controls that it has to beat, as its indicators declare them."""
+        declared = self.first.summary.get("controls")
+        return DECLARED if declared is None else tuple(declared)
+
     def values(self, key: str) -> dict[int, float]:
-        """A metric by seed, of the runs that have it."""
-        found = {seed: run.summary.get(key) for seed, run in self.runs.items()}
-        return {seed: value for seed, value in found.items() if isinstance(value, int | float)}
+        """A metric by seed, of the runs whose value is finite."""
+        return {seed: run.metrics[key] for seed, run in sorted(self.runs.items()) if key in run.metrics}
+
+    def failed(self, key: str) -> dict[int, FinishedRun]:
+        """The runs, by seed, whose value is not finite: they have diverged."""
+        return {seed: run for seed, run in sorted(self.runs.items()) if key in run.not_finite}
+
+    def has(self, key: str) -> bool:
+        return bool(self.values(key) or self.failed(key))
 
     def mean(self, key: str) -> float | None:
         values = self.values(key).values()
@@ -58,16 +71,20 @@ class Groups(NamedTuple):
     variants: list[Variant]
     factors: dict[str, list[Any]]  # with their values
     allowed: dict[str, list[Any]]
+    tuned: list[str]  # of the allowed ones
 
 
-def group(runs: Sequence[FinishedRun], baseline: str, factors: Sequence[str], allow: Sequence[str]) -> Groups:
+def group(
+    runs: Sequence[FinishedRun], baseline: str, factors: Sequence[str], allow: Sequence[str], tuned: Sequence[str] = ()
+) -> Groups:
     """Group runs by variant and level, and pair them by seed.
 
-    Of several runs of one seed the last counts. A key of the protocol that differs and is neither a factor nor allowed is refused.
+    Of several runs of one seed the one that started last counts. A key of the protocol that differs is refused unless it is a
+    factor, allowed or tuned.
     """
     differing = differences(run.protocol for run in runs)
     given = {key: values for key, values in differing.items() if _under(key, factors)}
-    allowed = {key: values for key, values in differing.items() if _under(key, allow) and key not in given}
+    allowed = {key: values for key, values in differing.items() if _under(key, [*allow, *tuned]) and key not in given}
     refused = {key: values for key, values in differing.items() if key not in given and key not in allowed}
     varied = {key: values for key, values in given.items() if not _follows(key, given, runs)}
     if refused:
@@ -83,14 +100,15 @@ def group(runs: Sequence[FinishedRun], baseline: str, factors: Sequence[str], al
         rest = tuple((key, run.protocol.get(key)) for key in allowed)
         key = (level, run.summary["experiment"], run.summary.get("control"), _kin(run), _decoder(run), rest)
         seed = run.summary["seed"]
-        if seed in collected[key]:
-            leave_out(collected[key][seed].folder, f"{run.folder} is a later run of its seed")
-        collected[key][seed] = run
+        before = collected[key].get(seed, run)
+        earlier, collected[key][seed] = sorted((before, run), key=lambda run: run.time)
+        if earlier is not collected[key][seed]:
+            leave_out(earlier.folder, f"{collected[key][seed].folder} is a later run of its seed")
     variants = [
         Variant(_name(experiment, control), experiment, control, f"{kin}{decoder}", _kind(found, baseline, classes), level, found)
         for (level, experiment, control, kin, decoder, rest), found in collected.items()
     ]
-    return Groups(_distinct(variants, allowed), varied, allowed)
+    return Groups(_distinct(variants, allowed), varied, allowed, [key for key in allowed if _under(key, tuned)])
 
 
 def differences(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -125,6 +143,15 @@ def shared_protocol(variants: Sequence[Variant]) -> str:
     return ", ".join(
         f"{_short(key)} {_show(protocols[0][key])}" for key in SHOWN_PROTOCOL if key in protocols[0] and key not in differing
     )
+
+
+def tuned_values(groups: Groups) -> list[str]:
+    """For each tuned key a phrase with the value of every variant."""
+    phrases = []
+    for key in groups.tuned:
+        values = {variant.label: _show(variant.first.protocol.get(key)) for variant in groups.variants if variant.control is None}
+        phrases.append(f"{_short(key)} tuned for each variant ({', '.join(f'{name} {value}' for name, value in values.items())})")
+    return phrases
 
 
 def at(level: Level) -> str:

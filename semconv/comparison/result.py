@@ -1,14 +1,18 @@
 """A comparison as data, which tables, files and reports present."""
 
+import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from semconv.comparison.declared import Declared
 from semconv.comparison.grouping import Groups, Level, Variant, controls_of, setting, shared_protocol
-from semconv.comparison.statistics import Paired, interaction, paired
+from semconv.comparison.statistics import ALPHA, Paired, interaction, paired
 from semconv.comparison.verdicts import CONTROLS, PLAIN, WIDE, Evidence, Verdict, gather, judge
-from semconv.metrics import Metric, of_section
+from semconv.metrics import CLASSICAL, MASKED_MSE, NUM_TEST_IMAGES, SHARE_OF_IMAGES, UNTRAINED, Metric, of_section
 
 COSTS = of_section("costs")
+FLOPS = "cost/flops"
+SAME_COST = 1.02  # plain of equal compute is needed where the variant takes more than this share of plain's
 
 
 class Judged(NamedTuple):
@@ -42,22 +46,23 @@ class Comparison(NamedTuple):
     family: list[str]
 
 
-def compare(groups: Groups, endpoints: Sequence[Metric], baseline: str, family: Sequence[str]) -> Comparison:
+def compare(groups: Groups, endpoints: Sequence[Metric], baseline: str, declared: Declared) -> Comparison:
     """Judge every candidate by every endpoint.
 
     Args:
         groups: the variants.
         endpoints: metrics that they are judged by, each with a family of its own.
         baseline: the experiment without conditioning.
-        family: experiments over which Holm's correction goes; none: all candidates, at all levels.
+        declared: the family over which Holm's correction goes (empty: all candidates, at all levels), the looks, and the share of
+            the margin that is negligible.
     """
     candidates = [variant for variant in groups.variants if variant.kind == "candidate"]
-    members = [variant for variant in candidates if not family or variant.experiment in family]
+    members = [variant for variant in candidates if not declared.family or variant.experiment in declared.family]
     judged: list[Judged] = []
     references: list[tuple[Variant, Metric, Paired]] = []
     for endpoint in endpoints:
         evidence = {
-            variant: _evidence(variant, endpoint, groups.variants) for variant in candidates if variant.values(endpoint.key)
+            variant: _evidence(variant, endpoint, groups.variants, declared) for variant in candidates if variant.has(endpoint.key)
         }
         shown = [variant for variant in members if variant in evidence]
         verdicts = dict(zip(shown, judge([evidence[variant] for variant in shown]), strict=True))
@@ -78,16 +83,97 @@ def compare(groups: Groups, endpoints: Sequence[Metric], baseline: str, family: 
     )
 
 
+def by_level(variants: Sequence[Variant]) -> dict[Level, list[Variant]]:
+    """The variants of each level."""
+    levels: dict[Level, list[Variant]] = {}
+    for variant in variants:
+        levels.setdefault(variant.level, []).append(variant)
+    return levels
+
+
 def plain_at(level: Level, variants: Sequence[Variant]) -> Variant | None:
     """The baseline at a level."""
     return next((variant for variant in variants if variant.kind == "baseline" and variant.level == level), None)
 
 
-def _evidence(variant: Variant, endpoint: Metric, variants: Sequence[Variant]) -> Evidence:
-    plain, controls = plain_at(variant.level, variants), controls_of(variant, variants)
-    placebos = {name: control.values(endpoint.key) for name, control in controls.items() if name in CONTROLS}
-    wide = controls[WIDE].values(endpoint.key) if WIDE in controls else None
-    return gather(endpoint, variant.values(endpoint.key), plain.values(endpoint.key) if plain else {}, placebos, wide)
+def classical(key: str, variants: Sequence[Variant]) -> dict[str, float]:
+    """What baselines without a network give in place of a metric, by their names: means over the runs that have measured them."""
+    values = {
+        name: [value for variant in variants for value in variant.values(keys.get(key, "")).values()]
+        for name, keys in CLASSICAL.items()
+    }
+    return {name: statistics.fmean(found) for name, found in values.items() if found}
+
+
+def beside_baseline(variant: Variant, endpoint: Metric) -> list[tuple[float, float]]:
+    """An endpoint of a variant and that of the same network untrained, or from scratch, for each seed that has both."""
+    own, baseline = variant.values(endpoint.key), variant.values(endpoint.baseline)
+    return [(own[seed], baseline[seed]) for seed in sorted(own) if seed in baseline]
+
+
+def against_baseline(variant: Variant, endpoint: Metric) -> Paired | None:
+    """A variant against the same network untrained, or from scratch, paired by seed; None where no seed has both."""
+    differences = [endpoint.sign * (own - baseline) for own, baseline in beside_baseline(variant, endpoint)]
+    return paired(differences) if differences else None
+
+
+def refusal(variant: Variant, endpoint: Metric) -> str:
+    """The reason why there is no verdict on a variant by an endpoint of its features; empty where there may be one.
+
+    Features that do not beat those of the untrained network say nothing about what was learned.
+    """
+    if not endpoint.baseline.startswith(f"{UNTRAINED}/"):
+        return ""
+    found = against_baseline(variant, endpoint)
+    if found is None:
+        return "not compared with its untrained self"
+    if found.difference > 0 and (found.p is None or found.p < ALPHA):
+        return ""
+    own, untrained = (f"{statistics.fmean(values):.3f}" for values in zip(*beside_baseline(variant, endpoint), strict=True))
+    return f"does not beat its untrained self ({own} against {untrained})"
+
+
+def _evidence(variant: Variant, endpoint: Metric, variants: Sequence[Variant], declared: Declared) -> Evidence:
+    others, missing = opponents(variant, variants)
+    images = variant.mean(NUM_TEST_IMAGES)
+    if endpoint.unit == SHARE_OF_IMAGES and images:
+        endpoint = endpoint._replace(resolution=max(endpoint.resolution, 1 / images))
+    return gather(
+        endpoint,
+        variant.values(endpoint.key),
+        {name: other.values(endpoint.key) for name, other in others.items()},
+        negligible=declared.negligible,
+        missing=missing,
+        refusal=refusal(variant, endpoint),
+        failed=sorted(variant.failed(endpoint.key)),
+        looks=declared.looks,
+    )
+
+
+def opponents(variant: Variant, variants: Sequence[Variant]) -> tuple[dict[str, Variant], list[str]]:
+    """All networks that a candidate has to beat, by name, and the names of those that it has to beat and that have no runs.
+
+    They are plain, each control that its indicators declare or that was run, and plain of equal compute where the variant costs
+    more than plain. A zero control that computes what plain computes, or a wide plain that is plain, adds nothing and is left out.
+    """
+    plain, own = plain_at(variant.level, variants), controls_of(variant, variants)
+    cost, cost_of_plain = variant.mean(FLOPS), plain.mean(FLOPS) if plain else None
+    wider = cost is None or cost_of_plain is None or cost > SAME_COST * cost_of_plain
+    needed = [PLAIN, *variant.controls, *([WIDE] if wider else [])]
+    found = {PLAIN: plain, **own} if plain else own
+    others = {
+        name: other
+        for name, other in found.items()
+        if name == PLAIN or (name in (*CONTROLS, WIDE, *variant.controls) and not (plain and _same(other, plain)))
+    }
+    return others, [name for name in needed if name not in found]
+
+
+def _same(variant: Variant, other: Variant) -> bool:
+    """True if two variants compute the same: their errors agree to the last bit at every seed that both have."""
+    ours, theirs = variant.values(MASKED_MSE), other.values(MASKED_MSE)
+    common = ours.keys() & theirs.keys()
+    return bool(common) and all(ours[seed] == theirs[seed] for seed in common)
 
 
 def _against_plain(variant: Variant, endpoint: Metric, variants: Sequence[Variant]) -> dict[int, float]:
@@ -143,18 +229,25 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
                 **_place(judged.variant),
                 "endpoint": judged.endpoint.key,
                 "under": setting(judged.variant),
-                "against": {name: _finite(found._asdict()) for name, found in judged.evidence.against.items()},
-                "p_equivalent": judged.evidence.p_equivalent,
+                "against": {name: found._asdict() for name, found in judged.evidence.against.items()},
+                "p": judged.evidence.p._asdict(),
                 "margin": judged.evidence.margin,
+                "missing": list(judged.evidence.missing),
+                "lacking": dict(judged.evidence.lacking),
                 "verdict": judged.verdict._asdict() if judged.verdict else None,
             }
             for judged in comparison.judged
         ],
         "references": [
-            {**_place(variant), "endpoint": endpoint.key, "against": {PLAIN: _finite(found._asdict())}}
+            {**_place(variant), "endpoint": endpoint.key, "against": {PLAIN: found._asdict()}}
             for variant, endpoint, found in comparison.references
         ],
         "interactions": [{**found._asdict(), "endpoint": found.endpoint.key} for found in comparison.interactions],
+        "classical": [
+            {"level": dict(level), "endpoint": endpoint.key, "means": classical(endpoint.key, here)}
+            for level, here in by_level(comparison.groups.variants).items()
+            for endpoint in comparison.endpoints
+        ],
         "undominated": [
             {"endpoint": endpoint, "cost": cost, "variants": [_place(variant) for variant in variants]}
             for (endpoint, cost), variants in comparison.undominated.items()
@@ -164,10 +257,12 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
 
 def _variant_data(variant: Variant, comparison: Comparison) -> dict[str, Any]:
     keys = [*(metric.key for metric in (*comparison.endpoints, *COSTS))]
+    keys += [endpoint.baseline for endpoint in comparison.endpoints if endpoint.baseline]
     return {
         **_place(variant),
         "kind": variant.kind,
         "seeds": sorted(variant.runs),
+        "failed_seeds": {metric.key: sorted(variant.failed(metric.key)) for metric in comparison.endpoints},
         "runs": [run.folder for _, run in sorted(variant.runs.items())],
         "values": {key: {str(seed): value for seed, value in variant.values(key).items()} for key in keys},
     }
@@ -175,8 +270,3 @@ def _variant_data(variant: Variant, comparison: Comparison) -> dict[str, Any]:
 
 def _place(variant: Variant) -> dict[str, Any]:
     return {"variant": variant.label, "level": dict(variant.level)}
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no infinity: an effect without spread is text."""
-    return {key: str(value) if isinstance(value, float) and abs(value) == float("inf") else value for key, value in values.items()}

@@ -8,12 +8,14 @@ from typing import Any
 
 import yaml
 
-from semconv.comparison.declared import factors_of, family_of
-from semconv.comparison.run import FinishedRun, Found, Summary, leave_out
+from semconv.comparison.declared import declared_by, joined
+from semconv.comparison.recorded import load
+from semconv.comparison.run import FinishedRun, Found, Summary, leave_out, started_at
 from semconv.comparison.wandb_runs import fetch
 from semconv.configuration import one_line
 from semconv.metrics import MASKED_MSE
 
+CLASSIFIED = ("linear_probe/", "finetune/", "scratch/")  # results of runs that start from another
 REQUIRED = ("experiment", "seed", "protocol", "variant", "trainer/global_step", MASKED_MSE)
 
 
@@ -23,26 +25,24 @@ def find_runs(places: Sequence[str]) -> Found:
     Each run that is left out is named, with the reason.
 
     Args:
-        places: run folders, folders that hold some at any depth, globs, or `wandb:entity/project[/sweep]`.
+        places: run folders, folders that hold some at any depth, globs, tables of runs `results.csv[:stage]`, or
+            `wandb:entity/project[/sweep]`.
     """
-    runs: list[FinishedRun] = []
-    factors: list[str] = []
-    family: list[str] = []
-    for place in places:
-        if place.startswith("wandb:"):
-            found = fetch(place.removeprefix("wandb:"))
-            runs += [run for run in found.runs if _is_whole(run)]
-            factors += found.factors
-            family += found.family
-            continue
-        for folder in _folders(place):
-            sweep = _sweep(folder)
-            factors += factors_of(sweep)
-            family += family_of(sweep)
-            summaries = sorted(folder.rglob("summary.json"))
-            runs += [run for path in summaries if _is_whole(run := FinishedRun(str(path.parent), _read(path)))]
-    own = _joined(list({run.folder: run for run in runs}.values()))
-    return Found(own, list(dict.fromkeys(factors)), list(dict.fromkeys(family)))
+    found = [_found(place) for place in places]
+    runs = [run for each in found for run in each.runs if _is_whole(run)]
+    return Found(_joined(list({run.folder: run for run in runs}.values())), joined(each.declared for each in found))
+
+
+def _found(place: str) -> Found:
+    """All runs of a place, whole or not."""
+    path, colon, stage = place.partition(".csv:")
+    if place.startswith("wandb:"):
+        return fetch(place.removeprefix("wandb:"))
+    if colon or place.endswith(".csv"):
+        return load(Path(f"{path}.csv" if colon else place), stage or None)
+    folders = list(_folders(place))
+    runs = [_run(path) for folder in folders for path in sorted(folder.rglob("summary.json"))]
+    return Found(runs, joined(declared_by(sweep) for folder in folders if (sweep := _sweep(folder))))
 
 
 def _folders(place: str) -> Iterator[Path]:
@@ -63,6 +63,12 @@ def _sweep(folder: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {one_line(error)}") from error
     return content if isinstance(content, dict) else {}
+
+
+def _run(path: Path) -> FinishedRun:
+    summary = _read(path)
+    started = started_at(summary.get("started"))
+    return FinishedRun(str(path.parent), summary, path.stat().st_mtime if started is None else started)
 
 
 def _read(path: Path) -> Summary:
@@ -99,6 +105,6 @@ def _joined(runs: list[FinishedRun]) -> list[FinishedRun]:
         origin = str(run.summary["pretrained_run"]).rstrip("/").rpartition("/")[2]
         if all(other.id != origin for other in own):
             leave_out(run.folder, f"the run that it started from, {origin}, is not among those given")
-        found = {key: value for key, value in run.summary.items() if key.startswith(("linear_probe/", "finetune/"))}
+        found = {key: value for key, value in run.summary.items() if key.startswith(CLASSIFIED)}
         results[origin] = {**results.get(origin, {}), **found}
-    return [FinishedRun(run.folder, {**run.summary, **results.get(run.id, {})}) for run in own]
+    return [run._replace(summary={**run.summary, **results.get(run.id, {})}) for run in own]

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from rich.table import Table
 
 from semconv.comparison.grouping import Variant, setting
-from semconv.comparison.result import COSTS, Comparison
+from semconv.comparison.result import COSTS, Comparison, against_baseline, by_level, classical
 from semconv.comparison.statistics import Paired
 from semconv.comparison.verdicts import PLAIN, Verdict
-from semconv.metrics import MASKED_MSE, MEAN_FILL, Metric
+from semconv.metrics import CLASSICAL, MASKED_MSE, MEAN_FILL, Metric
 
 SHOWN_COSTS = COSTS[:3]  # memory is not measured on a CPU
 
@@ -46,7 +46,7 @@ def to_rich(sheet: Sheet) -> Table:
 
 def is_number(cell: str) -> bool:
     """True for a cell of a column of numbers."""
-    return not cell or cell[0] in "+-0123456789.<∞"
+    return not cell or cell[0] in "+-0123456789.<"
 
 
 def to_markdown(sheet: Sheet) -> str:
@@ -73,7 +73,7 @@ def to_csv(comparison: Comparison) -> str:
             against, verdict = _found(comparison, variant, endpoint)
             row += [variant.mean(endpoint.key), sd, len(values)]
             row += [against.difference, against.low, against.high] if against else [None] * 3
-            row += [verdict.p, verdict.word] if verdict else [None] * 2
+            row += [verdict.p, verdict.text] if verdict else [None] * 2
         writer.writerow([*row, *(variant.mean(cost.key) for cost in COSTS)])
     return text.getvalue()
 
@@ -91,27 +91,42 @@ def _found(comparison: Comparison, variant: Variant, endpoint: Metric) -> tuple[
 
 def results(comparison: Comparison, controls: bool = True) -> Sheet:
     """Every variant by every endpoint, with its cost, the best first; without controls where these are not wanted."""
-    endpoints = comparison.endpoints
-    columns = ["variant", *comparison.groups.factors, "n", *(endpoint.key for endpoint in endpoints)]
+    heads, keys = zip(*_shown(comparison), strict=True)
+    columns = ["variant", *comparison.groups.factors, "n", *heads]
     columns += [cost.head for cost in SHOWN_COSTS]
     rows = []
-    levels = list(dict.fromkeys(variant.level for variant in comparison.groups.variants))
-    for level in levels:
-        here = [variant for variant in comparison.groups.variants if variant.level == level]
+    for level, here in by_level(comparison.groups.variants).items():
         shown = [variant for variant in here if controls or variant.kind != "control"]
-        for variant in sorted(shown, key=lambda variant: _rank(variant, endpoints[0])):
-            rows.append([_marked(variant), *_level(variant), str(len(variant.runs)), *_numbers(variant, endpoints)])
-        filled = [value for variant in here for value in variant.values(MEAN_FILL).values()]
-        if filled and any(endpoint.key == MASKED_MSE for endpoint in endpoints):
-            cells = [f"{statistics.fmean(filled):.4f}" if endpoint.key == MASKED_MSE else "" for endpoint in endpoints]
-            rows.append(["mean fill", *(str(value) for _, value in level), "", *cells, "0", "0", ""])
+        for variant in sorted(shown, key=lambda variant: _rank(variant, comparison.endpoints[0])):
+            rows.append([_marked(variant), *_level(variant), _count(variant, comparison.endpoints), *_numbers(variant, keys)])
+        means = [classical(key, here) for key in keys]
+        for name in CLASSICAL:
+            cells = [f"{found[name]:.4f}" if name in found else "" for found in means]
+            if any(cells):
+                rows.append([name, *(str(value) for _, value in level), "", *cells, "0", "0", ""])
     return Sheet("Results: mean ± standard deviation over seeds", columns, rows)
 
 
-def _numbers(variant: Variant, endpoints: Sequence[Metric]) -> list[str]:
+def _shown(comparison: Comparison) -> list[tuple[str, str]]:
+    """Heads and keys of the results: each endpoint, and behind it the same network untrained, where a run has measured that."""
+    shown = []
+    for endpoint in comparison.endpoints:
+        shown.append((endpoint.key, endpoint.key))
+        if any(variant.values(endpoint.baseline) for variant in comparison.groups.variants):
+            shown.append((endpoint.baseline_name, endpoint.baseline))
+    return shown
+
+
+def _count(variant: Variant, endpoints: Sequence[Metric]) -> str:
+    """The number of runs, and of those that have diverged."""
+    failed = {seed for endpoint in endpoints for seed in variant.failed(endpoint.key)}
+    return f"{len(variant.runs)} ({len(failed)} failed)" if failed else str(len(variant.runs))
+
+
+def _numbers(variant: Variant, keys: Sequence[str]) -> list[str]:
     costs = [(cost, variant.mean(cost.key)) for cost in SHOWN_COSTS]
     return [
-        *(_spread(list(variant.values(endpoint.key).values())) for endpoint in endpoints),
+        *(_spread(list(variant.values(key).values())) for key in keys),
         *("" if mean is None else cost.show(mean) for cost, mean in costs),
     ]
 
@@ -125,9 +140,10 @@ def verdicts(comparison: Comparison, endpoint: Metric) -> Sheet:
         if judged.endpoint != endpoint or judged.verdict is None:
             continue
         verdict = judged.verdict
-        word: str = verdict.word
-        if word == "beneficial":
-            word = " under ".join(filter(None, (f"beneficial for {endpoint.name}", setting(judged.variant))))
+        word = verdict.text
+        if verdict.word in ("beneficial", "harmful"):
+            word = " under ".join(filter(None, (f"{verdict.word} for {endpoint.name}", setting(judged.variant))))
+            word += ", but negligible" * verdict.negligible
         n = str(plain.n) if plain else "0"
         cells = [_signed(plain.difference) if plain else "", _interval(plain), _p(verdict.p), verdict.reason]
         rows.append([judged.variant.label, *_level(judged.variant), n, word, *cells])
@@ -136,7 +152,7 @@ def verdicts(comparison: Comparison, endpoint: Metric) -> Sheet:
 
 def details(comparison: Comparison, endpoint: Metric) -> Sheet:
     """Every paired comparison behind the verdicts, and those of references with plain."""
-    columns = ["variant", *comparison.groups.factors, "against", "n", "better by", "95 % interval", "p (one-sided)", "d_z"]
+    columns = ["variant", *comparison.groups.factors, "against", "n", "better by", "95 % interval", "p", "d_z"]
     rows = []
     for judged in comparison.judged:
         if judged.endpoint == endpoint:
@@ -145,6 +161,10 @@ def details(comparison: Comparison, endpoint: Metric) -> Sheet:
     for variant, of, found in comparison.references:
         if of == endpoint:
             rows.append([_named(variant), *_level(variant), PLAIN, *_paired(found)])
+    for variant in comparison.groups.variants:
+        own = against_baseline(variant, endpoint)
+        if own is not None:
+            rows.append([_named(variant), *_level(variant), endpoint.baseline_name, *_paired(own)])
     return Sheet(f"Comparisons on {endpoint.key}, paired by seed; positive is better", columns, rows)
 
 
@@ -189,7 +209,7 @@ def _level(variant: Variant) -> list[str]:
 
 
 def _paired(found: Paired) -> list[str]:
-    effect = "" if found.effect is None else f"{found.effect:.2f}" if abs(found.effect) != float("inf") else "∞"
+    effect = "" if found.effect is None else f"{found.effect:.2f}"
     return [str(found.n), _signed(found.difference), _interval(found), _p(found.p), effect]
 
 

@@ -4,124 +4,197 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from semconv.comparison.declared import FEWEST_SEEDS, Looks
+from semconv.comparison.sequential import nominal_levels, repeated_p
 from semconv.comparison.statistics import (
     ALPHA,
+    FINEST,
     Paired,
-    equivalence,
     holm,
+    p_above,
+    p_inside,
     paired,
     seeds_for_equivalence,
     seeds_needed,
+    spread,
 )
 from semconv.metrics import Metric
 
-Word = Literal["beneficial", "equivalent", "inconclusive"]
+Word = Literal["beneficial", "harmful", "equivalent", "inconclusive"]
+Seeds = Mapping[int, float]  # values by seed
 PLAIN, WIDE = "plain", "plain_wide"
 CONTROLS = ("zero", "constant", "fixed", "shuffled")
 
 
-class Evidence(NamedTuple):
-    """All comparisons of one candidate by one endpoint."""
+class Claims(NamedTuple):
+    """p values of the claims about a candidate; 1 where a claim cannot be tested."""
 
-    against: Mapping[str, Paired]  # plain, controls by name, plain_wide; without those that have no runs
-    p_equivalent: float | None  # to plain
-    margin: float  # in the endpoint's units
-    sd: float  # of the differences to plain
+    beneficial: float = 1.0
+    harmful: float = 1.0
+    equivalent: float = 1.0
+
+
+class Evidence(NamedTuple):
+    """All comparisons of one candidate by one endpoint, over the seeds that all of them have."""
+
+    against: Mapping[str, Paired]  # plain, controls by name, plain_wide; empty without a common seed
+    p: Claims
+    margin: float = 0.0  # of equivalence to plain, in the endpoint's units
+    negligible: float = 0.0  # a gain or loss up to this size is called negligible
+    sd: float = 0.0  # of the differences to plain
+    lacking: Mapping[str, Sequence[int]] = {}  # seeds that the candidate has, or has lost, by the network that lacks them
+    missing: Sequence[str] = ()  # what beneficial needs and was not run
+    refusal: str = ""  # a reason to refuse a verdict
+    next_look: int | None = None  # number of seeds at which the results are looked at next
 
 
 class Verdict(NamedTuple):
     """One word on a candidate by one endpoint, and the reason."""
 
     word: Word
-    p: float | None  # adjusted over the family; None where it could not be tested
+    negligible: bool
+    p: float | None  # of the claim (inconclusive: that it is beneficial), adjusted over the family; None where it was not tested
     hardest: str | None  # the comparison of the largest p
     reason: str
     seeds: int | None  # number that would settle it
 
+    @property
+    def text(self) -> str:
+        return f"{self.word}, but negligible" if self.negligible else self.word
+
 
 def gather(
     endpoint: Metric,
-    candidate: Mapping[int, float],
-    plain: Mapping[int, float],
-    controls: Mapping[str, Mapping[int, float]],
-    wide: Mapping[int, float] | None,
+    candidate: Seeds,
+    others: Mapping[str, Seeds],
+    *,
+    negligible: float = 1.0,
+    missing: Sequence[str] = (),
+    refusal: str = "",
+    failed: Sequence[int] = (),
+    looks: Looks | None = None,
 ) -> Evidence:
-    """Compare a candidate with everything that it has to beat, seed by seed.
+    """Compare a candidate with everything that it has to beat, over the seeds that all have.
 
     Args:
         endpoint: what is judged.
         candidate: its values by seed.
-        plain: values of the baseline.
-        controls: values of the candidate's controls, by name.
-        wide: values of plain of equal compute.
+        others: values of plain, of the candidate's controls, and of plain of equal compute, by name; all finite.
+        negligible: share of the margin up to which a gain or loss is negligible.
+        missing: what a variant has to beat and was not run.
+        refusal: a reason to refuse a verdict.
+        failed: seeds of the candidate whose value is not finite.
+        looks: plan of a confirmation; the seeds in their order up to the last look that they reach are taken. None: all seeds.
     """
-    others = {PLAIN: plain, **controls, **({WIDE: wide} if wide is not None else {})}
-    differences = {name: _differences(endpoint.sign, candidate, values) for name, values in others.items()}
-    against = {name: paired(values) for name, values in differences.items() if values}
-    own = differences[PLAIN]
-    margin = endpoint.margin
-    if endpoint.relative and own:
-        margin *= abs(statistics.fmean(plain[seed] for seed in candidate if seed in plain))
-    sd = statistics.stdev(own) if len(own) > 1 else 0.0
-    return Evidence(against, equivalence(own, margin) if own else None, margin, sd)
+    common = sorted(seed for seed in candidate if all(seed in values for values in others.values()))
+    lacking = {name: [seed for seed in sorted(candidate) if seed not in values] for name, values in others.items()}
+    lacking = {name: seeds for name, seeds in {"it": list(failed), **lacking}.items() if seeds}
+    counts = looks.reached(len(common)) if looks else [len(common)]
+    following = next((look for look in looks.seeds if look > len(common)), None) if looks else None
+    level = nominal_levels(looks)[len(counts) - 1] if looks and counts else ALPHA
+    used = common[: counts[-1]] if counts else common
+    if not used or PLAIN not in others:
+        return Evidence({}, Claims(), lacking=lacking, missing=missing, refusal=refusal, next_look=following)
+    differences = {name: [endpoint.sign * (candidate[seed] - values[seed]) for seed in used] for name, values in others.items()}
+    unit = abs(statistics.fmean(others[PLAIN][seed] for seed in used)) if endpoint.relative else 1.0
+    margin, resolution = endpoint.margin * unit, max(endpoint.resolution * unit, FINEST)
+    tested = [count for count in counts if count >= FEWEST_SEEDS]
+    p = Claims()
+    if tested:
+        at_looks = [claims({name: each[:count] for name, each in differences.items()}, margin, resolution) for count in tested]
+        p_values = np.stack(at_looks, axis=-1)
+        p = Claims(*(repeated_p(p_values, looks) if looks else p_values)[:, -1].tolist())
+    return Evidence(
+        {name: paired(values, resolution, level) for name, values in differences.items()},
+        p._replace(beneficial=1.0) if missing else p,
+        margin,
+        negligible * margin,
+        statistics.stdev(differences[PLAIN]) if len(used) > 1 else 0.0,
+        lacking,
+        missing,
+        refusal,
+        following,
+    )
+
+
+def claims(differences: Mapping[str, ArrayLike], margin: float, resolution: float = FINEST) -> NDArray:
+    """p values of all claims about a candidate, in the order of `Claims` on the first axis.
+
+    That of *beneficial* is the largest of its comparisons' (intersection-union; Berger, 1982), as it has to win all of them.
+
+    Args:
+        differences: to plain and the others, by name; seeds on the last axis.
+        margin: of equivalence to plain.
+        resolution: least standard deviation of the differences.
+    """
+    values = {name: spread(each, resolution) for name, each in differences.items()}
+    plain = values[PLAIN]
+    return np.stack([np.max([p_above(each) for each in values.values()], axis=0), p_above(-plain), p_inside(plain, margin)])
 
 
 def judge(family: Sequence[Evidence]) -> list[Verdict]:
-    """Verdicts on a family of candidates.
+    """Verdicts on a family of candidates: each claim has Holm's step-down over the family.
 
-    The p value of a candidate is the largest of its comparisons' (intersection-union; Berger, 1982), as it has to win all of them;
-    to beat the best of the controls is to beat each. Holm's step-down over the family. A candidate that lacks a kind of comparison
-    is not tested, but counts in the family.
+    A candidate that cannot be tested counts in the family.
     """
-    tested = [_largest(evidence) if not _missing(evidence) else None for evidence in family]
-    p_values = [p if p is not None else 1.0 for p in tested]
-    return [
-        _verdict(evidence, None if p is None else adjusted, len(family))
-        for evidence, p, adjusted in zip(family, tested, holm(p_values), strict=True)
-    ]
+    tested = [Claims() if evidence.refusal else evidence.p for evidence in family]
+    adjusted = holm(np.array(tested).reshape(-1, len(Claims._fields)).T).T.tolist()
+    return [_verdict(evidence, Claims(*p), len(family)) for evidence, p in zip(family, adjusted, strict=True)]
 
 
-def _verdict(evidence: Evidence, p: float | None, family: int) -> Verdict:
-    hardest = max(evidence.against, key=lambda name: _p(evidence.against[name]), default=None)
-    missing = _missing(evidence)
-    if p is not None and p < ALPHA:
-        return Verdict("beneficial", p, hardest, f"beats all; hardest: {hardest}", None)
-    if evidence.p_equivalent is not None and evidence.p_equivalent < ALPHA:
-        return Verdict("equivalent", p, hardest, f"to plain, within {evidence.margin:.2g} (p = {evidence.p_equivalent:.2g})", None)
-    plain = evidence.against.get(PLAIN)
+def _verdict(evidence: Evidence, p: Claims, family: int) -> Verdict:
+    against, plain = evidence.against, evidence.against.get(PLAIN)
+    hardest = max(against, key=lambda name: _p(against[name]), default=None)
     if plain is None:
-        return Verdict("inconclusive", p, hardest, "no seed in common with plain", None)
-    if plain.p is None:
-        return Verdict("inconclusive", p, hardest, "one seed: no interval", None)
-    effects = [found.effect for found in evidence.against.values() if found.effect is not None]
-    seeds = seeds_needed(min(effects), ALPHA / family)
-    settled = f"{seeds} seeds would settle it" if seeds else "more than 1,000 seeds"
-    if plain.high is not None and plain.high < 0:
-        return Verdict("inconclusive", p, hardest, f"worse than plain (p = {1 - plain.p:.2g})", None)
-    if min(effects) <= 0:
-        seeds = seeds_for_equivalence(evidence.sd, evidence.margin)
-        settled = (
-            f"does not beat {hardest}; equivalence to plain would take {f'{seeds} seeds' if seeds else 'more than 1,000 seeds'}"
-        )
-    if missing:
-        return Verdict("inconclusive", p, hardest, f"not compared with {' and '.join(missing)}", seeds)
-    return Verdict("inconclusive", p, hardest, settled, seeds)
+        return Verdict("inconclusive", False, None, None, _with_losses("no seed that all networks have", evidence), None)
+    small = abs(plain.difference) <= evidence.negligible
+    inside = f"; the margin is {evidence.margin:.2g}" if small else ""
+    untested = evidence.missing or evidence.refusal or plain.n < FEWEST_SEEDS
+    found = Verdict("inconclusive", False, None if untested else p.beneficial, hardest, "", None)
+    if p.beneficial < ALPHA:
+        found = found._replace(word="beneficial", negligible=small, reason=f"beats all; hardest: {hardest}{inside}")
+    elif p.harmful < ALPHA:
+        found = found._replace(word="harmful", negligible=small, p=p.harmful, hardest=PLAIN, reason=f"worse than plain{inside}")
+    elif p.equivalent < ALPHA:
+        reason = f"to plain, within {evidence.margin:.2g}"
+        found = found._replace(word="equivalent", p=p.equivalent, hardest=PLAIN, reason=reason)
+    else:
+        reason, seeds = _open(evidence, plain, family)
+        found = found._replace(reason=reason, seeds=seeds)
+    return found._replace(reason=_with_losses(found.reason, evidence))
 
 
-def _missing(evidence: Evidence) -> list[str]:
-    """The kinds of comparison that cannot be made."""
-    tested = {name for name, found in evidence.against.items() if found.p is not None}
-    kinds = {"plain": {PLAIN}, "a control": set(CONTROLS), WIDE: {WIDE}}
-    return [kind for kind, names in kinds.items() if not tested & names]
+def _open(evidence: Evidence, plain: Paired, family: int) -> tuple[str, int | None]:
+    """The reason of an inconclusive verdict, and the number of seeds that would settle it."""
+    if evidence.refusal:
+        return evidence.refusal, None
+    if plain.n < FEWEST_SEEDS:
+        return f"a verdict takes at least {FEWEST_SEEDS} seeds", None
+    effects = {name: found.effect for name, found in evidence.against.items() if found.effect is not None}
+    least = min(effects, key=lambda name: effects[name])
+    if effects[least] > 0:
+        seeds = seeds_needed(effects[least], ALPHA / family)
+        reason = f"{seeds} seeds would settle it" if seeds else "more than 1,000 seeds"
+    else:
+        seeds = seeds_for_equivalence(evidence.sd, evidence.margin, ALPHA / family)
+        reason = f"does not beat {least}; equivalence to plain would take {f'{seeds} seeds' if seeds else 'more than 1,000 seeds'}"
+    if evidence.next_look:
+        reason = f"next look at {evidence.next_look} seeds; {reason}"
+    if evidence.missing:
+        *first, last = evidence.missing
+        reason = f"not compared with {' and '.join(filter(None, (', '.join(first), last)))}"
+    return reason, seeds
 
 
-def _largest(evidence: Evidence) -> float:
-    return max(_p(found) for found in evidence.against.values())
+def _with_losses(reason: str, evidence: Evidence) -> str:
+    """The reason, and the seeds that were left out because a network lacks them."""
+    losses = [f"{name} lacks seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" for name, seeds in evidence.lacking.items()]
+    return "; ".join([reason, *losses])
 
 
 def _p(found: Paired) -> float:
-    return 1.0 if found.p is None else found.p
-
-
-def _differences(sign: int, ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
-    return [sign * (ours[seed] - theirs[seed]) for seed in sorted(ours) if seed in theirs]
+    """p of the claim that a comparison is won."""
+    return 1.0 if found.p is None or found.difference <= 0 else found.p

@@ -4,8 +4,8 @@ from typing import Any
 
 import yaml
 
-from semconv.comparison.declared import factors_of, family_of
-from semconv.comparison.run import FinishedRun, Found
+from semconv.comparison.declared import declared_by
+from semconv.comparison.run import FinishedRun, Found, started_at
 from semconv.configuration import one_line
 from semconv.tracking.identity import identity
 
@@ -30,7 +30,7 @@ def fetch(path: str) -> Found:
         runs = [_run(run) for run in api.runs(f"{entity}/{project}", filters=filters)]
     except (wandb.Error, OSError, ValueError) as error:
         raise ValueError(f"wandb:{path} cannot be read: {one_line(error)}") from error
-    return Found(runs, factors_of(content), family_of(content))
+    return Found(runs, declared_by(content))
 
 
 def _run(run: Any) -> FinishedRun:
@@ -40,4 +40,5 @@ def _run(run: Any) -> FinishedRun:
     except (KeyError, TypeError):
         known = {}  # somebody else's run: it is named and left out
     status = STATUS.get(run.state, run.state)
-    return FinishedRun(f"wandb:{'/'.join(run.path)}", {**summary, **known, "status": status})
+    started = started_at(getattr(run, "created_at", None))
+    return FinishedRun(f"wandb:{'/'.join(run.path)}", {**summary, **known, "status": status}, started or 0.0)

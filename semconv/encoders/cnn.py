@@ -5,12 +5,12 @@ from functools import partial
 from typing import Literal
 
 import torch
-from timm.layers import DropPath, LayerNorm2d, Mlp
+from timm.layers import DropPath, GlobalResponseNormMlp, LayerNorm2d, Mlp
 from torch import Tensor, nn
 
 from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import View
-from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, count_parameters
+from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, count_parameters, with_finer
 from semconv.encoders.matching import match_cost
 from semconv.encoders.vit import MAEViT
 from semconv.indicators import Grid, Indicator, Indicators, Signals
@@ -51,6 +51,8 @@ class SemanticCNN(Encoder):
         norm: what normalises: each site over its channels, each channel over the batch, or groups of 8 channels over the image.
         kernel_size: side of the depthwise kernels.
         drop_path: share of the residual branches that is dropped in training, rising from 0 to this with depth.
+        response_norm: global response normalisation in the MLPs, as in ConvNeXt V2 (Woo et al., 2023); over visible sites alone
+            where the network is sparse.
         mlp_ratio: width of the MLPs over that of their stage; chosen to match parameters where it is not given.
         as_plain: build plain in place of what the other arguments describe, its MLPs widened until a training step takes as
             many operations (`flops`) or as long on this machine (`time`): the plain to beat at equal cost.
@@ -71,11 +73,14 @@ class SemanticCNN(Encoder):
         norm: Norm = "layer",
         kernel_size: int = 7,
         drop_path: float = 0.0,
+        response_norm: bool = False,
         mlp_ratio: float | None = None,
         as_plain: Literal["flops", "time"] | None = None,
     ) -> None:
         super().__init__()
-        build = partial(SemanticCNN, geometry, size, indicators, depth=depth, norm=norm, kernel_size=kernel_size)
+        build = partial(
+            SemanticCNN, geometry, size, indicators, depth=depth, norm=norm, kernel_size=kernel_size, response_norm=response_norm
+        )
         if mlp_ratio is None:
             with torch.device("meta"):
                 mlp_ratio = _matched_ratio(build, mechanism, count_parameters(MAEViT(geometry, size)))
@@ -87,6 +92,8 @@ class SemanticCNN(Encoder):
         widths, depths = SIZES[size]
         strides = _strides(geometry.cell)
         self.stride, self.num_features = geometry.cell, widths[-1]
+        *finer, _ = dict(zip(strides, widths, strict=True)).items()
+        self.finer = tuple((width, stride) for stride, width in reversed(finer))
         self.indicators = Indicators(indicators or ())
         # the stem, one in each block, and one before each stage but the first
         spatial = _SpatialConvolutions(geometry, self.indicators, mechanism, depth, number=sum(depths) + len(depths))
@@ -101,7 +108,7 @@ class SemanticCNN(Encoder):
                 stage.append(_Reduction(step, before=make_norm(norm, widths[i - 1])))
             for rate in drop_rates[i].tolist():
                 convolution = spatial.make(i + 1, not stage, (width, width), kernel_size, groups=width)
-                stage.append(ConvNeXtBlock(convolution, width, norm, mlp_ratio, rate))
+                stage.append(ConvNeXtBlock(convolution, width, norm, mlp_ratio, rate, response_norm))
             self.stages.append(nn.ModuleList(stage))
         self.norm = make_norm(norm, widths[-1])
         self.conveys = self.indicators.conveys if spatial.any_told else frozenset()
@@ -110,7 +117,7 @@ class SemanticCNN(Encoder):
 
     def forward(self, view: View) -> Encoding:
         """Encode a view; the features stand at every mask cell: `b num_features gh gw`."""
-        return self.encode_stages(view)[-1]
+        return with_finer(self.encode_stages(view))
 
     def encode_stages(self, view: View) -> list[Encoding]:
         """After the stem, and after each of the four stages."""
@@ -194,15 +201,23 @@ class ConvNeXtBlock(nn.Module):
         norm: what normalises.
         mlp_ratio: width of the MLP over `width`.
         drop_path: share of images for which the branch is dropped in training.
+        response_norm: global response normalisation of the MLP's inner features.
     """
 
     def __init__(
-        self, convolution: nn.Module, width: int, norm: Norm = "layer", mlp_ratio: float = 4.0, drop_path: float = 0.0
+        self,
+        convolution: nn.Module,
+        width: int,
+        norm: Norm = "layer",
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        response_norm: bool = False,
     ) -> None:
         super().__init__()
         self.convolution = convolution
         self.norm = make_norm(norm, width)
-        self.mlp = Mlp(width, max(8, round(mlp_ratio * width / 8) * 8), use_conv=True)
+        mlp = GlobalResponseNormMlp if response_norm else Mlp
+        self.mlp = mlp(width, max(8, round(mlp_ratio * width / 8) * 8), use_conv=True)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, *signals: Signals) -> Tensor:

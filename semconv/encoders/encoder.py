@@ -1,6 +1,7 @@
 """The abstract encoder: a network from a view to a map of features."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -63,6 +64,7 @@ class Encoding(NamedTuple):
     features: Tensor  # b d sh sw: one vector per site; zeros where none stands
     valid: Tensor | None = None  # bool b sh sw: where a vector stands; None means everywhere
     prefix: Tensor | None = None  # b t d: vectors of no place, as a class token
+    finer: tuple["Encoding", ...] = ()  # of earlier stages, from coarse to fine: for decoders that read a pyramid
 
 
 class Encoder(nn.Module, ABC):
@@ -73,6 +75,7 @@ class Encoder(nn.Module, ABC):
         stride: pixels from one site to the next.
         num_prefix_tokens: vectors of no place.
         drops_masked: whether masked sites are left without a vector.
+        finer: features and stride of each of the finer encodings that come with its encoding.
         conveys: kinds of information that it is conditioned on.
         part: what the network is in a model; its weights are drawn from it.
     """
@@ -82,6 +85,7 @@ class Encoder(nn.Module, ABC):
     stride: int
     num_prefix_tokens: int = 0
     drops_masked: bool = False
+    finer: tuple[tuple[int, int], ...] = ()
     conveys: frozenset[Information] = frozenset()
 
     @abstractmethod
@@ -95,6 +99,12 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def init_weights(self, module: nn.Module) -> None:
         """Draw the weights that `module`, one of this network's own, holds itself."""
+
+
+def with_finer(stages: Sequence[Encoding]) -> Encoding:
+    """The last of all stages, with the last one of every higher resolution as its finer encodings."""
+    *finer, last = {stage.features.shape[2:]: stage for stage in stages}.values()
+    return last._replace(finer=tuple(reversed(finer)))
 
 
 def initialise(network: nn.Module, seed: int) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import View
 from semconv.encoders.cnn import Depth, init_convolutional
-from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
+from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, with_finer
 from semconv.encoders.weights import read_tensors, require_fit
 from semconv.indicators import Grid, Indicator
 from semconv.rewriting.network import semanticize
@@ -76,11 +76,11 @@ class TimmEncoder(Encoder):
         self.conveys = self.model.indicators.conveys if conditioned else frozenset()
         self.drops_masked = self.model.sees_visible_alone
         self.stride = cast(Any, plain).feature_info[-1]["reduction"]
-        self.num_features = self._measure(geometry, name)
+        self.num_features, self.finer = self._measure(geometry, name)
 
     def forward(self, view: View) -> Encoding:
         """Encode a view; features stand at every `stride` pixels: `b num_features sh sw`."""
-        return self.encode_stages(view)[-1]
+        return with_finer(self.encode_stages(view))
 
     def encode_stages(self, view: View) -> list[Encoding]:
         """After the stem and after each stage."""
@@ -99,8 +99,8 @@ class TimmEncoder(Encoder):
         elif any(module is part for part in self.model.conditioning_modules()):
             init_convolutional(module)
 
-    def _measure(self, geometry: Geometry, name: str) -> int:
-        """Features of a site, as a call with a blank image shows them; that call tries whether all sites are whole."""
+    def _measure(self, geometry: Geometry, name: str) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """`num_features` and `finer`, as a call with a blank image shows them; that call tries whether all sites are whole."""
         heights: dict[str, int] = {}
 
         def note(path: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -110,20 +110,21 @@ class TimmEncoder(Encoder):
         hooks = [module.register_forward_hook(partial(note, path)) for path, module in conditioned.items()]
         try:
             with torch.no_grad():
-                shape = self.eval()(geometry.blank()).features.shape
+                encoding = self.eval()(geometry.blank())
         except RuntimeError as error:
             raise ValueError(f"images of {height} x {width} pixels are too small for {name}: {error}") from error
         self.train()
         for hook in hooks:
             hook.remove()
-        if (shape[2] * self.stride, shape[3] * self.stride) != (height, width):
+        _, features, rows, columns = encoding.features.shape
+        if (rows * self.stride, columns * self.stride) != (height, width):
             raise ValueError(
                 f"images of {height} x {width} pixels are no multiple of the stride of {name}, {self.stride}: change data.size, or "
                 "model.encoder.output_stride"
             )
-        for path, rows in heights.items():
-            _require_whole_sites(conditioned[path], path, height // rows, geometry.cell)
-        return shape[1]
+        for path, sites in heights.items():
+            _require_whole_sites(conditioned[path], path, height // sites, geometry.cell)
+        return features, tuple((stage.features.shape[1], height // stage.features.shape[2]) for stage in encoding.finer)
 
 
 def _create(name: str, channels: int, options: dict[str, Any], pretrained: bool = False) -> nn.Module:

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map_only
 from semconv.corruption import View
 from semconv.data import Batch
 from semconv.encoders import Encoding
+from semconv.indicators import masked_fraction
 from semconv.processes import all_gather
 from semconv.tracking.files import write_whole
 
@@ -26,8 +27,13 @@ Look = Callable[[Batch], View]  # what is shown of a batch
 class Features(NamedTuple):
     """One vector per image."""
 
-    vectors: Tensor  # n d, float32, on the CPU
+    vectors: Tensor  # n d, float32, on the CPU: pooled over all sites
     labels: Tensor  # n, int64, -1 where unlabelled
+    visible: Tensor  # n d: pooled over visible sites
+
+    def of_visible(self) -> "Features":
+        """The features that are pooled over visible sites, in place of those of all sites."""
+        return self._replace(vectors=self.visible)
 
 
 class Evaluated(NamedTuple):
@@ -37,6 +43,12 @@ class Evaluated(NamedTuple):
     data: Any  # an ImageData
     precision: Callable[[], Any]  # context in which the network is called
     world_size: int = 1
+    other: nn.Module | None = None  # an encoder in place of the task's
+
+    @property
+    def encoder(self) -> Any:
+        """The encoder to be evaluated."""
+        return self.task.encoder if self.other is None else self.other
 
     def batches(self, part: str, count: int | None) -> Iterator[Batch]:
         """This process's share of up to `count` images spread evenly over a part, as the network gets them."""
@@ -92,6 +104,22 @@ def pool(encoding: Encoding) -> Tensor:
     return torch.where(valid, features, 0).sum((2, 3)) / valid.sum((2, 3)).clamp(min=1)
 
 
+def pool_visible(encoding: Encoding, mask: Tensor) -> Tensor:
+    """The mean over visible sites, a site that is masked in part by its visible share: float32 `b d`.
+
+    Equal to `pool` where the encoder drops masked sites, and where nothing is masked.
+
+    Args:
+        encoding: of a view.
+        mask: the view's, bool `b gh gw`, True = masked.
+    """
+    features = encoding.features.float()
+    share = 1 - masked_fraction(mask, *features.shape[2:])
+    if encoding.valid is not None:
+        share = torch.where(encoding.valid[:, None], share, 0)
+    return (torch.where(share > 0, features, 0) * share).sum((2, 3)) / share.sum((2, 3)).clamp(min=1e-6)
+
+
 def extract(evaluated: Evaluated, encoder: nn.Module, part: str, count: int | None, look: Look) -> Features:
     """Pooled features of up to `count` images spread evenly over a part, in the order of the images.
 
@@ -102,18 +130,34 @@ def extract(evaluated: Evaluated, encoder: nn.Module, part: str, count: int | No
         count: how many images; None: all.
         look: what is shown of them.
     """
-    vectors, labels, index = [], [], []
+
+    def pooled(batch: Batch) -> tuple[Tensor, Tensor]:
+        view = look(batch)
+        with evaluated.precision():
+            encoding = encoder(in_precision(view, evaluated.task.dtype))
+        return pool(encoding), pool_visible(encoding, view.mask)
+
     with frozen(encoder):
-        for batch in evaluated.batches(part, count):
-            with evaluated.precision():
-                encoding = encoder(in_precision(look(batch), evaluated.task.dtype))
-            vectors.append(pool(encoding).cpu())
-            labels.append(batch.labels.cpu())
-            index.append(batch.index.cpu())
-    own = tuple(torch.cat(parts) for parts in (vectors, labels, index))
-    joined = [torch.cat(parts) for parts in zip(*evaluated.gathered(own), strict=True)]
-    order = joined[2].argsort(stable=True)
-    return Features(joined[0][order], joined[1][order])
+        return collect(evaluated, part, count, pooled)
+
+
+def collect(evaluated: Evaluated, part: str, count: int | None, describe: Callable[[Batch], tuple[Tensor, Tensor]]) -> Features:
+    """Vectors of up to `count` images spread evenly over a part, in the order of the images.
+
+    Args:
+        evaluated: whose data are read.
+        part: train, validation or test.
+        count: how many images; None: all.
+        describe: gives a batch's vectors `b d`, of all sites and of visible ones.
+    """
+    rows = []
+    for batch in evaluated.batches(part, count):
+        vectors, visible = describe(batch)
+        rows.append([each.cpu() for each in (vectors, batch.labels, visible, batch.index)])
+    own = [torch.cat(parts) for parts in zip(*rows, strict=True)]
+    vectors, labels, visible, index = (torch.cat(parts) for parts in zip(*evaluated.gathered(own), strict=True))
+    order = index.argsort(stable=True)
+    return Features(vectors[order], labels[order], visible[order])
 
 
 def recalibrated(evaluated: Evaluated, look: Look, count: int = 1024) -> nn.Module:
@@ -124,7 +168,7 @@ def recalibrated(evaluated: Evaluated, look: Look, count: int = 1024) -> nn.Modu
         look: what is shown of them.
         count: how many training images are looked at.
     """
-    encoder = deepcopy(evaluated.task.encoder)
+    encoder = deepcopy(evaluated.encoder)
     norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.reset_running_stats()
@@ -157,12 +201,12 @@ def kept(folder: Path | None, name: str, make: Callable[[], Features]) -> Featur
     if path is not None and path.is_file():
         try:
             with safe_open(path, framework="pt") as file:
-                return Features(file.get_tensor("vectors"), file.get_tensor("labels"))
+                return Features(*(file.get_tensor(name) for name in Features._fields))
         except (SafetensorError, OSError):
             pass  # cut off, or of another version: made anew
     features = make()
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = save({"vectors": features.vectors.contiguous(), "labels": features.labels.contiguous()})
+        content = save({name: tensor.contiguous() for name, tensor in features._asdict().items()})
         write_whole(path, lambda file: file.write(content))
     return features

@@ -186,7 +186,7 @@ def _labels(evaluated: Evaluated) -> Mapping[str, Any]:
     for share in LABELS:
         key = f"full/linear_top1/labels_{100 * share:g}"
         chosen = permutation(make_keys("labels"), len(train.labels))[: math.ceil(share * len(train.labels))]
-        some = Features(train.vectors[chosen], train.labels[chosen])
+        some = Features(*(each[chosen] for each in train))
         try:
             classes = check_labels(some, test)
             results[key] = top1(choose_linear(some, classes).scores(test.vectors), test.labels)

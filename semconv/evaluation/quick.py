@@ -9,6 +9,7 @@ from torch import nn
 
 from semconv.evaluation.features import Evaluated, Features, Look, absent, extract, fingerprint, kept, recalibrated, unmasked
 from semconv.evaluation.importance import importance
+from semconv.evaluation.pixels import remembered, thumbnails
 from semconv.evaluation.probes import (
     NEIGHBOURS,
     LinearClassifier,
@@ -18,25 +19,40 @@ from semconv.evaluation.probes import (
     top1,
 )
 from semconv.evaluation.sites import dense_miou, probe_sites
+from semconv.metrics import UNTRAINED
 
 DRAWS = 4  # masks of which the accuracy at the training ratio is the mean
-PROBED = ("probe/linear_top1", "probe/knn_top1")
+PROBED = ("linear_top1", "knn_top1")
 
 Kind = Literal["whole", "masked"]  # nothing masked, or masked as in training
 
 
 class Extractor(NamedTuple):
-    """Features of one kind of view, kept in files."""
+    """Features of an encoder, kept in files."""
 
     evaluated: Evaluated
-    encoder: nn.Module
-    name: str  # of this encoder, kind of view and images
+    num_images: int  # of train, and of test, at most
+    recalibrate: bool  # give batch norms the statistics of each kind of view
     folder: Path | None  # None: kept nowhere
 
-    def extract(self, part: str, count: int, look: Look, draw: int = 0) -> Features:
-        """Features of up to `count` images of a part; `draw` is the number of their masks."""
-        file = f"features-{self.name}-{part}-{count}-{draw}"
-        return kept(self.folder, file, lambda: extract(self.evaluated, self.encoder, part, count, look))
+    def extract(self, kind: Kind) -> tuple[Features, list[Features]]:
+        """Features of train, and of test under each draw of masks."""
+        evaluated, look = self.evaluated, partial(_look, self.evaluated, kind)
+        encoder = recalibrated(evaluated, look(0)) if self.recalibrate else evaluated.encoder
+        draws = DRAWS if kind == "masked" else 1
+        name = self._name(encoder, kind)
+        tests = [self._kept(encoder, name, "test", math.ceil(self.num_images / draws), look(draw), draw) for draw in range(draws)]
+        return self._kept(encoder, name, "train", self.num_images, look(0)), tests
+
+    def _name(self, encoder: nn.Module, kind: Kind) -> str:
+        """A name of this encoder, kind of view and images."""
+        task, data = self.evaluated.task, self.evaluated.data
+        settings = {"kind": kind, "num_images": self.num_images, "data": data.describe(), "seed": task.evaluation_seed}
+        return fingerprint(encoder, **settings, masker=vars(task.masker), corruption=repr(task.corruption))
+
+    def _kept(self, encoder: nn.Module, name: str, part: str, count: int, look: Look, draw: int = 0) -> Features:
+        file = f"features-{name}-{part}-{count}-{draw}"
+        return kept(self.folder, file, lambda: extract(self.evaluated, encoder, part, count, look))
 
 
 class Probed(NamedTuple):
@@ -47,6 +63,10 @@ class Probed(NamedTuple):
     classifier: LinearClassifier
     num_train_images: int
     num_test_images: int
+
+    def named(self, form: str) -> dict[str, float]:
+        """The accuracies by key: `form` with the name of the probe in place of its braces."""
+        return {form.format(name): value for name, value in zip(PROBED, (self.linear, self.knn), strict=True)}
 
 
 def evaluate(
@@ -63,35 +83,70 @@ def evaluate(
     Returns:
         Results by key, null with a reason where the data do not allow them; None for the classifier then.
     """
-    classifier = None
+    extractor, classifier = Extractor(evaluated, num_images, recalibrate, folder), None
     try:
-        whole, masked = (_probe(evaluated, kind, num_images, recalibrate, folder) for kind in ("whole", "masked"))
-        results, classifier = _accuracies(whole, masked), whole.classifier
+        results, classifier = _accuracies(extractor)
+        results |= _pixels(evaluated, num_images)
     except ValueError as error:
-        results = absent(error, *PROBED, *(f"{key}_masked" for key in PROBED))
+        forms = ("probe/{}", "probe/{}_masked", "probe/{}_masked_visible", "pixels/{}")
+        results = absent(error, *(form.format(name) for form in forms for name in PROBED))
     results |= probe_sites(evaluated)
     try:
         results["probe/dense_miou"] = dense_miou(evaluated)
     except ValueError as error:
         results |= absent(error, "probe/dense_miou")
-    return results | importance(evaluated), classifier
+    return results | _untrained(extractor) | importance(evaluated), classifier
 
 
-def _probe(evaluated: Evaluated, kind: Kind, num_images: int, recalibrate: bool, folder: Path | None) -> Probed:
-    """Linear probe and nearest neighbours on one kind of view."""
-    task, look = evaluated.task, partial(_look, evaluated, kind)
-    encoder = recalibrated(evaluated, look(0)) if recalibrate else task.encoder
-    settings = {"kind": kind, "num_images": num_images, "data": evaluated.data.describe(), "seed": task.evaluation_seed}
-    name = fingerprint(encoder, **settings, masker=vars(task.masker), corruption=repr(task.corruption))
-    features = Extractor(evaluated, encoder, name, folder)
-    train = features.extract("train", num_images, look(0))
-    draws = DRAWS if kind == "masked" else 1
-    tests = [features.extract("test", math.ceil(num_images / draws), look(draw), draw) for draw in range(draws)]
+def _accuracies(extractor: Extractor) -> tuple[dict[str, Any], LinearClassifier]:
+    """Probes on whole images; and on masked ones, of features pooled over all sites, and over visible sites."""
+    whole = _probe(*extractor.extract("whole"))
+    train, tests = extractor.extract("masked")
+    masked = visible = _probe(train, tests)
+    if not extractor.evaluated.encoder.drops_masked:  # else no other sites have a feature
+        visible = _probe(train.of_visible(), [test.of_visible() for test in tests])
+    results: dict[str, Any] = {
+        "probe/num_features": len(whole.classifier.mean),
+        "probe/num_train_images": whole.num_train_images,
+        "probe/num_test_images": whole.num_test_images,
+        "probe/penalty": whole.classifier.penalty,
+    }
+    results |= whole.named("probe/{}") | masked.named("probe/{}_masked") | visible.named("probe/{}_masked_visible")
+    results |= {f"probe/{name}_gap": results[f"probe/{name}"] - results[f"probe/{name}_masked"] for name in PROBED}
+    return results, whole.classifier
+
+
+def _untrained(extractor: Extractor) -> dict[str, Any]:
+    """Probes of the encoder at its initial weights, on the same images: what its architecture gives without training.
+
+    Its batch norms have the statistics of each kind of view: it has been trained on none.
+    """
+    task = extractor.evaluated.task
+    if not any(parameter.requires_grad for parameter in task.encoder.parameters()):
+        return absent("the encoder has no weights to train", *(f"{UNTRAINED}/probe/{name}" for name in PROBED))
+    evaluated = extractor.evaluated._replace(other=task.untrained_encoder())
+    masked = evaluated._replace(other=recalibrated(evaluated, _look(evaluated, "masked", 0)))
+    results = probe_sites(masked)
+    try:
+        results |= _probe(*extractor._replace(evaluated=evaluated, recalibrate=True).extract("whole")).named("probe/{}")
+    except ValueError as error:
+        results |= absent(error, *(f"probe/{name}" for name in PROBED))
+    return {f"{UNTRAINED}/{key}": value for key, value in results.items()}
+
+
+def _pixels(evaluated: Evaluated, num_images: int) -> dict[str, float]:
+    """The same probes of thumbnails, which no network has seen."""
+    train, test = (thumbnails(evaluated, part, num_images) for part in ("train", "test"))
+    return remembered(evaluated.data, (train, test), lambda: _probe(train, [test]).named("pixels/{}"))
+
+
+def _probe(train: Features, tests: list[Features]) -> Probed:
+    """Linear probe and nearest neighbours: means over several draws of test features."""
     num_classes = check_labels(train, tests[0], NEIGHBOURS)
     classifier = choose_linear(train, num_classes)
     linear = [top1(classifier.scores(test.vectors), test.labels) for test in tests]
     knn = [top1(knn_scores(train, test.vectors, num_classes), test.labels) for test in tests]
-    return Probed(sum(linear) / draws, sum(knn) / draws, classifier, len(train.labels), len(tests[0].labels))
+    return Probed(sum(linear) / len(tests), sum(knn) / len(tests), classifier, len(train.labels), len(tests[0].labels))
 
 
 def _look(evaluated: Evaluated, kind: Kind, draw: int) -> Look:
@@ -99,15 +154,3 @@ def _look(evaluated: Evaluated, kind: Kind, draw: int) -> Look:
     if kind == "whole":
         return partial(unmasked, cell=task.geometry.cell)
     return lambda batch: task.look(batch, "probe", draw)[0]
-
-
-def _accuracies(whole: Probed, masked: Probed) -> dict[str, Any]:
-    results: dict[str, Any] = {
-        "probe/num_features": len(whole.classifier.mean),
-        "probe/num_train_images": whole.num_train_images,
-        "probe/num_test_images": whole.num_test_images,
-        "probe/penalty": whole.classifier.penalty,
-    }
-    for key, seen, hidden in zip(PROBED, (whole.linear, whole.knn), (masked.linear, masked.knn), strict=True):
-        results |= {key: seen, f"{key}_masked": hidden, f"{key}_gap": seen - hidden}
-    return results

@@ -65,7 +65,7 @@ def probe_sites(evaluated: Evaluated, count: int = IMAGES) -> dict[str, Any]:
         count: images of each part.
     """
     fits: defaultdict[Probe, LeastSquares] = defaultdict(LeastSquares)
-    with frozen(evaluated.task.encoder):
+    with frozen(evaluated.encoder):
         for batch in evaluated.batches("train", count):
             for probe, features, targets in _sites(evaluated, batch):
                 fits[probe].add(features, targets)
@@ -139,7 +139,7 @@ def _sites(evaluated: Evaluated, batch: Any) -> Iterator[tuple[Probe, Tensor, Te
     of them that are wholly visible."""
     view, mask = evaluated.task.look(batch, "probe")
     with evaluated.precision():
-        stages = evaluated.task.encoder.encode_stages(in_precision(view, evaluated.task.dtype))
+        stages = evaluated.encoder.encode_stages(in_precision(view, evaluated.task.dtype))
     for stage, encoding in enumerate(stages):
         features = encoding.features.float()
         height, width = features.shape[2:]

@@ -4,7 +4,7 @@ An `Indicator` is a map of the mask, of position or of visible content, at the r
 called with a view it gives `Signals`, the indicators evaluated on the grid of any layer, each grid once per forward.
 """
 
-from semconv.indicators.content import SelfSimilarity, VisibleClusters, VisibleColour, VisibleEdges
+from semconv.indicators.content import SelfSimilarity, SemanticMap, VisibleClusters, VisibleColour, VisibleEdges
 from semconv.indicators.control import Control
 from semconv.indicators.external import ExternalMap
 from semconv.indicators.frame import CropFrame
@@ -31,6 +31,7 @@ __all__ = [
     "PaddingMode",
     "Radius",
     "SelfSimilarity",
+    "SemanticMap",
     "Signals",
     "Sites",
     "VisibleClusters",

@@ -3,16 +3,20 @@
 Unlike the indicators of the mask they are not 0 where nothing is masked, so that a downstream task has to compute them too.
 """
 
+import math
+
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semconv.corruption import View
-from semconv.indicators.areas import window_sums
+from semconv.indicators.areas import area_mean, window_sums
 from semconv.indicators.indicator import Grid, Indicator, Information
 from semconv.indicators.mask import check_windows
 from semconv.masking import spread_mask
+
+FAINTEST = math.exp(-(20**2) / 2)  # weight of a visible cell, at a distance of 20 deviations of the Gaussian
 
 
 class VisibleColour(Indicator):
@@ -134,6 +138,80 @@ class VisibleClusters(Indicator):
         return rearrange(_members(cells, centres, visible).float(), "b (gh gw) k -> b k gh gw", gh=gh, gw=gw)
 
 
+class SemanticMap(Indicator):
+    """Learned prototypes of cells, and which of them stand where: a semantic map, from visible pixels to every site.
+
+    A prototype is a learned picture of a cell, of `detail` x `detail` pixels. A visible cell, at this resolution, is assigned to
+    the prototypes by a softmax of -d / temperature, where d is the mean squared difference of pixels: one channel per prototype, 0
+    to 1, which add up to 1. A masked cell gets the mean over all visible cells, weighted by a Gaussian of their distance. A site of
+    several cells has their mean. All is 0 where no visible cell is within 20 times `reach`.
+
+    Prototypes are drawn as sums of a brightness (deviation 1), a colour (.5) and detail (.3), so that they differ as visible cells
+    do. They are trained with the network, by the gradient of its loss; nothing else keeps them apart or in use. They have no weight
+    decay, which would pull all of them towards the mean colour. Not closed under shifts. Cost: once per forward on the grid of
+    cells.
+
+    Also known as: visual words with soft assignment (NetVLAD; Arandjelovic et al., 2016), spread by normalised convolution
+    (Knutsson & Westin, 1993).
+
+    Args:
+        prototypes: number of prototypes, one channel each.
+        temperature: of the softmax, in variances of the data: lower values give harder assignments.
+        reach: standard deviation of the Gaussian in mask cells.
+        detail: rows and columns of a prototype.
+        colours: colour channels of an image.
+
+    Raises:
+        ValueError: there are fewer than two prototypes, or another number is not above 0; in use: images have another number of
+            colours.
+    """
+
+    per_image, low, high = True, 0.0, 1.0
+    conveys: Information = "content"
+
+    def __init__(
+        self, prototypes: int = 8, temperature: float = 0.3, reach: float = 1.0, detail: int = 4, colours: int = 3
+    ) -> None:
+        super().__init__()
+        if prototypes < 2 or min(temperature, reach, detail, colours) <= 0:
+            raise ValueError(
+                f"prototypes are {prototypes}, temperature {temperature}, reach {reach}, detail {detail} and colours {colours}: "
+                "give at least 2 prototypes, and numbers above 0"
+            )
+        self.channels, self.temperature, self.reach, self.colours = prototypes, temperature, reach, colours
+        self.prototypes = nn.Parameter(torch.empty(prototypes, colours, detail, detail))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        brightness, colour = (torch.randn_like(part) for part in (self.prototypes[:, :1, :1, :1], self.prototypes[:, :, :1, :1]))
+        with torch.no_grad():
+            self.prototypes.normal_(std=0.3).add_(brightness + 0.5 * colour)
+
+    def extra_repr(self) -> str:
+        return f"prototypes={self.channels}, temperature={self.temperature}, reach={self.reach}, detail={self.prototypes.shape[2]}"
+
+    def observe(self, view: View) -> Tensor:
+        assigned = self.assign(view).masked_fill(view.mask[:, None], 0)
+        parts = torch.cat([(~view.mask)[:, None].double(), assigned], dim=1)
+        down, right = (_gaussian(length, self.reach, view.mask.device) for length in view.mask.shape[1:])
+        weight, total = torch.einsum("ij,bkjl,ml->bkim", down, parts, right).split([1, self.channels], dim=1)
+        spread = torch.where(weight > FAINTEST, total / weight.clamp(min=FAINTEST), 0)
+        return torch.where(view.mask[:, None], spread, assigned).float()
+
+    def assign(self, view: View) -> Tensor:
+        """Share of each prototype in each cell, of which those of hidden cells mean nothing: float64 `b prototypes gh gw`."""
+        if view.pixels.shape[1] != self.colours:
+            raise ValueError(f"SemanticMap is made for {self.colours} colours, images have {view.pixels.shape[1]}: set its colours")
+        (rows, columns), detail = view.mask.shape[1:], self.prototypes.shape[2]
+        hidden = spread_mask(view.mask, (view.pixels.shape[2], view.pixels.shape[3]))
+        pixels = area_mean(torch.where(hidden, 0, view.pixels), rows * detail, columns * detail).double()
+        cells = rearrange(pixels, "b c (gh p) (gw q) -> b gh gw (c p q)", p=detail, q=detail)
+        prototypes = self.prototypes.flatten(1).double()
+        # |cell - prototype|^2 but for |cell|^2, which all prototypes share
+        distance = prototypes.square().mean(1) - 2 * cells @ prototypes.T / prototypes.shape[1]
+        return rearrange((-distance / self.temperature).softmax(3), "b gh gw k -> b k gh gw")
+
+
 class SelfSimilarity(Indicator):
     """Similarity of each visible cell to each of its visible neighbours, from 0 to 1: local attention as an indicator.
 
@@ -174,6 +252,12 @@ class SelfSimilarity(Indicator):
                     both = visible & seen[:, i : i + rows, j : j + columns]
                     maps.append(torch.where(both, (-(cells - other).square().sum(1)).exp(), 0))
         return torch.stack(maps, dim=1)
+
+
+def _gaussian(length: int, deviation: float, device: torch.device) -> Tensor:
+    """Weight of each cell for each cell along one side: float64 `length length`."""
+    place = torch.arange(length, device=device).double() / deviation
+    return (-(place - place[:, None]).square() / 2).exp()
 
 
 def _cells(view: View) -> Tensor:

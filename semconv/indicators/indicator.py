@@ -50,6 +50,8 @@ class Indicator(nn.Module, ABC):
         low: smallest value on an image. The value 0 means that nothing is masked, for an indicator of the mask; and that no
             information is available, for one of content or an oracle.
         high: largest value on an image.
+        controls: names of the controls (classes of `semconv.controls`, in small letters) that a network conditioned on it has to
+            beat: without any information, and with information of the same kind that is not true.
     """
 
     channels: int
@@ -57,6 +59,7 @@ class Indicator(nn.Module, ABC):
     conveys: Information
     low: float
     high: float
+    controls: tuple[str, ...] = ("zero", "shuffled")
 
     def forward(self, view: View, grid: Grid) -> Tensor:
         """Evaluate the maps on a grid: float32, `b channels h w`, or `1 channels h w` if they are the same for all images.

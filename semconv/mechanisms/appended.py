@@ -55,9 +55,9 @@ class AppendedValues(Mechanism):
     ) -> None:
         super().__init__()
         require_signals(self, indicators)
-        if encoding != "scalar" and indicators.learn_shared:
+        if encoding != "scalar" and any(True for _ in indicators.parameters()):
             raise ValueError(
-                f"encoding {encoding!r} sorts signals into ranges, through which a learned table gets no gradient: use 'scalar'"
+                f"encoding {encoding!r} sorts signals into ranges, through which a learned indicator gets no gradient: use 'scalar'"
             )
         if place == "edge" and not any(convolution.padding):
             raise ValueError("place 'edge' writes into the padding of a convolution, and this one has none: use 'window'")

@@ -64,7 +64,10 @@ def test_the_workspace_has_its_structure(capsys):
         )
         for key in curves
     ]
-    assert [config["metrics"] for _, config in found["Endpoints"][:2]] == [["test/masked_mse"], ["probe/linear_top1"]]
+    assert [config["metrics"] for _, config in found["Endpoints"][:2]] == [
+        ["test/masked_mse", "test/mean_fill_mse"],
+        ["probe/linear_top1", "untrained/probe/linear_top1", "pixels/linear_top1"],
+    ]
     assert all(by_variant.items() <= config.items() for _, config in found["Endpoints"])
     assert len(found["Quality against cost"]) == 8
     assert [kind for kind, _ in found["Factors"]] == ["Parallel Coordinates Plot", "Parameter Importance"]

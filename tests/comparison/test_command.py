@@ -1,6 +1,7 @@
 import csv
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -47,6 +48,8 @@ def write_run(folder, experiment, error, seed=0, more=None, **settings):
         "test/masked_mse": error,
         "test/mean_fill_mse": 0.97,
         "probe/linear_top1": 0.5,
+        "untrained/probe/linear_top1": 0.4,
+        "pixels/linear_top1": 0.45,
         "cost/encoder_parameters": 1000,
         "cost/flops": 2e9,
         "cost/train_images_per_second": 10.0,
@@ -89,7 +92,7 @@ def test_an_oracle_is_shown_and_not_ranked(tmp_path, capsys):
     out, _, code = run(capsys, tmp_path, "--output", tmp_path / "out")
     assert code == 0
     results = out[out.index("Results") : out.index("Verdicts")]
-    rows = [line for line in results.splitlines() if "0." in line and "mean fill" not in line]
+    rows = [line for line in results.splitlines() if "0." in line and not line.startswith(("mean fill", "8 x 8"))]
     assert rows[-1].startswith("knows_all (oracle: not ranked)")  # though no error is lower
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert "knows_all" not in {verdict["variant"] for verdict in found["verdicts"]} | set(found["family"])
@@ -140,7 +143,105 @@ def test_a_variant_without_controls_is_not_judged_beneficial(tmp_path, capsys):
     write_family(tmp_path)
     out, _, _ = run(capsys, tmp_path / "told", tmp_path / "cnn_plain", "--metric", "test/masked_mse")
     assert "beneficial for" not in out
-    assert "not compared with a control and plain_wide" in " ".join(out.split())
+    assert "not compared with zero and shuffled" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "NaN"])
+@pytest.mark.parametrize("folder", ["told-Zero", "told"])
+def test_a_run_that_diverged_is_a_failed_run_of_its_seed(value, folder, tmp_path, capsys):
+    write_family(tmp_path)
+    path = tmp_path / folder / "3" / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "test/masked_mse": value}))
+    out, err, code = run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
+    assert code == 0
+    label = {"told-Zero": "told-zero", "told": "told"}[folder]
+    assert f"left out: {path.parent}: its test/masked_mse is not finite: seed 3 of {label} has failed" in err
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    (verdict,) = found["verdicts"]
+    assert {each["n"] for each in verdict["against"].values()} == {4}
+    assert f"{'it' if folder == 'told' else 'zero'} lacks seed 3" in verdict["verdict"]["reason"]
+    assert any("(1 failed)" in line for line in out.splitlines() if line.startswith(label))
+
+
+@pytest.mark.parametrize(
+    ("declared", "ran", "missing"),
+    [
+        (["shuffled", "zero"], ["Zero"], "not compared with shuffled"),
+        (["shuffled", "zero"], ["Constant", "Fixed"], "not compared with shuffled and zero"),
+        (["constant"], ["Constant"], None),
+        (None, ["Zero", "Shuffled"], None),
+    ],
+)
+def test_a_verdict_needs_each_control_that_the_indicators_declare(declared, ran, missing, tmp_path, capsys):
+    for seed in range(5):
+        noise = 0.001 * ((seed * 7) % 5)
+        more = {} if declared is None else {"controls": declared}
+        write_run(tmp_path / f"p{seed}", "cnn_plain", 0.8 + noise, seed, mechanism="Plain")
+        write_run(tmp_path / f"t{seed}", "told", 0.7 + noise**2, seed, more)
+        for control in ran:
+            write_run(tmp_path / f"{control}{seed}", "told", 0.801 + 1.1 * noise, seed, more, control=control)
+    out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    text = " ".join(out.split())
+    assert ("beneficial for reconstruction" in text) == (missing is None)
+    assert missing is None or missing in text
+
+
+def test_a_control_that_is_plain_itself_is_no_second_comparison(tmp_path, capsys):
+    write_family(tmp_path)
+    for seed in range(5):
+        error = json.loads((tmp_path / "cnn_plain" / f"{seed}" / "summary.json").read_text())["test/masked_mse"]
+        path = tmp_path / "told-Zero" / f"{seed}" / "summary.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "test/masked_mse": error}))
+    _, _, code = run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
+    assert code == 0
+    (verdict,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdicts"]
+    assert set(verdict["against"]) == {"plain", "shuffled", "plain_wide"}
+    assert verdict["verdict"]["word"] == "beneficial"
+
+
+def test_plain_of_equal_compute_is_needed_where_the_variant_costs_more(tmp_path, capsys):
+    write_family(tmp_path)
+    shutil.rmtree(tmp_path / "wide")
+    out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert "beneficial for reconstruction" in out
+    for path in tmp_path.glob("told*/*/summary.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "cost/flops": 2.1e9}))
+    out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert "not compared with plain_wide" in " ".join(out.split())
+
+
+def test_a_tuned_key_differs_as_a_matter_of_course_and_is_named(tmp_path, capsys):
+    write_family(tmp_path, base_lr=0.004)
+    shutil.rmtree(tmp_path / "cnn_plain")
+    write_family(tmp_path / "b", base_lr=0.016)
+    for name in ("told", "told-Zero", "told-Shuffled", "wide"):
+        shutil.rmtree(tmp_path / "b" / name)
+    _, err, code = run(capsys, tmp_path)
+    assert (code, "model.base_lr" in err) == (2, True)
+    (tmp_path / "sweep.yaml").write_text("description: 'tuned: model.base_lr'\nparameters:\n  a: {value: 1}\n")
+    out, _, code = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert code == 0
+    (protocol,) = [line for line in out.splitlines() if line.startswith("protocol: ")]
+    assert "base_lr tuned for each variant (cnn_plain 0.016, told 0.004)" in protocol
+    assert "beneficial for reconstruction" in out
+
+
+@pytest.mark.parametrize("line", ["looks: 5 4", "looks: five", "looks: 5 9\nspending: some", "negligible: 2", "negligible: a"])
+def test_a_declaration_that_is_none_is_one_line(line, tmp_path, capsys):
+    write_family(tmp_path)
+    (tmp_path / "sweep.yaml").write_text(json.dumps({"description": line, "parameters": {"a": {"value": 1}}}))
+    _, err, code = run(capsys, tmp_path)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert line.partition(":")[0] in err or "spending" in err
+
+
+def test_a_declared_plan_is_judged_at_its_looks(tmp_path, capsys):
+    write_family(tmp_path)
+    sweep = {"description": "looks: 3 6\nspending: pocock\nnegligible: 0.5", "parameters": {"a": {"value": 1}}}
+    (tmp_path / "sweep.yaml").write_text(json.dumps(sweep))
+    run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
+    (verdict,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdicts"]
+    assert verdict["against"]["plain"]["n"] == 3
 
 
 def test_the_table_stands_best_first_with_mean_and_deviation(tmp_path, capsys):
@@ -228,7 +329,7 @@ def test_a_sweeps_description_declares_its_family_and_what_its_files_vary(tmp_pa
     assert "family of 1" in out
     out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse", "--family", "told", "other")
     assert "family of 2" in out
-    assert find_runs([str(tmp_path)]).factors == ["model.corruption"]
+    assert find_runs([str(tmp_path)]).declared.factors == ("model.corruption",)
 
 
 def test_variants_of_one_name_are_told_apart(tmp_path, capsys):
@@ -247,6 +348,12 @@ def test_of_two_runs_of_one_seed_the_later_counts(tmp_path, capsys):
     assert "0.7000" in out
     assert "0.5000" not in out
     assert f"left out: {tmp_path / 'a' / '1'}" in err
+    # by the time of their start, whatever their folders are called
+    started = {"screen-9": "2026-01-01T10:00:00+0000", "screen-10": "2026-01-01T11:30:00+0100"}
+    for name, error in (("screen-9", 0.3), ("screen-10", 0.4)):
+        write_run(tmp_path / "c" / name, "other", error, more={"started": started[name]})
+    out, err, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert words(out, "other")[0][2] == "0.4000"
 
 
 def test_runs_that_are_not_whole_are_named_and_left_out(tmp_path, capsys):
@@ -297,6 +404,68 @@ def test_linear_probes_are_joined_to_their_runs(tmp_path, capsys):
     out, err, _ = run(capsys, tmp_path, "--metric", "linear_probe/top1")
     assert words(out, "told")[0][:3] == ["told", "1", "0.4200"]
     assert f"left out: {tmp_path / 'linear_probe' / 'b'}" in err
+
+
+def test_what_a_network_gives_from_scratch_stands_beside_its_fine_tuning(tmp_path, capsys):
+    for seed in range(3):
+        write_run(tmp_path / "told" / f"{seed}", "told", 0.5, seed)
+        for name, top1 in (("finetune", 0.6 + 0.01 * seed), ("scratch", 0.5 + 0.02 * seed)):
+            folder = tmp_path / name / f"{seed}"
+            folder.mkdir(parents=True)
+            summary = {"status": "finished", "pretrained_run": f"runs/told/{seed}", f"{name}/top1": top1, "experiment": name}
+            (folder / "summary.json").write_text(json.dumps(summary))
+    out, err, _ = run(capsys, tmp_path, "--metric", "finetune/top1")
+    assert err == ""
+    assert words(out, "variant")[0][:5] == ["variant", "n", "finetune/top1", "from", "scratch"]
+    assert words(out, "told")[0][:8] == ["told", "3", "0.6100", "±", "0.0100", "0.5200", "±", "0.0200"]
+    assert ["told", "from", "scratch", "3", "+0.0900"] in [line[:5] for line in words(out, "told")]
+
+
+def write_beside_untrained(folder, gain, seeds=4):
+    """A family whose candidate is far better than plain by linear top-1, and by `gain` than its untrained self."""
+    for number, (name, control, more) in enumerate(
+        [
+            ("cnn_plain", None, {"mechanism": "Plain"}),
+            ("told", None, {}),
+            ("told", "Zero", {"control": "Zero"}),
+            ("told", "Shuffled", {"control": "Shuffled"}),
+            ("told", "wide", {"as_plain": "flops"}),
+        ]
+    ):
+        for seed in range(seeds):
+            top1 = (0.6 if number == 1 else 0.5) + 0.001 * ((seed * (number + 2)) % 5)
+            untrained = top1 - gain - 0.003 * (-1) ** seed
+            found = {"probe/linear_top1": top1, "untrained/probe/linear_top1": untrained, "pixels/linear_top1": 0.45}
+            write_run(folder / f"{name}-{control}" / f"{seed}", name, 0.8, seed, found, **more)
+
+
+@pytest.mark.parametrize(
+    ("gain", "word", "reason"),
+    [
+        (0.05, "beneficial", "beats all"),
+        (0.0, "inconclusive", "does not beat its untrained self (0.602 against 0.602)"),
+        (0.001, "inconclusive", "does not beat its untrained self (0.602 against 0.601)"),
+        (-0.05, "inconclusive", "does not beat its untrained self (0.602 against 0.652)"),
+        (None, "inconclusive", "not compared with its untrained self"),
+    ],
+)
+def test_features_that_do_not_beat_the_untrained_network_get_no_verdict(gain, word, reason, tmp_path, capsys):
+    write_beside_untrained(tmp_path, gain or 0.0)
+    if gain is None:
+        for path in tmp_path.rglob("summary.json"):
+            summary = json.loads(path.read_text())
+            del summary["untrained/probe/linear_top1"]
+            path.write_text(json.dumps(summary))
+    out, err, _ = run(capsys, tmp_path, "--metric", "probe/linear_top1", "--output", tmp_path / "out")
+    assert err == ""
+    (verdict,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdicts"]
+    assert verdict["verdict"]["word"] == word
+    assert verdict["verdict"]["reason"].startswith(reason)
+    assert (verdict["verdict"]["p"] is None) == (word == "inconclusive")
+    # beside the results, and in the comparisons
+    assert ("untrained" in words(out, "variant")[0]) == (gain is not None)
+    assert "8 x 8 thumbnail" in out
+    assert (["told", "untrained", "4"] in [line[:3] for line in words(out, "told")]) == (gain is not None)
 
 
 def test_a_network_of_another_kind_is_a_reference(tmp_path, capsys):

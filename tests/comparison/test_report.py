@@ -35,6 +35,7 @@ SECTIONS = (
 EVALUATED = {
     **{f"full/masked_mse/ratio_{ratio:.2f}": ratio for ratio in (0.1, 0.5, 0.95)},
     **{f"probe/{what}/stage_{stage}": 0.5 for what in ("position_r2", "mask_auc", "rgb_r2") for stage in range(3)},
+    **{f"untrained/probe/position_r2/stage_{stage}": 0.25 for stage in range(3)},
     "importance/Mask/zeroed": 0.02,
     "importance/Mask/shuffled": 0.03,
     "importance/Mask/another_mask": 0.01,
@@ -143,6 +144,12 @@ def test_what_it_says_is_what_the_tables_say(tmp_path, capsys):
     for name, against in verdict["against"].items():
         assert f"<title>{name}: {against['difference']:+.4f} ({against['low']:+.4f} to {against['high']:+.4f})</title>" in text
     assert "0123456789ab</td>" in text
+    # baselines: of linear top-1 in words and as a row against the variant, by stage as a line, of pixels as a level
+    assert "told: 2G, 0.5000, baseline 0.4000" in text
+    assert "8 x 8 thumbnail: 0.4500" in text
+    assert "<title>untrained: +0.1000 (+0.1000 to +0.1000)</title>" in text
+    assert "told, untrained 0.25" in text
+    assert "<title>told, untrained</title>" in text
 
 
 def test_a_section_without_data_says_which_runs_would_give_it(tmp_path, capsys):
@@ -360,6 +367,12 @@ def test_lines_and_points_stand_where_their_values_are():
         Point(name, i, (cost, cost, cost), (0.5, 0.5, 0.5), name == "b", False)
         for i, (name, cost) in enumerate({"a": 10, "b": 100, "c": 1000}.items())
     ]
+    drawing = scatter("title", [costs[0]._replace(y=(1, 1, 1), baseline=0.0), *costs[1:]], "cost", "error", {"level": 0.5})
+    (level,) = [each for each in attributes_of(drawing, "line", "guide") if each["y1"] == each["y2"]]
+    (start,) = [each for each in attributes_of(drawing, "line", "thin") if each["y1"] == each["y2"] and each["x1"] != each["x2"]]
+    (point,) = attributes_of(drawing, "polygon", "mark c1")  # b, at .5
+    assert float(str(point["points"]).split()[0].split(",")[1]) == pytest.approx(float(str(level["y1"])) - 0.9 * 4.5, abs=0.1)
+    assert float(str(start["y1"])) > float(str(level["y1"]))  # up is more
     drawing = scatter("title", costs, "cost", "error")
     assert "logarithmic" in drawing
     (ring,) = attributes_of(drawing, "circle", "ring")

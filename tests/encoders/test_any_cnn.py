@@ -13,7 +13,7 @@ from semconv.checks.leakage import find_leak
 from semconv.commands.train import build
 from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import CamouflageFill, Hide, ZeroFill
-from semconv.decoders import ConvDecoder, TransformerDecoder
+from semconv.decoders import ConvDecoder, PyramidDecoder, TransformerDecoder
 from semconv.encoders import Encoder, Geometry, TimmEncoder, initialise
 from semconv.finetuning import set_drop_path
 from semconv.indicators import Coordinates, CropFrame, ExternalMap, Indicators, LearnedTable, Mask, VisibleClusters
@@ -118,7 +118,7 @@ def test_the_last_stage_is_what_it_gives(name):
     assert whole.features.shape == (2, encoder.num_features, 64 // encoder.stride, 64 // encoder.stride)
 
 
-@pytest.mark.parametrize("decoder", [ConvDecoder, TransformerDecoder])
+@pytest.mark.parametrize("decoder", [ConvDecoder, PyramidDecoder, TransformerDecoder])
 @pytest.mark.parametrize(("size", "cell"), [((64, 96), 4), ((64, 32), 8), ((32, 64), 16), ((32, 32), 32)])
 def test_decoders_reach_the_pixels_from_sites_coarser_than_a_cell(decoder, size, cell):
     geometry = Geometry(1, size, cell)
@@ -265,7 +265,7 @@ def test_tokens_stand_where_sites_are_whole():
     assert make(mechanism=OverlayReplace).stride == 32  # a pixel that is masked in part shows both
 
 
-@pytest.mark.parametrize("decoder", [ConvDecoder, TransformerDecoder])
+@pytest.mark.parametrize("decoder", [ConvDecoder, PyramidDecoder, TransformerDecoder])
 def test_a_sparse_encoder_leaves_hidden_sites_to_the_decoder(decoder):
     geometry = Geometry(3, (64, 64), 16)
     encoder = TimmEncoder(geometry, "test", "resnet18", [Mask()], Sparse, "all", output_stride=16)

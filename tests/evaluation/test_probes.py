@@ -1,5 +1,6 @@
 import math
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,23 @@ from sklearn.preprocessing import StandardScaler
 
 from semconv.data import ImageData
 from semconv.encoders import Encoding
-from semconv.evaluation.features import Evaluated, Features, everything, extract, fingerprint, frozen, kept, pool, recalibrated
+from semconv.evaluation.features import (
+    Evaluated,
+    Features,
+    everything,
+    extract,
+    fingerprint,
+    frozen,
+    kept,
+    pool,
+    pool_visible,
+    recalibrated,
+)
 from semconv.evaluation.full import equivariance_error, rankme
 from semconv.evaluation.importance import importance
+from semconv.evaluation.pixels import remembered, thumbnails
 from semconv.evaluation.probes import check_labels, choose_linear, fit_linear, knn_scores, top1
-from semconv.evaluation.quick import evaluate
+from semconv.evaluation.quick import Extractor, _probe, _untrained, evaluate
 from semconv.evaluation.sites import LeastSquares, dense_miou, mask_auc, probe_sites, r2
 from tests.experiments import make_task, stir
 
@@ -30,7 +43,7 @@ def features(count: int = 300, width: int = 6, noise: float = 1.5, seed: int = 0
     labels = generator.integers(0, CLASSES, count)
     centres = np.random.default_rng(99).normal(0, 1, (CLASSES, width))
     vectors = (centres[labels] + generator.normal(0, noise, (count, width))) * np.arange(1, width + 1) + 3
-    return Features(torch.from_numpy(vectors).float(), torch.from_numpy(labels))
+    return Features(torch.from_numpy(vectors).float(), torch.from_numpy(labels), torch.zeros(count, width))
 
 
 @pytest.mark.parametrize("penalty", [0.1, 1e-3])
@@ -77,8 +90,8 @@ def test_a_feature_that_never_changes_does_no_harm():
     [([-1, 0, 1], 1, "1 of 6 images have no label"), ([2, 2, 2], 1, "of one class"), ([0, 1, 0], 20, "3 images for 20 neighbours")],
 )
 def test_labels_that_cannot_be_probed_are_refused(labels, neighbours, message):
-    train = Features(torch.zeros(3, 2), torch.tensor(labels))
-    test = Features(torch.zeros(3, 2), torch.tensor(labels).clamp(min=0))
+    train = Features(torch.zeros(3, 2), torch.tensor(labels), torch.zeros(3, 2))
+    test = train._replace(labels=train.labels.clamp(min=0))
     with pytest.raises(ValueError, match=message):
         check_labels(train, test, neighbours)
 
@@ -142,6 +155,7 @@ def state(module: torch.nn.Module) -> list[Any]:
     return [tensor.clone() for tensor in module.state_dict().values()] + [part.training for part in module.modules()]
 
 
+@pytest.mark.usefixtures("quick_probes")
 @pytest.mark.parametrize("name", ["cnn_channels", "mae_vit"])
 def test_an_evaluation_leaves_no_trace(name, tmp_path):
     those = evaluated(name, *(["--model.encoder.norm=batch"] if name.startswith("cnn") else []))
@@ -157,13 +171,72 @@ def test_an_evaluation_leaves_no_trace(name, tmp_path):
     assert results["probe/num_features"] == 64
     wanted = {"probe/linear_top1", "probe/knn_top1", "probe/dense_miou", "probe/position_r2", "probe/mask_auc"}
     wanted |= {"probe/rgb_r2", "probe/rgb_r2/stage_4"}
-    wanted |= {"probe/linear_top1_masked", "probe/linear_top1_gap", "probe/position_r2/stage_4", "probe/mask_auc/stage_0"}
+    wanted |= {
+        "probe/knn_top1_masked_visible",
+        "probe/linear_top1_masked",
+        "probe/linear_top1_gap",
+        "probe/position_r2/stage_4",
+        "probe/mask_auc/stage_0",
+    }
     assert wanted <= set(results)
     assert all(f"{key}/reason" in results for key, value in results.items() if value is None)
     files = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("features-*.safetensors")}
     again, _ = evaluate(those, 100, True, tmp_path)
     assert files == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("features-*.safetensors")}
     assert again["probe/linear_top1"] == results["probe/linear_top1"]
+
+
+@pytest.mark.usefixtures("quick_probes")
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_the_untrained_network_is_probed_as_it_was_before_training(norm):
+    those = evaluated("cnn_channels", f"--model.encoder.norm={norm}")
+    extractor = Extractor(those, 40, norm == "batch", None)
+
+    def probes():
+        accuracies = _probe(*extractor.extract("whole")).named("probe/{}")
+        sites = {} if norm == "batch" else probe_sites(those)  # batch norms have statistics of their own there
+        return {f"untrained/{key}": value for key, value in {**accuracies, **sites}.items()}
+
+    before = probes()
+    stir(those.task.encoder)
+    found = _untrained(extractor._replace(recalibrate=False))
+    assert {key: found[key] for key in before} == before
+    assert probes() != before
+    assert {"untrained/probe/linear_top1", "untrained/probe/knn_top1", "untrained/probe/position_r2/stage_3"} <= set(found)
+
+
+def test_a_thumbnail_is_the_means_of_its_areas():
+    those = evaluated("cnn_plain")
+    found = thumbnails(those, "test", 20)
+    (batch,) = those.batches("test", 20)
+    expected = batch.images.unflatten(3, (8, 4)).unflatten(2, (8, 4)).mean((3, 5))
+    assert torch.allclose(found.vectors, expected.flatten(1), atol=1e-6)
+    assert torch.equal(found.labels, batch.labels)
+
+
+def test_pixels_are_probed_once_for_the_same_images(tmp_path):
+    data = ImageData("scenes", cache_folder=str(tmp_path))
+    train = features(30)
+    for expected, given in enumerate([train, train, features(30, seed=1), train, features(30, seed=1)], start=1):
+        made = remembered(data, [given], partial(dict, made=expected))
+        assert made == {"made": {1: 1, 2: 1, 3: 3, 4: 1, 5: 3}[expected]}
+    data.cache_limit = 0
+    assert remembered(data, [train], lambda: {"made": 9}) == {"made": 9}
+
+
+def test_features_are_pooled_over_all_sites_and_over_visible_ones():
+    mask = torch.tensor([[[True, False], [False, False]]])
+    features = torch.tensor([[[[float("nan"), 1.0], [2.0, 6.0]]]])
+    assert pool_visible(Encoding(features), mask).item() == 3
+    # a site of two cells counts by its visible share
+    assert pool_visible(Encoding(torch.tensor([[[[1.0, 4.0]]]])), mask).item() == pytest.approx((0.5 * 1 + 4) / 1.5)
+    assert pool_visible(Encoding(torch.ones(1, 1, 2, 2)), torch.ones_like(mask)).item() == 0
+    for name in ("mae_vit", "cnn_plain"):
+        those = evaluated(name)
+        for kind in ("whole", "masked"):
+            found, _ = Extractor(those, 40, False, None).extract(kind)
+            same = torch.allclose(found.vectors, found.visible, atol=1e-5)
+            assert same == (kind == "whole" or name == "mae_vit")
 
 
 def test_features_of_a_cut_off_file_are_made_anew(tmp_path):
@@ -308,15 +381,17 @@ def test_circular_networks_shift_as_images_do_by_whole_strides():
     assert math.isfinite(equivariance_error(evaluated("mae_vit"), 2))
 
 
-def test_data_without_labels_leave_nulls_with_reasons(tmp_path):
+def test_data_without_labels_leave_nulls_with_reasons():
     those = evaluated("cnn_plain")
     for images in those.data.opened.values():
         images.labels.fill_(-1)
     results, classifier = evaluate(those, 100, False, None)
     assert classifier is None
-    assert results["probe/linear_top1"] is None
-    assert "have no label" in results["probe/linear_top1/reason"]
+    for key in ("probe/linear_top1", "probe/knn_top1_masked_visible", "untrained/probe/linear_top1", "pixels/linear_top1"):
+        assert results[key] is None
+        assert "have no label" in results[f"{key}/reason"]
     assert results["probe/position_r2"] is not None
+    assert results["untrained/probe/position_r2"] is not None
 
 
 def test_features_that_were_trained_on_classes_score_clearly_above_random_ones():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semconv.corruption import View
-from semconv.indicators import SelfSimilarity, VisibleClusters, VisibleColour, VisibleEdges
+from semconv.indicators import SelfSimilarity, SemanticMap, VisibleClusters, VisibleColour, VisibleEdges
 from tests.indicators.views import CELLS, ODD, SIZE, STAGES, assert_close, draw_seen, mean_over_sites, on, spread
 
 
@@ -157,8 +157,66 @@ def test_cells_of_a_pixel_or_two_have_a_description(cells):
         assert on(part, view, cells).isfinite().all()
 
 
+def slow_semantic_map(part: SemanticMap, view: View) -> Tensor:
+    """Cell by cell: a softmax of distances where a cell is visible, elsewhere what the visible ones have, by their distance."""
+    pictures, detail = part.prototypes.detach().double(), part.prototypes.shape[2]
+    (height, width), cells = (SIZE[0] // CELLS[0], SIZE[1] // CELLS[1]), list(itertools.product(*map(range, CELLS)))
+    oracle = torch.zeros(len(view.mask), len(pictures), *CELLS, dtype=torch.float64)
+    for b in range(len(view.mask)):
+        visible = [(row, column) for row, column in cells if not view.mask[b, row, column]]
+        for row, column in visible:
+            cell = view.pixels[b, :, row * height : (row + 1) * height, column * width : (column + 1) * width]
+            small = mean_over_sites(cell[None], detail, detail)[0]
+            likeness = torch.stack([(-(small - each).square().mean() / part.temperature).exp() for each in pictures])
+            oracle[b, :, row, column] = likeness / likeness.sum()
+        for row, column in set(cells) - set(visible):
+            weights = [math.exp(-((row - r) ** 2 + (column - c) ** 2) / (2 * part.reach**2)) for r, c in visible]
+            total = sum(weight * oracle[b, :, r, c] for weight, (r, c) in zip(weights, visible, strict=True))
+            oracle[b, :, row, column] = total / sum(weights)
+    return oracle
+
+
+@pytest.mark.parametrize("part", [SemanticMap(), SemanticMap(3, temperature=0.7, reach=2.0, detail=3)], ids=repr)
+def test_a_semantic_map_is_made_of_visible_cells_alone(part):
+    view = coloured(3)
+    oracle = slow_semantic_map(part, view)
+    assert_close(on(part, view, CELLS), oracle)
+    assert_close(on(part, view, (2, 3)), mean_over_sites(oracle, 2, 3))
+    assert_close(on(part, view, CELLS).sum(1), torch.ones(3, *CELLS).double())
+
+
+def test_where_nothing_is_visible_a_semantic_map_says_nothing():
+    part = SemanticMap(reach=0.12)
+    assert not on(part, draw_seen(count=24), (8, 12)).any()
+    mask = torch.ones(3, *CELLS, dtype=torch.bool)
+    mask[:, 0, 0] = False
+    sums = on(part, draw_seen()._replace(mask=mask, num_masked=23), CELLS).sum(1)
+    near = torch.tensor([[i**2 + j**2 < 2.4**2 for j in range(CELLS[1])] for i in range(CELLS[0])])  # 20 times .12 cells
+    assert_close(sums, near.double().expand_as(sums))
+
+
+@pytest.mark.parametrize("detail", [4, 3])  # cells of 8 pixels
+def test_a_gradient_reaches_every_prototype_from_masked_cells_alone(detail):
+    part, view = SemanticMap(detail=detail), draw_seen()
+    view = view._replace(pixels=torch.where(spread(view.mask), math.nan, view.pixels))
+    maps = on(part, view, CELLS).masked_fill(~view.mask[:, None], 0)
+    (gradient,) = torch.autograd.grad(maps.square().sum(), part.prototypes)
+    assert gradient.isfinite().all()
+    assert (gradient.flatten(1).norm(dim=1) > 0).all()
+
+
+def test_a_prototype_is_found_where_its_picture_is_seen():
+    part, view = SemanticMap(temperature=0.01), draw_seen()
+    picture = part.prototypes.detach()[5].repeat_interleave(2, 1).repeat_interleave(2, 2)  # cells of 8 pixels, 4 of detail
+    view = view._replace(pixels=picture.repeat(1, *CELLS).expand_as(view.pixels))
+    assert (on(part, view, CELLS).argmax(1) == 5).all()
+
+
 def test_arguments_that_make_no_map_are_refused():
     for make in (
+        lambda: SemanticMap(1),
+        lambda: SemanticMap(temperature=0.0),
+        lambda: SemanticMap(reach=-1.0),
         lambda: VisibleColour((0,)),
         lambda: VisibleClusters(1),
         lambda: VisibleClusters(4, -1),
@@ -167,5 +225,6 @@ def test_arguments_that_make_no_map_are_refused():
     ):
         with pytest.raises(ValueError, match="give"):
             make()
-    with pytest.raises(ValueError, match="set its colours"):
-        on(VisibleColour(colours=1), draw_seen(), CELLS)
+    for part in (VisibleColour(colours=1), SemanticMap(colours=1)):
+        with pytest.raises(ValueError, match="set its colours"):
+            on(part, draw_seen(), CELLS)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from semconv.encoders import Geometry, SemanticCNN
 from semconv.encoders.encoder import initialise
-from semconv.indicators import BorderDistance, CellOffset, Fourier, Grid, LearnedTable, Radius
+from semconv.indicators import BorderDistance, CellOffset, Fourier, Grid, LearnedTable, Radius, SemanticMap
 from semconv.mechanisms import AppendedValues, Channels
 from tests.indicators.views import CELLS, ODD, SIZE, STAGES, assert_close, draw_seen, mean_over_sites
 from tests.pairwise import together
@@ -119,11 +119,12 @@ def test_a_table_is_drawn_small_of_the_seed_and_trained():
     assert gradient.any()
 
 
-def test_what_is_learned_cannot_be_sorted_into_ranges():
+@pytest.mark.parametrize("part", [LearnedTable(), SemanticMap()])
+def test_what_is_learned_cannot_be_sorted_into_ranges(part):
     geometry = Geometry(3, (32, 48), 8)
 
     def build(encoding):
-        return SemanticCNN(geometry, "test", [LearnedTable()], partial(AppendedValues, encoding=encoding), mlp_ratio=2)
+        return SemanticCNN(geometry, "test", [part], partial(AppendedValues, encoding=encoding), mlp_ratio=2)
 
     with pytest.raises(ValueError, match="use 'scalar'"):
         build("one-hot")

@@ -16,6 +16,7 @@ from semconv.encoders import Geometry, SemanticCNN
 from semconv.indicators import Coordinates, Indicators, Mask
 from semconv.mechanisms import Partial
 from semconv.mechanisms.partial import Border, Update
+from tests.experiments import encoder_factory
 from tests.oracles import (
     BATCH,
     CHANNELS,
@@ -323,6 +324,49 @@ def test_a_network_of_constant_controls_stays_finite(border, update):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
     other = encoder(view._replace(pixels=torch.randn(2, 3, 32, 32))).features
     assert torch.equal(features, other)
+
+
+def published(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Equations 1 and 2 of Liu et al. (2018), window by window: M is as large as X, and padded by zeros as X is.
+
+    Args:
+        x: one image, `c h w`.
+        mask: of the same shape, 1 where valid.
+        weight: `o c k k`.
+        bias: `o`.
+        stride: of the windows.
+    """
+    k = weight.shape[2]
+    x, mask = (nn.functional.pad(each, (k // 2,) * 4) for each in (x, mask))
+    height, width = ((side - k) // stride + 1 for side in x.shape[1:])
+    out, updated = torch.zeros(len(weight), height, width).double(), torch.zeros(len(weight), height, width).double()
+    for o, i, j in itertools.product(range(len(weight)), range(height), range(width)):
+        window = slice(None), slice(i * stride, i * stride + k), slice(j * stride, j * stride + k)
+        valid = mask[window].sum()
+        if valid > 0:
+            out[o, i, j] = (weight[o] * x[window] * mask[window]).sum() * mask[window].numel() / valid + bias[o]
+            updated[o, i, j] = 1
+    return out, updated
+
+
+def test_the_published_variant_is_the_paper_s_equations_layer_by_layer():
+    mechanism = encoder_factory("cnn_partial_published").keywords["mechanism"]
+    indicators, view = Indicators([Mask()]), draw_view((8, 16), (4, 8), count=30)
+    layers = nn.ModuleList(
+        SemanticConv2d(CHANNELS, CHANNELS, kernel, stride=stride, indicators=indicators, mechanism=mechanism)
+        for kernel, stride in ((5, 1), (3, 2), (3, 1))
+    ).double()
+    randomise(layers)
+    signals, x = indicators(view), view.pixels
+    for layer in layers:
+        x = layer(x, signals)
+    for b in range(BATCH):
+        y = view.pixels[b]
+        mask = visible_map(view, 8, 16)[b].expand_as(y)
+        convolutions: list[Any] = [layer.convolution for layer in layers]
+        for convolution in convolutions:
+            y, mask = published(y, mask, convolution.weight.detach(), convolution.bias.detach(), convolution.stride[0])
+        assert_same(x[b], y)
 
 
 @pytest.mark.parametrize("power", [2, -1, 0.25])

@@ -23,7 +23,7 @@ def network(dtype: torch.dtype = torch.float64, geometry: Geometry = GEOMETRY, *
     encoder = SemanticCNN(geometry, "test", [Mask()], Sparse, mlp_ratio=1, **arguments)
     initialise(encoder, 0)
     for name, parameter in encoder.named_parameters():
-        if "norm" in name or "after" in name or "before" in name or name.endswith("bias"):
+        if "norm" in name or "grn" in name or "after" in name or "before" in name or name.endswith("bias"):
             nn.init.uniform_(parameter, 0.5, 1.5, generator=torch.Generator().manual_seed(len(name)))
     return encoder.to(dtype)
 
@@ -110,6 +110,10 @@ class Dense:
     def perceptron(self, layer: Any, x: Tensor) -> Tensor:
         inner = torch.einsum("oc,bchw->bohw", layer.fc1.weight[:, :, 0, 0], x) + layer.fc1.bias.view(-1, 1, 1)
         inner = inner * (1 + torch.erf(inner / math.sqrt(2))) / 2
+        if hasattr(layer, "grn"):
+            length = self.hide(inner).square().sum((2, 3), keepdim=True).sqrt()
+            scaled = inner * length / (length.mean(1, keepdim=True) + layer.grn.eps)
+            inner = inner + layer.grn.weight.view(-1, 1, 1) * scaled + layer.grn.bias.view(-1, 1, 1)
         return self.hide(torch.einsum("oc,bchw->bohw", layer.fc2.weight[:, :, 0, 0], inner) + layer.fc2.bias.view(-1, 1, 1))
 
     def stages(self, pixels: Tensor) -> list[Tensor]:
@@ -127,11 +131,17 @@ class Dense:
 
 
 @pytest.mark.parametrize(
-    ("norm", "mode", "count"),
-    [("layer", "zeros", 24), ("batch", "zeros", 24), ("group", "zeros", 24), ("layer", "circular", 24), ("group", "zeros", 31)],
+    ("norm", "mode", "count", "response_norm"),
+    [
+        ("layer", "zeros", 24, False),
+        ("batch", "zeros", 24, False),
+        ("group", "zeros", 24, True),
+        ("layer", "circular", 24, True),
+        ("group", "zeros", 31, False),
+    ],
 )
-def test_a_sparse_network_is_its_dense_emulation(norm, mode, count):
-    encoder, view = network(norm=norm, geometry=Geometry(3, (16, 32), 4, mode)), seen(count)
+def test_a_sparse_network_is_its_dense_emulation(norm, mode, count, response_norm):
+    encoder, view = network(norm=norm, geometry=Geometry(3, (16, 32), 4, mode), response_norm=response_norm), seen(count)
     pixels = view.pixels.requires_grad_()
     ours = [stage.features for stage in encoder.train().encode_stages(view)]
     dense = Dense(encoder, view).stages(pixels)
@@ -143,6 +153,17 @@ def test_a_sparse_network_is_its_dense_emulation(norm, mode, count):
     found, expected = (torch.autograd.grad(maps[-1].sin().sum(), inputs) for maps in (ours, dense))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_response_norm_starts_as_none():
+    plain, normalised = (
+        SemanticCNN(GEOMETRY, "test", [Mask()], Sparse, mlp_ratio=1, response_norm=response_norm) for response_norm in (False, True)
+    )
+    for encoder in (plain, normalised):
+        initialise(encoder, 0)
+    assert normalised.state_dict().keys() > plain.state_dict().keys()
+    view = seen(dtype=torch.float32)
+    assert torch.equal(plain(view).features, normalised(view).features)
 
 
 def test_batch_norm_keeps_the_statistics_of_visible_sites():

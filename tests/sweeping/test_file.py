@@ -8,7 +8,7 @@ import yaml
 
 from semconv.commands.check_sweeps import main, points
 from semconv.commands.train import parse
-from semconv.comparison.declared import factors_of, family_of
+from semconv.comparison.declared import declared_by
 from semconv.comparison.grouping import differences
 from semconv.comparison.verdicts import CONTROLS
 from semconv.configuration import flatten
@@ -129,13 +129,13 @@ def test_our_files_open_with_command_question_and_cost_and_declare_family_and_fa
     assert question.endswith("?")
     assert cost.startswith(f"# {len(sweep.grid) or sweep.run_cap} runs")
     named = {name for value in sweep.parameters["config"]["values"] for name in experiments_of(value)}
-    assert family_of(sweep.content)
-    assert set(family_of(sweep.content)) <= named
+    assert declared_by(sweep.content).family
+    assert set(declared_by(sweep.content).family) <= named
     assert "cnn_plain" in named
     varied = [
         name for name in sweep.parameters if name not in ("config", "seed_everything") and "value" not in sweep.parameters[name]
     ]
-    assert set(varied) <= set(factors_of(sweep.content))
+    assert set(varied) <= set(declared_by(sweep.content).factors)
 
 
 def experiments_of(value: str) -> list[str]:
@@ -160,7 +160,7 @@ def conditioned() -> list[str]:
 
 @pytest.mark.parametrize("name", ["mechanisms", "screen", "controls", "depth", "mask_ratio", "learning_rate"])
 def test_the_family_is_all_conditioned_mechanisms(name):
-    assert family_of(read_sweep(FOLDER.parent / "sweeps" / f"{name}.yaml").content) == conditioned()
+    assert list(declared_by(read_sweep(FOLDER.parent / "sweeps" / f"{name}.yaml").content).family) == conditioned()
 
 
 def test_every_mechanism_is_swept_with_all_its_controls():

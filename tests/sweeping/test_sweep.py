@@ -70,7 +70,7 @@ def test_a_grid_is_run_once_with_a_line_a_log_and_a_run_for_each_trial(make_swee
     assert len(logs) == 6
     assert "--experiment=b" in logs[0].read_text()
     assert yaml.safe_load((folder / "trials" / "000.yaml").read_text())["x"] == {"value": 3}
-    assert find_runs([str(folder)]).factors == ["x"]
+    assert find_runs([str(folder)]).declared.factors == ("x",)
 
 
 def test_finished_trials_are_never_run_again_and_count_limits_a_call(make_sweep, sweep, tmp_path, capsys):

@@ -1,19 +1,20 @@
 """The report as a page."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from semconv.comparison.grouping import setting
-from semconv.comparison.report.sections import make
+from semconv.comparison.report.sections import Section, make
 from semconv.comparison.result import Comparison
 from semconv.comparison.tables import Sheet, is_number
 from semconv.comparison.verdicts import Word
 from semconv.version import __version__
 
-SIGNS: dict[Word, str] = {"beneficial": "✓", "equivalent": "≈", "inconclusive": "?"}
+SIGNS: dict[Word, str] = {"beneficial": "✓", "harmful": "✗", "equivalent": "≈", "inconclusive": "?"}
 NAMED = 6  # variants of one verdict, at the head of the page
 
 
@@ -22,16 +23,18 @@ class Finding(NamedTuple):
 
     sign: str
     word: Word
+    text: str  # the word, and whether it is negligible
     what: str
     names: str
 
 
-def render(comparison: Comparison, notes: list[str]) -> str:
+def render(comparison: Comparison, notes: list[str], more: Sequence[Section] = ()) -> str:
     """A whole page. Names from outside are text on it, whatever they contain, and the page forbids scripts.
 
     Args:
         comparison: what the page shows.
         notes: lines at its head.
+        more: sections that stand after the results.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -43,7 +46,7 @@ def render(comparison: Comparison, notes: list[str]) -> str:
     environment.filters["right"] = right
     variants = comparison.groups.variants
     return environment.get_template("template.html").render(
-        sections=make(comparison),
+        sections=make(comparison, more),
         notes=notes,
         findings=findings(comparison),
         endpoints=[endpoint.key for endpoint in comparison.endpoints],
@@ -60,14 +63,14 @@ def findings(comparison: Comparison) -> list[Finding]:
     found = []
     for endpoint in comparison.endpoints:
         for word, sign in SIGNS.items():
-            names: dict[str, list[str]] = {}
+            names: dict[tuple[str, str], list[str]] = {}
             for each in comparison.judged:
                 if each.endpoint == endpoint and each.verdict and each.verdict.word == word:
-                    names.setdefault(setting(each.variant), []).append(each.variant.title)
-            for under, named in names.items():
+                    names.setdefault((each.verdict.text, setting(each.variant)), []).append(each.variant.title)
+            for (text, under), named in names.items():
                 more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
                 what = f"{'to plain ' if word == 'equivalent' else ''}for {endpoint.name}{f' under {under}' if under else ''}"
-                found.append(Finding(sign, word, what, ", ".join(named[:NAMED]) + more))
+                found.append(Finding(sign, word, text, what, ", ".join(named[:NAMED]) + more))
     return found
 
 

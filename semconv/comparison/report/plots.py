@@ -1,7 +1,7 @@
 """Charts of a report: lines, dot plots, scatter plots."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -60,6 +60,7 @@ class Point(NamedTuple):
     y: tuple[float, float, float]
     best: bool  # on the Pareto front
     control: bool
+    baseline: float | None = None  # on the vertical axis: of the same network without training
 
 
 def lines(
@@ -71,6 +72,8 @@ def lines(
     x_ticks: Sequence[float] | None = None,
     guide: float | None = None,
     settling: float = 0.0,
+    log: bool = False,
+    faint: Sequence[Line] = (),
 ) -> Markup:
     """Means as lines and ranges as bands, of several series over one axis.
 
@@ -83,13 +86,16 @@ def lines(
         x_ticks: places of ticks on the horizontal axis; None: round values.
         guide: place of a vertical line on the horizontal axis.
         settling: share of the horizontal axis, at its beginning, in which lines may leave the frame.
+        log: logarithmic horizontal axis.
+        faint: baselines of the series, in their looks: thin lines without ranges and points.
     """
-    places = [place for each in series for place in each.x] + ([] if guide is None else [guide])
-    x = scale(places, LEFT, WIDTH - RIGHT, room=0.03)
+    every = [*series, *faint]
+    places = [place for each in every for place in each.x] + ([] if guide is None else [guide])
+    x = scale(places, LEFT, WIDTH - RIGHT, log, 0.03)
     settled = min(places) + settling * (max(places) - min(places))
     held = [
         value
-        for each in series
+        for each in every
         for place, *values in zip(each.x, each.low, each.mean, each.high, strict=True)
         for value in values
         if place >= settled
@@ -100,12 +106,15 @@ def lines(
         parts.append(tag("line", x1=x(guide), x2=x(guide), y1=y.start, y2=y.end, class_="guide"))
     for each in series:
         parts.append(band(_inside(each.x, each.high, x, y), _inside(each.x, each.low, x, y), each.series))
+    for each in faint:
+        drawn = polyline(_inside(each.x, each.mean, x, y), each.series)
+        parts.append(tag("g", tag("title", each.name), drawn, class_="faint"))
     for each in series:
         points = _inside(each.x, each.mean, x, y)
         words = tag("title", each.name)
         marks = [mark(*point, each.series, size=3.2) for point in points] if marked else []
         parts.append(tag("g", words, polyline(points, each.series), *marks))
-    ends = ", ".join(f"{each.name} {short(each.mean[-1])}" for each in series)
+    ends = ", ".join(f"{each.name} {short(each.mean[-1])}" for each in every)
     return picture(title, f"{y_name} against {x_name}; at the right end: {ends}", HEIGHT, *parts)
 
 
@@ -135,13 +144,35 @@ def dots(title: str, groups: Sequence[tuple[str, Sequence[Dot], float]], x_name:
     return picture(title, "; ".join(words), height + 42, *parts)
 
 
-def scatter(title: str, points: Sequence[Point], x_name: str, y_name: str) -> Markup:
-    """Quality against cost; points on the Pareto front are ringed, and named where there is room."""
+def scatter(title: str, points: Sequence[Point], x_name: str, y_name: str, levels: Mapping[str, float] | None = None) -> Markup:
+    """Quality against cost; points on the Pareto front are ringed, and named where there is room.
+
+    A dotted line leads from each point to a bar at its baseline.
+
+    Args:
+        title: for screen readers.
+        points: at least one.
+        x_name: of the horizontal axis.
+        y_name: of the vertical one.
+        levels: values without any network by their names, drawn as horizontal lines.
+    """
+    levels = levels or {}
     costs = [value for point in points for value in point.x]
     log = min(costs) > 0 and max(costs) > 5 * min(costs)
     x = scale(costs, LEFT, WIDTH - RIGHT, log, 0.08)
-    y = scale([value for point in points for value in point.y], HEIGHT - BOTTOM, TOP, room=0.14)
+    starts = [point.baseline for point in points if point.baseline is not None]
+    y = scale([*(value for point in points for value in point.y), *starts, *levels.values()], HEIGHT - BOTTOM, TOP, room=0.14)
     parts = [axes(x, y, x_name + (", logarithmic" if log else ""), y_name)]
+    for name, value in levels.items():
+        parts.append(tag("line", x1=x.start, x2=x.end, y1=y(value), y2=y(value), class_="guide"))
+        parts.append(tag("text", name, x=x.end, y=y(value) - 4, text_anchor="end", class_="label"))
+    for point in points:
+        if point.baseline is not None:
+            across, start = x(point.x[1]), y(point.baseline)
+            words = tag("title", f"{point.name}, baseline: {point.baseline:.4f}")
+            parts.append(tag("line", x1=across, x2=across, y1=start, y2=y(point.y[1]), class_="guide"))
+            look = f"thin c{point.series % 7}"
+            parts.append(tag("line", words, x1=across - 5, x2=across + 5, y1=start, y2=start, class_=look))
     best = sorted((point for point in points if point.best), key=lambda point: point.x[1])
     taken: list[tuple[float, float, float, float]] = [(x(p.x[1]) - 6, y(p.y[1]) - 6, x(p.x[1]) + 6, y(p.y[1]) + 6) for p in points]
     for point in sorted(points, key=lambda point: not point.control):
@@ -156,14 +187,19 @@ def scatter(title: str, points: Sequence[Point], x_name: str, y_name: str) -> Ma
         across, up = x(point.x[1]), y(point.y[1])
         parts.append(tag("circle", cx=across, cy=up, r=9, class_="ring"))
         parts.append(_label(cut(point.name, 24), across, up, taken))
-    words = "; ".join(f"{p.name}: {short(p.x[1])}, {p.y[1]:.4f}{' (on the Pareto front)' if p.best else ''}" for p in points)
-    return picture(title, words, HEIGHT, *parts)
+    said = [f"{p.name}: {short(p.x[1])}, {p.y[1]:.4f}{_from(p)}{' (on the Pareto front)' if p.best else ''}" for p in points]
+    said += [f"{name}: {value:.4f}" for name, value in levels.items()]
+    return picture(title, "; ".join(said), HEIGHT, *parts)
 
 
 def swatch(series: int) -> Markup:
     """The look of a series, for a legend."""
     drawn = (polyline([(2, 7), (26, 7)], series), mark(14, 7, series))
     return tag("svg", *drawn, viewBox="0 0 28 14", width=28, height=14, aria_hidden="true")
+
+
+def _from(point: Point) -> str:
+    return "" if point.baseline is None else f", baseline {point.baseline:.4f}"
 
 
 def _inside(places: Sequence[float], values: Sequence[float], x: Scale, y: Scale) -> list[tuple[float, float]]:

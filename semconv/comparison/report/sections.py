@@ -8,16 +8,17 @@ from markupsafe import Markup
 from semconv.comparison.grouping import Level, Variant, at, controls_of, differences
 from semconv.comparison.report import plots, strips
 from semconv.comparison.report.sources import Curve, Spread, curve, environments, is_local, keys_of, spread
-from semconv.comparison.result import COSTS, Comparison, plain_at
+from semconv.comparison.result import COSTS, Comparison, against_baseline, beside_baseline, by_level, classical, plain_at
 from semconv.comparison.statistics import Paired
 from semconv.comparison.tables import Sheet, details, interactions, pareto, results, verdicts
 from semconv.comparison.verdicts import PLAIN, WIDE
 from semconv.configuration import flatten
-from semconv.metrics import CONDITIONED, FULL, QUICK, Metric, of_section, parts
+from semconv.metrics import CONDITIONED, FULL, QUICK, Metric, find, of_section, parts
 
 SETTLING = 0.15  # of a training, in which curves may be far above where they end
 CANDIDATE, SLOW = 1, "plain_slow"
 AGAINST = {PLAIN: 0, "zero": 2, "constant": 3, "fixed": 4, "shuffled": 5, WIDE: 6, SLOW: 7}  # looks beside a candidate's
+AGAINST |= {"untrained": 8, "from scratch": 8}
 
 
 class Figure(NamedTuple):
@@ -43,12 +44,13 @@ class Section(NamedTuple):
     missing: str = ""  # which runs would give data where there are none
 
 
-def make(comparison: Comparison) -> list[Section]:
-    """All sections, in the order in which they are read."""
+def make(comparison: Comparison, more: Sequence[Section] = ()) -> list[Section]:
+    """All sections, in the order in which they are read; `more` after the results."""
     return [
         _verdicts(comparison),
         _forest(comparison),
         _results(comparison),
+        *more,
         _curves(comparison),
         _costs(comparison),
         _ratios(comparison),
@@ -71,9 +73,10 @@ def _verdicts(comparison: Comparison) -> Section:
     made = [verdicts(comparison, endpoint) for endpoint in comparison.endpoints]
     made = [sheet for sheet in [*made, interactions(comparison)] if sheet.rows]
     text = (
-        "A variant is beneficial if it beats, on the same seeds, plain, each of its controls and plain at equal training FLOPs. p "
-        "is the largest p value of these comparisons, corrected over the family by Holm. A variant is equivalent to plain if two "
-        "one-sided tests place the difference within the margin. Every other result is inconclusive."
+        "A variant is beneficial if it beats, on the same seeds, plain, each of its controls and plain at equal training FLOPs (p "
+        "is the largest p value of these comparisons); harmful if it is worse than plain; equivalent to plain if two one-sided "
+        "tests place the difference within the margin. Each is corrected over the family by Holm. Every other result is "
+        "inconclusive. A gain or loss within the margin is called negligible."
     )
     missing = "" if made else f"No verdict: give runs of {comparison.baseline} and of a conditioned network."
     return Section("verdicts", "Verdicts", text if made else "", sheets=made, missing=missing)
@@ -155,15 +158,18 @@ def _costs(comparison: Comparison) -> Section:
             for level, _ in _by_level(comparison):
                 here = [variant for variant in comparison.groups.variants if variant.level == level]
                 points = [
-                    _point(variant, x, y, numbers, variant in best)
+                    _point(variant, x, y, numbers, variant in best, spread(variant, endpoint.baseline))
                     for variant in here
                     if (x := spread(variant, cost.key)) and (y := spread(variant, endpoint.key))
                 ]
                 if points:
                     name = f"{endpoint.key} against {cost.key}{at(level)}"
-                    drawing = plots.scatter(name, points, cost.axis, endpoint.axis)
+                    drawing = plots.scatter(name, points, cost.axis, endpoint.axis, classical(endpoint.key, here))
                     caption = f"{name}: means over {_ns(len(variant.runs) for variant in here)}, and ranges. "
-                    figures.append(Figure(drawing, f"{caption}Ringed: on the Pareto front. Hollow: controls."))
+                    caption += "Ringed: on the Pareto front. Hollow: controls."
+                    if any(point.baseline is not None for point in points):
+                        caption += f" Bar at the end of a dotted line: the same network, {endpoint.baseline_name}."
+                    figures.append(Figure(drawing, caption))
     missing = "" if figures else "No run has both an endpoint and a cost: train and test with the callbacks of semconv run."
     table = pareto(comparison)
     folded = [table] if table.rows else []
@@ -177,7 +183,10 @@ def _ratios(comparison: Comparison) -> Section:
 
 
 def _probes(comparison: Comparison) -> Section:
-    text = "Linear probes of the features of single sites, stage by stage; stage 0 is the first."
+    text = (
+        "Linear probes of the features of single sites, stage by stage; stage 0 is the first. Faint lines without points: the same "
+        "network, untrained."
+    )
     section = Section("probes", "Linear probes per stage", text, missing=f"No run was evaluated: give {QUICK}.")
     return _over(comparison, section, "stage")
 
@@ -197,8 +206,9 @@ def _over(comparison: Comparison, section: Section, x_name: str, guide: float | 
                 continue
             title = f"{metric.label}{at(level)}"
             series = [_line(variant.label, numbers[variant.label], places, spreads) for variant, spreads in rows]
+            faint = _untrained_lines([variant for variant, _ in rows], [key for _, key in keys], places, numbers)
             ticks = places if len(places) < 8 else None
-            drawing = plots.lines(title, series, x_name, metric.axis, x_ticks=ticks, guide=guide)
+            drawing = plots.lines(title, series, x_name, metric.axis, x_ticks=ticks, guide=guide, faint=faint)
             ns = _ns(each.n for _, spreads in rows for each in spreads if each)
             figures.append(Figure(drawing, f"{title} ({metric.key}): means over {ns}, and ranges."))
             cells = [
@@ -300,24 +310,49 @@ def _against(comparison: Comparison, endpoint: Metric, level: Level) -> list[tup
     for judged in comparison.judged:
         evidence = judged.evidence
         if judged.endpoint == endpoint and judged.variant.level == level and evidence.against:
-            word = f": {judged.verdict.word}" if judged.verdict else ""
+            word = f": {judged.verdict.text}" if judged.verdict else ""
             n = _ns(found.n for found in evidence.against.values())
-            rows = [_dot(name, found) for name, found in evidence.against.items()]
+            rows = [_dot(name, found) for name, found in evidence.against.items()] + _beside_baseline(judged.variant, endpoint)
             groups.append((f"{judged.variant.label}{word}, {n}", rows, evidence.margin if PLAIN in evidence.against else 0.0))
     for variant, of, found in comparison.references:
         if of == endpoint and variant.level == level:
-            groups.append((f"{variant.label} (reference), {_ns([found.n])}", [_dot(PLAIN, found)], 0.0))
+            rows = [_dot(PLAIN, found), *_beside_baseline(variant, endpoint)]
+            groups.append((f"{variant.label} (reference), {_ns([found.n])}", rows, 0.0))
+    plain = plain_at(level, comparison.groups.variants)
+    if plain and (rows := _beside_baseline(plain, endpoint)):
+        groups.append((f"{plain.label} (plain), {_ns([len(beside_baseline(plain, endpoint))])}", rows, 0.0))
     return groups
+
+
+def _beside_baseline(variant: Variant, endpoint: Metric) -> list[plots.Dot]:
+    """A row of a variant against the same network untrained, or from scratch, where that has been measured."""
+    found = against_baseline(variant, endpoint)
+    return [_dot(endpoint.baseline_name, found)] if found else []
 
 
 def _dot(name: str, found: Paired) -> plots.Dot:
     return plots.Dot(name, _look_of(name), found.difference, found.low, found.high)
 
 
-def _point(variant: Variant, cost: Spread, quality: Spread, numbers: dict[str, int], best: bool) -> plots.Point:
+def _untrained_lines(
+    variants: Sequence[Variant], keys: Sequence[str], places: Sequence[float], numbers: dict[str, int]
+) -> list[plots.Line]:
+    """What the networks of some variants give before training, as faint lines in their looks."""
+    baselines = [metric.baseline if (metric := find(key)) else "" for key in keys]
+    found = {variant: [spread(variant, key) for key in baselines] for variant in variants}
+    return [
+        _line(f"{variant.label}, untrained", numbers[variant.label], places, spreads)
+        for variant, spreads in found.items()
+        if any(spreads)
+    ]
+
+
+def _point(
+    variant: Variant, cost: Spread, quality: Spread, numbers: dict[str, int], best: bool, baseline: Spread | None
+) -> plots.Point:
     number = _look_of(variant.control) if variant.control else numbers[variant.label]
     x, y = ((found.low, found.mean, found.high) for found in (cost, quality))
-    return plots.Point(variant.label, number, x, y, best, variant.control is not None)
+    return plots.Point(variant.label, number, x, y, best, variant.control is not None, baseline.mean if baseline else None)
 
 
 def _look_of(control: str) -> int:
@@ -332,12 +367,8 @@ def _line(name: str, number: int, places: Sequence[float], found: Sequence[Sprea
 
 def _by_level(comparison: Comparison) -> list[tuple[Level, list[Variant]]]:
     """The variants that are no controls, by level."""
-    levels: dict[Level, list[Variant]] = {}
-    for variant in comparison.groups.variants:
-        levels.setdefault(variant.level, [])
-        if variant.kind != "control":
-            levels[variant.level].append(variant)
-    return list(levels.items())
+    levels = by_level(comparison.groups.variants)
+    return [(level, [variant for variant in here if variant.kind != "control"]) for level, here in levels.items()]
 
 
 def _training_ratio(comparison: Comparison) -> float | None:

@@ -1,0 +1,81 @@
+"""The `semconv study` command."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from semconv.commands.compare import print_sheets, write_comparison
+from semconv.commands.errors import fail
+from semconv.commands.sweep import positive, run_trials
+from semconv.study.file import Study, read_study
+from semconv.sweeping.file import Sweep
+
+DESCRIPTION = """Run a study: tune every network by the same search, screen the candidates, confirm some of them on fresh seeds, and
+report. Each stage is a W&B sweep in the study's folder, which any number of processes may share. --plan trains every network for a
+few steps, prints runs, hours and error rates, and stops. --resume continues a study that was interrupted or killed."""
+
+
+def main(arguments: list[str]) -> None:
+    """Run a study, and print its verdicts and the path of its report."""
+    given = _parser().parse_args(arguments)
+    try:
+        study = read_study(given.file)
+        code = _conduct(study, given.output or Path("runs") / "studies" / study.name, given)
+    except ValueError as error:
+        fail(str(error))
+    sys.exit(code)
+
+
+def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
+    # importing Optuna and scipy takes seconds; --help and errors in the file come before
+    from semconv.comparison.tables import sheets
+    from semconv.study.arms import candidates
+    from semconv.study.plan import cost_sheet, costs, rates_sheet
+    from semconv.study.results import save_runs, screening_sheet, sections, tuning_sheet
+    from semconv.study.rounds import Rounds, Unfinished, keep_study
+    from semconv.study.stages import confirm, measure, screen, tune
+
+    keep_study(study, folder, given.resume or given.plan)
+
+    def run_sweep(sweep: Sweep, place: Path) -> int:
+        print(f"{place.name}: {len(sweep.grid)} runs")
+        return run_trials(sweep, place, given.jobs, given.failures)[0]
+
+    rounds = Rounds(study, folder, run_sweep)
+    try:
+        measured = measure(rounds)
+        print_sheets([cost_sheet(costs(study, measured), given.jobs), *([rates_sheet(study, measured)] if given.plan else [])])
+        if given.plan:
+            return 0
+        tuned = tune(rounds, measured)
+        screened = screen(rounds, tuned)
+        kept = [arm for arm in candidates(study) if arm not in screened or screened[arm].kept]
+        comparison = confirm(rounds, measured, tuned, kept)
+    except Unfinished as end:
+        place = f" --output {folder}" if given.output else ""
+        print(f"not all runs are finished: semconv study {given.file}{place} --resume continues")
+        return end.code
+    finally:
+        save_runs(rounds, folder / "results.csv")
+    made = [
+        *([tuning_sheet(study, tuned)] if tuned else []),
+        *([screening_sheet(study, screened)] if screened else []),
+        *sheets(comparison),
+    ]
+    print_sheets(made)
+    print(f"runs as a table: {folder / 'results.csv'} with results.yaml; semconv compare {folder / 'results.csv'} reads them")
+    write_comparison(comparison, made, folder / "report", sections(study, tuned, screened))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="semconv study", description=DESCRIPTION)
+    parser.add_argument("file", type=Path, help="A study file such as sweeps/studies/demo.yaml.")
+    parser.add_argument("--plan", action="store_true", help="Print runs, hours and error rates, and stop.")
+    parser.add_argument("--resume", action="store_true", help="Continue an interrupted study.")
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="Runs at a time (1).")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="The study's folder (runs/studies/<name of the file>).")
+    parser.add_argument(
+        "--failures", type=positive, default=3, metavar="N", help="Start no more runs of a round after this number of failures (3)."
+    )
+    return parser

@@ -1,0 +1,123 @@
+"""Runs as a table that is small enough to be committed: one CSV row per run, and a YAML file with what many rows share.
+
+A comparison of the table is the same as that of the run folders, which are no longer needed for it.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from semconv.comparison.declared import declared_by
+from semconv.comparison.run import FinishedRun, Found, started_at
+from semconv.configuration import one_line
+from semconv.metrics import METRICS, find
+from semconv.tracking.files import write_text
+from semconv.tracking.folder import RunFolder
+
+STAGES = ("tune", "screen", "confirm")
+IDENTITY = (
+    *("stage", "setting", "variant", "control", "seed", "value", "fraction"),
+    *("protocol", "network", "started", "commit", "torch"),
+)
+CLOCKS = ("trainer/global_step", "trainer/seconds")
+SHARED = ("experiment", "control", "variant", "controls", "conveys")  # of a network, whatever its seed
+
+
+def row_of(run: FinishedRun, stage: str, setting: str, value: float | None, fraction: int) -> dict[str, Any]:
+    """The part of a row that says what a run is; `protocol` and `network` are added by `save`."""
+    session = (RunFolder(run.folder).environment.get("sessions") or [{}])[-1]
+    summary = run.summary
+    return {
+        "stage": stage,
+        "setting": setting,
+        "variant": summary["experiment"],
+        "control": summary.get("control"),
+        "seed": summary["seed"],
+        "value": value,
+        "fraction": fraction,
+        "started": summary.get("started"),
+        "commit": session.get("git_commit"),
+        "torch": (session.get("versions") or {}).get("torch"),
+    }
+
+
+def save(path: Path, rows: Sequence[tuple[dict[str, Any], FinishedRun]], tuned: str | None, description: str) -> None:
+    """Write runs as a table.
+
+    Args:
+        path: the CSV file; a YAML file of the same name is written beside it.
+        rows: for each run what `row_of` gives, and the run.
+        tuned: dotted key of the values in the column `value`.
+        description: of a sweep of these runs, with its declarations.
+    """
+    networks: list[Any] = []
+    protocols: list[Any] = []
+    columns = [*CLOCKS, *(metric.key for metric in METRICS if "*" not in metric.key)]
+    columns = [key for key in columns if any(key in run.summary for _, run in rows)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*IDENTITY, *columns], lineterminator="\n")
+    writer.writeheader()
+    for row, run in rows:
+        network = {key: run.summary[key] for key in SHARED if key in run.summary}
+        protocol = json.loads(json.dumps(run.summary["protocol"]))
+        if tuned is not None and row["value"] is not None:
+            _put(protocol, tuned, None)
+        metrics = {key: run.summary.get(key) for key in columns}
+        writer.writerow({**row, "network": _number(network, networks), "protocol": _number(protocol, protocols), **metrics})
+    shared = {"description": description, "tuned": tuned, "protocols": protocols, "networks": networks}
+    write_text(path, text.getvalue())
+    write_text(path.with_suffix(".yaml"), yaml.safe_dump(shared, sort_keys=False))
+
+
+def load(path: Path, stage: str | None = None) -> Found:
+    """Read the runs of one stage of a table; None: the last one that it has.
+
+    Raises:
+        ValueError: it is no such table, or has no such stage.
+    """
+    for file in (path, path.with_suffix(".yaml")):
+        if not file.is_file():
+            raise ValueError(f"there is no {file}: a table of runs is two files, such as results.csv and results.yaml")
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+        shared = yaml.safe_load(path.with_suffix(".yaml").read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError, csv.Error) as error:
+        raise ValueError(f"{path} and {path.with_suffix('.yaml')} cannot be read as a table of runs: {one_line(error)}") from error
+    found = [known for known in STAGES if any(row.get("stage") == known for row in rows)]
+    if not found or (stage or found[-1]) not in found:
+        raise ValueError(f"{path} has no runs of {stage or 'a study'}: it has {', '.join(found) or 'none'}")
+    try:
+        runs = [_run(path, number, row, shared) for number, row in enumerate(rows, 2) if row["stage"] == (stage or found[-1])]
+        return Found(runs, declared_by({"description": shared["description"]}))
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{path} and {path.with_suffix('.yaml')} do not belong together: {error!r} is missing") from error
+
+
+def _run(path: Path, line: int, row: Mapping[str, str], shared: Mapping[str, Any]) -> FinishedRun:
+    protocol = json.loads(json.dumps(shared["protocols"][int(row["protocol"])]))
+    if row["value"]:
+        _put(protocol, shared["tuned"], float(row["value"]))
+    metrics = {key: float(value) for key, value in row.items() if value and key not in IDENTITY and find(key)}
+    whole = {key: int(value) if value.is_integer() and key.startswith("trainer/") else value for key, value in metrics.items()}
+    identity = {"seed": int(row["seed"]), "status": "finished", "protocol": protocol}
+    summary = {**shared["networks"][int(row["network"])], **identity, **whole}
+    return FinishedRun(f"{path}:{line}", summary, started_at(row["started"]) or float(line))
+
+
+def _put(protocol: dict[str, Any], key: str, value: Any) -> None:
+    """Set a value of a protocol by its dotted key in a configuration."""
+    *above, last = key.replace(".init_args", "", 1).split(".")
+    for name in above:
+        protocol = protocol[name]
+    protocol[last] = value
+
+
+def _number(value: Any, known: list[Any]) -> int:
+    if value not in known:
+        known.append(value)
+    return known.index(value)

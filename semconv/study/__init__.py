@@ -1,0 +1,1 @@
+"""Studies: tune every network, screen candidates, confirm a few of them, report. Imports no torch."""

@@ -1,0 +1,280 @@
+"""Study files, read and validated."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from semconv.comparison.declared import Looks
+from semconv.configuration import bare, flatten, nearest, one_line
+from semconv.metrics import PRIMARY, find
+
+KEYS = (
+    *("description", "protocol", "options", "settings", "plain", "family", "references", "controls"),
+    *("endpoints", "negligible", "tune", "screen", "confirm"),
+)
+CONTROLS = {name: f"experiments/controls/{name}.yaml" for name in ("zero", "constant", "fixed", "shuffled")}
+WIDE = "plain_wide"
+CONTROL_FILES = {**CONTROLS, WIDE: "experiments/controls/cnn_plain_wide.yaml"}
+ONLY = ""  # name of the setting of a study that declares none
+Files = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tune:
+    """The search for the value of one key, the same for every network.
+
+    Args:
+        key: dotted key.
+        values: the grid, rising.
+        seeds: used by nothing else.
+        metric: what is optimised, on validation images.
+        extensions: number of times that a best value at the edge of the grid extends the grid.
+        halving: successive halving: all values at a fraction of the budget, then the best 1 / halving of them at `halving` times as
+            much, up to the whole budget; None: all values at the whole budget.
+    """
+
+    key: str
+    values: tuple[float, ...]
+    seeds: tuple[int, ...]
+    metric: str = "val/masked_mse"
+    extensions: int = 3
+    halving: int | None = None
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A first comparison with plain on few seeds.
+
+    Args:
+        seeds: used by nothing else.
+        keep: number of candidates that go on, at most.
+    """
+
+    seeds: tuple[int, ...]
+    keep: int
+
+
+@dataclass(frozen=True)
+class Confirm:
+    """The comparison that verdicts rest on.
+
+    Args:
+        looks: numbers of seeds at which it looks at the results, and the spending of errors.
+        first_seed: its seeds count up from this one.
+    """
+
+    looks: Looks
+    first_seed: int
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(range(self.first_seed, self.first_seed + self.looks.seeds[-1]))
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study, as its file describes it.
+
+    Args:
+        name: name of the file, without its suffix.
+        content: content of the file.
+        protocol: configuration files that all runs share.
+        options: further options of all runs by dotted key, such as the budget.
+        settings: configuration files of each setting in which the question is asked, such as a fill.
+        plain: configuration files of the baseline.
+        family: configuration files of each candidate.
+        references: configuration files of other networks, which are compared with plain.
+        controls: configuration file of each kind of control.
+        endpoints: metrics that candidates are judged by.
+        negligible: share of the margin up to which a gain or loss is called negligible.
+        tune: None: every network keeps the value of the protocol.
+        screen: None: all candidates are confirmed.
+        confirm: the confirmation.
+    """
+
+    name: str
+    content: Mapping[str, Any]
+    protocol: Files
+    options: Mapping[str, Any]
+    settings: Mapping[str, Files]
+    plain: Files
+    family: Mapping[str, Files]
+    references: Mapping[str, Files]
+    controls: Mapping[str, str]
+    endpoints: tuple[str, ...]
+    negligible: float
+    tune: Tune | None
+    screen: Screen | None
+    confirm: Confirm
+
+    @property
+    def factors(self) -> dict[str, dict[str, Any]]:
+        """The values that settings give to the protocol: by setting and bare dotted key."""
+        return {name: _values(files) for name, files in self.settings.items()}
+
+
+def read_study(path: Path) -> Study:
+    """Read a study file.
+
+    Raises:
+        ValueError: the file is missing, or is no study.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"there is no study file {path}: give one such as sweeps/studies/demo.yaml") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {one_line(error)}") from error
+    try:
+        return _study(path.stem, content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _study(name: str, content: Any) -> Study:
+    if not isinstance(content, dict):
+        raise ValueError("it holds no study: a study has keys such as protocol, family and confirm")
+    _refuse_unknown(content, KEYS, "a study")
+    for key in ("protocol", "plain", "family", "confirm"):
+        if not content.get(key):
+            raise ValueError(f"it has no {key}: see sweeps/studies/demo.yaml")
+    settings = _networks(content.get("settings") or {ONLY: []}, "settings")
+    endpoints = tuple(_list(content.get("endpoints", [metric.key for metric in PRIMARY]), str, "endpoints"))
+    for endpoint in endpoints:
+        metric = find(endpoint)
+        if metric is None or metric.direction is None:
+            similar = nearest(endpoint, [known.key for known in PRIMARY])
+            advice = f": did you mean {similar}?" if similar else "; semconv list metrics names them"
+            raise ValueError(f"endpoints: {endpoint} is no metric of which higher or lower is better{advice}")
+    study = Study(
+        name,
+        content,
+        _files(content["protocol"], "protocol"),
+        _mapping(content.get("options") or {}, "options"),
+        settings,
+        _files(content["plain"], "plain"),
+        _networks(content["family"], "family"),
+        _networks(content.get("references") or {}, "references"),
+        {**CONTROL_FILES, **_mapping(content.get("controls") or {}, "controls")},
+        endpoints,
+        _share(content.get("negligible", 1.0)),
+        _tune(content["tune"]) if content.get("tune") else None,
+        _screen(content["screen"]) if content.get("screen") else None,
+        _confirm(content["confirm"]),
+    )
+    _refuse_shared_seeds(study)
+    _refuse_equal_names(study)
+    return study
+
+
+def _tune(given: Any) -> Tune:
+    given = _mapping(given, "tune")
+    _refuse_unknown(given, ("key", "values", "seeds", "metric", "extensions", "halving"), "tune")
+    key, values = str(given.get("key", "")), _list(given.get("values"), (int, float), "tune.values")
+    first, dot, _ = key.partition(".")
+    if not dot or (first in ("model", "data") and ".init_args." not in key):
+        raise ValueError(f"tune.key is {key!r}: give the whole dotted key, such as model.init_args.base_lr")
+    if len(values) < 2 or sorted(set(values)) != values or values[0] <= 0:
+        raise ValueError(f"tune.values are {values}: give two or more rising numbers above 0")
+    metric, halving = str(given.get("metric", Tune.metric)), given.get("halving")
+    known = find(metric)
+    if known is None or known.split != "validation" or known.direction is None:
+        raise ValueError(f"tune.metric is {metric}: give a metric of validation images, such as val/masked_mse")
+    if halving is not None and (not isinstance(halving, int) or halving < 2):
+        raise ValueError(f"tune.halving is {halving}: give a whole number from 2 on")
+    extensions = _whole(given.get("extensions", Tune.extensions), "tune.extensions", 0)
+    return Tune(key, tuple(values), _seeds(given.get("seeds"), "tune.seeds"), metric, extensions, halving)
+
+
+def _screen(given: Any) -> Screen:
+    given = _mapping(given, "screen")
+    _refuse_unknown(given, ("seeds", "keep"), "screen")
+    seeds = _seeds(given.get("seeds"), "screen.seeds")
+    if len(seeds) < 2:
+        raise ValueError(f"screen.seeds are {list(seeds)}: give at least two, as an interval needs")
+    return Screen(seeds, _whole(given.get("keep"), "screen.keep", 1))
+
+
+def _confirm(given: Any) -> Confirm:
+    given = _mapping(given, "confirm")
+    _refuse_unknown(given, ("looks", "first_seed", "spending"), "confirm")
+    looks = _list(given.get("looks"), int, "confirm.looks")
+    first_seed = _whole(given.get("first_seed"), "confirm.first_seed", 0)
+    return Confirm(Looks.of(looks, given.get("spending", "obrien_fleming")), first_seed)
+
+
+def _refuse_shared_seeds(study: Study) -> None:
+    used: dict[int, str] = {}
+    for stage in ("tune", "screen", "confirm"):
+        for seed in getattr(getattr(study, stage), "seeds", ()):
+            if seed in used:
+                raise ValueError(f"seed {seed} is used by {used[seed]} and by {stage}: give each stage seeds of its own")
+            used[seed] = stage
+
+
+def _refuse_equal_names(study: Study) -> None:
+    if both := [name for name in study.references if name in study.family]:
+        raise ValueError(f"{both[0]} is in the family and among the references: give it one name and one place")
+
+
+def _values(files: Files) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for file in files:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        values |= {bare(key): value for key, value in flatten(content).items()}
+    return values
+
+
+def _networks(given: Any, what: str) -> dict[str, Files]:
+    return {name: _files(files, f"{what}.{name}") for name, files in _mapping(given, what).items()}
+
+
+def _files(given: Any, what: str) -> Files:
+    files = _list([given] if isinstance(given, str) else given, str, what)
+    for file in files:
+        if not Path(file).is_file():
+            raise ValueError(f"{what}: there is no file {file}: give the path of a configuration file, from the current folder")
+        if "," in file:
+            raise ValueError(f"{what}: {file} has a comma in its name, which would end it: rename the file")
+    return tuple(files)
+
+
+def _seeds(given: Any, what: str) -> tuple[int, ...]:
+    seeds = _list(given, int, what)
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ValueError(f"{what} are {seeds}: give different whole numbers from 0 on")
+    return tuple(seeds)
+
+
+def _mapping(given: Any, what: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise ValueError(f"{what} is {given!r}: give names with their values")
+    return {str(key): value for key, value in given.items()}
+
+
+def _list(given: Any, kind: type | tuple[type, ...], what: str) -> list[Any]:
+    if not isinstance(given, list) or not all(isinstance(value, kind) and not isinstance(value, bool) for value in given):
+        raise ValueError(f"{what} is {given!r}: give a list, such as [a, b]")
+    return given
+
+
+def _whole(given: Any, what: str, least: int) -> int:
+    if not isinstance(given, int) or isinstance(given, bool) or given < least:
+        raise ValueError(f"{what} is {given!r}: give a whole number from {least} on")
+    return given
+
+
+def _share(given: Any) -> float:
+    if not isinstance(given, int | float) or not 0 <= given <= 1:
+        raise ValueError(f"negligible is {given!r}: give a share of the margin, from 0 to 1")
+    return float(given)
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+    for key in given:
+        if key not in known:
+            similar = nearest(str(key), list(known))
+            raise ValueError(f"{what} has no {key}: " + (f"did you mean {similar}?" if similar else f"it takes {', '.join(known)}"))

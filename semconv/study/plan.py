@@ -1,0 +1,112 @@
+"""The plan of a study: runs and hours of each stage, and the error rates of its looks."""
+
+from typing import NamedTuple
+
+from semconv.comparison.simulation import simulate
+from semconv.comparison.tables import Sheet
+from semconv.study.arms import PLAIN, Arm
+from semconv.study.file import Study
+from semconv.study.stages import SHORT, Measured, rungs, tuned_arms
+
+MARGIN = 1.0  # of equivalence in the simulation, in the same unit
+EFFECTS = (0.0, 1.0, 2.0, 3.0)  # of one candidate over all its others, in standard deviations of a paired difference
+
+
+class Cost(NamedTuple):
+    """The cost of a stage.
+
+    Args:
+        stage: its name.
+        arms: number of networks.
+        runs: number of runs, at least and at most.
+        seconds: time of all runs, one after another, at least and at most.
+    """
+
+    stage: str
+    arms: int
+    runs: tuple[int, int]
+    seconds: tuple[float, float]
+
+
+def costs(study: Study, measured: Measured) -> list[Cost]:
+    """The cost of every stage, from the time that each network has taken for a few steps."""
+    found = []
+    if study.tune:
+        arms, planned, seeds = tuned_arms(study, measured), rungs(study), len(study.tune.seeds)
+        took = sum(seconds_of(study, measured, arm, evaluates=False) for arm in arms) * seeds
+        number, share = sum(rung.values for rung in planned), sum(rung.values / rung.fraction for rung in planned)
+        runs, more = len(arms) * seeds, study.tune.extensions
+        found.append(Cost("tune", len(arms), (runs * number, runs * (number + more)), (took * share, took * (share + more))))
+    seconds = {arm: seconds_of(study, measured, arm) for arm in measured.runs}
+    if study.screen:
+        arms, seeds = [Arm(setting, name) for setting in study.settings for name in (PLAIN, *study.family)], len(study.screen.seeds)
+        took = sum(seconds[arm] for arm in arms) * seeds
+        found.append(Cost("screen", len(arms), (len(arms) * seeds, len(arms) * seeds), (took, took)))
+    confirmed = [Arm(setting, PLAIN) for setting in study.settings]
+    for setting in study.settings:  # the dearest candidates, where a screening keeps some
+        dearest = sorted((Arm(setting, name) for name in study.family), key=lambda arm: -seconds[arm] * len(measured.arms(arm)))
+        kept = dearest[: study.screen.keep] if study.screen else dearest
+        confirmed += [each for arm in kept for each in measured.arms(arm)]
+    references = [Arm(setting, name) for setting in study.settings for name in study.references]
+    took, once = (sum(seconds[arm._replace(control="")] for arm in arms) for arms in (confirmed, references))
+    first, last = study.confirm.looks.seeds[0], study.confirm.looks.seeds[-1]
+    runs, more = len(confirmed), len(references) * first
+    found.append(
+        Cost(
+            "confirm",
+            len(confirmed) + len(references),
+            (runs * first + more, runs * last + more),
+            (took * first + once * first, took * last + once * first),
+        )
+    )
+    return found
+
+
+def seconds_of(study: Study, measured: Measured, arm: Arm, evaluates: bool = True) -> float:
+    """The time of a whole run: what a short one has taken, and its remaining steps at the rate of the short one.
+
+    Args:
+        study: the study.
+        measured: the short runs.
+        arm: a candidate, plain, a reference; or a control, which takes as long as its candidate.
+        evaluates: include the evaluation at its end.
+    """
+    summary = measured.runs[arm._replace(control="")].summary
+    steps = study.options.get("trainer.max_steps", -1)
+    if not isinstance(steps, int) or steps < 0:
+        steps = int(study.options.get("trainer.max_epochs", 1)) * summary["trainer/num_training_batches"]
+    per_step = summary["protocol"]["data"]["batch_size"] / summary["cost/train_images_per_second"]
+    left_out = 0.0 if evaluates else summary.get("evaluation/seconds") or 0.0
+    return float(summary["trainer/seconds"] - left_out + (steps - SHORT["trainer.max_steps"]) * per_step)
+
+
+def cost_sheet(found: list[Cost], jobs: int) -> Sheet:
+    """The costs as a table."""
+    runs = (sum(cost.runs[0] for cost in found), sum(cost.runs[1] for cost in found))
+    seconds = (sum(cost.seconds[0] for cost in found), sum(cost.seconds[1] for cost in found))
+    rows = []
+    for cost in (*found, Cost("total", 0, runs, seconds)):
+        hours = (cost.seconds[0] / 3600 / jobs, cost.seconds[1] / 3600 / jobs)
+        rows.append([cost.stage, str(cost.arms or ""), _range(cost.runs, 0), _range(hours, 2)])
+    return Sheet(f"Plan: runs, and hours with {jobs} at a time", ["stage", "networks", "runs", "hours"], rows)
+
+
+def rates_sheet(study: Study, measured: Measured) -> Sheet:
+    """Simulated error rates, power and number of seeds of the confirmation."""
+    family = len(study.settings) * (min(study.screen.keep, len(study.family)) if study.screen else len(study.family))
+    others = 1 + max(map(len, measured.needed.values()))
+    rows = []
+    for effect in EFFECTS:
+        rates = simulate(study.confirm.looks, [effect] + [0.0] * (family - 1), MARGIN, others)
+        rows.append(
+            [f"{effect:g}", f"{rates.beneficial:.3f}", f"{rates.harmful:.3f}", f"{rates.equivalent:.3f}", f"{rates.seeds:.1f}"]
+        )
+    looks = study.confirm.looks
+    title = f"Simulated confirmation: family of {family}, looks at {', '.join(map(str, looks.seeds))} seeds ({looks.spending})"
+    head = "effect d_z of one candidate, 0 of the rest"
+    return Sheet(title, [head, "P(a beneficial)", "P(a harmful)", "P(an equivalent)", "seeds per candidate"], rows)
+
+
+def _range(values: tuple[float, float], digits: int) -> str:
+    low, high = (f"{value:,.{digits}f}" for value in values)
+    return low if low == high else f"{low} to {high}"

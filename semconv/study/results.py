@@ -1,0 +1,114 @@
+"""The results of a study: its report, and its runs as a table."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from markupsafe import Markup
+
+from semconv.comparison.recorded import row_of, save
+from semconv.comparison.report import plots
+from semconv.comparison.report.sections import Figure, Section
+from semconv.comparison.tables import Sheet
+from semconv.configuration import bare
+from semconv.metrics import find
+from semconv.study.arms import Arm, shown
+from semconv.study.file import Study
+from semconv.study.rounds import MEASURE, Rounds, description
+from semconv.study.stages import Screened, Tuned, rungs
+
+
+def save_runs(rounds: Rounds, path: Path) -> None:
+    """Write all finished runs of a study as a table."""
+    study, rows = rounds.study, []
+    fractions = [rung.fraction for rung in rungs(study)] if study.tune else []
+    for folder in sorted(rounds.folder.glob("*/sweep.yaml"), key=lambda path: path.stat().st_mtime):
+        name = folder.parent.name
+        stage, _, number = name.partition("-")
+        if stage == MEASURE:
+            continue
+        fraction = fractions[int(number) - 1] if stage == "tune" and number.isdigit() else 1
+        for point, runs in rounds.finished(name).items():
+            value = point.value if study.tune else None
+            rows += [(row_of(run, stage, point.arm.setting, value, fraction), run) for _, run in sorted(runs.items())]
+    arms = [Arm(setting, name) for setting in study.settings for name in study.family]
+    save(path, rows, study.tune.key if study.tune else None, description(study, arms, confirms=True))
+
+
+def tuning_sheet(study: Study, tuned: Mapping[Arm, Tuned]) -> Sheet:
+    """Each arm's chosen value, and the metric by value."""
+    assert study.tune is not None
+    values = sorted({value for each in tuned.values() for value in each.curve})
+    columns = [
+        "network",
+        *_setting(study, "setting"),
+        bare(study.tune.key),
+        *(f"{value:g}" for value in values),
+    ]
+    rows = []
+    for arm, each in tuned.items():
+        means = {value: sum(by_seed.values()) / len(by_seed) for value, by_seed in each.curve.items()}
+        cells = [f"{means[value]:.4f}" if value in means else "" for value in values]
+        name = arm._replace(setting="").label
+        chosen = f"{each.value:g}{' (edge)' if each.at_edge else ''}"
+        rows.append([name, *_setting(study, arm.setting), chosen, *cells])
+    n = len(study.tune.seeds)
+    return Sheet(f"Chosen values: mean {study.tune.metric} by value, n = {n}", columns, rows)
+
+
+def screening_sheet(study: Study, screened: Mapping[Arm, Screened]) -> Sheet:
+    """The gain of each candidate over plain in the screening."""
+    rows = []
+    for arm, each in screened.items():
+        found = each.against_plain
+        interval = "" if found.low is None or found.high is None else f"{found.low:+.4f} to {found.high:+.4f}"
+        cells = [str(found.n), f"{found.difference:+.4f}", interval, "yes" if each.kept else "no"]
+        rows.append([arm._replace(setting="").label, *_setting(study, arm.setting), *cells])
+    head = [
+        "candidate",
+        *_setting(study, "setting"),
+        "n",
+        "better than plain by",
+        "95 % interval",
+        "confirmed",
+    ]
+    return Sheet(f"Screening on {study.endpoints[0]}", head, rows)
+
+
+def sections(study: Study, tuned: Mapping[Arm, Tuned], screened: Mapping[Arm, Screened]) -> list[Section]:
+    """The sections that a study adds to the report of its confirmation."""
+    made = []
+    if study.tune:
+        metric = find(study.tune.metric)
+        figures: list[Figure] = []
+        legend: list[tuple[Markup, str]] = []
+        for setting in study.settings:
+            here = {arm: each for arm, each in tuned.items() if arm.setting == setting}
+            lines = [line for number, (arm, each) in enumerate(here.items()) if (line := _line(arm, each, number)).x]
+            title = f"{study.tune.metric} by {bare(study.tune.key)}{shown(setting)}"
+            axis = metric.axis if metric else study.tune.metric
+            figures.append(Figure(plots.lines(title, lines, bare(study.tune.key), axis, log=True), title, wide=True))
+            legend += [(plots.swatch(line.series), line.name) for line in lines if line.name not in {name for _, name in legend}]
+        text = (
+            "Every network has the same search, on validation images and on seeds that nothing else uses. Controls take the value "
+            "of their variant. A best value at the edge of the grid extends the grid; the table says where it is still at the edge."
+        )
+        made.append(Section("tuning", "Tuning", text, figures=figures, sheets=[tuning_sheet(study, tuned)], legend=legend))
+    if study.screen:
+        text = f"The {study.screen.keep} candidates of the largest mean gains go on, without those whose interval lies below zero."
+        made.append(Section("screening", "Screening", text, sheets=[screening_sheet(study, screened)]))
+    return made
+
+
+def _setting(study: Study, cell: str) -> list[str]:
+    """A cell of the column of settings, which a table of one setting does not have."""
+    return [cell] if len(study.settings) > 1 else []
+
+
+def _line(arm: Arm, tuned: Tuned, number: int) -> plots.Line:
+    """The metric by value, without values at which a run has diverged."""
+    found = {value: list(each.values()) for value, each in sorted(tuned.curve.items())}
+    finite = {value: each for value, each in found.items() if all(map(math.isfinite, each))}
+    means = [sum(each) / len(each) for each in finite.values()]
+    low, high = ([choose(each) for each in finite.values()] for choose in (min, max))
+    return plots.Line(arm._replace(setting="").label, number, list(finite), means, low, high)

@@ -1,0 +1,139 @@
+"""Rounds of a study: each is an ordinary W&B sweep in a folder of its own, run here or by anything that runs sweeps."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from semconv.comparison.run import FinishedRun
+from semconv.comparison.runs import find_runs
+from semconv.configuration import bare
+from semconv.study.arms import Arm, Point, by_point, config_of
+from semconv.study.file import Study
+from semconv.sweeping.file import Sweep, sweep_problem
+from semconv.tracking.files import write_text
+
+MEASURE = "measure"  # round of a few steps of each network
+Runs = dict[int, FinishedRun]  # by seed
+RunSweep = Callable[[Sweep, Path], int]  # runs a sweep in its folder, and gives the exit code
+
+
+class Unfinished(Exception):
+    """A round has ended before all its runs had.
+
+    Args:
+        code: exit code of the sweep.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Rounds:
+    """The rounds of a study.
+
+    Args:
+        study: the study.
+        folder: its folder.
+        run_sweep: runs the sweep of a round.
+    """
+
+    def __init__(self, study: Study, folder: Path, run_sweep: RunSweep) -> None:
+        self.study, self.folder, self.run_sweep = study, folder, run_sweep
+
+    def run(
+        self,
+        name: str,
+        points: Sequence[Point],
+        seeds: Sequence[int],
+        options: Mapping[str, Any] | None = None,
+        confirms: bool = False,
+    ) -> dict[Point, Runs]:
+        """Run every point with every seed, but for a round that is complete; give the finished runs.
+
+        Args:
+            name: name of the round.
+            points: its points.
+            seeds: its seeds.
+            options: replace options of the study.
+            confirms: whether verdicts rest on its runs.
+
+        Raises:
+            Unfinished: not all runs have finished.
+        """
+        folder = self.folder / name
+        content = self._sweep(folder, points, seeds, options or {}, confirms)
+        if not self._is_complete(folder, content, len(points), seeds):
+            code = self.run_sweep(Sweep(f"{self.study.name}-{name}", content), folder)
+            if not self._is_complete(folder, content, len(points), seeds):
+                raise Unfinished(code or 1)
+        return self.finished(name)
+
+    def finished(self, name: str) -> dict[Point, Runs]:
+        """The finished runs of a round."""
+        folder = self.folder / name
+        return by_point(self.study, find_runs([str(folder)]).runs) if folder.is_dir() else {}
+
+    def _is_complete(self, folder: Path, content: Mapping[str, Any], num_points: int, seeds: Sequence[int]) -> bool:
+        path = folder / "sweep.yaml"
+        if not path.exists():
+            return False
+        if yaml.safe_load(path.read_text(encoding="utf-8")) != content:
+            raise ValueError(f"{folder} holds a round of other runs, as results before it have changed: give another --output")
+        done = self.finished(folder.name)
+        return len(done) == num_points and all(set(seeds) <= set(runs) for runs in done.values())
+
+    def _sweep(
+        self, folder: Path, points: Sequence[Point], seeds: Sequence[int], options: Mapping[str, Any], confirms: bool
+    ) -> dict[str, Any]:
+        study = self.study
+        given = {**study.options, **options, "runs": folder.as_posix()}
+        content = {
+            "description": description(study, [point.arm for point in points], confirms),
+            "program": "semconv",
+            "command": ["${env}", "semconv", "run", *(word for file in study.protocol for word in ("-c", file)), "${args}"],
+            "method": "grid",
+            "parameters": {
+                "config": {"values": [config_of(study, point, self.folder) for point in points]},
+                "seed_everything": {"values": list(seeds)},
+                **{key: {"value": value} for key, value in given.items()},
+            },
+        }
+        if problem := sweep_problem(content):
+            raise ValueError(problem)
+        return content
+
+
+def description(study: Study, arms: Sequence[Arm], confirms: bool) -> str:
+    """The description of a round's sweep, with the lines that `semconv compare` reads."""
+    family = [name for name in study.family if any(arm.variant == name for arm in arms)]
+    factors = sorted({key for values in study.factors.values() for key in values})
+    looks = study.confirm.looks
+    lines = [
+        str(study.content.get("description") or study.name).strip(),
+        *([f"family: {' '.join(family)}"] if family else []),
+        *([f"factors: {' '.join(factors)}"] if factors else []),
+        *([f"tuned: {bare(study.tune.key)}"] if study.tune else []),
+        f"negligible: {study.negligible:g}",
+        *([f"looks: {' '.join(map(str, looks.seeds))}", f"spending: {looks.spending}"] if confirms else []),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def keep_study(study: Study, folder: Path, resume: bool) -> None:
+    """Keep the content of a study in its folder.
+
+    Raises:
+        ValueError: the folder holds another study, or this one and `resume` is False.
+    """
+    copy = folder / "study.yaml"
+    if copy.exists():
+        if yaml.safe_load(copy.read_text(encoding="utf-8")) != study.content:
+            raise ValueError(f"{folder} holds another study, or this one before it was changed: give another --output")
+        if not resume and any(path.parent.name != MEASURE for path in folder.glob("*/sweep.yaml")):
+            raise ValueError(f"{folder} holds this study already: continue it by --resume, or give another --output")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(copy, yaml.safe_dump(dict(study.content), sort_keys=False))

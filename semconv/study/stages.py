@@ -1,0 +1,246 @@
+"""The stages of a study: measure, tune, screen, confirm. Each follows from the runs before it alone, so a killed study resumes."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from semconv.comparison.declared import Declared
+from semconv.comparison.grouping import DECLARED, group
+from semconv.comparison.result import SAME_COST, Comparison, compare
+from semconv.comparison.run import FinishedRun
+from semconv.comparison.statistics import Paired, paired
+from semconv.configuration import bare
+from semconv.metrics import Metric, find
+from semconv.study.arms import PLAIN, Arm, Point, budget_of, candidates, main_arms, point_of
+from semconv.study.file import WIDE, Study
+from semconv.study.rounds import MEASURE, Rounds, Runs
+
+FLOPS = "cost/flops"
+SHORT = {"trainer.max_epochs": -1, "trainer.max_steps": 12}
+Curve = Mapping[float, Mapping[int, float]]  # the optimised metric by value and seed; where a run has diverged, the worst there is
+
+
+class Measured(NamedTuple):
+    """The networks of a study after a few steps of each.
+
+    Args:
+        runs: one short run of each arm.
+        needed: controls that each candidate has to beat, with plain of equal compute where it is really wider.
+    """
+
+    runs: Mapping[Arm, FinishedRun]
+    needed: Mapping[Arm, Sequence[str]]
+
+    def arms(self, candidate: Arm) -> list[Arm]:
+        """A candidate, and what it has to beat beside plain."""
+        return [candidate, *(candidate._replace(control=name) for name in self.needed[candidate])]
+
+
+class Tuned(NamedTuple):
+    """The search for the value of an arm.
+
+    Args:
+        value: the chosen one.
+        curve: what it was chosen by.
+        at_edge: whether the best value is still the least or the largest that was tried.
+    """
+
+    value: float
+    curve: Curve
+    at_edge: bool
+
+
+class Screened(NamedTuple):
+    """A candidate in the screening."""
+
+    against_plain: Paired
+    kept: bool
+
+
+def measure(rounds: Rounds) -> Measured:
+    """Train every network for a few steps, which gives operations, time per step and declared controls."""
+    study = rounds.study
+    seed = max((*study.confirm.seeds, *(study.tune.seeds if study.tune else ()), *(study.screen.seeds if study.screen else ()))) + 1
+    found = rounds.run(MEASURE, [Point(arm) for arm in main_arms(study)], [seed], SHORT)
+    runs = {point.arm: by_seed[seed] for point, by_seed in found.items()}
+    needed = {}
+    for arm in candidates(study):
+        cost, plain = (runs[each].metrics[FLOPS] for each in (arm, Arm(arm.setting, PLAIN)))
+        declared = runs[arm].summary.get("controls", DECLARED)
+        needed[arm] = [*declared, *([WIDE] if cost > SAME_COST * plain else [])]
+        if unknown := [name for name in declared if name not in study.controls]:
+            raise ValueError(f"{arm.variant} declares the control {unknown[0]}: name its configuration file under controls")
+    return Measured(runs, needed)
+
+
+def tune(rounds: Rounds, measured: Measured) -> dict[Arm, Tuned]:
+    """Search the value of the tuned key, in the same way for candidates, plain, plain of equal compute and references; else {}."""
+    study = rounds.study
+    if study.tune is None:
+        return {}
+    metric = _metric(study.tune.metric)
+    values: dict[Arm, Sequence[float]] = dict.fromkeys(tuned_arms(study, measured), study.tune.values)
+    curves: dict[Arm, Curve] = {}
+    for number, rung in enumerate(rungs(study), 1):
+        values = {arm: sorted((_ranked(curves[arm], metric) if curves else given)[: rung.values]) for arm, given in values.items()}
+        curves = _search(rounds, f"tune-{number}", values, rung.fraction)
+    for number in range(1, study.tune.extensions + 1):
+        beyond = {arm: [value] for arm, curve in curves.items() if (value := _beyond(curve, metric)) is not None}
+        if not beyond:
+            break
+        for arm, more in _search(rounds, f"tune-beyond-{number}", beyond, 1).items():
+            curves[arm] = {**curves[arm], **more}
+    return {arm: Tuned(_ranked(curve, metric)[0], curve, _beyond(curve, metric) is not None) for arm, curve in curves.items()}
+
+
+def tuned_arms(study: Study, measured: Measured) -> list[Arm]:
+    """The arms that have a search of their own."""
+    wide = [arm._replace(control=WIDE) for arm, needed in measured.needed.items() if WIDE in needed]
+    return [*main_arms(study), *wide]
+
+
+class Rung(NamedTuple):
+    """A round of a search.
+
+    Args:
+        fraction: divides the whole budget.
+        values: number of values of each arm.
+    """
+
+    fraction: int
+    values: int
+
+
+def rungs(study: Study) -> list[Rung]:
+    """The rounds of the search: (4, 5), (2, 3), (1, 2) where five values are halved; one without halving, or without a budget."""
+    assert study.tune is not None
+    halving, found = study.tune.halving if budget_of(study) else None, [Rung(1, len(study.tune.values))]
+    while halving and found[-1].values > 2:
+        found = [rung._replace(fraction=rung.fraction * halving) for rung in found]
+        found.append(Rung(1, max(2, math.ceil(found[-1].values / halving))))
+    return found
+
+
+def screen(rounds: Rounds, tuned: Mapping[Arm, Tuned]) -> dict[Arm, Screened]:
+    """Compare candidates with plain on few seeds, and keep those of the largest mean gains in each setting; else {}.
+
+    A candidate whose interval lies below zero, or that has no finite value, is not kept.
+    """
+    study = rounds.study
+    if study.screen is None:
+        return {}
+    endpoint = _metric(study.endpoints[0])
+    arms = [Arm(setting, name) for setting in study.settings for name in (PLAIN, *study.family)]
+    found = rounds.run("screen", [point(arm, tuned) for arm in arms], study.screen.seeds)
+    values = {point.arm: _finite(runs, endpoint.key) for point, runs in found.items()}
+    screened: dict[Arm, Screened] = {}
+    for setting in study.settings:
+        plain, gains = values[Arm(setting, PLAIN)], {}
+        for name in study.family:
+            ours = values[Arm(setting, name)]
+            differences = [endpoint.sign * (ours[seed] - plain[seed]) for seed in sorted(ours.keys() & plain.keys())]
+            if differences:
+                gains[Arm(setting, name)] = paired(differences)
+        able = [arm for arm, gain in gains.items() if gain.high is None or gain.high > 0]
+        best = sorted(able, key=lambda arm: -gains[arm].difference)[: study.screen.keep]
+        screened |= {arm: Screened(gain, arm in best) for arm, gain in gains.items()}
+    return screened
+
+
+def confirm(rounds: Rounds, measured: Measured, tuned: Mapping[Arm, Tuned], arms: Sequence[Arm]) -> Comparison:
+    """Compare candidates with everything that they have to beat, at each look those whose verdict is not settled yet.
+
+    Args:
+        rounds: the study's rounds.
+        measured: what each has to beat.
+        tuned: values.
+        arms: the candidates.
+    """
+    study, unsettled, before, runs = rounds.study, list(arms), 0, []
+    comparison = None
+    for look in study.confirm.looks.seeds:
+        settings = [name for name in study.settings if not before or any(arm.setting == name for arm in unsettled)]
+        if not settings:
+            break
+        trained = [Arm(setting, PLAIN) for setting in settings]
+        trained += [each for arm in unsettled for each in measured.arms(arm)]
+        trained += [] if before else [Arm(setting, name) for setting in settings for name in study.references]
+        found = rounds.run(
+            f"confirm-{look}", [point(arm, tuned) for arm in trained], study.confirm.seeds[before:look], confirms=True
+        )
+        runs += [run for by_seed in found.values() for run in by_seed.values()]
+        before, comparison = look, compared(study, runs)
+        settled = settled_arms(study, comparison)
+        unsettled = [arm for arm in unsettled if arm not in settled]
+    assert comparison is not None
+    return comparison
+
+
+def compared(study: Study, runs: Sequence[FinishedRun]) -> Comparison:
+    """The comparison of runs of one stage."""
+    factors = sorted({key for values in study.factors.values() for key in values})
+    tuned = [bare(study.tune.key)] if study.tune else []
+    groups = group(runs, PLAIN, factors, [], tuned)
+    family = [name for name in study.family if any(variant.experiment == name for variant in groups.variants)]
+    declared = Declared(tuple(factors), tuple(family), tuple(tuned), study.confirm.looks, study.negligible)
+    return compare(groups, [_metric(key) for key in study.endpoints], PLAIN, declared)
+
+
+def settled_arms(study: Study, comparison: Comparison) -> set[Arm]:
+    """The candidates whose verdicts on all endpoints are settled."""
+    settled: dict[Arm, bool] = {}
+    for judged in comparison.judged:
+        found = point_of(study, judged.variant.first)
+        if found is not None and judged.verdict is not None:
+            one = bool(judged.evidence.refusal) or judged.verdict.word != "inconclusive"
+            settled[found.arm] = settled.get(found.arm, True) and one
+    return {arm for arm, all_are in settled.items() if all_are}
+
+
+def point(arm: Arm, tuned: Mapping[Arm, Tuned]) -> Point:
+    """An arm at its tuned value."""
+    return Point(arm, tuned[arm.tuned_as].value if tuned else None)
+
+
+def _search(rounds: Rounds, name: str, values: Mapping[Arm, Sequence[float]], fraction: int) -> dict[Arm, Curve]:
+    tune = rounds.study.tune
+    assert tune is not None
+    metric = _metric(tune.metric)
+    points = [Point(arm, value, fraction) for arm, given in values.items() for value in given]
+    found = rounds.run(name, points, tune.seeds, {"evaluation": "none"})
+    curves: dict[Arm, dict[float, dict[int, float]]] = {arm: {} for arm in values}
+    for (arm, value, _), runs in found.items():
+        assert value is not None
+        curves[arm][value] = {seed: run.metrics.get(tune.metric, -metric.sign * math.inf) for seed, run in sorted(runs.items())}
+    return dict(curves)
+
+
+def _ranked(curve: Curve, metric: Metric) -> list[float]:
+    """Values from the best mean to the worst; of two that are as good, the smaller first."""
+    return sorted(curve, key=lambda value: (-metric.sign * statistics.fmean(curve[value].values()), value))
+
+
+def _beyond(curve: Curve, metric: Metric) -> float | None:
+    """The value beyond the edge of the grid at which the best one is; None where it is inside, or all runs have diverged."""
+    values, best = sorted(curve), _ranked(curve, metric)[0]
+    if not math.isfinite(statistics.fmean(curve[best].values())) or len(values) < 2:
+        return None
+    if best == values[0]:
+        return _rounded(values[0] * values[0] / values[1])
+    return _rounded(values[-1] * values[-1] / values[-2]) if best == values[-1] else None
+
+
+def _rounded(value: float) -> float:
+    """Three figures, which is what a file's name and a table show."""
+    return float(f"{value:.3g}")
+
+
+def _finite(runs: Runs, key: str) -> dict[int, float]:
+    return {seed: run.metrics[key] for seed, run in runs.items() if key in run.metrics}
+
+
+def _metric(key: str) -> Metric:
+    metric = find(key)
+    assert metric is not None, key
+    return metric

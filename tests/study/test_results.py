@@ -1,0 +1,123 @@
+import csv
+import json
+
+import pytest
+
+from semconv.commands import compare as compare_command
+from semconv.commands import study as study_command
+from semconv.comparison.recorded import load
+from semconv.comparison.runs import find_runs
+from semconv.study.results import save_runs
+from tests.study.conftest import train
+from tests.study.test_stages import whole
+
+
+def compared(capsys, *arguments):
+    """The comparison that the command writes as JSON, and its output."""
+    compare_command.main([str(argument) for argument in arguments])
+    return capsys.readouterr().out
+
+
+def test_a_table_of_runs_gives_the_comparison_of_their_folders(write_study, conduct, tmp_path, capsys):
+    path = write_study(
+        settings={"zero": ["ZeroFill.yaml"], "camouflage": ["CamouflageFill.yaml"]}, screen={"seeds": [200, 201], "keep": 2}
+    )
+    rounds, log = conduct(path)
+    _, tuned, _, _ = whole(rounds)
+    table = rounds.folder / "results.csv"
+    save_runs(rounds, table)
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert len(rows) == log.runs - len(rounds.finished("measure"))
+    assert {row["stage"] for row in rows} == {"tune", "screen", "confirm"}
+    assert {row["setting"] for row in rows} == {"zero", "camouflage"}
+    chosen = {(arm.setting, arm.variant): each.value for arm, each in tuned.items() if not arm.control}
+    for row in rows:
+        if row["stage"] == "confirm" and row["control"] in ("", "zero", "shuffled"):
+            assert float(row["value"]) == chosen[row["setting"], row["variant"]]
+    folders = [place for place in rounds.folder.glob("confirm-*") if place.is_dir()]
+    compared(capsys, *folders, "--metric", "test/masked_mse", "--output", tmp_path / "a")
+    compared(capsys, table, "--metric", "test/masked_mse", "--output", tmp_path / "b")
+    one, other = (json.loads((tmp_path / name / "comparison.json").read_text()) for name in "ab")
+    for found in (one, other):
+        for variant in found["variants"]:
+            del variant["runs"]
+    by_name = sorted(one["variants"], key=str), sorted(other["variants"], key=str)
+    assert by_name[0] == by_name[1]
+    assert sorted(one["family"]) == sorted(other["family"])
+    for key in ("protocol", "factors", "endpoints"):
+        assert one[key] == other[key]
+    assert sorted(one["verdicts"], key=str) == sorted(other["verdicts"], key=str)
+    assert len(find_runs([f"{table}:screen"]).runs) == sum(row["stage"] == "screen" for row in rows)
+
+
+def test_a_table_that_is_none_is_refused_in_a_line(write_study, conduct, tmp_path, capsys):
+    rounds, _ = conduct(write_study())
+    whole(rounds)
+    table = rounds.folder / "results.csv"
+    save_runs(rounds, table)
+    for place, message in (
+        (f"{table}:screen", "has no runs of screen: it has tune, confirm"),
+        (tmp_path / "none.csv", "there is no"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            compare_command.main([str(place)])
+        error = capsys.readouterr().err
+        assert (end.value.code, len(error.splitlines())) == (2, 1)
+        assert message in error
+    table.with_suffix(".yaml").write_text("{}")
+    with pytest.raises(ValueError, match="do not belong together"):
+        load(table)
+
+
+@pytest.fixture
+def study(monkeypatch, capsys):
+    """The command over runs that only seem to train: its output, its errors and its exit code."""
+
+    def run_trials(sweep, place, jobs, failures):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "sweep.yaml").write_text(json.dumps(dict(sweep.content)))
+        for point in sweep.grid:
+            train(point, place)
+        return 0, True
+
+    monkeypatch.setattr(study_command, "run_trials", run_trials)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            study_command.main([str(argument) for argument in arguments])
+        output = capsys.readouterr()
+        return output.out, output.err, end.value.code
+
+    return run
+
+
+def test_the_command_plans_runs_and_reports(write_study, study, tmp_path):
+    path, folder = write_study(screen={"seeds": [200, 201, 202], "keep": 2}), tmp_path / "runs" / "studies" / "a_study"
+    out, _, code = study(path, "--plan", "--jobs", "2")
+    assert code == 0
+    rows = {words[0]: words[1:] for line in out.splitlines() if (words := line.split())}
+    # 12 steps of 64 images have taken 3 s, and each of the other 48 takes a second: 51 s a run
+    assert rows["tune"] == ["5", "30", "to", "60", "0.21", "to", "0.42"]  # 3 to 6 values, 2 seeds
+    assert rows["screen"][:2] == ["4", "12"]
+    assert rows["confirm"][:4] == ["8", "32", "to", "64"]  # plain, the dearest candidate with three others, another with two
+    assert "Simulated confirmation: family of 2, looks at 4, 8 seeds (pocock)" in out
+    assert [place.name for place in folder.glob("*/") if (place / "sweep.yaml").exists()] == ["measure"]
+    out, _, code = study(path)
+    assert code == 0
+    assert out.splitlines()[-1] == "runs/studies/a_study/report/comparison.html"
+    page = (folder / "report" / "comparison.html").read_text()
+    assert "Tuning" in page
+    assert "Chosen values: mean val/masked_mse by value, n = 2" in page
+    assert "Screening on test/masked_mse" in page
+    text = (folder / "report" / "comparison.md").read_text()
+    assert "beneficial for reconstruction under zero fill" in text
+    assert "| cnn_bad | 3 |" in text
+    assert (folder / "results.csv").exists()
+    _, err, code = study(path)
+    assert (code, "continue it by --resume" in err) == (2, True)
+    assert study(path, "--resume")[2] == 0
+    write_study()
+    _, err, code = study(path, "--resume")
+    assert (code, "holds another study" in err) == (2, True)
+    _, err, code = study(tmp_path / "none.yaml")
+    assert (code, len(err.splitlines()), "there is no study file" in err) == (2, 1, True)

@@ -1,0 +1,167 @@
+from pathlib import Path
+
+import pytest
+
+from semconv.study.arms import Arm, candidates
+from semconv.study.file import read_study
+from semconv.study.rounds import Unfinished
+from semconv.study.stages import confirm, measure, rungs, screen, tune
+
+
+def whole(rounds):
+    """All stages: what was measured, tuned, screened and confirmed."""
+    measured = measure(rounds)
+    tuned = tune(rounds, measured)
+    screened = screen(rounds, tuned)
+    kept = [arm for arm in candidates(rounds.study) if arm not in screened or screened[arm].kept]
+    return measured, tuned, screened, confirm(rounds, measured, tuned, kept)
+
+
+def words(comparison):
+    return {judged.variant.label: judged.verdict.word for judged in comparison.judged}
+
+
+def runs_of(comparison):
+    return {variant.label: len(variant.runs) for variant in comparison.groups.variants}
+
+
+def test_every_arm_is_tuned_alike_and_confirmed_until_it_is_settled(write_study, conduct):
+    rounds, log = conduct(write_study())
+    measured, tuned, _, comparison = whole(rounds)
+    wide = Arm("", "cnn_good", "plain_wide")
+    assert {arm: list(needed) for arm, needed in measured.needed.items()} == {
+        Arm("", "cnn_good"): ["shuffled", "zero", "plain_wide"],  # only it takes more operations than plain
+        Arm("", "cnn_same"): ["shuffled", "zero"],
+        Arm("", "cnn_bad"): ["shuffled", "zero"],
+    }
+    assert set(tuned) == {Arm("", name) for name in ("cnn_plain", "cnn_good", "cnn_same", "cnn_bad")} | {wide}
+    assert all({0.004, 0.008, 0.016} <= set(each.curve) for each in tuned.values())
+    assert {arm.label: each.value for arm, each in tuned.items() if not arm.control} == {
+        "cnn_plain": 0.008,
+        "cnn_good": 0.016,
+        "cnn_same": 0.008,
+        "cnn_bad": 0.001,  # two values beyond the grid
+    }
+    assert set(tuned[Arm("", "cnn_good")].curve) == {0.004, 0.008, 0.016, 0.032}
+    assert set(tuned[Arm("", "cnn_bad")].curve) == {0.0005, 0.001, 0.002, 0.004, 0.008, 0.016}
+    assert not any(each.at_edge for each in tuned.values() if each is not tuned[wide])
+    assert words(comparison) == {"cnn_good": "beneficial", "cnn_same": "equivalent", "cnn_bad": "harmful"}
+    counts = runs_of(comparison)
+    assert counts["cnn_good"] == counts["cnn_bad"] == 4
+    assert counts["cnn_plain"] == max(counts.values())
+    assert log.sweeps[:2] == ["measure", "tune-1"]
+    assert log.sweeps[-1] in ("confirm-4", "confirm-8")
+    used = {run.protocol["model.base_lr"] for variant in comparison.groups.variants for run in variant.runs.values()}
+    assert used == {each.value for each in tuned.values()}
+    zero = next(variant for variant in comparison.groups.variants if variant.label == "cnn_good-zero")
+    assert {run.protocol["model.base_lr"] for run in zero.runs.values()} == {0.016}  # a control takes its variant's value
+
+
+def test_a_study_that_was_stopped_anywhere_loses_and_repeats_nothing(write_study, conduct):
+    path = write_study()
+    whole_rounds, whole_log = conduct(path, "whole")
+    expected = whole(whole_rounds)[-1]
+    stops = range(1, whole_log.runs, 7)
+    done = 0
+    for stop in stops:
+        rounds, log = conduct(path, "stopped", stop_after=7)
+        with pytest.raises(Unfinished) as end:
+            whole(rounds)
+        assert end.value.code == 130
+        done += log.runs
+        if done + 7 >= whole_log.runs or stop > whole_log.runs:
+            break
+    rounds, log = conduct(path, "stopped")
+    assert words(whole(rounds)[-1]) == words(expected)
+    assert done + log.runs == whole_log.runs
+    again, log = conduct(path, "stopped")
+    whole(again)
+    assert (log.runs, log.sweeps) == (0, [])
+
+
+def test_a_diverged_value_is_the_worst(write_study, conduct):
+    path = write_study(tune={"key": "model.init_args.base_lr", "values": [0.008, 0.016, 0.064], "seeds": [100], "extensions": 0})
+    _, tuned, _, _ = whole(conduct(path)[0])
+    assert tuned[Arm("", "cnn_plain")].curve[0.064] == {100: float("inf")}
+    assert tuned[Arm("", "cnn_plain")].value == 0.008
+    assert tuned[Arm("", "cnn_bad")].at_edge
+
+
+def test_a_screening_keeps_the_largest_gains(write_study, conduct):
+    rounds, log = conduct(write_study(screen={"seeds": [200, 201, 202], "keep": 2}))
+    _, _, screened, comparison = whole(rounds)
+    assert {arm.variant: each.kept for arm, each in screened.items()} == {"cnn_good": True, "cnn_same": True, "cnn_bad": False}
+    assert set(words(comparison)) == {"cnn_good", "cnn_same"}
+    seeds = {seed for variant in comparison.groups.variants for seed in variant.runs}
+    assert seeds <= set(range(8))  # none of the other stages'
+    assert "screen" in log.sweeps
+
+
+def test_each_setting_is_tuned_and_judged_by_itself(write_study, conduct):
+    rounds, _ = conduct(write_study(settings={"zero": ["ZeroFill.yaml"], "camouflage": ["CamouflageFill.yaml"]}))
+    _, tuned, _, comparison = whole(rounds)
+    assert {arm.setting for arm in tuned} == {"zero", "camouflage"}
+    assert list(comparison.groups.factors) == ["model.corruption.fill"]
+    assert len(comparison.judged) == 6
+    assert len(comparison.family) == 6
+
+
+def test_halving_spends_less_on_poor_values(write_study, conduct):
+    values = [0.001, 0.002, 0.004, 0.008, 0.016]
+    rounds, log = conduct(write_study(tune={"key": "model.init_args.base_lr", "values": values, "seeds": [100], "halving": 2}))
+    _, tuned, _, _ = whole(rounds)
+    assert rungs(rounds.study) == [(4, 5), (2, 3), (1, 2)]
+    assert [name for name in log.sweeps if name.startswith("tune-")][:3] == ["tune-1", "tune-2", "tune-3"]
+    points = rounds.finished("tune-1"), rounds.finished("tune-2"), rounds.finished("tune-3")
+    assert [sum(point.arm == Arm("", "cnn_plain") for point in found) for found in points] == [5, 3, 2]
+    steps = [{run.protocol["trainer.max_steps"] for runs in found.values() for run in runs.values()} for found in points]
+    assert steps == [{15}, {30}, {60}]
+    assert tuned[Arm("", "cnn_plain")].value == 0.008
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"famly": {}}, "a study has no famly: did you mean family?"),
+        ({"plain": None}, "it has no plain"),
+        ({"plain": ["no.yaml"]}, "plain: there is no file no.yaml"),
+        ({"family": {"a": "no.yaml"}}, "family.a: there is no file no.yaml"),
+        ({"family": ["base.yaml"]}, "family is"),
+        ({"endpoints": ["test/masked_mes"]}, "did you mean test/masked_mse?"),
+        ({"endpoints": ["test/mean_fill_mse"]}, "no metric of which higher or lower is better"),
+        ({"negligible": 2}, "negligible is 2"),
+        ({"references": {"cnn_good": ["base.yaml"]}}, "cnn_good is in the family and among the references"),
+        ({"tune": {"key": "base_lr", "values": [1, 2], "seeds": [100]}}, "give the whole dotted key"),
+        ({"tune": {"key": "model.base_lr", "values": [1, 2], "seeds": [100]}}, "give the whole dotted key"),
+        ({"tune": {"key": "trainer.a", "values": [2, 1], "seeds": [100]}}, "two or more rising numbers"),
+        ({"tune": {"key": "trainer.a", "values": [1, 2], "seeds": [3]}}, "seed 3 is used by tune and by confirm"),
+        ({"tune": {"key": "trainer.a", "values": [1, 2], "seeds": []}}, "tune.seeds are []"),
+        (
+            {"tune": {"key": "trainer.a", "values": [1, 2], "seeds": [9], "metric": "test/masked_mse"}},
+            "metric of validation images",
+        ),
+        ({"tune": {"key": "trainer.a", "values": [1, 2], "seeds": [9], "halving": 1}}, "tune.halving is 1"),
+        ({"screen": {"seeds": [9], "keep": 1}}, "give at least two"),
+        ({"screen": {"seeds": [9, 10], "keep": 0}}, "screen.keep is 0"),
+        ({"confirm": {"looks": [5, 4], "first_seed": 0}}, "give rising numbers of seeds"),
+        ({"confirm": {"looks": [5], "first_seed": 0, "spending": "all"}}, "give obrien_fleming or pocock"),
+        ({"confirm": {"looks": [5]}}, "confirm.first_seed is None"),
+    ],
+)
+def test_what_is_no_study_is_refused_in_a_line(changes, message, write_study):
+    with pytest.raises(ValueError, match=r"a_study\.yaml: ") as refused:
+        read_study(write_study(**changes))
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_our_studies_can_be_read(monkeypatch):
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    files = sorted((root / "sweeps" / "studies").glob("*.yaml"))
+    assert files
+    for path in files:
+        command, question = path.read_text().splitlines()[:2]
+        assert command.startswith(f"# semconv study sweeps/studies/{path.name}")
+        assert question.endswith("?")
+        assert read_study(path).family
