@@ -257,7 +257,8 @@ def test_a_test_measures_every_region(tmp_path):
 def test_metrics_are_not_rounded_as_the_network_is(tmp_path):
     found = {}
     for precision in ("32-true", "bf16-true"):
-        cli = train("cnn_plain", tmp_path / precision, f"--trainer.precision={precision}")
+        few = ["--trainer.max_steps=1", "--data.num_images=16", "--data.batch_size=8", "--data.num_test_images=8"]
+        cli = train("cnn_plain", tmp_path / precision, f"--trainer.precision={precision}", *few)
         (found[precision],) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     # no network has a part in this one
     assert found["bf16-true"]["test/mean_fill_mse"] == found["32-true"]["test/mean_fill_mse"]
