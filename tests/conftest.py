@@ -3,10 +3,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-import torch
-
-# threads of one test would wait for those of another: the suite runs a process per core
-torch.set_num_threads(1)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -15,6 +11,14 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
     from xdist.scheduler import WorkStealingScheduling  # type: ignore[import-untyped]
 
     return WorkStealingScheduling(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Threads of one test would wait for those of another: the suite runs a process per core."""
+    import torch  # not above, for the process that hands tests out would wait for it
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
