@@ -98,11 +98,15 @@ def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison
             raise ValueError(f"--family {name}: there are runs of {', '.join(experiments)}")
     if given.baseline not in experiments and given.baseline != "cnn_plain":
         raise ValueError(f"--baseline {given.baseline}: there are runs of {', '.join(experiments)}")
-    endpoints = [_endpoint(key, given.direction, found.runs) for key in given.metric] or list(PRIMARY)
+    endpoints = [_endpoint(key, given.direction, found.runs) for key in dict.fromkeys(given.metric)] or list(PRIMARY)
     declared = found.declared
     groups = group(found.runs, given.baseline, [*declared.factors, *given.factor], given.allow, declared.tuned)
-    family = given.family or [name for name in declared.family if name in experiments]
+    family = given.family or declared.family
     negligible = declared.negligible if given.negligible is None else given.negligible
+    for name in family:
+        kinds = {variant.kind for variant in groups.variants if variant.experiment == name} - {"control"}
+        if kinds and "candidate" not in kinds:
+            raise ValueError(f"{name} is in the family and is no candidate, but a {kinds.pop()}: take it out of the family")
     compared = compare(groups, endpoints, given.baseline, declared._replace(family=tuple(family), negligible=negligible))
     for variant in groups.variants:
         for endpoint in endpoints:
@@ -113,7 +117,10 @@ def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison
 
 def _endpoint(key: str, direction: Direction | None, runs: Sequence[FinishedRun]) -> Metric:
     """The metric that runs are to be judged by, with its direction."""
-    metric, measured = find(key) or Metric(key, key, None), {name: None for run in runs for name in run.metrics}
+    metric, measured = (
+        find(key) or Metric(key, key, None),
+        {name: None for run in runs for name, value in run.summary.items() if value is not None},
+    )
     if key not in measured:
         others = {*measured, *(one.key for one in METRICS)} - {metric.key}
         similar, needs = nearest(key, sorted(others)), f"; it needs {metric.needs}" if metric.needs else ""

@@ -1,11 +1,12 @@
 """The `semconv study` command."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from semconv.commands.compare import print_sheets, write_comparison
-from semconv.commands.errors import fail
+from semconv.commands.errors import in_one_line
 from semconv.commands.sweep import positive, run_trials
 from semconv.study.file import Study, read_study
 from semconv.sweeping.file import Sweep
@@ -18,11 +19,12 @@ few steps, prints runs, hours and error rates, and stops. --resume continues a s
 def main(arguments: list[str]) -> None:
     """Run a study, and print its verdicts and the path of its report."""
     given = _parser().parse_args(arguments)
-    try:
+    with in_one_line():
         study = read_study(given.file)
-        code = _conduct(study, given.output or Path("runs") / "studies" / study.name, given)
-    except ValueError as error:
-        fail(str(error))
+        folder = Path(os.path.relpath(given.output or Path("runs") / "studies" / study.name))
+        if "," in str(folder):
+            raise ValueError(f"{folder} has a comma in its name, which would end the name of a file in it: give another --output")
+        code = _conduct(study, folder, given)
     sys.exit(code)
 
 
@@ -49,7 +51,7 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
             return 0
         tuned = tune(rounds, measured)
         screened = screen(rounds, tuned)
-        kept = [arm for arm in candidates(study) if arm not in screened or screened[arm].kept]
+        kept = [arm for arm in candidates(study) if not study.screen or (arm in screened and screened[arm].kept)]
         comparison = confirm(rounds, measured, tuned, kept)
     except Unfinished as end:
         place = f" --output {folder}" if given.output else ""

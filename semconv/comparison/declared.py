@@ -8,7 +8,8 @@ from semconv.configuration import bare
 
 # parameters of a sweep that identify a run and are no part of its protocol
 NO_FACTORS = ("config", "c", "seed_everything", "experiment")
-FEWEST_SEEDS = 3  # of a verdict
+FEWEST_SEEDS, MOST_LOOKED_AT = 3, 10_000  # of a verdict
+DECLARATIONS = ("factors", "family", "tuned", "looks", "spending", "negligible")  # lines of a description
 Spending = Literal["obrien_fleming", "pocock"]
 
 
@@ -33,8 +34,10 @@ class Looks(NamedTuple):
         """
         if spending not in get_args(Spending):
             raise ValueError(f"spending is {spending}: give {' or '.join(get_args(Spending))}")
-        if not seeds or seeds[0] < FEWEST_SEEDS or sorted(set(seeds)) != list(seeds):
-            raise ValueError(f"looks are {' '.join(map(str, seeds))}: give rising numbers of seeds, from {FEWEST_SEEDS} on")
+        if not seeds or seeds[0] < FEWEST_SEEDS or seeds[-1] > MOST_LOOKED_AT or sorted(set(seeds)) != list(seeds):
+            raise ValueError(
+                f"looks are {' '.join(map(str, seeds))}: give rising numbers of seeds, from {FEWEST_SEEDS} to {MOST_LOOKED_AT}"
+            )
         return cls(tuple(seeds), spending)  # type: ignore[arg-type]
 
     def reached(self, num_seeds: int) -> list[int]:
@@ -50,14 +53,14 @@ class Declared(NamedTuple):
         family: experiments that are judged together.
         tuned: dotted keys that each variant has at its own value.
         looks: plan of a confirmation.
-        negligible: share of the margin up to which a gain or loss is negligible.
+        negligible: share of the margin up to which a gain or loss is negligible; None: not declared.
     """
 
     factors: tuple[str, ...] = ()
     family: tuple[str, ...] = ()
     tuned: tuple[str, ...] = ()
     looks: Looks | None = None
-    negligible: float = 1.0
+    negligible: float | None = None
 
 
 def declared_by(sweep: Mapping[str, Any]) -> Declared:
@@ -70,7 +73,8 @@ def declared_by(sweep: Mapping[str, Any]) -> Declared:
     Raises:
         ValueError: a line holds something else.
     """
-    parameters = sweep.get("parameters") or {}
+    parameters = sweep.get("parameters")
+    parameters = parameters if isinstance(parameters, Mapping) else {}
     varied = [bare(key) for key, spec in parameters.items() if isinstance(spec, Mapping) and _varies(spec)]
     lines = _described(sweep)
     tuned = lines.get("tuned", ())
@@ -80,7 +84,7 @@ def declared_by(sweep: Mapping[str, Any]) -> Declared:
         lines.get("family", ()),
         tuned,
         _looks(lines),
-        _share(lines.get("negligible", ("1",))),
+        _share(lines["negligible"]) if "negligible" in lines else None,
     )
 
 
@@ -92,7 +96,7 @@ def joined(declarations: Iterable[Declared]) -> Declared:
     """
     given = list(declarations)
     plans = list(dict.fromkeys(each.looks for each in given if each.looks))
-    shares = list(dict.fromkeys(each.negligible for each in given))
+    shares = list(dict.fromkeys(each.negligible for each in given if each.negligible is not None))
     if len(plans) > 1 or len(shares) > 1:
         raise ValueError("the sweeps declare different looks, or different shares of the margin: compare them one by one")
     return Declared(
@@ -100,7 +104,7 @@ def joined(declarations: Iterable[Declared]) -> Declared:
         _distinct(each.family for each in given),
         _distinct(each.tuned for each in given),
         plans[0] if plans else None,
-        shares[0] if shares else 1.0,
+        shares[0] if shares else None,
     )
 
 
@@ -124,7 +128,7 @@ def _looks(lines: Mapping[str, tuple[str, ...]]) -> Looks | None:
         seeds = [int(word) for word in lines["looks"]]
     except ValueError:
         raise ValueError(f"looks: {' '.join(lines['looks'])} is no list of numbers of seeds: give such as 5 10 20") from None
-    return Looks.of(seeds, *lines.get("spending", ()))
+    return Looks.of(seeds, *([" ".join(lines["spending"])] if "spending" in lines else []))
 
 
 def _share(words: tuple[str, ...]) -> float:
@@ -138,4 +142,5 @@ def _share(words: tuple[str, ...]) -> float:
 
 
 def _varies(spec: Mapping[str, Any]) -> bool:
-    return len(spec["values"]) > 1 if "values" in spec else "value" not in spec
+    values = spec.get("values")
+    return len(values) > 1 if isinstance(values, list) else "value" not in spec

@@ -32,6 +32,7 @@ class Variant:
     kind: Kind
     level: Level
     runs: dict[int, FinishedRun]  # by seed
+    chosen: Level = ()  # values of the keys that may differ
 
     @property
     def title(self) -> str:
@@ -55,10 +56,7 @@ class Variant:
 
     def failed(self, key: str) -> dict[int, FinishedRun]:
         """The runs, by seed, whose value is not finite: they have diverged."""
-        return {seed: run for seed, run in sorted(self.runs.items()) if key in run.not_finite}
-
-    def has(self, key: str) -> bool:
-        return bool(self.values(key) or self.failed(key))
+        return {seed: run for seed, run in sorted(self.runs.items()) if run.has_failed(key)}
 
     def mean(self, key: str) -> float | None:
         values = self.values(key).values()
@@ -105,7 +103,9 @@ def group(
         if earlier is not collected[key][seed]:
             leave_out(earlier.folder, f"{collected[key][seed].folder} is a later run of its seed")
     variants = [
-        Variant(_name(experiment, control), experiment, control, f"{kin}{decoder}", _kind(found, baseline, classes), level, found)
+        Variant(
+            _name(experiment, control), experiment, control, f"{kin}{decoder}", _kind(found, baseline, classes), level, found, rest
+        )
         for (level, experiment, control, kin, decoder, rest), found in collected.items()
     ]
     return Groups(_distinct(variants, allowed), varied, allowed, [key for key in allowed if _under(key, tuned)])
@@ -120,12 +120,37 @@ def differences(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def controls_of(variant: Variant, variants: Sequence[Variant]) -> dict[str, Variant]:
-    """The controls of a variant, and plain of its compute, at its level, by name."""
-    return {
-        other.control: other
-        for other in variants
-        if other.control and other.level == variant.level and other.experiment == variant.experiment and other.kin == variant.kin
-    }
+    """The controls of a variant, and plain of its compute, at its level, by name.
+
+    Raises:
+        ValueError: see `alike`.
+    """
+    own = [other for other in variants if other.control and (other.level, other.experiment, other.kin) == _kind_of(variant)]
+    names = dict.fromkeys(str(other.control) for other in own)
+    found = {name: alike(variant, [other for other in own if other.control == name]) for name in names}
+    return {name: other for name, other in found.items() if other is not None}
+
+
+def alike(variant: Variant, others: Sequence[Variant]) -> Variant | None:
+    """Of networks that differ in keys that may differ, the one at the values of a variant; where there is one alone, that one.
+
+    Raises:
+        ValueError: there are several, all at other values.
+    """
+    if len(others) < 2:
+        return others[0] if others else None
+    same = next((other for other in others if other.chosen == variant.chosen), None)
+    if same is None:
+        keys, name = [key for key, _ in variant.chosen], _name(others[0].experiment, others[0].control)
+        raise ValueError(
+            f"{variant.label} could be compared with {name} at several values of {' and '.join(keys)}, none of them its own: give "
+            f"runs of one value of {name}, or --factor {keys[0]}"
+        )
+    return same
+
+
+def _kind_of(variant: Variant) -> tuple[Level, str, str]:
+    return variant.level, variant.experiment, variant.kin
 
 
 def setting(variant: Variant) -> str:

@@ -25,6 +25,7 @@ IDENTITY = (
     *("protocol", "network", "started", "commit", "torch"),
 )
 CLOCKS = ("trainer/global_step", "trainer/seconds")
+KEPT = ("description", "tuned", "protocols", "networks")  # in the YAML file
 SHARED = ("experiment", "control", "variant", "controls", "conveys")  # of a network, whatever its seed
 
 
@@ -75,7 +76,7 @@ def save(path: Path, rows: Sequence[tuple[dict[str, Any], FinishedRun]], tuned: 
 
 
 def load(path: Path, stage: str | None = None) -> Found:
-    """Read the runs of one stage of a table; None: the last one that it has.
+    """Read the runs of one stage of a table; None: of the confirmation.
 
     Raises:
         ValueError: it is no such table, or has no such stage.
@@ -88,25 +89,30 @@ def load(path: Path, stage: str | None = None) -> Found:
         shared = yaml.safe_load(path.with_suffix(".yaml").read_text(encoding="utf-8"))
     except (UnicodeDecodeError, yaml.YAMLError, csv.Error) as error:
         raise ValueError(f"{path} and {path.with_suffix('.yaml')} cannot be read as a table of runs: {one_line(error)}") from error
-    found = [known for known in STAGES if any(row.get("stage") == known for row in rows)]
-    if not found or (stage or found[-1]) not in found:
-        raise ValueError(f"{path} has no runs of {stage or 'a study'}: it has {', '.join(found) or 'none'}")
-    try:
-        runs = [_run(path, number, row, shared) for number, row in enumerate(rows, 2) if row["stage"] == (stage or found[-1])]
-        return Found(runs, declared_by({"description": shared["description"]}))
-    except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"{path} and {path.with_suffix('.yaml')} do not belong together: {error!r} is missing") from error
+    if not rows or not set(IDENTITY) <= set(rows[0]) or not isinstance(shared, dict) or not set(KEPT) <= set(shared):
+        raise ValueError(f"{path} and {path.with_suffix('.yaml')} are no table of runs as semconv study writes it")
+    if wrong := [number for number, row in enumerate(rows, 2) if row["stage"] not in STAGES or None in row]:
+        raise ValueError(f"{path}, line {wrong[0]}: it is no run of {', '.join(STAGES)}: restore the file")
+    stage = stage or STAGES[-1]
+    found = [known for known in STAGES if any(row["stage"] == known for row in rows)]
+    if stage not in found:
+        raise ValueError(f"{path} has no runs of {stage}: give {' or '.join(f'{path}:{known}' for known in found)}")
+    runs = [_run(path, number, row, shared) for number, row in enumerate(rows, 2) if row["stage"] == stage]
+    return Found(runs, declared_by({"description": shared["description"]}))
 
 
 def _run(path: Path, line: int, row: Mapping[str, str], shared: Mapping[str, Any]) -> FinishedRun:
-    protocol = json.loads(json.dumps(shared["protocols"][int(row["protocol"])]))
-    if row["value"]:
-        _put(protocol, shared["tuned"], float(row["value"]))
-    metrics = {key: float(value) for key, value in row.items() if value and key not in IDENTITY and find(key)}
+    try:
+        protocol = json.loads(json.dumps(dict(enumerate(shared["protocols"]))[int(row["protocol"])]))
+        network = dict(enumerate(shared["networks"]))[int(row["network"])]
+        if row["value"]:
+            _put(protocol, shared["tuned"], float(row["value"]))
+        metrics = {key: float(value) for key, value in row.items() if value and key not in IDENTITY and find(key)}
+        identity = {**network, "seed": int(row["seed"]), "status": "finished", "protocol": protocol}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}, line {line}: it does not fit {path.with_suffix('.yaml')}: restore both files") from error
     whole = {key: int(value) if value.is_integer() and key.startswith("trainer/") else value for key, value in metrics.items()}
-    identity = {"seed": int(row["seed"]), "status": "finished", "protocol": protocol}
-    summary = {**shared["networks"][int(row["network"])], **identity, **whole}
-    return FinishedRun(f"{path}:{line}", summary, started_at(row["started"]) or float(line))
+    return FinishedRun(f"{path}:{line}", {**identity, **whole}, started_at(row["started"]) or float(line))
 
 
 def _put(protocol: dict[str, Any], key: str, value: Any) -> None:

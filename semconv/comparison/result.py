@@ -1,17 +1,18 @@
 """A comparison as data, which tables, files and reports present."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from semconv.comparison.declared import Declared
-from semconv.comparison.grouping import Groups, Level, Variant, controls_of, setting, shared_protocol
+from semconv.comparison.grouping import Groups, Level, Variant, alike, controls_of, setting, shared_protocol
 from semconv.comparison.statistics import ALPHA, Paired, interaction, paired
-from semconv.comparison.verdicts import CONTROLS, PLAIN, WIDE, Evidence, Verdict, gather, judge
+from semconv.comparison.verdicts import PLAIN, WIDE, Claims, Evidence, Verdict, gather, in_units, judge
 from semconv.metrics import CLASSICAL, MASKED_MSE, NUM_TEST_IMAGES, SHARE_OF_IMAGES, UNTRAINED, Metric, of_section
 
 COSTS = of_section("costs")
 FLOPS = "cost/flops"
+NO_OPPONENTS = ("noise", "plain_slow")  # diagnostics
 SAME_COST = 1.02  # plain of equal compute is needed where the variant takes more than this share of plain's
 
 
@@ -58,19 +59,19 @@ def compare(groups: Groups, endpoints: Sequence[Metric], baseline: str, declared
     """
     candidates = [variant for variant in groups.variants if variant.kind == "candidate"]
     members = [variant for variant in candidates if not declared.family or variant.experiment in declared.family]
+    absent = [name for name in declared.family if all(variant.experiment != name for variant in members)]
+    levels = len({variant.level for variant in members}) or 1
     judged: list[Judged] = []
     references: list[tuple[Variant, Metric, Paired]] = []
     for endpoint in endpoints:
-        evidence = {
-            variant: _evidence(variant, endpoint, groups.variants, declared) for variant in candidates if variant.has(endpoint.key)
-        }
-        shown = [variant for variant in members if variant in evidence]
-        verdicts = dict(zip(shown, judge([evidence[variant] for variant in shown]), strict=True))
-        judged += [Judged(variant, endpoint, found, verdicts.get(variant)) for variant, found in evidence.items()]
+        if any(variant.values(endpoint.key) or variant.failed(endpoint.key) for variant in candidates):
+            judged += _judged(candidates, members, len(absent) * levels, endpoint, groups.variants, declared)
         for variant in groups.variants:
             differences = _against_plain(variant, endpoint, groups.variants) if variant.kind in ("reference", "oracle") else {}
             if differences:
-                references.append((variant, endpoint, paired(list(differences.values()))))
+                plain = plain_of(variant, groups.variants)
+                _, resolution = in_units(endpoint, list(plain.values(endpoint.key).values()) if plain else [])
+                references.append((variant, endpoint, paired(list(differences.values()), resolution)))
     return Comparison(
         groups,
         list(endpoints),
@@ -79,7 +80,7 @@ def compare(groups: Groups, endpoints: Sequence[Metric], baseline: str, declared
         [found for endpoint in endpoints for found in _interactions(candidates, endpoint, groups)],
         {(endpoint.key, cost.key): _pareto(groups.variants, endpoint, cost) for endpoint in endpoints for cost in COSTS},
         baseline,
-        [variant.label for variant in members],
+        [*(variant.label for variant in members), *absent * levels],
     )
 
 
@@ -91,9 +92,13 @@ def by_level(variants: Sequence[Variant]) -> dict[Level, list[Variant]]:
     return levels
 
 
-def plain_at(level: Level, variants: Sequence[Variant]) -> Variant | None:
-    """The baseline at a level."""
-    return next((variant for variant in variants if variant.kind == "baseline" and variant.level == level), None)
+def plain_of(variant: Variant, variants: Sequence[Variant]) -> Variant | None:
+    """The baseline at a variant's level.
+
+    Raises:
+        ValueError: see `alike`.
+    """
+    return alike(variant, [other for other in variants if other.kind == "baseline" and other.level == variant.level])
 
 
 def classical(key: str, variants: Sequence[Variant]) -> dict[str, float]:
@@ -114,7 +119,8 @@ def beside_baseline(variant: Variant, endpoint: Metric) -> list[tuple[float, flo
 def against_baseline(variant: Variant, endpoint: Metric) -> Paired | None:
     """A variant against the same network untrained, or from scratch, paired by seed; None where no seed has both."""
     differences = [endpoint.sign * (own - baseline) for own, baseline in beside_baseline(variant, endpoint)]
-    return paired(differences) if differences else None
+    _, resolution = in_units(endpoint, [baseline for _, baseline in beside_baseline(variant, endpoint)])
+    return paired(differences, resolution) if differences else None
 
 
 def refusal(variant: Variant, endpoint: Metric) -> str:
@@ -127,13 +133,39 @@ def refusal(variant: Variant, endpoint: Metric) -> str:
     found = against_baseline(variant, endpoint)
     if found is None:
         return "not compared with its untrained self"
-    if found.difference > 0 and (found.p is None or found.p < ALPHA):
+    if found.difference > 0 and found.p is not None and found.p < ALPHA:
         return ""
     own, untrained = (f"{statistics.fmean(values):.3f}" for values in zip(*beside_baseline(variant, endpoint), strict=True))
-    return f"does not beat its untrained self ({own} against {untrained})"
+    chance = f"; p = {found.p:.2g}" if found.difference > 0 and found.p is not None else ""
+    return f"does not beat its untrained self ({own} against {untrained}){chance}"
 
 
-def _evidence(variant: Variant, endpoint: Metric, variants: Sequence[Variant], declared: Declared) -> Evidence:
+def _judged(
+    candidates: Sequence[Variant],
+    members: Sequence[Variant],
+    num_absent: int,
+    endpoint: Metric,
+    variants: Sequence[Variant],
+    declared: Declared,
+) -> list[Judged]:
+    """Evidence on all candidates, and verdicts on the members of the family.
+
+    With a plan of looks, verdicts are given look by look. A candidate whose verdict is settled keeps the evidence of that look,
+    whatever later seeds say: the plan would have trained none.
+    """
+    absent = [Evidence({}, Claims())] * num_absent
+    evidence: dict[Variant, Evidence] = {}
+    words: dict[Variant, Verdict] = {}
+    for number in range(1, len(declared.looks.seeds) + 1) if declared.looks else [None]:
+        for variant in candidates:
+            if variant not in words or words[variant].word == "inconclusive":
+                evidence[variant] = _evidence(variant, endpoint, variants, declared, number)
+        found = judge([*(evidence[variant] for variant in members), *absent])
+        words = dict(zip(members, found, strict=False))
+    return [Judged(variant, endpoint, found, words.get(variant)) for variant, found in evidence.items()]
+
+
+def _evidence(variant: Variant, endpoint: Metric, variants: Sequence[Variant], declared: Declared, look: int | None) -> Evidence:
     others, missing = opponents(variant, variants)
     images = variant.mean(NUM_TEST_IMAGES)
     if endpoint.unit == SHARE_OF_IMAGES and images:
@@ -142,11 +174,12 @@ def _evidence(variant: Variant, endpoint: Metric, variants: Sequence[Variant], d
         endpoint,
         variant.values(endpoint.key),
         {name: other.values(endpoint.key) for name, other in others.items()},
-        negligible=declared.negligible,
+        negligible=1.0 if declared.negligible is None else declared.negligible,
         missing=missing,
         refusal=refusal(variant, endpoint),
         failed=sorted(variant.failed(endpoint.key)),
         looks=declared.looks,
+        num_looks=look,
     )
 
 
@@ -155,29 +188,28 @@ def opponents(variant: Variant, variants: Sequence[Variant]) -> tuple[dict[str, 
 
     They are plain, each control that its indicators declare or that was run, and plain of equal compute where the variant costs
     more than plain. A zero control that computes what plain computes, or a wide plain that is plain, adds nothing and is left out.
+    A wide plain of fewer operations than the variant does not count.
     """
-    plain, own = plain_at(variant.level, variants), controls_of(variant, variants)
+    plain, own = plain_of(variant, variants), controls_of(variant, variants)
     cost, cost_of_plain = variant.mean(FLOPS), plain.mean(FLOPS) if plain else None
     wider = cost is None or cost_of_plain is None or cost > SAME_COST * cost_of_plain
     needed = [PLAIN, *variant.controls, *([WIDE] if wider else [])]
-    found = {PLAIN: plain, **own} if plain else own
-    others = {
-        name: other
-        for name, other in found.items()
-        if name == PLAIN or (name in (*CONTROLS, WIDE, *variant.controls) and not (plain and _same(other, plain)))
-    }
-    return others, [name for name in needed if name not in found]
+    if WIDE in own and wider and cost is not None and (own[WIDE].mean(FLOPS) or cost) * SAME_COST < cost:
+        del own[WIDE]
+    ran = {name: other for name, other in own.items() if name not in NO_OPPONENTS and not name.startswith("gradual_")}
+    found = {PLAIN: plain, **ran} if plain else ran
+    same = {name for name, other in ran.items() if plain and _same(other, plain, variant.runs)}
+    return {name: other for name, other in found.items() if name not in same}, [name for name in needed if name not in found]
 
 
-def _same(variant: Variant, other: Variant) -> bool:
-    """True if two variants compute the same: their errors agree to the last bit at every seed that both have."""
+def _same(variant: Variant, other: Variant, seeds: Iterable[int]) -> bool:
+    """True if two variants compute the same: their errors agree to the last bit at every seed."""
     ours, theirs = variant.values(MASKED_MSE), other.values(MASKED_MSE)
-    common = ours.keys() & theirs.keys()
-    return bool(common) and all(ours[seed] == theirs[seed] for seed in common)
+    return all(seed in ours and ours[seed] == theirs.get(seed) for seed in seeds)
 
 
 def _against_plain(variant: Variant, endpoint: Metric, variants: Sequence[Variant]) -> dict[int, float]:
-    plain = plain_at(variant.level, variants)
+    plain = plain_of(variant, variants)
     theirs = plain.values(endpoint.key) if plain else {}
     return {seed: endpoint.sign * (value - theirs[seed]) for seed, value in variant.values(endpoint.key).items() if seed in theirs}
 

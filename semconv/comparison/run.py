@@ -31,16 +31,11 @@ class FinishedRun(NamedTuple):
     @property
     def metrics(self) -> dict[str, float]:
         """All finite numbers of the summary."""
-        return {key: value for key, value in self.summary.items() if isinstance(value, int | float) and math.isfinite(value)}
+        return {key: found for key, value in self.summary.items() if (found := _finite(value)) is not None}
 
-    @property
-    def not_finite(self) -> list[str]:
-        """Metrics that are NaN or infinite; W&B writes them as text."""
-        return [
-            key
-            for key, value in self.summary.items()
-            if value in ("NaN", "Infinity", "-Infinity") or (isinstance(value, float) and not math.isfinite(value))
-        ]
+    def has_failed(self, key: str) -> bool:
+        """True if a metric is there and is no finite number; null says that it does not apply."""
+        return self.summary.get(key) is not None and _finite(self.summary[key]) is None
 
     @property
     def id(self) -> str:
@@ -64,4 +59,14 @@ def started_at(time: object) -> float | None:
     try:
         return datetime.fromisoformat(str(time)).timestamp()
     except ValueError:
+        return None
+
+
+def _finite(value: object) -> float | None:
+    """A finite number; None for anything else, such as the text that W&B writes for NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:
         return None

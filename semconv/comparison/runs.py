@@ -2,7 +2,7 @@
 
 import glob
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,15 @@ from semconv.metrics import MASKED_MSE
 
 CLASSIFIED = ("linear_probe/", "finetune/", "scratch/")  # results of runs that start from another
 REQUIRED = ("experiment", "seed", "protocol", "variant", "trainer/global_step", MASKED_MSE)
+
+FORM: dict[str, Callable[[Any], bool]] = {
+    "experiment": lambda value: isinstance(value, str) and bool(value),
+    "seed": lambda value: isinstance(value, int),
+    "protocol": lambda value: isinstance(value, dict),
+    "variant": lambda value: isinstance(value, dict) and isinstance(value.get("encoder"), dict),
+    "control": lambda value: value is None or isinstance(value, str),
+    "controls": lambda value: value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value)),
+}
 
 
 def find_runs(places: Sequence[str]) -> Found:
@@ -54,9 +63,11 @@ def _folders(place: str) -> Iterator[Path]:
 
 
 def _sweep(folder: Path) -> dict[str, Any]:
-    """The sweep file of a sweep's folder; empty in any other folder."""
-    path = folder / "sweep.yaml"
-    if not path.is_file():
+    """The sweep file of a sweep's folder, in it or above a run of it; empty in any other folder."""
+    path = next(
+        (place / "sweep.yaml" for place in (folder, *folder.resolve().parents[:2]) if (place / "sweep.yaml").is_file()), None
+    )
+    if path is None:
         return {}
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -90,6 +101,8 @@ def _is_whole(run: FinishedRun) -> bool:
         leave_out(run.folder, f"it is {status}")
     elif missing := [key for key in REQUIRED if key not in summary]:
         leave_out(run.folder, f"it has no {missing[0]}: a run that is trained and tested has")
+    elif wrong := [key for key, fits in FORM.items() if not fits(summary.get(key))]:
+        leave_out(run.folder, f"its {wrong[0]} is {summary.get(wrong[0])!r}, which semconv does not write")
     else:
         return True
     return False

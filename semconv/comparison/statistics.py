@@ -68,7 +68,8 @@ def spread(differences: ArrayLike, resolution: float) -> NDArray:
     values = np.asarray(differences, dtype=float)
     even = np.linspace(-1, 1, values.shape[-1])
     mean, even = values.mean(-1, keepdims=True), even / even.std(ddof=1)
-    return np.where(values.std(-1, ddof=1, keepdims=True) < resolution, mean + resolution * even, values)
+    least = np.maximum(resolution, FINEST * np.abs(mean))  # a smaller one would be lost in rounding
+    return np.where(values.std(-1, ddof=1, keepdims=True) < least, mean + least * even, values)
 
 
 def holm(p_values: ArrayLike) -> NDArray:

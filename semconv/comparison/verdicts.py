@@ -49,6 +49,7 @@ class Evidence(NamedTuple):
     missing: Sequence[str] = ()  # what beneficial needs and was not run
     refusal: str = ""  # a reason to refuse a verdict
     next_look: int | None = None  # number of seeds at which the results are looked at next
+    reached: bool = False  # a look has been reached
 
 
 class Verdict(NamedTuple):
@@ -76,8 +77,11 @@ def gather(
     refusal: str = "",
     failed: Sequence[int] = (),
     looks: Looks | None = None,
+    num_looks: int | None = None,
 ) -> Evidence:
     """Compare a candidate with everything that it has to beat, over the seeds that all have.
+
+    A network without a seed in common with the candidate counts as missing, so that it blocks no comparison with plain.
 
     Args:
         endpoint: what is judged.
@@ -87,37 +91,56 @@ def gather(
         missing: what a variant has to beat and was not run.
         refusal: a reason to refuse a verdict.
         failed: seeds of the candidate whose value is not finite.
-        looks: plan of a confirmation; the seeds in their order up to the last look that they reach are taken. None: all seeds.
+        looks: plan of a confirmation. A look is reached once the candidate has been run with so many seeds; those of them that a
+            network has lost are left out, and later ones do not replace them. None: all seeds, once.
+        num_looks: number of looks that are taken, at most; None: all.
     """
-    common = sorted(seed for seed in candidate if all(seed in values for values in others.values()))
-    lacking = {name: [seed for seed in sorted(candidate) if seed not in values] for name, values in others.items()}
-    lacking = {name: seeds for name, seeds in {"it": list(failed), **lacking}.items() if seeds}
-    counts = looks.reached(len(common)) if looks else [len(common)]
-    following = next((look for look in looks.seeds if look > len(common)), None) if looks else None
-    level = nominal_levels(looks)[len(counts) - 1] if looks and counts else ALPHA
-    used = common[: counts[-1]] if counts else common
-    if not used or PLAIN not in others:
+    own = [seed for name, values in others.items() if name != PLAIN for seed in values]
+    order = sorted({*candidate, *failed, *own})
+    reached = looks.reached(len(order))[:num_looks] if looks else [len(order)]
+    following = next((look for look in looks.seeds if look > len(order)), None) if looks else None
+    order = order[: reached[-1]] if reached else order
+    lacking = {name: [seed for seed in order if seed not in values] for name, values in {"it": candidate, **others}.items()}
+    lacking = {name: seeds for name, seeds in lacking.items() if seeds}
+    apart = [name for name, values in others.items() if name != PLAIN and not any(seed in values for seed in candidate)]
+    present = {name: values for name, values in others.items() if name not in apart}
+    missing = [*missing, *apart]
+    used = [seed for seed in order if seed in candidate and all(seed in values for values in present.values())]
+    if not used or PLAIN not in present:
         return Evidence({}, Claims(), lacking=lacking, missing=missing, refusal=refusal, next_look=following)
-    differences = {name: [endpoint.sign * (candidate[seed] - values[seed]) for seed in used] for name, values in others.items()}
-    unit = abs(statistics.fmean(others[PLAIN][seed] for seed in used)) if endpoint.relative else 1.0
-    margin, resolution = endpoint.margin * unit, max(endpoint.resolution * unit, FINEST)
-    tested = [count for count in counts if count >= FEWEST_SEEDS]
+    margin, resolution = in_units(endpoint, [present[PLAIN][seed] for seed in used])
+    differences = {
+        name: {seed: endpoint.sign * (candidate[seed] - values[seed]) for seed in used} for name, values in present.items()
+    }
+    p_values = []
+    for look in reached:
+        seeds = [seed for seed in order[:look] if seed in used]
+        at_look = {name: [each[seed] for seed in seeds] for name, each in differences.items()}
+        p_values.append(claims(at_look, margin, resolution) if len(seeds) >= FEWEST_SEEDS else np.ones(len(Claims._fields)))
     p = Claims()
-    if tested:
-        at_looks = [claims({name: each[:count] for name, each in differences.items()}, margin, resolution) for count in tested]
-        p_values = np.stack(at_looks, axis=-1)
-        p = Claims(*(repeated_p(p_values, looks) if looks else p_values)[:, -1].tolist())
+    if reached:
+        at_looks = np.stack(p_values, axis=-1)
+        p = Claims(*(repeated_p(at_looks, looks) if looks else at_looks)[:, -1].tolist())
+    level = nominal_levels(looks)[len(reached) - 1] if looks and reached else ALPHA
+    own_differences = list(differences[PLAIN].values())
     return Evidence(
-        {name: paired(values, resolution, level) for name, values in differences.items()},
+        {name: paired(list(each.values()), resolution, level) for name, each in differences.items()},
         p._replace(beneficial=1.0) if missing else p,
         margin,
         negligible * margin,
-        statistics.stdev(differences[PLAIN]) if len(used) > 1 else 0.0,
+        statistics.stdev(own_differences) if len(used) > 1 else 0.0,
         lacking,
         missing,
         refusal,
         following,
+        bool(reached),
     )
+
+
+def in_units(endpoint: Metric, plain: Sequence[float]) -> tuple[float, float]:
+    """Margin and resolution of an endpoint in its own unit: shares of the mean of plain's values where they are relative."""
+    unit = abs(statistics.fmean(plain)) if endpoint.relative and plain else 1.0
+    return endpoint.margin * unit, max(endpoint.resolution * unit, FINEST)
 
 
 def claims(differences: Mapping[str, ArrayLike], margin: float, resolution: float = FINEST) -> NDArray:
@@ -152,7 +175,7 @@ def _verdict(evidence: Evidence, p: Claims, family: int) -> Verdict:
         return Verdict("inconclusive", False, None, None, _with_losses("no seed that all networks have", evidence), None)
     small = abs(plain.difference) <= evidence.negligible
     inside = f"; the margin is {evidence.margin:.2g}" if small else ""
-    untested = evidence.missing or evidence.refusal or plain.n < FEWEST_SEEDS
+    untested = evidence.missing or evidence.refusal or plain.n < FEWEST_SEEDS or not evidence.reached
     found = Verdict("inconclusive", False, None if untested else p.beneficial, hardest, "", None)
     if p.beneficial < ALPHA:
         found = found._replace(word="beneficial", negligible=small, reason=f"beats all; hardest: {hardest}{inside}")
@@ -178,6 +201,8 @@ def _open(evidence: Evidence, plain: Paired, family: int) -> tuple[str, int | No
     if effects[least] > 0:
         seeds = seeds_needed(effects[least], ALPHA / family)
         reason = f"{seeds} seeds would settle it" if seeds else "more than 1,000 seeds"
+    elif evidence.margin == 0:
+        return f"does not beat {least}; there is no margin of equivalence, as the mean of plain is 0", None
     else:
         seeds = seeds_for_equivalence(evidence.sd, evidence.margin, ALPHA / family)
         reason = f"does not beat {least}; equivalence to plain would take {f'{seeds} seeds' if seeds else 'more than 1,000 seeds'}"

@@ -8,10 +8,8 @@ import yaml
 
 from semconv.comparison.run import FinishedRun
 from semconv.configuration import bare
-from semconv.study.file import ONLY, WIDE, Study
+from semconv.study.file import ONLY, PLAIN, WIDE, Study
 from semconv.tracking.files import write_text
-
-PLAIN = "cnn_plain"
 
 
 class Arm(NamedTuple):
@@ -61,26 +59,20 @@ def config_of(study: Study, point: Point, folder: Path) -> str:
         folder: folder of the study.
     """
     content: dict[str, Any] = {"experiment": point.arm.variant}
-    name = "-".join(filter(None, (point.arm.setting, point.arm.variant)))
+    name = point.arm.variant
     if study.tune is not None and point.value is not None:
         _put(content, study.tune.key, point.value)
-        name += f"-{point.value:g}"
+        name += f"@{point.value!r}"
     if point.fraction > 1:
-        for key, amount in budget_of(study).items():
+        for key, amount in study.budget.items():
             _put(content, key, max(1, amount // point.fraction))
-        name += f"-1in{point.fraction}"
-    path = folder / "points" / f"{name}.yaml"
+        name += f"@1in{point.fraction}"
+    path = folder / "points" / (point.arm.setting or "only") / f"{name}.yaml"
     text = yaml.safe_dump(content, sort_keys=False)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
     return ",".join((*files_of(study, point.arm), path.as_posix()))
-
-
-def budget_of(study: Study) -> dict[str, int]:
-    """The budget of a run among the options: `trainer.max_steps`, or `trainer.max_epochs`."""
-    found = {key: study.options.get(key) for key in ("trainer.max_steps", "trainer.max_epochs")}
-    return {key: value for key, value in found.items() if isinstance(value, int) and value > 0}
 
 
 def point_of(study: Study, run: FinishedRun) -> Point | None:

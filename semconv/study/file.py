@@ -1,5 +1,7 @@
 """Study files, read and validated."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from semconv.comparison.declared import Looks
+from semconv.comparison.declared import DECLARATIONS, MOST_LOOKED_AT, Looks
 from semconv.configuration import bare, flatten, nearest, one_line
 from semconv.metrics import PRIMARY, find
 
@@ -16,7 +18,9 @@ KEYS = (
     *("endpoints", "negligible", "tune", "screen", "confirm"),
 )
 CONTROLS = {name: f"experiments/controls/{name}.yaml" for name in ("zero", "constant", "fixed", "shuffled")}
-WIDE = "plain_wide"
+WIDE, PLAIN = "plain_wide", "cnn_plain"
+LAST_SEED = 2**32 - 1
+OWN_OPTIONS = ("config", "c", "seed_everything", "experiment", "runs", "resume", "ckpt_path")  # of a study
 CONTROL_FILES = {**CONTROLS, WIDE: "experiments/controls/cnn_plain_wide.yaml"}
 ONLY = ""  # name of the setting of a study that declares none
 Files = tuple[str, ...]
@@ -111,6 +115,18 @@ class Study:
     confirm: Confirm
 
     @property
+    def varied(self) -> list[str]:
+        """The keys that settings set."""
+        return sorted({key for values in self.factors.values() for key in values})
+
+    @property
+    def budget(self) -> dict[str, int]:
+        """The budget of a run: `trainer.max_steps`, `trainer.max_epochs`, or both."""
+        values = {**_values(self.protocol), **self.options}
+        given = {key: values.get(key) for key in ("trainer.max_steps", "trainer.max_epochs")}
+        return {key: value for key, value in given.items() if isinstance(value, int) and value > 0}
+
+    @property
     def factors(self) -> dict[str, dict[str, Any]]:
         """The values that settings give to the protocol: by setting and bare dotted key."""
         return {name: _values(files) for name, files in self.settings.items()}
@@ -122,10 +138,10 @@ def read_study(path: Path) -> Study:
     Raises:
         ValueError: the file is missing, or is no study.
     """
+    if not path.is_file():
+        raise ValueError(f"there is no study file {path}: give one such as sweeps/studies/demo.yaml")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"there is no study file {path}: give one such as sweeps/studies/demo.yaml") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {one_line(error)}") from error
     try:
@@ -142,7 +158,10 @@ def _study(name: str, content: Any) -> Study:
         if not content.get(key):
             raise ValueError(f"it has no {key}: see sweeps/studies/demo.yaml")
     settings = _networks(content.get("settings") or {ONLY: []}, "settings")
+    _refuse_declarations(content.get("description"))
     endpoints = tuple(_list(content.get("endpoints", [metric.key for metric in PRIMARY]), str, "endpoints"))
+    if not endpoints or len(set(endpoints)) < len(endpoints):
+        raise ValueError(f"endpoints are {list(endpoints)}: give at least one, and each once")
     for endpoint in endpoints:
         metric = find(endpoint)
         if metric is None or metric.direction is None:
@@ -153,12 +172,12 @@ def _study(name: str, content: Any) -> Study:
         name,
         content,
         _files(content["protocol"], "protocol"),
-        _mapping(content.get("options") or {}, "options"),
+        _options(content.get("options") or {}, content.get("tune")),
         settings,
         _files(content["plain"], "plain"),
         _networks(content["family"], "family"),
         _networks(content.get("references") or {}, "references"),
-        {**CONTROL_FILES, **_mapping(content.get("controls") or {}, "controls")},
+        {**CONTROL_FILES, **_mapping(content.get("controls") or {}, "controls", str)},
         endpoints,
         _share(content.get("negligible", 1.0)),
         _tune(content["tune"]) if content.get("tune") else None,
@@ -166,7 +185,8 @@ def _study(name: str, content: Any) -> Study:
         _confirm(content["confirm"]),
     )
     _refuse_shared_seeds(study)
-    _refuse_equal_names(study)
+    _refuse_names(study)
+    _refuse_settings(study)
     return study
 
 
@@ -177,7 +197,7 @@ def _tune(given: Any) -> Tune:
     first, dot, _ = key.partition(".")
     if not dot or (first in ("model", "data") and ".init_args." not in key):
         raise ValueError(f"tune.key is {key!r}: give the whole dotted key, such as model.init_args.base_lr")
-    if len(values) < 2 or sorted(set(values)) != values or values[0] <= 0:
+    if len(values) < 2 or sorted(set(values)) != values or values[0] <= 0 or not math.isfinite(values[-1]):
         raise ValueError(f"tune.values are {values}: give two or more rising numbers above 0")
     metric, halving = str(given.get("metric", Tune.metric)), given.get("halving")
     known = find(metric)
@@ -185,7 +205,7 @@ def _tune(given: Any) -> Tune:
         raise ValueError(f"tune.metric is {metric}: give a metric of validation images, such as val/masked_mse")
     if halving is not None and (not isinstance(halving, int) or halving < 2):
         raise ValueError(f"tune.halving is {halving}: give a whole number from 2 on")
-    extensions = _whole(given.get("extensions", Tune.extensions), "tune.extensions", 0)
+    extensions = _whole(given.get("extensions", Tune.extensions), "tune.extensions", 0, 10)
     return Tune(key, tuple(values), _seeds(given.get("seeds"), "tune.seeds"), metric, extensions, halving)
 
 
@@ -202,7 +222,7 @@ def _confirm(given: Any) -> Confirm:
     given = _mapping(given, "confirm")
     _refuse_unknown(given, ("looks", "first_seed", "spending"), "confirm")
     looks = _list(given.get("looks"), int, "confirm.looks")
-    first_seed = _whole(given.get("first_seed"), "confirm.first_seed", 0)
+    first_seed = _whole(given.get("first_seed"), "confirm.first_seed", 0, LAST_SEED - MOST_LOOKED_AT)
     return Confirm(Looks.of(looks, given.get("spending", "obrien_fleming")), first_seed)
 
 
@@ -215,16 +235,55 @@ def _refuse_shared_seeds(study: Study) -> None:
             used[seed] = stage
 
 
-def _refuse_equal_names(study: Study) -> None:
+def _refuse_names(study: Study) -> None:
     if both := [name for name in study.references if name in study.family]:
         raise ValueError(f"{both[0]} is in the family and among the references: give it one name and one place")
+    names = [*study.family, *study.references, *(name for name in study.settings if name != ONLY)]
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,99}", name, flags=re.ASCII) or name == PLAIN:
+            raise ValueError(f"{name!r} is no name for a network or a setting: give letters, digits and . _ + -, and not {PLAIN}")
+
+
+def _refuse_settings(study: Study) -> None:
+    """Refuse settings that a run could not be told by."""
+    values = list(study.factors.values())
+    keys = {key for each in values for key in each}
+    if len(values) > 1 and any(set(each) != keys for each in values):
+        raise ValueError(f"settings do not all set the same keys, {', '.join(sorted(keys))}: set each of them in every setting")
+    if any(one == other for number, one in enumerate(values) for other in values[:number]):
+        raise ValueError("two settings set the same values: take one out")
+
+
+def _refuse_declarations(description: Any) -> None:
+    if description is not None and not isinstance(description, str):
+        raise ValueError(f"description is {description!r}: give text")
+    for line in (description or "").splitlines():
+        if line.partition(":")[0] in DECLARATIONS and ":" in line:
+            raise ValueError(
+                f"a line of the description begins with {line.partition(':')[0]}:, which declares it: word it otherwise"
+            )
+
+
+def _options(given: Any, tune: Any) -> dict[str, Any]:
+    options = _mapping(given, "options")
+    tuned = bare(str(tune.get("key"))) if isinstance(tune, dict) else ""
+    for key, value in options.items():
+        if bare(key) in (*OWN_OPTIONS, tuned):
+            raise ValueError(f"options: {key} is set by the study itself: take it out")
+        if not isinstance(value, str | int | float):
+            raise ValueError(f"options.{key} is {value!r}: give a number, true, false or text, and the rest in a file of protocol")
+    return options
 
 
 def _values(files: Files) -> dict[str, Any]:
+    """The values by bare dotted key that configuration files set."""
     values: dict[str, Any] = {}
     for file in files:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        values |= {bare(key): value for key, value in flatten(content).items()}
+        try:
+            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{file} is not valid YAML: {one_line(error)}") from error
+        values |= {bare(key): value for key, value in flatten(content or {}).items()}
     return values
 
 
@@ -244,31 +303,31 @@ def _files(given: Any, what: str) -> Files:
 
 def _seeds(given: Any, what: str) -> tuple[int, ...]:
     seeds = _list(given, int, what)
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ValueError(f"{what} are {seeds}: give different whole numbers from 0 on")
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) >= LAST_SEED:
+        raise ValueError(f"{what} are {seeds}: give different whole numbers from 0 to {LAST_SEED - 1}")
     return tuple(seeds)
 
 
-def _mapping(given: Any, what: str) -> dict[str, Any]:
-    if not isinstance(given, dict):
+def _mapping(given: Any, what: str, kind: type = object) -> dict[str, Any]:
+    if not isinstance(given, dict) or not all(isinstance(key, str) and isinstance(value, kind) for key, value in given.items()):
         raise ValueError(f"{what} is {given!r}: give names with their values")
-    return {str(key): value for key, value in given.items()}
+    return dict(given)
 
 
 def _list(given: Any, kind: type | tuple[type, ...], what: str) -> list[Any]:
     if not isinstance(given, list) or not all(isinstance(value, kind) and not isinstance(value, bool) for value in given):
-        raise ValueError(f"{what} is {given!r}: give a list, such as [a, b]")
+        raise ValueError(f"{what} is {given!r}: give a list, such as [a, b], with numbers such as 1.0e-3 (YAML reads 1e-3 as text)")
     return given
 
 
-def _whole(given: Any, what: str, least: int) -> int:
-    if not isinstance(given, int) or isinstance(given, bool) or given < least:
-        raise ValueError(f"{what} is {given!r}: give a whole number from {least} on")
+def _whole(given: Any, what: str, least: int, most: int = 10_000) -> int:
+    if not isinstance(given, int) or isinstance(given, bool) or not least <= given <= most:
+        raise ValueError(f"{what} is {given!r}: give a whole number from {least} to {most}")
     return given
 
 
 def _share(given: Any) -> float:
-    if not isinstance(given, int | float) or not 0 <= given <= 1:
+    if not isinstance(given, int | float) or isinstance(given, bool) or not 0 <= given <= 1:
         raise ValueError(f"negligible is {given!r}: give a share of the margin, from 0 to 1")
     return float(given)
 

@@ -1,15 +1,16 @@
 """The plan of a study: runs and hours of each stage, and the error rates of its looks."""
 
+import math
 from typing import NamedTuple
 
 from semconv.comparison.simulation import simulate
 from semconv.comparison.tables import Sheet
-from semconv.study.arms import PLAIN, Arm
-from semconv.study.file import Study
+from semconv.study.arms import Arm
+from semconv.study.file import PLAIN, Study
 from semconv.study.stages import SHORT, Measured, rungs, tuned_arms
 
 MARGIN = 1.0  # of equivalence in the simulation, in the same unit
-EFFECTS = (0.0, 1.0, 2.0, 3.0)  # of one candidate over all its others, in standard deviations of a paired difference
+EFFECTS = (1.0, 2.0, 3.0)  # of one candidate over all its others, in standard deviations of a paired difference
 
 
 class Cost(NamedTuple):
@@ -72,9 +73,8 @@ def seconds_of(study: Study, measured: Measured, arm: Arm, evaluates: bool = Tru
         evaluates: include the evaluation at its end.
     """
     summary = measured.runs[arm._replace(control="")].summary
-    steps = study.options.get("trainer.max_steps", -1)
-    if not isinstance(steps, int) or steps < 0:
-        steps = int(study.options.get("trainer.max_epochs", 1)) * summary["trainer/num_training_batches"]
+    epochs = study.budget.get("trainer.max_epochs", 1) * summary["trainer/num_training_batches"]
+    steps = min(study.budget.get("trainer.max_steps", epochs), epochs if "trainer.max_epochs" in study.budget else math.inf)
     per_step = summary["protocol"]["data"]["batch_size"] / summary["cost/train_images_per_second"]
     left_out = 0.0 if evaluates else summary.get("evaluation/seconds") or 0.0
     return float(summary["trainer/seconds"] - left_out + (steps - SHORT["trainer.max_steps"]) * per_step)
@@ -93,18 +93,26 @@ def cost_sheet(found: list[Cost], jobs: int) -> Sheet:
 
 def rates_sheet(study: Study, measured: Measured) -> Sheet:
     """Simulated error rates, power and number of seeds of the confirmation."""
+    looks = study.confirm.looks
     family = len(study.settings) * (min(study.screen.keep, len(study.family)) if study.screen else len(study.family))
     others = 1 + max(map(len, measured.needed.values()))
-    rows = []
+    nothing = simulate(looks, [0.0] * family, MARGIN, 1)  # controls that are sure to lose: the worst case
+    margin = simulate(looks, [MARGIN, -MARGIN] * (family // 2) + [MARGIN] * (family % 2), MARGIN, others)
+    rows = [
+        [
+            "error: no candidate differs from plain",
+            f"{nothing.beneficial:.3f}",
+            f"{nothing.harmful:.3f}",
+            "",
+            f"{nothing.seeds:.1f}",
+        ],
+        ["error: each differs by the margin", "", "", f"{margin.equivalent:.3f}", f"{margin.seeds:.1f}"],
+    ]
     for effect in EFFECTS:
-        rates = simulate(study.confirm.looks, [effect] + [0.0] * (family - 1), MARGIN, others)
-        rows.append(
-            [f"{effect:g}", f"{rates.beneficial:.3f}", f"{rates.harmful:.3f}", f"{rates.equivalent:.3f}", f"{rates.seeds:.1f}"]
-        )
-    looks = study.confirm.looks
+        rates = simulate(looks, [effect] + [0.0] * (family - 1), MARGIN, others)
+        rows.append([f"power: one is better by d_z = {effect:g}", f"{rates.beneficial:.3f}", "", "", f"{rates.seeds:.1f}"])
     title = f"Simulated confirmation: family of {family}, looks at {', '.join(map(str, looks.seeds))} seeds ({looks.spending})"
-    head = "effect d_z of one candidate, 0 of the rest"
-    return Sheet(title, [head, "P(a beneficial)", "P(a harmful)", "P(an equivalent)", "seeds per candidate"], rows)
+    return Sheet(title, ["case", "P(a beneficial)", "P(a harmful)", "P(an equivalent)", "seeds per candidate"], rows)
 
 
 def _range(values: tuple[float, float], digits: int) -> str:

@@ -8,7 +8,7 @@ import yaml
 
 from semconv.comparison.run import FinishedRun
 from semconv.comparison.runs import find_runs
-from semconv.configuration import bare
+from semconv.configuration import bare, one_line
 from semconv.study.arms import Arm, Point, by_point, config_of
 from semconv.study.file import Study
 from semconv.sweeping.file import Sweep, sweep_problem
@@ -68,7 +68,12 @@ class Rounds:
         if not self._is_complete(folder, content, len(points), seeds):
             code = self.run_sweep(Sweep(f"{self.study.name}-{name}", content), folder)
             if not self._is_complete(folder, content, len(points), seeds):
-                raise Unfinished(code or 1)
+                if not code:
+                    raise ValueError(
+                        f"the runs of {folder} are finished, and some fit no point of the study: its settings may set keys of the "
+                        "protocol only, and no file of the family may set what makes a control"
+                    )
+                raise Unfinished(code)
         return self.finished(name)
 
     def finished(self, name: str) -> dict[Point, Runs]:
@@ -80,7 +85,7 @@ class Rounds:
         path = folder / "sweep.yaml"
         if not path.exists():
             return False
-        if yaml.safe_load(path.read_text(encoding="utf-8")) != content:
+        if _read(path) != content:
             raise ValueError(f"{folder} holds a round of other runs, as results before it have changed: give another --output")
         done = self.finished(folder.name)
         return len(done) == num_points and all(set(seeds) <= set(runs) for runs in done.values())
@@ -109,12 +114,11 @@ class Rounds:
 def description(study: Study, arms: Sequence[Arm], confirms: bool) -> str:
     """The description of a round's sweep, with the lines that `semconv compare` reads."""
     family = [name for name in study.family if any(arm.variant == name for arm in arms)]
-    factors = sorted({key for values in study.factors.values() for key in values})
     looks = study.confirm.looks
     lines = [
-        str(study.content.get("description") or study.name).strip(),
+        (study.content.get("description") or "A study.").strip(),
         *([f"family: {' '.join(family)}"] if family else []),
-        *([f"factors: {' '.join(factors)}"] if factors else []),
+        *([f"factors: {' '.join(study.varied)}"] if study.varied else []),
         *([f"tuned: {bare(study.tune.key)}"] if study.tune else []),
         f"negligible: {study.negligible:g}",
         *([f"looks: {' '.join(map(str, looks.seeds))}", f"spending: {looks.spending}"] if confirms else []),
@@ -130,10 +134,17 @@ def keep_study(study: Study, folder: Path, resume: bool) -> None:
     """
     copy = folder / "study.yaml"
     if copy.exists():
-        if yaml.safe_load(copy.read_text(encoding="utf-8")) != study.content:
+        if _read(copy) != study.content:
             raise ValueError(f"{folder} holds another study, or this one before it was changed: give another --output")
         if not resume and any(path.parent.name != MEASURE for path in folder.glob("*/sweep.yaml")):
             raise ValueError(f"{folder} holds this study already: continue it by --resume, or give another --output")
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_text(copy, yaml.safe_dump(dict(study.content), sort_keys=False))
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: delete it, and --resume writes it anew: {one_line(error)}") from error

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from semconv.comparison.declared import Declared
@@ -10,10 +11,11 @@ from semconv.comparison.grouping import DECLARED, group
 from semconv.comparison.result import SAME_COST, Comparison, compare
 from semconv.comparison.run import FinishedRun
 from semconv.comparison.statistics import Paired, paired
+from semconv.comparison.verdicts import in_units
 from semconv.configuration import bare
 from semconv.metrics import Metric, find
-from semconv.study.arms import PLAIN, Arm, Point, budget_of, candidates, main_arms, point_of
-from semconv.study.file import WIDE, Study
+from semconv.study.arms import Arm, Point, candidates, main_arms, point_of
+from semconv.study.file import PLAIN, WIDE, Study
 from semconv.study.rounds import MEASURE, Rounds, Runs
 
 FLOPS = "cost/flops"
@@ -64,14 +66,36 @@ def measure(rounds: Rounds) -> Measured:
     seed = max((*study.confirm.seeds, *(study.tune.seeds if study.tune else ()), *(study.screen.seeds if study.screen else ()))) + 1
     found = rounds.run(MEASURE, [Point(arm) for arm in main_arms(study)], [seed], SHORT)
     runs = {point.arm: by_seed[seed] for point, by_seed in found.items()}
+    _check(study, list(runs.values()))
     needed = {}
     for arm in candidates(study):
         cost, plain = (runs[each].metrics[FLOPS] for each in (arm, Arm(arm.setting, PLAIN)))
         declared = runs[arm].summary.get("controls", DECLARED)
         needed[arm] = [*declared, *([WIDE] if cost > SAME_COST * plain else [])]
-        if unknown := [name for name in declared if name not in study.controls]:
-            raise ValueError(f"{arm.variant} declares the control {unknown[0]}: name its configuration file under controls")
+        for name in needed[arm]:
+            if name not in study.controls or not Path(study.controls[name]).is_file():
+                raise ValueError(f"{arm.variant} has to beat {name}, of which there is no file: name one under controls")
     return Measured(runs, needed)
+
+
+def _check(study: Study, runs: Sequence[FinishedRun]) -> None:
+    """Refuse, before anything else is trained, what the runs of a study show to be impossible."""
+    if study.tune and any(bare(study.tune.key) not in run.protocol for run in runs):
+        raise ValueError(f"tune.key {study.tune.key} is no key of the protocol of runs: give one such as model.init_args.base_lr")
+    try:
+        groups = group(runs, PLAIN, study.varied, [])
+    except ValueError as error:
+        text = str(error).partition(": give fewer")[0].partition("differ in ")[2]
+        raise ValueError(
+            f"networks of a study share their protocol, and these differ in {text}: name such keys in settings"
+        ) from error
+    kinds = {variant.experiment: variant.kind for variant in groups.variants}
+    if wrong := [name for name in study.family if kinds.get(name) != "candidate"]:
+        raise ValueError(f"{wrong[0]} is no conditioned network of plain's kind, and gets no verdict: put it among the references")
+    for key in study.endpoints:
+        if all(run.summary.get(key) is None for run in runs):
+            needs = _metric(key).needs
+            raise ValueError(f"endpoints: no run has {key}" + (f"; it needs {needs}, under options" if needs else ""))
 
 
 def tune(rounds: Rounds, measured: Measured) -> dict[Arm, Tuned]:
@@ -85,13 +109,19 @@ def tune(rounds: Rounds, measured: Measured) -> dict[Arm, Tuned]:
     for number, rung in enumerate(rungs(study), 1):
         values = {arm: sorted((_ranked(curves[arm], metric) if curves else given)[: rung.values]) for arm, given in values.items()}
         curves = _search(rounds, f"tune-{number}", values, rung.fraction)
+    tried = {arm: list(study.tune.values) for arm in curves}  # at any budget
     for number in range(1, study.tune.extensions + 1):
-        beyond = {arm: [value] for arm, curve in curves.items() if (value := _beyond(curve, metric)) is not None}
+        beyond = {arm: [value] for arm, curve in curves.items() if (value := _beyond(curve, tried[arm], metric)) is not None}
         if not beyond:
             break
         for arm, more in _search(rounds, f"tune-beyond-{number}", beyond, 1).items():
-            curves[arm] = {**curves[arm], **more}
-    return {arm: Tuned(_ranked(curve, metric)[0], curve, _beyond(curve, metric) is not None) for arm, curve in curves.items()}
+            curves[arm], tried[arm] = {**curves[arm], **more}, [*tried[arm], *more]
+    if diverged := [arm for arm, curve in curves.items() if not math.isfinite(_mean(curve, _ranked(curve, metric)[0]))]:
+        raise ValueError(f"{diverged[0].label} has diverged at every value of {bare(study.tune.key)}: give smaller values")
+    return {
+        arm: Tuned(_ranked(curve, metric)[0], curve, _beyond(curve, tried[arm], metric) is not None)
+        for arm, curve in curves.items()
+    }
 
 
 def tuned_arms(study: Study, measured: Measured) -> list[Arm]:
@@ -115,7 +145,7 @@ class Rung(NamedTuple):
 def rungs(study: Study) -> list[Rung]:
     """The rounds of the search: (4, 5), (2, 3), (1, 2) where five values are halved; one without halving, or without a budget."""
     assert study.tune is not None
-    halving, found = study.tune.halving if budget_of(study) else None, [Rung(1, len(study.tune.values))]
+    halving, found = study.tune.halving if study.budget else None, [Rung(1, len(study.tune.values))]
     while halving and found[-1].values > 2:
         found = [rung._replace(fraction=rung.fraction * halving) for rung in found]
         found.append(Rung(1, max(2, math.ceil(found[-1].values / halving))))
@@ -141,7 +171,8 @@ def screen(rounds: Rounds, tuned: Mapping[Arm, Tuned]) -> dict[Arm, Screened]:
             ours = values[Arm(setting, name)]
             differences = [endpoint.sign * (ours[seed] - plain[seed]) for seed in sorted(ours.keys() & plain.keys())]
             if differences:
-                gains[Arm(setting, name)] = paired(differences)
+                _, resolution = in_units(endpoint, list(plain.values()))
+                gains[Arm(setting, name)] = paired(differences, resolution)
         able = [arm for arm, gain in gains.items() if gain.high is None or gain.high > 0]
         best = sorted(able, key=lambda arm: -gains[arm].difference)[: study.screen.keep]
         screened |= {arm: Screened(gain, arm in best) for arm, gain in gains.items()}
@@ -179,11 +210,10 @@ def confirm(rounds: Rounds, measured: Measured, tuned: Mapping[Arm, Tuned], arms
 
 def compared(study: Study, runs: Sequence[FinishedRun]) -> Comparison:
     """The comparison of runs of one stage."""
-    factors = sorted({key for values in study.factors.values() for key in values})
     tuned = [bare(study.tune.key)] if study.tune else []
-    groups = group(runs, PLAIN, factors, [], tuned)
+    groups = group(runs, PLAIN, study.varied, [], tuned)
     family = [name for name in study.family if any(variant.experiment == name for variant in groups.variants)]
-    declared = Declared(tuple(factors), tuple(family), tuple(tuned), study.confirm.looks, study.negligible)
+    declared = Declared(tuple(study.varied), tuple(family), tuple(tuned), study.confirm.looks, study.negligible)
     return compare(groups, [_metric(key) for key in study.endpoints], PLAIN, declared)
 
 
@@ -193,8 +223,7 @@ def settled_arms(study: Study, comparison: Comparison) -> set[Arm]:
     for judged in comparison.judged:
         found = point_of(study, judged.variant.first)
         if found is not None and judged.verdict is not None:
-            one = bool(judged.evidence.refusal) or judged.verdict.word != "inconclusive"
-            settled[found.arm] = settled.get(found.arm, True) and one
+            settled[found.arm] = settled.get(found.arm, True) and judged.verdict.word != "inconclusive"
     return {arm for arm, all_are in settled.items() if all_are}
 
 
@@ -220,15 +249,19 @@ def _search(rounds: Rounds, name: str, values: Mapping[Arm, Sequence[float]], fr
     return dict(curves)
 
 
+def _mean(curve: Curve, value: float) -> float:
+    return statistics.fmean(curve[value].values())
+
+
 def _ranked(curve: Curve, metric: Metric) -> list[float]:
     """Values from the best mean to the worst; of two that are as good, the smaller first."""
-    return sorted(curve, key=lambda value: (-metric.sign * statistics.fmean(curve[value].values()), value))
+    return sorted(curve, key=lambda value: (-metric.sign * _mean(curve, value), value))
 
 
-def _beyond(curve: Curve, metric: Metric) -> float | None:
-    """The value beyond the edge of the grid at which the best one is; None where it is inside, or all runs have diverged."""
-    values, best = sorted(curve), _ranked(curve, metric)[0]
-    if not math.isfinite(statistics.fmean(curve[best].values())) or len(values) < 2:
+def _beyond(curve: Curve, tried: Sequence[float], metric: Metric) -> float | None:
+    """The value beyond the edge of all that were tried, where the best one is; None where it is inside, or all have diverged."""
+    values, best = sorted(tried), _ranked(curve, metric)[0]
+    if not math.isfinite(_mean(curve, best)):
         return None
     if best == values[0]:
         return _rounded(values[0] * values[0] / values[1])

@@ -226,6 +226,77 @@ def test_a_tuned_key_differs_as_a_matter_of_course_and_is_named(tmp_path, capsys
     assert "beneficial for reconstruction" in out
 
 
+def test_a_variant_is_compared_with_plain_at_its_own_value_or_not_at_all(tmp_path, capsys):
+    write_family(tmp_path, base_lr=0.008)
+    for seed in range(5):
+        write_run(tmp_path / "other" / f"{seed}", "cnn_plain", 0.9 + 0.001 * seed, seed, mechanism="Plain", base_lr=0.004)
+    arguments = ("--metric", "test/masked_mse", "--allow", "model.base_lr")
+    run(capsys, tmp_path, *arguments, "--output", tmp_path / "out")
+    (verdict,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdicts"]
+    assert verdict["against"]["plain"]["difference"] == pytest.approx(0.1 + 0.2 * 0.002)  # not .2
+    for path in tmp_path.glob("cnn_plain/*/summary.json"):
+        summary = json.loads(path.read_text())
+        summary["protocol"]["model"]["base_lr"] = 0.016
+        path.write_text(json.dumps(summary))
+    _, err, code = run(capsys, tmp_path, *arguments)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "told could be compared with cnn_plain at several values of model.base_lr" in " ".join(err.split())
+
+
+def test_a_settled_verdict_keeps_the_look_that_settled_it(tmp_path, capsys):
+    for seed in range(10):
+        noise = 0.001 * ((seed * 7) % 5)
+        write_run(tmp_path / f"p{seed}", "cnn_plain", 0.8 + noise, seed, mechanism="Plain")
+        write_run(tmp_path / f"t{seed}", "told", (0.7 if seed < 5 else 1.1) + 0.9 * noise, seed, {"controls": []})
+    (tmp_path / "sweep.yaml").write_text(json.dumps({"description": "looks: 5 10\nspending: pocock"}))
+    run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
+    (found,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdicts"]
+    assert (found["verdict"]["word"], found["against"]["plain"]["n"]) == ("beneficial", 5)
+    assert found["against"]["plain"]["low"] > 0
+
+
+def test_the_declared_family_counts_whole(tmp_path, capsys):
+    write_family(tmp_path, gain=0.003)
+    adjusted = []
+    for family in ("told", "told " + " ".join(f"v{number}" for number in range(13))):
+        (tmp_path / "sweep.yaml").write_text(json.dumps({"description": f"family: {family}"}))
+        out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
+        assert f"family of {len(family.split())}" in out
+        (verdict,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdicts"]
+        adjusted.append(verdict["verdict"]["p"] if verdict["verdict"]["word"] == "beneficial" else 1.0)
+    assert adjusted[1] == pytest.approx(min(1.0, 14 * adjusted[0])) or adjusted[1] == 1.0
+
+
+def test_a_plain_of_fewer_operations_is_no_plain_of_equal_compute(tmp_path, capsys):
+    write_family(tmp_path)
+    for path in tmp_path.glob("told*/*/summary.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "cost/flops": 8e9}))
+    out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert "not compared with plain_wide" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": "a"},
+        {"seed": None},
+        {"experiment": None},
+        {"variant": {}},
+        {"variant": None},
+        {"control": ["a"]},
+        {"controls": "zero"},
+    ],
+)
+def test_a_summary_that_is_none_is_named_and_left_out(change, tmp_path, capsys):
+    write_family(tmp_path)
+    path = tmp_path / "told" / "3" / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    out, err, code = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert code == 0
+    assert f"left out: {path.parent}: its {next(iter(change))}" in err
+    assert "it lacks seed 3" in " ".join(out.split()) or words(out, "told")
+
+
 @pytest.mark.parametrize("line", ["looks: 5 4", "looks: five", "looks: 5 9\nspending: some", "negligible: 2", "negligible: a"])
 def test_a_declaration_that_is_none_is_one_line(line, tmp_path, capsys):
     write_family(tmp_path)
@@ -326,7 +397,10 @@ def test_a_sweeps_description_declares_its_family_and_what_its_files_vary(tmp_pa
     (tmp_path / "sweep.yaml").write_text(sweep)
     out, _, code = run(capsys, tmp_path, "--metric", "test/masked_mse")
     assert code == 0
-    assert "family of 1" in out
+    assert "family of 2" in out  # one that was not run counts
+    assert "told, not_run_yet" not in out
+    part, _, _ = run(capsys, tmp_path / "a" / "*", "--metric", "test/masked_mse")
+    assert "family of 2" in part  # as its parts declare
     out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse", "--family", "told", "other")
     assert "family of 2" in out
     assert find_runs([str(tmp_path)]).declared.factors == ("model.corruption",)

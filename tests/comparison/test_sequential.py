@@ -50,7 +50,7 @@ def test_a_repeated_p_value_is_the_level_at_which_a_look_stops():
     ("seeds", "spending", "message"),
     [
         ([5, 5], "pocock", "looks are 5 5: give rising"),
-        ([2, 5], "pocock", "from 3 on"),
+        ([2, 5], "pocock", "from 3 to 10000"),
         ([], "pocock", "give rising numbers"),
         ([5], "haybittle", "spending is haybittle: give obrien_fleming or pocock"),
     ],

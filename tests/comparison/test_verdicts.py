@@ -111,7 +111,23 @@ def test_comparisons_are_over_the_seeds_that_all_networks_have():
     evidence = gather(REPRESENTATION, ours, {PLAIN: plain, "zero": zero})
     assert {each.n for each in evidence.against.values()} == {4}
     apart = verdict({0: 0.9, 1: 0.9, 2: 0.9}, {3: 0.5, 4: 0.5, 5: 0.5})
-    assert apart.reason.startswith("no seed that all networks have; plain lacks seeds 0, 1, 2")
+    assert apart.reason.startswith("no seed that all networks have; it lacks seeds 3, 4, 5; plain lacks seeds 0, 1, 2")
+
+
+def test_a_control_that_was_lost_wholly_blocks_no_comparison_with_plain():
+    worse = verdict(seeds(0.5), seeds(0.6, shift=1), zero={7: 0.5})
+    assert worse.word == "harmful"
+    better = verdict(seeds(0.6), seeds(0.5, shift=1), zero={7: 0.5})
+    assert (better.word, better.reason.startswith("not compared with zero")) == ("inconclusive", True)
+
+
+def test_a_lost_seed_does_not_move_the_looks():
+    looks = Looks.of([4, 8])
+    ours, plain = seeds(0.6, n=8), seeds(0.5, n=8, shift=1)
+    found = gather(REPRESENTATION, ours, {PLAIN: {seed: value for seed, value in plain.items() if seed != 2}}, looks=looks)
+    assert (found.against[PLAIN].n, found.next_look) == (7, None)
+    first = gather(REPRESENTATION, ours, {PLAIN: plain}, looks=looks, num_looks=1)
+    assert first.against[PLAIN].n == 4
 
 
 def test_what_was_not_run_is_named_and_leaves_harmful_and_equivalent_possible():

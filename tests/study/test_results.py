@@ -56,7 +56,7 @@ def test_a_table_that_is_none_is_refused_in_a_line(write_study, conduct, tmp_pat
     table = rounds.folder / "results.csv"
     save_runs(rounds, table)
     for place, message in (
-        (f"{table}:screen", "has no runs of screen: it has tune, confirm"),
+        (f"{table}:screen", "has no runs of screen: give "),
         (tmp_path / "none.csv", "there is no"),
     ):
         with pytest.raises(SystemExit) as end:
@@ -65,7 +65,7 @@ def test_a_table_that_is_none_is_refused_in_a_line(write_study, conduct, tmp_pat
         assert (end.value.code, len(error.splitlines())) == (2, 1)
         assert message in error
     table.with_suffix(".yaml").write_text("{}")
-    with pytest.raises(ValueError, match="do not belong together"):
+    with pytest.raises(ValueError, match="are no table of runs"):
         load(table)
 
 

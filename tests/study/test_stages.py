@@ -87,6 +87,30 @@ def test_a_diverged_value_is_the_worst(write_study, conduct):
     assert tuned[Arm("", "cnn_bad")].at_edge
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tune": {"key": "model.init_args.typo", "values": [1, 2], "seeds": [100]}}, "is no key of the protocol"),
+        ({"endpoints": ["probe/linear_top1"]}, "no run has probe/linear_top1; it needs --evaluation quick"),
+        ({"family": {"cnn_good": ["cnn_good.yaml", "CamouflageFill.yaml"]}}, "differ in model.corruption.fill"),
+        ({"controls": {"zero": "none.yaml"}}, "has to beat (zero|shuffled), of which there is no file"),
+    ],
+)
+def test_what_cannot_be_is_refused_after_the_first_steps(changes, message, write_study, conduct):
+    rounds, log = conduct(write_study(**changes))
+    with pytest.raises(ValueError, match=message):
+        whole(rounds)
+    assert log.sweeps == ["measure"]
+
+
+def test_screening_drops_a_candidate_without_a_finite_value(write_study, conduct, monkeypatch):
+    rounds, _ = conduct(write_study(screen={"seeds": [200, 201], "keep": 3}))
+    measured = measure(rounds)
+    tuned = tune(rounds, measured)
+    monkeypatch.setattr("semconv.comparison.run._finite", lambda value: None)
+    assert screen(rounds, tuned) == {}
+
+
 def test_a_metric_that_no_run_has_chooses_no_value(write_study, conduct):
     rounds, _ = conduct(
         write_study(tune={"key": "model.init_args.base_lr", "values": [1, 2], "seeds": [100], "metric": "val/top1"})
@@ -138,6 +162,18 @@ def test_halving_spends_less_on_poor_values(write_study, conduct):
         ({"endpoints": ["test/masked_mes"]}, "did you mean test/masked_mse?"),
         ({"endpoints": ["test/mean_fill_mse"]}, "no metric of which higher or lower is better"),
         ({"negligible": 2}, "negligible is 2"),
+        ({"endpoints": []}, "give at least one"),
+        ({"description": "looks: good"}, "a line of the description begins with looks:"),
+        ({"options": {"seed_everything": 5}}, "seed_everything is set by the study itself"),
+        ({"options": {"model.base_lr": 5}}, "model.base_lr is set by the study itself"),
+        ({"options": {"a": None}}, "options.a is None"),
+        ({"controls": {"zero": 5}}, "controls is"),
+        ({"family": {"../x": ["base.yaml"]}}, "is no name for a network"),
+        ({"family": {"cnn_plain": ["base.yaml"]}}, "is no name for a network"),
+        ({"settings": {"a": ["ZeroFill.yaml"], "b": ["base.yaml"]}}, "settings do not all set the same keys"),
+        ({"settings": {"a": ["ZeroFill.yaml"], "b": ["ZeroFill.yaml"]}}, "two settings set the same values"),
+        ({"tune": {"key": "a.b", "values": [1, float("inf")], "seeds": [100]}}, "two or more rising numbers"),
+        ({"confirm": {"looks": [5], "first_seed": 2**32}}, "confirm.first_seed is"),
         ({"references": {"cnn_good": ["base.yaml"]}}, "cnn_good is in the family and among the references"),
         ({"tune": {"key": "base_lr", "values": [1, 2], "seeds": [100]}}, "give the whole dotted key"),
         ({"tune": {"key": "model.base_lr", "values": [1, 2], "seeds": [100]}}, "give the whole dotted key"),

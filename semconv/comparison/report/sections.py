@@ -8,7 +8,7 @@ from markupsafe import Markup
 from semconv.comparison.grouping import Level, Variant, at, controls_of, differences
 from semconv.comparison.report import plots, strips
 from semconv.comparison.report.sources import Curve, Spread, curve, environments, is_local, keys_of, spread
-from semconv.comparison.result import COSTS, Comparison, against_baseline, beside_baseline, by_level, classical, plain_at
+from semconv.comparison.result import COSTS, Comparison, against_baseline, beside_baseline, by_level, classical, plain_of
 from semconv.comparison.statistics import Paired
 from semconv.comparison.tables import Sheet, details, interactions, pareto, results, verdicts
 from semconv.comparison.verdicts import PLAIN, WIDE
@@ -146,7 +146,7 @@ def _beside_controls(variant: Variant, comparison: Comparison, found: dict[Varia
     named = {control: _look_of(name) for name, control in controls.items() if control in found}
     if not named or variant not in found:
         return {}
-    plain = plain_at(variant.level, comparison.groups.variants)
+    plain = plain_of(variant, comparison.groups.variants)
     return {**({plain: _look_of(PLAIN)} if plain in found else {}), **named, variant: CANDIDATE}
 
 
@@ -318,9 +318,9 @@ def _against(comparison: Comparison, endpoint: Metric, level: Level) -> list[tup
         if of == endpoint and variant.level == level:
             rows = [_dot(PLAIN, found), *_beside_baseline(variant, endpoint)]
             groups.append((f"{variant.label} (reference), {_ns([found.n])}", rows, 0.0))
-    plain = plain_at(level, comparison.groups.variants)
-    if plain and (rows := _beside_baseline(plain, endpoint)):
-        groups.append((f"{plain.label} (plain), {_ns([len(beside_baseline(plain, endpoint))])}", rows, 0.0))
+    for plain in (each for each in comparison.groups.variants if each.kind == "baseline" and each.level == level):
+        if rows := _beside_baseline(plain, endpoint):
+            groups.append((f"{plain.label} (plain), {_ns([len(beside_baseline(plain, endpoint))])}", rows, 0.0))
     return groups
 
 
