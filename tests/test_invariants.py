@@ -35,7 +35,6 @@ from tests.experiments import (
 )
 from tests.pairwise import pairwise, together
 
-
 HIDING = pairwise(NAMES, MASKERS, (ZeroFill(), CamouflageFill()), (False, True))
 
 
