@@ -14,7 +14,7 @@ import lightning
 import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -39,13 +39,17 @@ from semconv.tracking.wandb_record import WandbOptions, WandbRecord
 class Trainer(lightning.Trainer):
     """Lightning's Trainer, extended: it can fit and then test, and predicts without keeping predictions in memory."""
 
+    validated_at = -1  # step of the last validation
+
     def run(
         self,
         model: lightning.LightningModule,
         datamodule: lightning.LightningDataModule | None = None,
         ckpt_path: str | None = None,
     ) -> None:
-        """Fit, then test the final weights. A model without trainable weights is only tested.
+        """Fit, then test the final weights, and validate them if training ended within an epoch.
+
+        A model without trainable weights is only tested.
 
         Args:
             model: the task to train and test.
@@ -55,8 +59,14 @@ class Trainer(lightning.Trainer):
         if datamodule is not None:
             datamodule.setup("test")  # report a missing test split before training, not after it
         if any(parameter.requires_grad for parameter in model.parameters()):  # a classical baseline has none
+            self.callbacks.insert(0, LambdaCallback(on_validation_end=self._validated))  # type: ignore[attr-defined]
             self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+            if self.validated_at != self.global_step and self.limit_val_batches:
+                self.validate(model, datamodule=datamodule, verbose=False)
         self.test(model, datamodule=datamodule, verbose=False)
+
+    def _validated(self, *_: object) -> None:
+        self.validated_at = self.global_step
 
     def predict(  # type: ignore[override]
         self,

@@ -212,6 +212,10 @@ def _search(rounds: Rounds, name: str, values: Mapping[Arm, Sequence[float]], fr
     curves: dict[Arm, dict[float, dict[int, float]]] = {arm: {} for arm in values}
     for (arm, value, _), runs in found.items():
         assert value is not None
+        if lacking := [run.folder for run in runs.values() if tune.metric not in run.summary]:
+            raise ValueError(
+                f"{lacking[0]} has no {tune.metric}, by which values are chosen: its training must end with a validation"
+            )
         curves[arm][value] = {seed: run.metrics.get(tune.metric, -metric.sign * math.inf) for seed, run in sorted(runs.items())}
     return dict(curves)
 

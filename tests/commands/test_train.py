@@ -108,6 +108,14 @@ def test_fit_validate_and_predict(tmp_path):
     assert len(list((the_run(tmp_path / "predict") / "media" / "predict").glob("*.png"))) == 20
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_run_validates_its_final_weights_once_wherever_it_ends(steps, tmp_path):
+    main(["run", *short("cnn_plain", tmp_path), f"--trainer.max_steps={steps}", "--evaluation=none"])
+    rows = [json.loads(line) for line in (the_run(tmp_path) / "metrics.jsonl").read_text().splitlines()]
+    assert len([row for row in rows if "val/masked_mse" in row]) == 1
+    assert summary(the_run(tmp_path))["val/masked_mse"] > 0
+
+
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
 def test_untrained_weights_are_not_evaluated(subcommand, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:

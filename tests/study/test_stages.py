@@ -87,6 +87,14 @@ def test_a_diverged_value_is_the_worst(write_study, conduct):
     assert tuned[Arm("", "cnn_bad")].at_edge
 
 
+def test_a_metric_that_no_run_has_chooses_no_value(write_study, conduct):
+    rounds, _ = conduct(
+        write_study(tune={"key": "model.init_args.base_lr", "values": [1, 2], "seeds": [100], "metric": "val/top1"})
+    )
+    with pytest.raises(ValueError, match="has no val/top1, by which values are chosen"):
+        whole(rounds)
+
+
 def test_a_screening_keeps_the_largest_gains(write_study, conduct):
     rounds, log = conduct(write_study(screen={"seeds": [200, 201, 202], "keep": 2}))
     _, _, screened, comparison = whole(rounds)
