@@ -1,7 +1,7 @@
 """A convolutional encoder with semantic convolutions."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 import torch
@@ -82,8 +82,9 @@ class SemanticCNN(Encoder):
             SemanticCNN, geometry, size, indicators, depth=depth, norm=norm, kernel_size=kernel_size, response_norm=response_norm
         )
         if mlp_ratio is None:
+            plain = partial(_count_plain, geometry, size, norm, kernel_size, response_norm)
             with torch.device("meta"):
-                mlp_ratio = _matched_ratio(build, mechanism, count_parameters(MAEViT(geometry, size)))
+                mlp_ratio = _matched_ratio(build, mechanism, plain, _count_baseline(geometry, size))
             if as_plain:
                 mlp_ratio = match_cost(build, mechanism, mlp_ratio, geometry, as_plain)
         if as_plain:
@@ -286,10 +287,24 @@ def _places(depth: Depth | list[int]) -> set[int]:
     return places
 
 
-def _matched_ratio(build: Callable[..., SemanticCNN], mechanism: MechanismFactory, target: int) -> float:
+# every network of a size is matched to the same baseline, and from the same plain one
+@cache
+def _count_baseline(geometry: Geometry, size: Size) -> int:
+    return count_parameters(MAEViT(geometry, size))
+
+
+@cache
+def _count_plain(geometry: Geometry, size: Size, norm: Norm, kernel_size: int, response_norm: bool, mlp_ratio: float) -> int:
+    plain = SemanticCNN(geometry, size, norm=norm, kernel_size=kernel_size, response_norm=response_norm, mlp_ratio=mlp_ratio)
+    return count_parameters(plain)
+
+
+def _matched_ratio(
+    build: Callable[..., SemanticCNN], mechanism: MechanismFactory, count_plain: Callable[[float], int], target: int
+) -> float:
     """The mlp_ratio with which plain has `target` parameters, or a mechanism that adds or saves more than is tolerated."""
-    plain = count_parameters(build(mechanism=Plain, mlp_ratio=4))
-    slope = count_parameters(build(mechanism=Plain, mlp_ratio=5)) - plain
+    plain = count_plain(4)
+    slope = count_plain(5) - plain
     extra = count_parameters(build(mechanism=mechanism, mlp_ratio=4)) - plain
     tolerated = SemanticCNN.TOLERANCE * target
     ratio = 4 + (target - plain) / slope
