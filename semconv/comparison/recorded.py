@@ -25,6 +25,7 @@ IDENTITY = (
     *("protocol", "network", "started", "commit", "torch"),
 )
 CLOCKS = ("trainer/global_step", "trainer/seconds")
+BUDGET = ("trainer.max_steps", "trainer.max_epochs")
 KEPT = ("description", "tuned", "protocols", "networks")  # in the YAML file
 SHARED = ("experiment", "control", "variant", "controls", "conveys")  # of a network, whatever its seed
 
@@ -98,7 +99,10 @@ def load(path: Path, stage: str | None = None) -> Found:
     if stage not in found:
         raise ValueError(f"{path} has no runs of {stage}: give {' or '.join(f'{path}:{known}' for known in found)}")
     runs = [_run(path, number, row, shared) for number, row in enumerate(rows, 2) if row["stage"] == stage]
-    return Found(runs, declared_by({"description": shared["description"]}))
+    declared = declared_by({"description": shared["description"]})
+    if stage == "tune":  # each network at several values, and perhaps at parts of the budget
+        declared = declared._replace(factors=(*declared.factors, *declared.tuned, *BUDGET), tuned=())
+    return Found(runs, declared if stage == "confirm" else declared._replace(looks=None))
 
 
 def _run(path: Path, line: int, row: Mapping[str, str], shared: Mapping[str, Any]) -> FinishedRun:

@@ -48,6 +48,9 @@ def test_a_table_of_runs_gives_the_comparison_of_their_folders(write_study, cond
         assert one[key] == other[key]
     assert sorted(one["verdicts"], key=str) == sorted(other["verdicts"], key=str)
     assert len(find_runs([f"{table}:screen"]).runs) == sum(row["stage"] == "screen" for row in rows)
+    tuning = compared(capsys, f"{table}:tune", "--metric", "val/masked_mse")
+    assert "factor model.base_lr: " in tuning
+    assert "cnn_good" in tuning
 
 
 def test_a_table_that_is_none_is_refused_in_a_line(write_study, conduct, tmp_path, capsys):
