@@ -105,7 +105,11 @@ def test_pages_list_what_there_is():
     assert set(Document("docs/concepts.md").table("file in `experiments/`")) == set(NAMES)
     sweeps = {path.name: read_sweep(path) for path in (ROOT / "sweeps").glob("*.yaml")}
     rows = Document("docs/sweeps.md").table("file in `sweeps/`").items()
-    listed = {name: int(runs.split()[0]) for names, (_, runs) in rows for name in names.split(", ")}
+    listed = {}
+    for names, (_, runs) in rows:  # one number for all names, or one for each
+        several, counts = names.split(", "), runs.split(", ")
+        counts = counts if len(counts) == len(several) else counts[:1] * len(several)
+        listed |= {name: int(count.split()[0]) for name, count in zip(several, counts, strict=True)}
     assert listed == {name: len(sweep.grid) or sweep.run_cap for name, sweep in sweeps.items()}
 
 
