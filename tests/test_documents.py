@@ -105,7 +105,7 @@ def test_pages_list_what_there_is():
     assert set(Document("docs/concepts.md").table("file in `experiments/`")) == set(NAMES)
     sweeps = {path.name: read_sweep(path) for path in (ROOT / "sweeps").glob("*.yaml")}
     rows = Document("docs/sweeps.md").table("file in `sweeps/`").items()
-    listed = {}
+    listed: dict[str, int] = {}
     for names, (_, runs) in rows:  # one number for all names, or one for each
         several, counts = names.split(", "), runs.split(", ")
         counts = counts if len(counts) == len(several) else counts[:1] * len(several)
