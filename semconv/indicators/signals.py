@@ -65,11 +65,6 @@ class Indicators(nn.Module):
         """Channels of `Signals.others`: of those that differ between images, and of those that do not."""
         return self.num_per_image - self.include_mask, self.num_shared
 
-    @property
-    def learn_shared(self) -> bool:
-        """True if an indicator that does not differ between images is learned."""
-        return any(not part.per_image and any(True for _ in part.parameters()) for part in self)
-
     def __iter__(self):
         return iter(self.parts)
 
