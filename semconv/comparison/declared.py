@@ -9,6 +9,7 @@ from semconv.configuration import bare
 # parameters of a sweep that identify a run and are no part of its protocol
 NO_FACTORS = ("config", "c", "seed_everything", "experiment")
 FEWEST_SEEDS, MOST_LOOKED_AT = 3, 10_000  # of a verdict
+WIDE = "plain_wide"  # kind of control: plain of equal compute
 DECLARATIONS = ("factors", "family", "tuned", "looks", "spending", "negligible")  # lines of a description
 Spending = Literal["obrien_fleming", "pocock"]
 

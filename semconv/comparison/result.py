@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from semconv.comparison.declared import Declared
+from semconv.comparison.declared import WIDE, Declared
 from semconv.comparison.grouping import Groups, Level, Variant, alike, controls_of, setting, shared_protocol
 from semconv.comparison.statistics import ALPHA, Paired, interaction, paired
-from semconv.comparison.verdicts import PLAIN, WIDE, Claims, Evidence, Verdict, gather, in_units, judge
+from semconv.comparison.verdicts import PLAIN, Claims, Evidence, Verdict, gather, in_units, judge
 from semconv.metrics import CLASSICAL, MASKED_MSE, NUM_TEST_IMAGES, SHARE_OF_IMAGES, UNTRAINED, Metric, of_section
 
 COSTS = of_section("costs")

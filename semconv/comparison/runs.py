@@ -63,10 +63,9 @@ def _folders(place: str) -> Iterator[Path]:
 
 
 def _sweep(folder: Path) -> dict[str, Any]:
-    """The sweep file of a sweep's folder, in it or above a run of it; empty in any other folder."""
-    path = next(
-        (place / "sweep.yaml" for place in (folder, *folder.resolve().parents[:2]) if (place / "sweep.yaml").is_file()), None
-    )
+    """The sweep file of a sweep's folder, or of the sweep that a folder's runs belong to; empty in any other folder."""
+    above = [place for place in folder.resolve().parents[:2] if (place / "trials").is_dir()]  # no other folder's sweep.yaml
+    path = next((place / "sweep.yaml" for place in (folder, *above) if (place / "sweep.yaml").is_file()), None)
     if path is None:
         return {}
     try:

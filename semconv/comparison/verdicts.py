@@ -25,8 +25,7 @@ from semconv.metrics import Metric
 
 Word = Literal["beneficial", "harmful", "equivalent", "inconclusive"]
 Seeds = Mapping[int, float]  # values by seed
-PLAIN, WIDE = "plain", "plain_wide"
-CONTROLS = ("zero", "constant", "fixed", "shuffled")
+PLAIN = "plain"
 
 
 class Claims(NamedTuple):

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from semconv.comparison.declared import WIDE
 from semconv.comparison.run import FinishedRun
 from semconv.configuration import bare
-from semconv.study.file import ONLY, PLAIN, WIDE, Study
+from semconv.study.file import ONLY, PLAIN, Study
 from semconv.tracking.files import write_text
 
 

@@ -4,12 +4,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from semconv.comparison.declared import DECLARATIONS, MOST_LOOKED_AT, Looks
+from semconv.comparison.declared import DECLARATIONS, MOST_LOOKED_AT, WIDE, Looks
 from semconv.configuration import bare, flatten, nearest, one_line
 from semconv.metrics import PRIMARY, find
 
@@ -17,11 +18,13 @@ KEYS = (
     *("description", "protocol", "options", "settings", "plain", "family", "references", "controls"),
     *("endpoints", "negligible", "tune", "screen", "confirm"),
 )
-CONTROLS = {name: f"experiments/controls/{name}.yaml" for name in ("zero", "constant", "fixed", "shuffled")}
-WIDE, PLAIN = "plain_wide", "cnn_plain"
+PLAIN = "cnn_plain"
 LAST_SEED = 2**32 - 1
 OWN_OPTIONS = ("config", "c", "seed_everything", "experiment", "runs", "resume", "ckpt_path")  # of a study
-CONTROL_FILES = {**CONTROLS, WIDE: "experiments/controls/cnn_plain_wide.yaml"}
+CONTROL_FILES = {
+    WIDE: "experiments/controls/cnn_plain_wide.yaml",
+    **{name: f"experiments/controls/{name}.yaml" for name in ("zero", "constant", "fixed", "shuffled")},
+}
 ONLY = ""  # name of the setting of a study that declares none
 Files = tuple[str, ...]
 
@@ -114,19 +117,19 @@ class Study:
     screen: Screen | None
     confirm: Confirm
 
-    @property
+    @cached_property
     def varied(self) -> list[str]:
         """The keys that settings set."""
         return sorted({key for values in self.factors.values() for key in values})
 
-    @property
+    @cached_property
     def budget(self) -> dict[str, int]:
         """The budget of a run: `trainer.max_steps`, `trainer.max_epochs`, or both."""
         values = {**_values(self.protocol), **self.options}
         given = {key: values.get(key) for key in ("trainer.max_steps", "trainer.max_epochs")}
         return {key: value for key, value in given.items() if isinstance(value, int) and value > 0}
 
-    @property
+    @cached_property
     def factors(self) -> dict[str, dict[str, Any]]:
         """The values that settings give to the protocol: by setting and bare dotted key."""
         return {name: _values(files) for name, files in self.settings.items()}

@@ -31,6 +31,8 @@ def save_runs(rounds: Rounds, path: Path) -> None:
         for point, runs in rounds.finished(name).items():
             value = point.value if study.tune else None
             rows += [(row_of(run, stage, point.arm.setting, value, fraction), run) for _, run in sorted(runs.items())]
+    if not rows:
+        return
     confirmed = {row["variant"] for row, _ in rows if row["stage"] == "confirm"} or set(study.family)
     arms = [Arm(setting, name) for setting in study.settings for name in study.family if name in confirmed]
     save(path, rows, study.tune.key if study.tune else None, description(study, arms, confirms=True))

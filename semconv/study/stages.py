@@ -6,19 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from semconv.comparison.declared import Declared
+from semconv.comparison.declared import WIDE, Declared
 from semconv.comparison.grouping import DECLARED, group
-from semconv.comparison.result import SAME_COST, Comparison, compare
+from semconv.comparison.result import FLOPS, SAME_COST, Comparison, compare
 from semconv.comparison.run import FinishedRun
 from semconv.comparison.statistics import Paired, paired
 from semconv.comparison.verdicts import in_units
 from semconv.configuration import bare
 from semconv.metrics import Metric, find
 from semconv.study.arms import Arm, Point, candidates, main_arms, point_of
-from semconv.study.file import PLAIN, WIDE, Study
+from semconv.study.file import PLAIN, Study
 from semconv.study.rounds import MEASURE, Rounds, Runs
 
-FLOPS = "cost/flops"
 SHORT = {"trainer.max_epochs": -1, "trainer.max_steps": 12}
 Curve = Mapping[float, Mapping[int, float]]  # the optimised metric by value and seed; where a run has diverged, the worst there is
 
@@ -269,7 +268,7 @@ def _beyond(curve: Curve, tried: Sequence[float], metric: Metric) -> float | Non
 
 
 def _rounded(value: float) -> float:
-    """Three figures, which is what a file's name and a table show."""
+    """Three figures, which a table shows whole."""
     return float(f"{value:.3g}")
 
 

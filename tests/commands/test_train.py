@@ -7,7 +7,8 @@ import torch
 import yaml
 from PIL import Image
 
-from semconv.commands.train import SemconvCLI, build, main
+from semconv.commands.train import SemconvCLI, build, main, parse
+from semconv.configuration import bare, flatten
 from semconv.tracking.identity import identity
 from tests.experiments import FOLDER, arguments, built, every_experiment
 from tests.processes import Forked
@@ -114,6 +115,16 @@ def test_a_run_validates_its_final_weights_once_wherever_it_ends(steps, tmp_path
     rows = [json.loads(line) for line in (the_run(tmp_path) / "metrics.jsonl").read_text().splitlines()]
     assert len([row for row in rows if "val/masked_mse" in row]) == 1
     assert summary(the_run(tmp_path))["val/masked_mse"] > 0
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*FOLDER.glob("fills/*.yaml"), *FOLDER.glob("ablations/*.yaml")]), ids=lambda path: path.stem
+)
+def test_a_fill_or_an_ablation_changes_what_its_file_says_alone(path):
+    before, after = (flatten(parse(arguments("cnn_channels", *more))) for more in ((), ("-c", str(path))))
+    changed = {bare(key): value for key, value in after.items() if before.get(key) != value}
+    assert changed.items() <= {bare(key): value for key, value in flatten(yaml.safe_load(path.read_text())).items()}.items()
+    assert changed or path.stem == "zero"  # which is base.yaml's
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])

@@ -400,7 +400,10 @@ def test_a_sweeps_description_declares_its_family_and_what_its_files_vary(tmp_pa
     assert "family of 2" in out  # one that was not run counts
     assert "told, not_run_yet" not in out
     part, _, _ = run(capsys, tmp_path / "a" / "*", "--metric", "test/masked_mse")
-    assert "family of 2" in part  # as its parts declare
+    assert "family of 1" in part  # a sweep.yaml above that is no sweep's folder says nothing
+    (tmp_path / "trials").mkdir()
+    part, _, _ = run(capsys, tmp_path / "a" / "*", "--metric", "test/masked_mse")
+    assert "family of 2" in part
     out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse", "--family", "told", "other")
     assert "family of 2" in out
     assert find_runs([str(tmp_path)]).declared.factors == ("model.corruption",)

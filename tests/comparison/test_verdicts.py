@@ -2,9 +2,9 @@
 import numpy as np
 import pytest
 
-from semconv.comparison.declared import Looks
+from semconv.comparison.declared import WIDE, Looks
 from semconv.comparison.statistics import ALPHA, seeds_needed
-from semconv.comparison.verdicts import PLAIN, WIDE, gather, judge
+from semconv.comparison.verdicts import PLAIN, gather, judge
 from semconv.metrics import RECONSTRUCTION, REPRESENTATION
 
 NOISE = np.array([0.011, -0.007, 0.002, 0.009, -0.004, -0.008, 0.006, -0.003, 0.001, 0.005])

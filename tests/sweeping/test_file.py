@@ -10,8 +10,8 @@ from semconv.commands.check_sweeps import main, points
 from semconv.commands.train import parse
 from semconv.comparison.declared import declared_by
 from semconv.comparison.grouping import differences
-from semconv.comparison.verdicts import CONTROLS
 from semconv.configuration import flatten
+from semconv.study.file import CONTROL_FILES
 from semconv.sweeping.file import KEYS, Sweep, read_sweep, sweep_problem
 from semconv.sweeping.macros import expand
 from semconv.sweeping.trials import own_command
@@ -166,8 +166,8 @@ def test_the_family_is_all_conditioned_mechanisms(name):
 def test_every_mechanism_is_swept_with_all_its_controls():
     files = read_sweep(FOLDER.parent / "sweeps" / "controls.yaml").parameters["config"]["values"]
     for name in conditioned():
-        for control in (*CONTROLS, "cnn_plain_wide"):
-            assert f"experiments/{name}.yaml,experiments/controls/{control}.yaml" in files
+        for control in CONTROL_FILES.values():
+            assert f"experiments/{name}.yaml,{control}" in files
         assert f"experiments/{name}.yaml" in files
 
 

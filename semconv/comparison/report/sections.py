@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from semconv.comparison.declared import WIDE
 from semconv.comparison.grouping import Level, Variant, at, controls_of, differences
 from semconv.comparison.report import plots, strips
 from semconv.comparison.report.sources import Curve, Spread, curve, environments, is_local, keys_of, spread
 from semconv.comparison.result import COSTS, Comparison, against_baseline, beside_baseline, by_level, classical, plain_of
 from semconv.comparison.statistics import Paired
 from semconv.comparison.tables import Sheet, details, interactions, pareto, results, verdicts
-from semconv.comparison.verdicts import PLAIN, WIDE
+from semconv.comparison.verdicts import PLAIN
 from semconv.configuration import flatten
 from semconv.metrics import CONDITIONED, FULL, QUICK, Metric, find, of_section, parts
 
