@@ -98,6 +98,8 @@ def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison
             raise ValueError(f"--family {name}: there are runs of {', '.join(experiments)}")
     if given.baseline not in experiments and given.baseline != "cnn_plain":
         raise ValueError(f"--baseline {given.baseline}: there are runs of {', '.join(experiments)}")
+    for option in ("factor", "allow"):
+        _require_keys(f"--{option}", getattr(given, option), found.runs)
     endpoints = [_endpoint(key, given.direction, found.runs) for key in dict.fromkeys(given.metric)] or list(PRIMARY)
     declared = found.declared
     groups = group(found.runs, given.baseline, [*declared.factors, *given.factor], given.allow, declared.tuned)
@@ -113,6 +115,17 @@ def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison
             for seed, run in variant.failed(endpoint.key).items():
                 leave_out(run.folder, f"its {endpoint.key} is not finite: seed {seed} of {variant.label} has failed")
     return compared
+
+
+def _require_keys(option: str, given: Sequence[str], runs: Sequence[FinishedRun]) -> None:
+    """Refuse a key that no run's protocol has."""
+    keys = {key for run in runs for key in run.protocol}
+    known = {".".join(key.split(".")[:length]) for key in keys for length in range(1, key.count(".") + 2)}
+    for key in given:
+        if key not in known:
+            similar = nearest(key, sorted(known))
+            advice = f"did you mean {similar}?" if similar else "a run's summary.json lists its keys under protocol"
+            raise ValueError(f"{option} {key}: the protocol of no run has this key: {advice}")
 
 
 def _endpoint(key: str, direction: Direction | None, runs: Sequence[FinishedRun]) -> Metric:

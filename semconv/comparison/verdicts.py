@@ -49,6 +49,7 @@ class Evidence(NamedTuple):
     refusal: str = ""  # a reason to refuse a verdict
     next_look: int | None = None  # number of seeds at which the results are looked at next
     reached: bool = False  # a look has been reached
+    unused: Sequence[int] = ()  # seeds after the look that is judged
 
 
 class Verdict(NamedTuple):
@@ -98,7 +99,7 @@ def gather(
     order = sorted({*candidate, *failed, *own})
     reached = looks.reached(len(order))[:num_looks] if looks else [len(order)]
     following = next((look for look in looks.seeds if look > len(order)), None) if looks else None
-    order = order[: reached[-1]] if reached else order
+    order, unused = (order[: reached[-1]], order[reached[-1] :]) if reached else (order, [])
     lacking = {name: [seed for seed in order if seed not in values] for name, values in {"it": candidate, **others}.items()}
     lacking = {name: seeds for name, seeds in lacking.items() if seeds}
     apart = [name for name, values in others.items() if name != PLAIN and not any(seed in values for seed in candidate)]
@@ -106,7 +107,7 @@ def gather(
     missing = [*missing, *apart]
     used = [seed for seed in order if seed in candidate and all(seed in values for values in present.values())]
     if not used or PLAIN not in present:
-        return Evidence({}, Claims(), lacking=lacking, missing=missing, refusal=refusal, next_look=following)
+        return Evidence({}, Claims(), lacking=lacking, missing=missing, refusal=refusal, next_look=following, unused=unused)
     margin, resolution = in_units(endpoint, [present[PLAIN][seed] for seed in used])
     differences = {
         name: {seed: endpoint.sign * (candidate[seed] - values[seed]) for seed in used} for name, values in present.items()
@@ -133,6 +134,7 @@ def gather(
         refusal,
         following,
         bool(reached),
+        unused,
     )
 
 
@@ -214,9 +216,14 @@ def _open(evidence: Evidence, plain: Paired, family: int) -> tuple[str, int | No
 
 
 def _with_losses(reason: str, evidence: Evidence) -> str:
-    """The reason, and the seeds that were left out because a network lacks them."""
-    losses = [f"{name} lacks seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" for name, seeds in evidence.lacking.items()]
-    return "; ".join([reason, *losses])
+    """The reason, and the seeds that were left out: those that a network lacks, and those after the look that is judged."""
+    losses = [f"{name} lacks {_seeds(seeds)}" for name, seeds in evidence.lacking.items()]
+    late = [f"not used, as later than the look: {_seeds(evidence.unused)}"] if evidence.unused else []
+    return "; ".join([reason, *losses, *late])
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def _p(found: Paired) -> float:

@@ -459,6 +459,8 @@ def test_runs_that_are_not_whole_are_named_and_left_out(tmp_path, capsys):
         (["runs", "--metric", "cost/flops", "--direction", "higher"], "cost/flops is better when lower"),
         (["runs", "--family", "nobody"], "there are runs of told"),
         (["runs", "--baseline", "nobody"], "there are runs of told"),
+        (["runs", "--factor", "model.base_rate"], "did you mean model.base_lr?"),
+        (["runs", "--allow", "model.base_lr", "zzz"], "--allow zzz: the protocol of no run has this key"),
         (["wandb:nothing"], "names no project"),
     ],
 )

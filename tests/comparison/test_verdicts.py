@@ -128,6 +128,8 @@ def test_a_lost_seed_does_not_move_the_looks():
     assert (found.against[PLAIN].n, found.next_look) == (7, None)
     first = gather(REPRESENTATION, ours, {PLAIN: plain}, looks=looks, num_looks=1)
     assert first.against[PLAIN].n == 4
+    (named,) = judge([first])
+    assert named.reason.endswith("not used, as later than the look: seeds 4, 5, 6, 7")
 
 
 def test_what_was_not_run_is_named_and_leaves_harmful_and_equivalent_possible():
