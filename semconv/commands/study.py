@@ -3,7 +3,9 @@
 import argparse
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from semconv.commands.compare import print_sheets, write_comparison
 from semconv.commands.errors import in_one_line
@@ -12,8 +14,9 @@ from semconv.study.file import Study, read_study
 from semconv.sweeping.file import Sweep
 
 DESCRIPTION = """Run a study: tune every network by the same search, screen the candidates, confirm some of them on fresh seeds, and
-report. Each stage is a W&B sweep in the study's folder, which any number of processes may share. --plan trains every network for a
-few steps, prints runs, hours and error rates, and stops. --resume continues a study that was interrupted or killed."""
+report. Each stage is one or more rounds, each of them a W&B sweep in the study's folder, which any number of processes may share.
+--plan trains every network for a few steps, prints runs, hours and error rates, and stops. --resume continues a study that was
+interrupted or killed. --prepare runs nothing: it writes the sweep file of the next round, for W&B's agents or a cluster."""
 
 
 def main(arguments: list[str]) -> None:
@@ -36,12 +39,17 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
     from semconv.study.results import save_runs, screening_sheet, sections, tuning_sheet
     from semconv.study.rounds import Rounds, Unfinished, keep_study
     from semconv.study.stages import confirm, measure, screen, tune
+    from semconv.sweeping.ledger import Ledger
 
-    keep_study(study, folder, given.resume or given.plan)
+    keep_study(study, folder, given.resume or given.plan or given.prepare)
 
-    def run_sweep(sweep: Sweep, place: Path) -> int:
-        print(f"{place.name}: {len(sweep.grid)} runs")
-        return run_trials(sweep, place, given.jobs, given.failures)[0]
+    def run_sweep(sweep: Sweep, place: Path, done: Sequence[Mapping[str, Any]]) -> int:
+        if given.prepare:
+            Ledger(place, sweep, join=True)
+            print(f"{len(sweep.grid) - len(done)} runs to do: wandb sweep {place / 'sweep.yaml'}, or semconv sweep {place / 'sweep.yaml'} --resume")
+            raise Unfinished(0)
+        print(f"{place.name}: {len(sweep.grid) - len(done)} runs")
+        return run_trials(sweep, place, given.jobs, given.failures, done=done)[0]
 
     rounds = Rounds(study, folder, run_sweep)
     try:
@@ -55,7 +63,8 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
         comparison = confirm(rounds, measured, tuned, kept)
     except Unfinished as end:
         place = f" --output {folder}" if given.output else ""
-        print(f"not all runs are finished: semconv study {given.file}{place} --resume continues")
+        option = "--prepare" if given.prepare else "--resume"
+        print(f"not all runs are finished: semconv study {given.file}{place} {option} continues")
         return end.code
     finally:
         save_runs(rounds, folder / "results.csv")
@@ -75,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("file", type=Path, help="A study file such as sweeps/studies/demo.yaml.")
     parser.add_argument("--plan", action="store_true", help="Print runs, hours and error rates, and stop.")
     parser.add_argument("--resume", action="store_true", help="Continue an interrupted study.")
+    parser.add_argument("--prepare", action="store_true", help="Write the sweep file of the next round, and stop.")
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="Runs at a time (1).")
     parser.add_argument("--output", type=Path, metavar="DIR", help="The study's folder (runs/studies/<name of the file>).")
     parser.add_argument(

@@ -3,7 +3,9 @@
 import argparse
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -24,7 +26,7 @@ def main(arguments: list[str]) -> None:
         _refuse_endless(sweep, given.count)
         if sweep.doubt:
             print(f"semconv: warning: {sweep.doubt}", file=sys.stderr)
-        folder = given.output or Path("runs") / "sweeps" / sweep.name
+        folder = given.output or _own_folder(given.file) or Path("runs") / "sweeps" / sweep.name
         code = _work(sweep, folder, given)
     except ValueError as error:
         fail(str(error))
@@ -39,8 +41,19 @@ def _work(sweep: Sweep, folder: Path, given: argparse.Namespace) -> int:
     return code
 
 
+def _own_folder(file: Path) -> Path | None:
+    """The folder of a sweep that keeps this file as its copy."""
+    return file.parent if file.name == "sweep.yaml" and (file.parent / "trials").is_dir() else None
+
+
 def run_trials(
-    sweep: Sweep, folder: Path, jobs: int, failures: int, count: int | None = None, resume: bool = True
+    sweep: Sweep,
+    folder: Path,
+    jobs: int,
+    failures: int,
+    count: int | None = None,
+    resume: bool = True,
+    done: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[int, bool]:
     """Run trials of a sweep, and show their progress: the exit code, and whether none is left.
 
@@ -51,6 +64,7 @@ def run_trials(
         failures: number of failed trials after which no more are started.
         count: maximal number of trials that are started; None: all.
         resume: continue the sweep in its folder, failed trials too, or join other processes in it.
+        done: see `Ledger`.
     """
     # importing Optuna takes a second; --help and errors in the file come before
     from semconv.sweeping.display import Display
@@ -59,7 +73,7 @@ def run_trials(
 
     if jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    ledger = Ledger(folder, sweep, join=resume)
+    ledger = Ledger(folder, sweep, resume, done)
     if resume:
         ledger.retry_failed()
     with Display(Console(highlight=False), len(sweep.grid) or sweep.run_cap) as display:
@@ -87,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="Continue the sweep in its folder, also failed trials, or join other processes in it."
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="The sweep's folder (runs/sweeps/<name of the file>).")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="The sweep's folder (runs/sweeps/<name of the file>; that of the file, if it is the sweep.yaml of such a folder).")
     parser.add_argument(
         "--failures", type=positive, default=3, metavar="N", help="Start no more trials after this number of failures (3)."
     )

@@ -16,7 +16,8 @@ from semconv.tracking.files import write_text
 
 MEASURE = "measure"  # round of a few steps of each network
 Runs = dict[int, FinishedRun]  # by seed
-RunSweep = Callable[[Sweep, Path], int]  # runs a sweep in its folder, and gives the exit code
+# runs a sweep in its folder, but for points with the given parts, and gives the exit code
+RunSweep = Callable[[Sweep, Path, Sequence[Mapping[str, Any]]], int]
 
 
 class Unfinished(Exception):
@@ -66,7 +67,14 @@ class Rounds:
         folder = self.folder / name
         content = self._sweep(folder, points, seeds, options or {}, confirms)
         if not self._is_complete(folder, content, len(points), seeds):
-            code = self.run_sweep(Sweep(f"{self.study.name}-{name}", content), folder)
+            done = [
+                {"config": config_of(self.study, point, self.folder), "seed_everything": seed}
+                for point in points
+                for found, runs in self.finished(name).items()
+                if found.arm == point.arm and point.value in (None, found.value)
+                for seed in runs
+            ]
+            code = self.run_sweep(Sweep(f"{self.study.name}-{name}", content), folder, done)
             if not self._is_complete(folder, content, len(points), seeds):
                 if not code:
                     raise ValueError(

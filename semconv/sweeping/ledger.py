@@ -1,6 +1,7 @@
 """The list of trials and of their owners: an Optuna journal in the sweep's folder, shared by any number of processes."""
 
 import secrets
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -38,14 +39,15 @@ class Ledger:
         folder: the sweep's folder; created if it is missing.
         sweep: the sweep.
         join: whether the folder may hold this sweep already.
+        done: parts of points, such as a seed and a configuration, whose runs others have finished: they are not run again.
 
     Raises:
         ValueError: the folder holds another sweep, or this one and `join` is False.
     """
 
-    def __init__(self, folder: Path, sweep: Sweep, join: bool) -> None:
+    def __init__(self, folder: Path, sweep: Sweep, join: bool, done: Sequence[Mapping[str, Any]] = ()) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.folder, self.sweep = folder, sweep
+        self.folder, self.sweep, self.done = folder, sweep, done
         (folder / "trials").mkdir(parents=True, exist_ok=True)
         with self._claiming():
             self._keep_file(join)
@@ -53,7 +55,7 @@ class Ledger:
             backend = JournalFileBackend(str(journal), lock_obj=JournalLock(journal))  # type: ignore[arg-type]
             self.study = optuna.create_study(
                 storage=JournalStorage(backend),
-                study_name=sweep.name,
+                study_name="sweep",  # the same whatever the file is called: a folder holds one sweep
                 direction="maximize" if sweep.maximise else "minimize",
                 load_if_exists=True,
             )
@@ -89,7 +91,11 @@ class Ledger:
     def claim(self) -> Claim | None:
         """Claim a trial to work on: one whose processes have died, else the next; None if there is none now."""
         with self._claiming():
-            return self._taken_over() or (None if self.all_started() else self._next())
+            while claim := self._taken_over() or (None if self.all_started() else self._next()):
+                if not any(part.items() <= claim.parameters.items() for part in self.done):
+                    return claim
+                self.finish(claim, "finished", None)
+        return None
 
     def finish(self, claim: Claim, ending: Ending, value: float | None) -> None:
         """Record how a trial ended, and release it.

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,7 +58,7 @@ def conduct(tmp_path):
     def make(path, folder="study", stop_after=None):
         log = SimpleNamespace(sweeps=[], runs=0)
 
-        def run_sweep(sweep: Sweep, place: Path) -> int:
+        def run_sweep(sweep: Sweep, place: Path, done: Sequence[Mapping[str, Any]]) -> int:
             log.sweeps.append(place.name)
             place.mkdir(parents=True, exist_ok=True)
             (place / "sweep.yaml").write_text(yaml.safe_dump(dict(sweep.content), sort_keys=False))

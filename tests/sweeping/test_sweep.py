@@ -13,6 +13,7 @@ import optuna
 import pytest
 import yaml
 
+from semconv.commands.sweep import main
 from semconv.comparison.runs import find_runs
 from semconv.sweeping.file import read_sweep
 from semconv.sweeping.ledger import Ledger
@@ -86,6 +87,20 @@ def test_finished_trials_are_never_run_again_and_count_limits_a_call(make_sweep,
     make_sweep(parameters={"x": {"values": [3, 1]}})
     assert sweep(path, "--resume") == 2
     assert "holds another sweep, or this one before it was changed" in capsys.readouterr().err
+
+
+def test_the_copy_in_its_folder_continues_a_sweep(make_sweep, sweep, tmp_path):
+    assert sweep(make_sweep(parameters=GRID), "--count", "1") == 0
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "sweep" / "sweep.yaml"), "--resume"])
+    assert ended.value.code == 0
+    assert [row["x"] for row in begun(tmp_path / "sweep")] == ["3", "1", "2"]
+
+
+def test_points_that_others_have_finished_are_not_run_again(make_sweep, tmp_path):
+    ledger = Ledger(tmp_path / "sweep", read_sweep(make_sweep(parameters=GRID)), join=False, done=[{"x": 1}, {"x": 4}])
+    claims = [ledger.claim() for _ in range(3)]
+    assert [claim and claim.parameters["x"] for claim in claims] == [3, 2, None]
 
 
 def test_a_sweep_killed_with_its_trials_goes_on_where_it_was(make_sweep, sweep, tmp_path):

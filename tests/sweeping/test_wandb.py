@@ -121,6 +121,34 @@ def test_an_agents_trials_of_semconv_arrive_with_their_configuration_and_results
 
 
 @pytest.mark.slow
+def test_an_agent_runs_a_round_of_a_study_and_the_study_goes_on_from_it(server, controller, tmp_path):
+    study = {
+        "protocol": ["experiments/base.yaml"],
+        "options": {name: spec["value"] for name, spec in TINY.items() if "encoder" not in name} | {"trainer.max_steps": 3},
+        "plain": ["experiments/cnn_plain.yaml"],
+        "family": {"cnn_mask": ["experiments/cnn_channels.yaml", "experiments/indicators/mask.yaml"]},
+        "tune": {"key": "model.init_args.base_lr", "values": [0.004, 0.008], "seeds": [100]},
+        "confirm": {"looks": [3], "first_seed": 0},
+    }
+    path, folder = tmp_path / "tiny.yaml", tmp_path / "study"
+    path.write_text(yaml.safe_dump(study))
+    prepare = [sys.executable, "-m", "semconv", "study", str(path), "--output", str(folder), "--prepare"]
+
+    def prepared() -> str:
+        done = subprocess.run(prepare, cwd=FOLDER.parent, capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    place = Path(os.path.relpath(folder, FOLDER.parent)) / "measure" / "sweep.yaml"
+    assert f"2 runs to do: wandb sweep {place}" in prepared()
+    wandb(server, tmp_path, "sweep", "--project", "semconv", str(place))
+    wandb(server, tmp_path, "agent", "--count", "1", "somebody/semconv/s1")
+    assert "1 runs to do" in prepared()
+    wandb(server, tmp_path, "agent", "somebody/semconv/s1")
+    assert "tune-1" in prepared()  # measure is complete
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("manner", ["slow", "broken", "gone"])
 def test_a_server_that_fails_half_way_harms_no_training_and_a_later_sync_completes(manner, controller, tmp_path):
     """The server takes the run, and then is slow, fails, or is there no more, until the run is over."""
