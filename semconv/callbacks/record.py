@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from semconv.callbacks.callback import Callback
+from semconv.callbacks.divergence import Diverged
 from semconv.controls import find_indicators
 from semconv.cost import count_images
 from semconv.processes import all_gather
@@ -113,7 +114,11 @@ class Record(Callback):
         if trainer.is_global_zero and self._begun:
             clocks = {"trainer/global_step": trainer.global_step, "samples_seen": self.samples_seen}
             self.folder.summarise(clocks if trainer.state.fn == "fit" else {})
-            self._set("failed" if isinstance(exception, Exception) else "terminated")
+            if isinstance(exception, Diverged):
+                self.folder.summarise({"divergence": str(exception)})
+                self._set("diverged")
+            else:
+                self._set("failed" if isinstance(exception, Exception) else "terminated")
 
     def _summarise(self, trainer: "Trainer", values: Mapping[str, Any]) -> None:
         if trainer.is_global_zero:

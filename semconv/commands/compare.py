@@ -110,10 +110,14 @@ def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison
         if kinds and "candidate" not in kinds:
             raise ValueError(f"{name} is in the family and is no candidate, but a {kinds.pop()}: take it out of the family")
     compared = compare(groups, endpoints, given.baseline, declared._replace(family=tuple(family), negligible=negligible))
+    lost: dict[str, str] = {}
     for variant in groups.variants:
         for endpoint in endpoints:
             for seed, run in variant.failed(endpoint.key).items():
-                leave_out(run.folder, f"its {endpoint.key} is not finite: seed {seed} of {variant.label} has failed")
+                what = "it has diverged" if run.has_diverged else f"its {endpoint.key} is not finite"
+                lost.setdefault(run.folder, f"{what}: seed {seed} of {variant.label} has failed")
+    for folder, reason in lost.items():
+        leave_out(folder, reason)
     return compared
 
 

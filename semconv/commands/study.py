@@ -46,7 +46,8 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
     def run_sweep(sweep: Sweep, place: Path, done: Sequence[Mapping[str, Any]]) -> int:
         if given.prepare:
             Ledger(place, sweep, join=True)
-            print(f"{len(sweep.grid) - len(done)} runs to do: wandb sweep {place / 'sweep.yaml'}, or semconv sweep {place / 'sweep.yaml'} --resume")
+            file = place / "sweep.yaml"
+            print(f"{len(sweep.grid) - len(done)} runs to do: wandb sweep {file}, or semconv sweep {file} --resume")
             raise Unfinished(0)
         print(f"{place.name}: {len(sweep.grid) - len(done)} runs")
         return run_trials(sweep, place, given.jobs, given.failures, done=done)[0]

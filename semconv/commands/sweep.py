@@ -101,7 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="Continue the sweep in its folder, also failed trials, or join other processes in it."
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="The sweep's folder (runs/sweeps/<name of the file>; that of the file, if it is the sweep.yaml of such a folder).")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="The sweep's folder (runs/sweeps/<name of the file>; that of the file, if it is the sweep.yaml of such a folder).",
+    )
     parser.add_argument(
         "--failures", type=positive, default=3, metavar="N", help="Start no more trials after this number of failures (3)."
     )

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import re
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from semconv.callbacks import Cost, Dynamics, ErrorTable, Panels, Record
+from semconv.callbacks import Cost, Diverged, Divergence, Dynamics, ErrorTable, Panels, Record
 from semconv.callbacks.announcement import Announcement
 from semconv.callbacks.checkpoints import Checkpoints
 from semconv.callbacks.evaluation import Evaluation, Extent
@@ -183,6 +184,12 @@ class SemconvCLI(LightningCLI):
             help="Steps between checkpoints that are kept. last.ckpt is written then, and at the end of each epoch.",
         )
         parser.add_argument(
+            "--nonfinite_steps",
+            type=PositiveInt,
+            default=1,
+            help="Consecutive steps whose loss or gradient is not finite, at which the run ends as diverged.",
+        )
+        parser.add_argument(
             "--evaluation", type=Extent, default="quick", help="Evaluation of the features after each test: none, quick or full."
         )
         parser.add_argument(
@@ -238,6 +245,7 @@ class SemconvCLI(LightningCLI):
         return [
             # first: it creates the folder that the others write into
             Record(folder, with_links(saved, self._links), {**identity(saved), "facts": facts}, bool(whole.get("resume"))),
+            Divergence(whole["nonfinite_steps"], whole.get("checkpoint_every")),
             cost,
             Dynamics(),
             Panels(folder),
@@ -295,6 +303,9 @@ def main(arguments: list[str]) -> None:
         with explaining(arguments, debug):
             SemconvCLI(_starting_from(arguments))
     except Terminated as error:
+        raise SystemExit(error.exit_code) from None
+    except Diverged as error:
+        print(f"semconv: the run has diverged: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
 
 
@@ -363,6 +374,8 @@ def _resumable(folder: RunFolder) -> str:
     Raises:
         ValueError: the run is finished, or has no complete checkpoint.
     """
+    if folder.summary.get("status") == "diverged":
+        raise ValueError(f"{folder.path} has diverged, and would diverge again: {folder.summary.get('divergence')}")
     if folder.summary.get("status") == "finished":
         raise ValueError(f"{folder.path} is finished: start another run by -c {folder.path}/config.yaml")
     checkpoint = newest_checkpoint(folder.checkpoints)

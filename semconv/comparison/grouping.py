@@ -194,18 +194,31 @@ def _follows(key: str, factors: Mapping[str, Any], runs: Sequence[FinishedRun]) 
 
 
 def _distinct(variants: list[Variant], allowed: Mapping[str, Any]) -> list[Variant]:
-    """Add to the label of variants of one name the arguments in which they differ."""
+    """Add to the label of variants of one name the arguments that tell them apart: the first ones that are enough."""
     named: dict[tuple, list[Variant]] = defaultdict(list)
     for variant in variants:
         named[(variant.level, variant.label)].append(variant)
     distinct = []
     for same in named.values():
         flat = [{**flatten(variant.first.summary["variant"]), **_chosen(variant, allowed)} for variant in same]
-        keys = differences(flat) if len(same) > 1 else {}
+        keys = _enough(flat) if len(same) > 1 else []
         for variant, config in zip(same, flat, strict=True):
             marks = ", ".join(f"{_short(key)}={_show(config.get(key))}" for key in keys)
             distinct.append(replace(variant, label=f"{variant.label} [{marks}]") if marks else variant)
     return distinct
+
+
+def _enough(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The first of the keys in which flat configurations differ, without those that tell no more of them apart."""
+    keys: list[str] = []
+    for key in differences(configs):
+        if len({_part(config, [*keys, key]) for config in configs}) > len({_part(config, keys) for config in configs}):
+            keys.append(key)
+    return keys
+
+
+def _part(config: Mapping[str, Any], keys: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_show(config.get(key)) for key in keys)
 
 
 def _chosen(variant: Variant, allowed: Mapping[str, Any]) -> dict[str, Any]:

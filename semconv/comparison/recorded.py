@@ -21,7 +21,7 @@ from semconv.tracking.folder import RunFolder
 
 STAGES = ("tune", "screen", "confirm")
 IDENTITY = (
-    *("stage", "setting", "variant", "control", "seed", "value", "fraction"),
+    *("stage", "setting", "variant", "control", "seed", "value", "fraction", "status"),
     *("protocol", "network", "started", "commit", "torch"),
 )
 CLOCKS = ("trainer/global_step", "trainer/seconds")
@@ -42,6 +42,7 @@ def row_of(run: FinishedRun, stage: str, setting: str, value: float | None, frac
         "seed": summary["seed"],
         "value": value,
         "fraction": fraction,
+        "status": summary["status"],
         "started": summary.get("started"),
         "commit": session.get("git_commit"),
         "torch": (session.get("versions") or {}).get("torch"),
@@ -112,7 +113,7 @@ def _run(path: Path, line: int, row: Mapping[str, str], shared: Mapping[str, Any
         if row["value"]:
             _put(protocol, shared["tuned"], float(row["value"]))
         metrics = {key: float(value) for key, value in row.items() if value and key not in IDENTITY and find(key)}
-        identity = {**network, "seed": int(row["seed"]), "status": "finished", "protocol": protocol}
+        identity = {**network, "seed": int(row["seed"]), "status": row["status"], "protocol": protocol}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}, line {line}: it does not fit {path.with_suffix('.yaml')}: restore both files") from error
     whole = {key: int(value) if value.is_integer() and key.startswith("trainer/") else value for key, value in metrics.items()}

@@ -29,13 +29,18 @@ class FinishedRun(NamedTuple):
         return flatten(self.summary["protocol"])
 
     @property
+    def has_diverged(self) -> bool:
+        return self.summary.get("status") == "diverged"
+
+    @property
     def metrics(self) -> dict[str, float]:
-        """All finite numbers of the summary."""
-        return {key: found for key, value in self.summary.items() if (found := _finite(value)) is not None}
+        """All finite numbers of the summary; of a run that has diverged, its costs alone."""
+        found = {key: number for key, value in self.summary.items() if (number := _finite(value)) is not None}
+        return {key: value for key, value in found.items() if key.startswith("cost/")} if self.has_diverged else found
 
     def has_failed(self, key: str) -> bool:
-        """True if a metric is there and is no finite number; null says that it does not apply."""
-        return self.summary.get(key) is not None and _finite(self.summary[key]) is None
+        """True if the run has diverged, or a metric is there and is no finite number; null says that it does not apply."""
+        return self.has_diverged or (self.summary.get(key) is not None and _finite(self.summary[key]) is None)
 
     @property
     def id(self) -> str:

@@ -16,7 +16,8 @@ from semconv.configuration import one_line
 from semconv.metrics import MASKED_MSE
 
 CLASSIFIED = ("linear_probe/", "finetune/", "scratch/")  # results of runs that start from another
-REQUIRED = ("experiment", "seed", "protocol", "variant", "trainer/global_step", MASKED_MSE)
+IDENTITY = ("experiment", "seed", "protocol", "variant")
+REQUIRED = (*IDENTITY, "trainer/global_step", MASKED_MSE)
 
 FORM: dict[str, Callable[[Any], bool]] = {
     "experiment": lambda value: isinstance(value, str) and bool(value),
@@ -96,9 +97,11 @@ def _is_whole(run: FinishedRun) -> bool:
         leave_out(run.folder, "its summary.json cannot be read")
     elif "pretrained_run" in summary and status == "finished":
         return True
-    elif status != "finished":
+    elif status not in ("finished", "diverged"):
         leave_out(run.folder, f"it is {status}")
-    elif missing := [key for key in REQUIRED if key not in summary]:
+    elif "pretrained_run" in summary:
+        leave_out(run.folder, "it has diverged")
+    elif missing := [key for key in (IDENTITY if run.has_diverged else REQUIRED) if key not in summary]:
         leave_out(run.folder, f"it has no {missing[0]}: a run that is trained and tested has")
     elif wrong := [key for key, fits in FORM.items() if not fits(summary.get(key))]:
         leave_out(run.folder, f"its {wrong[0]} is {summary.get(wrong[0])!r}, which semconv does not write")

@@ -39,6 +39,6 @@ def _run(run: Any) -> FinishedRun:
         known = identity(run.config)
     except (KeyError, TypeError):
         known = {}  # somebody else's run: it is named and left out
-    status = STATUS.get(run.state, run.state)
+    status = "diverged" if summary.get("status") == "diverged" else STATUS.get(run.state, run.state)
     started = started_at(getattr(run, "created_at", None))
     return FinishedRun(f"wandb:{'/'.join(run.path)}", {**summary, **known, "status": status}, started or 0.0)

@@ -79,6 +79,11 @@ def measure(rounds: Rounds) -> Measured:
 
 def _check(study: Study, runs: Sequence[FinishedRun]) -> None:
     """Refuse, before anything else is trained, what the runs of a study show to be impossible."""
+    for run in runs:
+        if run.has_diverged:
+            raise ValueError(
+                f"{run.folder} has diverged within a few steps, at the values of the protocol: {run.summary.get('divergence')}"
+            )
     if study.tune and any(bare(study.tune.key) not in run.protocol for run in runs):
         raise ValueError(f"tune.key {study.tune.key} is no key of the protocol of runs: give one such as model.init_args.base_lr")
     try:
@@ -240,7 +245,7 @@ def _search(rounds: Rounds, name: str, values: Mapping[Arm, Sequence[float]], fr
     curves: dict[Arm, dict[float, dict[int, float]]] = {arm: {} for arm in values}
     for (arm, value, _), runs in found.items():
         assert value is not None
-        if lacking := [run.folder for run in runs.values() if tune.metric not in run.summary]:
+        if lacking := [run.folder for run in runs.values() if tune.metric not in run.summary and not run.has_diverged]:
             raise ValueError(
                 f"{lacking[0]} has no {tune.metric}, by which values are chosen: its training must end with a validation"
             )

@@ -11,7 +11,7 @@ from rich.text import Text
 from semconv.sweeping.ledger import Ending
 from semconv.sweeping.trials import Trial
 
-COLOURS = {"finished": "green", "stopped": "yellow", "failed": "red"}
+COLOURS = {"finished": "green", "stopped": "yellow", "diverged": "yellow", "failed": "red"}
 LONGEST = 60  # characters of a trial's parameters
 
 

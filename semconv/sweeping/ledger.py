@@ -17,8 +17,8 @@ from semconv.sweeping.file import Sweep
 from semconv.sweeping.locks import JournalLock, Lock, locked
 from semconv.tracking.files import write_text
 
-Ending = Literal["finished", "stopped", "failed"]
-STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+Ending = Literal["finished", "stopped", "diverged", "failed"]
+STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "diverged": TrialState.PRUNED, "failed": TrialState.FAIL}
 EDGE = 1e-6  # distance of shares from 0 and 1, where a normal distribution is infinite
 RANDOM_FIRST = 10  # trials of a bayes search that are drawn at random
 
@@ -102,7 +102,7 @@ class Ledger:
 
         Args:
             claim: the trial.
-            ending: finished; stopped early; or failed.
+            ending: finished; stopped early; diverged, which Optuna's searches rank below every value; or failed.
             value: the metric of a finished trial; None if the sweep has no metric.
         """
         values = (value or 0.0) if ending == "finished" else None

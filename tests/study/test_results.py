@@ -76,7 +76,7 @@ def test_a_table_that_is_none_is_refused_in_a_line(write_study, conduct, tmp_pat
 def study(monkeypatch, capsys):
     """The command over runs that only seem to train: its output, its errors and its exit code."""
 
-    def run_trials(sweep, place, jobs, failures):
+    def run_trials(sweep, place, jobs, failures, done):
         place.mkdir(parents=True, exist_ok=True)
         (place / "sweep.yaml").write_text(json.dumps(dict(sweep.content)))
         for point in sweep.grid:
@@ -105,7 +105,10 @@ def test_the_command_plans_runs_and_reports(write_study, study, tmp_path):
     assert rows["confirm"][:4] == ["8", "32", "to", "64"]  # plain, the dearest candidate with three others, another with two
     assert "Simulated confirmation: family of 2, looks at 4, 8 seeds (pocock)" in out
     assert [place.name for place in folder.glob("*/") if (place / "sweep.yaml").exists()] == ["measure"]
-    out, _, code = study(path)
+    out, _, code = study(path, "--prepare")
+    first = "runs/studies/a_study/tune-1/sweep.yaml"
+    assert (code, f"30 runs to do: wandb sweep {first}, or semconv sweep {first} --resume" in out) == (0, True)
+    out, _, code = study(path, "--resume")
     assert code == 0
     assert out.splitlines()[-1] == "runs/studies/a_study/report/comparison.html"
     page = (folder / "report" / "comparison.html").read_text()

@@ -169,6 +169,15 @@ def test_failed_trials_are_told_limited_and_tried_again_on_resume(make_sweep, sw
     assert statuses(folder) == ["finished"] * 3
 
 
+def test_a_sweep_goes_on_after_a_trial_that_diverged(make_sweep, sweep, tmp_path, capsys):
+    path = make_sweep(parameters={"x": {"values": [1, 2, 3]}, "diverges": {"value": 2}})
+    for _ in range(2):
+        assert sweep(path, "--resume", "--failures", "1") == 0
+    out = capsys.readouterr().out
+    assert sum("diverged" in line and "x=2" in line for line in out.splitlines()) == 1
+    assert len((tmp_path / "sweep" / "begun.txt").read_text().splitlines()) == 3
+
+
 def test_a_random_search_draws_the_same_points_whoever_draws_them(make_sweep, sweep, tmp_path):
     parameters = {
         "x": {"distribution": "log_uniform_values", "min": 0.1, "max": 10},

@@ -26,6 +26,9 @@ def main(words: list[str]) -> None:
         print("it has failed as it was told")
         sys.exit(7)
     value = float(given.get("x", 0))
+    if given.get("diverges") == given.get("x"):
+        folder.summarise({"status": "diverged", "divergence": "the loss is not finite"})
+        sys.exit(3)
     for step in range(int(given.get("steps", 2))):
         time.sleep(float(given.get("seconds", 0)))
         folder.log({"val/loss": value}, step)
