@@ -1,9 +1,9 @@
 """A cache of small data sets, decoded once.
 
 Each cached split has its own folder, `<source>-<split>-<hash>`, where the hash is of all that the pixels depend on: `pixels.bin`
-(all images, c h w, one after another), `sides.npy`, `labels.npy` and `about.json`. The folder is written atomically, so that it is
-complete or absent: if two runs build it at once, one uses the other's. A changed data set has another hash; its old folder is
-removed.
+(all images, c h w, one after another), `sides.npy`, `labels.npy`, and `about.json` with checksums. The folder is written
+atomically, so that it is complete or absent: if two runs build it at once, one uses the other's. A changed data set has another
+hash; its old folder is removed.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +27,7 @@ from torch import Tensor
 from semconv.data.errors import BadImage
 from semconv.data.images import Images
 
-VERSION = 1
+VERSION = 2  # of what pixels depend on: 2 turns images as their EXIF orientation says
 CHUNK = 256  # images that a thread decodes at a time
 NUM_TRIED = 32  # images that are decoded to estimate the size of all
 
@@ -52,8 +53,12 @@ class CachedImages(Images):
         self.pixels = np.memmap(folder / "pixels.bin", np.uint8, "r")
         lengths = self.sides.astype(np.int64).prod(-1) * self.num_channels
         self.ends = lengths.cumsum()
+        self.folder, self.sums = folder, about["sums"]
+        self.unverified = set(range(len(self.sums["pixels"])))  # blocks
         if len(self.labels) != self.num_images or self.ends[-1] != len(self.pixels):
             raise ValueError("the cache is incomplete")
+        if any(zlib.crc32((folder / f"{name}.npy").read_bytes()) != self.sums[name] for name in ("sides", "labels")):
+            raise ValueError("the cache is damaged")
         shapes = np.unique(self.sides, axis=0)
         if len(shapes) == 1:  # then one look-up reads a batch
             self.stacked = self.pixels.reshape(self.num_images, self.num_channels, *shapes[0].tolist())
@@ -63,12 +68,23 @@ class CachedImages(Images):
 
     def read(self, index: Tensor) -> tuple[Tensor | list[Tensor], Tensor]:
         positions = index.tolist()
+        if self.unverified:
+            self._verify({position // CHUNK for position in positions} & self.unverified)
         for position in positions if self.bad else []:
             if position in self.bad:
                 raise BadImage(self.bad[position])
         if hasattr(self, "stacked"):
             return torch.from_numpy(self.stacked[index.numpy()]), self.labels[index]
         return [self._image(position) for position in positions], self.labels[index]
+
+    def _verify(self, blocks: set[int]) -> None:
+        """Compare blocks of pixels with their checksums, each once in a process."""
+        for block in blocks:
+            first, last = block * CHUNK, min((block + 1) * CHUNK, self.num_images) - 1
+            start, end = int(self.ends[first - 1]) if first else 0, int(self.ends[last])
+            if zlib.crc32(self.pixels[start:end].data) != self.sums["pixels"][block]:
+                raise ValueError(f"the decoded images in {self.folder} are damaged: delete this folder, and they are decoded again")
+            self.unverified.discard(block)
 
     def _image(self, position: int) -> Tensor:
         height, width = self.sides[position].tolist()
@@ -121,13 +137,18 @@ def build(images: Images, place: Path, title: str, skip: bool) -> None:
     try:
         sides, labels, bad = [], [], {}
         channels = 0
+        sums: dict[str, Any] = {"pixels": []}
         with open(aside / "pixels.bin", "wb") as file:
             for part in track(
                 _parts(images, skip), title, -(-images.num_images // CHUNK), console=Console(file=sys.stderr), transient=True
             ):
+                total = 0
                 for pixels in part.images:
                     channels = len(pixels) or channels
-                    file.write(pixels.contiguous().numpy().tobytes())
+                    content = pixels.contiguous().numpy().tobytes()
+                    total = zlib.crc32(content, total)
+                    file.write(content)
+                sums["pixels"].append(total)
                 sides += [pixels.shape[1:] for pixels in part.images]
                 labels += part.labels
                 bad.update(part.bad)
@@ -136,8 +157,9 @@ def build(images: Images, place: Path, title: str, skip: bool) -> None:
             with open(aside / f"{name}.npy", "wb") as file:
                 np.save(file, values)
                 _settle(file)
+            sums[name] = zlib.crc32((aside / f"{name}.npy").read_bytes())
         with open(aside / "about.json", "w", encoding="utf-8") as text:
-            json.dump({"channels": channels, "bad": bad}, text)
+            json.dump({"channels": channels, "bad": bad, "sums": sums}, text)
             _settle(text)
         if _open(place, images):  # another run was faster
             return

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from semconv.data.errors import BadImage
@@ -14,6 +14,8 @@ PILLOW_MODES = {1: "L", 3: "RGB"}
 
 def decode(encoded: bytes, channels: int, name: str) -> Tensor:
     """Decode an image file: 1, 8 or 16 bits, or floats from 0 to 1; grey, colour, palette or CMYK; transparency is dropped.
+
+    An image that is stored turned, as its EXIF orientation says, is turned upright.
 
     Args:
         encoded: the file's content.
@@ -27,7 +29,7 @@ def decode(encoded: bytes, channels: int, name: str) -> Tensor:
         BadImage: Pillow cannot read it as an image.
     """
     try:
-        return from_pillow(Image.open(io.BytesIO(encoded)), channels)
+        return from_pillow(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))), channels)
     except UnidentifiedImageError as error:
         raise BadImage(f"{name} is not an image: replace or remove it, or set on_bad_image to skip") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises any of these

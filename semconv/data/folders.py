@@ -1,59 +1,152 @@
 """Folders of image files, with or without a folder per split and per class."""
 
 import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import timm.data
 from timm.utils.misc import natural_key
 
-from semconv.configuration import one_line
 from semconv.data.errors import SourceMissing
-from semconv.data.images import FileImages
+from semconv.data.images import FileImages, printable
 
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "eval", "test", "testing"}
+# files that Pillow reads; the same for listing, training, maps and prediction
+SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+}
+METADATA = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}  # of archives and file systems
+SHOWN = 3  # names in a message
 
 
-def open_folder(folder: str, split: str, channels: int) -> FileImages:
-    """The images of `folder/split/class`. Class folders are optional, and so are split folders for the split `train`.
+@dataclass
+class Listing:
+    """The images below a folder, and everything else that is there.
 
-    Classes are numbered over all splits together, so that labels agree even if a split lacks a class.
+    Args:
+        images: paths in natural order.
+        unused: paths by the reason why they are no images of the data set.
+    """
+
+    images: list[str] = field(default_factory=list)
+    unused: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+def open_folder(
+    folder: str, split: str, channels: int, splits: Sequence[str] = ("train", "test"), skip: bool = False
+) -> FileImages:
+    """The images of `folder/split/class`. Class folders are optional, and so are split folders for the first split.
+
+    Classes are those of the first split, so that labels agree; images of other splits in other folders have no label. What is not
+    used is counted, and named on stderr.
+
+    Args:
+        folder: the folder.
+        split: the split to open.
+        channels: 1 or 3.
+        splits: names of all splits that are used, that for training first.
+        skip: leave out a folder that cannot be read.
 
     Raises:
-        ValueError: the folder, the split or its images are missing.
+        ValueError: the folder, the split or its images are missing, or a folder cannot be read.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise SourceMissing(f"there is no folder {folder}: give a folder of images, scenes, torch/…, hfds/…, hfids/… or wds/…")
-    base = _find_split(root, split)
-    classes = _list_classes(root, base)
-    labels = {name: number for number, name in enumerate(classes)}
-    samples = [(path, labels.get(_class_of(path, base), -1)) for path in _list_images(base)]
-    return FileImages(samples, classes or None, channels)
+    base = _find_split(root, split, splits)
+    found = list_images(base, skip)
+    if not found.images:
+        raise SourceMissing(f"{base} holds no images: {', '.join(sorted(SUFFIXES))} are read")
+    labels = {name: number for number, name in enumerate(_classes(root, base, splits))}
+    samples = [(path, labels.get(_class_of(path, base), -1)) for path in found.images]
+    if labels and (unlabelled := [path for path, label in samples if label < 0]):
+        found.unused[f"images of no class of {splits[0]}, which get no label"] += unlabelled
+    _report(base, found)
+    return FileImages(samples, list(labels) or None, channels)
 
 
-def _find_split(root: Path, split: str) -> Path:
-    if (root / split).is_dir():
+def list_images(base: Path, skip: bool = False) -> Listing:
+    """List the images below a folder, each once, whatever links there are.
+
+    Raises:
+        ValueError: a folder cannot be read, and `skip` is False.
+    """
+    found = Listing()
+    found.images += sorted(_walk(base, found.unused, {_identity(base)}, skip), key=natural_key)
+    links = [path for path in found.images if os.path.islink(path) and os.path.exists(path)]
+    used = {os.path.realpath(path) for path in set(found.images).difference(links)} if links else set()
+    for path in links:
+        target = os.path.realpath(path)
+        if target in used:
+            found.images.remove(path)
+            found.unused["links to images that are used already"].append(path)
+        used.add(target)
+    return found
+
+
+def _walk(folder: str | Path, unused: dict[str, list[str]], visited: set[tuple[int, int]], skip: bool) -> Iterator[str]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: (entry.is_symlink(), entry.name))
+    except OSError as error:
+        if not skip:
+            raise ValueError(
+                f"{printable(str(folder))} cannot be read ({error.strerror}): give access, remove it, or set on_bad_image to skip"
+            ) from error
+        unused["folders that cannot be read"].append(str(folder))
+        return
+    for entry in entries:
+        if _is_hidden(entry.name):
+            unused["hidden entries"].append(entry.path)
+        elif entry.is_dir():
+            identity = _identity(entry.path)
+            if identity in visited:
+                unused["links to folders that are read already"].append(entry.path)
+            else:
+                visited.add(identity)
+                yield from _walk(entry.path, unused, visited, skip)
+        elif os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
+            unused["files that are no images"].append(entry.path)
+        elif entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
+            yield entry.path  # a link to nothing is an image that cannot be read
+        else:
+            unused["entries that are no files"].append(entry.path)
+
+
+def _find_split(root: Path, split: str, splits: Sequence[str]) -> Path:
+    """The folder of a split: where one folder alone has the name of a split, and others hold images, it is a class."""
+    names = _subfolders(root)
+    known = [name for name in names if name in SPLIT_NAMES or name in splits]
+    others = [name for name in names if name not in known and _has_images(root / name, set())] if known else []
+    if len(known) > 1 or (known and not others) or (split in known and split not in SPLIT_NAMES):
+        if split not in known:
+            raise ValueError(f"{root} has no split {split!r}: choose among {', '.join(known)}")
+        if others and split == splits[0]:
+            print(f"{root}: {_shown(others)}: not used, beside the splits {', '.join(known)}", file=sys.stderr)
         return root / split
-    splits = [name for name in _subfolders(root) if name in SPLIT_NAMES]
-    if splits:
-        raise ValueError(f"{root} has no split {split!r}: choose among {', '.join(splits)}")
-    if split != "train":
-        raise ValueError(f"{root} has no split {split!r}, only images to train with: add folders train and {split}")
+    if split != splits[0]:
+        raise ValueError(f"{root} has no split {split!r}, only images to train with: add folders {splits[0]} and {split}")
+    if known:
+        print(f"{root}: the folder {known[0]} is taken for a class, as {_shown(others)} are beside it", file=sys.stderr)
     return root
 
 
-def _list_classes(root: Path, base: Path) -> list[str]:
-    """The class folders of every split, in the order of their labels."""
-    splits = [base] if base == root else [root / name for name in _subfolders(root) if name in SPLIT_NAMES]
-    return sorted({name for split in {base, *splits} for name in _subfolders(split)}, key=natural_key)
+def _classes(root: Path, base: Path, splits: Sequence[str]) -> list[str]:
+    """The class folders of the first split, in the order of their labels."""
+    if base != root and (root / splits[0]).is_dir():
+        base = root / splits[0]
+    visited = {_identity(base)}
+    names = sorted(_subfolders(base), key=lambda name: (base / name).is_symlink())  # a link to a class is none itself
+    return sorted((name for name in names if _has_images(base / name, visited)), key=natural_key)
 
 
-def _list_images(base: Path) -> list[str]:
-    try:
-        reader = timm.data.create_dataset("", root=str(base), search_split=False).reader
-    except RuntimeError as error:
-        raise SourceMissing(f"{base} holds no images ({one_line(error)})") from error
-    return [path for path, _ in reader.samples]
+def _has_images(folder: Path, visited: set[tuple[int, int]]) -> bool:
+    if _identity(folder) in visited:
+        return False
+    visited.add(_identity(folder))
+    return next(_walk(folder, defaultdict(list), visited, skip=True), None) is not None
 
 
 def _class_of(path: str, base: Path) -> str:
@@ -61,4 +154,26 @@ def _class_of(path: str, base: Path) -> str:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(child.name for child in folder.iterdir() if child.is_dir())
+    return sorted(child.name for child in folder.iterdir() if child.is_dir() and not _is_hidden(child.name))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in METADATA
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    state = os.stat(folder)
+    return state.st_dev, state.st_ino
+
+
+def _report(base: Path, found: Listing) -> None:
+    if found.unused:
+        parts = [
+            f"{len(paths)} {reason} ({_shown([os.path.relpath(path, base) for path in paths])})"
+            for reason, paths in found.unused.items()
+        ]
+        print(f"{base}: {len(found.images):,} images; besides: {', '.join(parts)}", file=sys.stderr)
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join([*map(printable, names[:SHOWN]), *(["…"] if len(names) > SHOWN else [])])

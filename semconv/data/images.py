@@ -106,11 +106,11 @@ class FileImages(Images):
         return fingerprint_files([path for path, _ in self.samples], [label for _, label in self.samples])
 
     def name(self, position: int) -> str:
-        return self.samples[position][0]
+        return printable(self.samples[position][0])
 
     def read(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
         samples = [self.samples[i] for i in index.tolist()]
-        pixels = [decode(read_file(path), self.channels, path) for path, _ in samples]
+        pixels = [decode(read_file(path), self.channels, printable(path)) for path, _ in samples]
         return pixels, torch.tensor([label for _, label in samples])
 
 
@@ -231,15 +231,24 @@ def read_file(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise BadImage(f"{path} cannot be read ({error.strerror}): restore it, or set on_bad_image to skip") from error
+        raise BadImage(f"{printable(path)} cannot be read ({error.strerror}): restore it, or set on_bad_image to skip") from error
+
+
+def printable(name: str) -> str:
+    """A file name as text that can be printed and saved: names need not be UTF-8."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def fingerprint_files(paths: Sequence[str], labels: Sequence[int]) -> str:
     """A hash that changes with the files or the labels: of names, sizes and modification times, not of contents."""
     digest = hashlib.sha256(repr(list(labels)).encode())
     for path in paths:
-        state = os.stat(path)
-        digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(path))
+        try:
+            state = os.stat(path)
+        except OSError:  # a link to nothing
+            continue
+        digest.update(f" {state.st_size} {state.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

@@ -8,17 +8,17 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from semconv.data.augmentation import centre_boxes, centre_crops, crop_each, crop_nearest
 from semconv.data.cache import CachedImages
 from semconv.data.decoding import decode
 from semconv.data.errors import BadImage
+from semconv.data.folders import list_images
 from semconv.data.images import FileImages, Images, read_file
 
 MapKind = Literal["classes", "values"]
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 
 
 class Maps(ABC):
@@ -99,7 +99,7 @@ class MapFiles(Maps):
         try:
             if self.kind == "values":
                 return decode(read_file(path), 1, path)
-            image = Image.open(io.BytesIO(read_file(path)))
+            image = ImageOps.exif_transpose(Image.open(io.BytesIO(read_file(path))))
             if image.mode not in ("1", "L", "P"):
                 raise ValueError(f"{path} is {image.mode}: save a map of classes as 8-bit grey or palette")
             return torch.from_numpy(np.array(image, dtype=np.uint8))[None]
@@ -130,9 +130,7 @@ def open_maps(maps: str, kind: MapKind, folder: str, images: Images) -> Maps:
         raise ValueError(f"a folder of maps needs images in files, and {folder} is not a folder of images: give one")
     if not root.is_dir():
         raise ValueError(f"data.maps: there is no folder {maps}: correct the path")
-    found = {
-        path.relative_to(root).with_suffix(""): str(path) for path in sorted(root.rglob("*")) if path.suffix.lower() in SUFFIXES
-    }
+    found = {Path(path).relative_to(root).with_suffix(""): path for path in list_images(root).images}
     names = [Path(path).relative_to(Path(folder).expanduser()) for path, _ in files.samples]
     for name in names:
         if name.with_suffix("") not in found:

@@ -114,7 +114,10 @@ class ImageData(LightningDataModule):
         if not 0 <= validation_fraction < 1:
             raise ValueError(f"validation_fraction is {validation_fraction}: give 0 or more, and less than 1")
         self.candidates = [
-            Source(name, (size[0], size[1]), channels, root, image_column, label_column, download)
+            Source(
+                *(name, (size[0], size[1]), channels, root, image_column, label_column, download),
+                *(tuple(filter(None, (train_split, test_split, validation_split))), on_bad_image == "skip"),
+            )
             for name in ([source] if isinstance(source, str) else source)
         ]
         self.size = (size[0], size[1])
@@ -320,7 +323,15 @@ class ImageData(LightningDataModule):
     def _cached(self, source: Source, split: str, images: Images) -> Images:
         if not self.cache_limit:
             return images
-        depends = {**asdict(source), "split": split, "root": str(Path(source.root).resolve()), "size": None, "download": None}
+        depends = {
+            **asdict(source),
+            "split": split,
+            "root": str(Path(source.root).resolve()),
+            "size": None,
+            "download": None,
+            "splits": None,
+            "skip": None,
+        }
         kept = cached(images, self.cache_folder, self.cache_limit, depends, self.skip)
         if self.skip and isinstance(kept, CachedImages) and kept.bad:  # known before they are read
             self.skipped[split] = sorted(kept.name(place) for place in kept.bad)

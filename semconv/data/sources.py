@@ -41,6 +41,8 @@ class Source:
     image_column: str | None = None
     label_column: str | None = None
     download: bool = False
+    splits: tuple[str, ...] = ("train", "test")  # that for training first
+    skip: bool = False
 
     def open(self, split: str, num_images: int | None = None) -> Images:
         """Open the images of a split.
@@ -68,7 +70,7 @@ class Source:
                 return open_hub_stream(rest, split, *columns, num_images)
             case "wds":
                 return open_webdataset(rest, split, self.channels, num_images)
-        return open_folder(self.name, split, self.channels)
+        return open_folder(self.name, split, self.channels, self.splits, self.skip)
 
     @property
     def world(self) -> World:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from einops import reduce
 from PIL import Image, ImageDraw, ImageFont
-from timm.data.readers.img_extensions import is_img_extension
 from torch import Tensor
 
 from semconv.data import Batch
@@ -16,6 +15,7 @@ from semconv.data.augmentation import centre_crops
 from semconv.data.batch import normalise
 from semconv.data.decoding import decode
 from semconv.data.errors import BadImage
+from semconv.data.folders import SUFFIXES
 from semconv.data.sources import Moments
 from semconv.masking import Masker
 from semconv.pictures import CAPTION, GAP, contact_sheet, save_picture
@@ -24,7 +24,6 @@ from semconv.trained.run import LoadedRun
 
 ORDER = {"seen": "seen", "predicted": "reconstruction", "pasted": "pasted", "original": "original"}
 SHEET = 64  # images on the contact sheet at most
-FURTHER = {".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
 
 
 class GivenMask:
@@ -60,7 +59,7 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: give a folder of images by --images")
-    found = sorted(path for path in folder.iterdir() if is_img_extension(path.suffix.lower()) or path.suffix.lower() in FURTHER)
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
     if not found:
         raise ValueError(f"{folder} holds no image: PNG, JPEG and other files that Pillow reads; folders within are not searched")
     return found

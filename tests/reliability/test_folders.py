@@ -1,0 +1,179 @@
+"""Folders of images as users have them: nothing is used, or left out, in silence."""
+
+import os
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semconv.data import ImageData
+from semconv.data.decoding import decode
+from semconv.data.maps import open_maps
+
+
+def put(path, number=0, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path, **options)
+    return path
+
+
+def two_classes(root, classes=("a", "b"), train=10, test=4):
+    for split, count in (("train", train), ("test", test)):
+        for name in classes:
+            for number in range(count):
+                put(root / split / name / f"{number}.png", number)
+    return root
+
+
+def make(root, **options):
+    return ImageData(str(root), size=(8, 8), batch_size=4, **{"num_workers": 0, "cache_limit": 0, **options})
+
+
+def count(data, part="train"):
+    return data.select(part)[0].num_images
+
+
+def labels(data, part="train"):
+    images = data.select(part)[0]
+    return set(images.read(torch.arange(images.num_images))[1].tolist())
+
+
+def test_every_kind_of_image_is_read_and_every_other_entry_named(tmp_path, capsys):
+    two_classes(tmp_path)
+    for suffix in ("webp", "tif", "bmp", "gif", "ppm", "JPG", "jfif"):
+        put(tmp_path / "train" / "a" / f"more.{suffix}", 1, **({"format": "JPEG"} if suffix == "jfif" else {}))
+    (tmp_path / "train" / "a" / "notes.txt").write_text("none")
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    shutil.copytree(tmp_path / "train" / "b", tmp_path / "train" / "__MACOSX" / "c")
+    put(tmp_path / "train" / "b" / "._1.png")
+    os.mkfifo(tmp_path / "train" / "b" / "pipe.png")
+    data = make(tmp_path)
+    data.setup("fit")
+    assert (count(data), data.class_names) == (27, ("a", "b"))
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"{tmp_path / 'train'}: 27 images; besides: ")
+    assert "3 hidden entries (.ipynb_checkpoints, __MACOSX, b/._1.png)" in said
+    assert "1 files that are no images (a/notes.txt)" in said
+    assert "1 entries that are no files (b/pipe.png)" in said
+    data.setup("test")
+    assert capsys.readouterr().err == ""
+
+
+def test_links_bring_no_image_twice(tmp_path, capsys):
+    root = two_classes(tmp_path / "data")
+    (root / "train" / "a" / "up").symlink_to(root / "train")
+    (root / "train" / "again").symlink_to(root / "train" / "b")
+    (root / "train" / "a" / "same.png").symlink_to(root / "train" / "b" / "0.png")
+    put(tmp_path / "elsewhere" / "0.png", 30)
+    (root / "train" / "b" / "linked").symlink_to(tmp_path / "elsewhere")
+    data = make(root)
+    assert (count(data), data.class_names) == (21, ("a", "b"))
+    said = capsys.readouterr().err
+    assert "2 links to folders that are read already (" in said
+    assert "1 links to images that are used already (a/same.png)" in said
+
+
+def test_a_folder_that_cannot_be_read_stops_or_is_named(tmp_path, capsys, monkeypatch):
+    two_classes(tmp_path)
+    closed, scandir = str(tmp_path / "train" / "b"), os.scandir
+
+    def refuse(folder):
+        if str(folder) == closed:
+            raise PermissionError(13, "Permission denied", closed)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError, match=r"train/b cannot be read \(Permission denied\): give access"):
+        make(tmp_path).setup("fit")
+    data = make(tmp_path, on_bad_image="skip")
+    assert count(data) == 10
+    assert "1 folders that cannot be read (b)" in capsys.readouterr().err
+
+
+def test_a_class_may_have_the_name_of_a_split(tmp_path, capsys):
+    for name in ("bus", "car", "train"):
+        put(tmp_path / name / "0.png")
+    data = make(tmp_path)
+    assert (count(data), data.class_names) == (3, ("bus", "car", "train"))
+    assert "the folder train is taken for a class, as bus, car are beside it" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no split 'test', only images to train with"):
+        data.setup("test")
+
+
+def test_other_folders_beside_splits_are_named(tmp_path, capsys):
+    two_classes(tmp_path)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "a.json").write_text("{}")
+    assert (count(make(tmp_path)), capsys.readouterr().err) == (20, "")
+    put(tmp_path / "extra" / "0.png")
+    assert count(make(tmp_path)) == 20
+    assert "extra: not used, beside the splits test, train" in capsys.readouterr().err
+    assert count(make(tmp_path, test_split="extra"), "test") == 1
+
+
+def test_classes_are_those_of_the_training_split(tmp_path, capsys):
+    two_classes(tmp_path, test=0)
+    put(tmp_path / "test" / "a" / "0.png")
+    put(tmp_path / "test" / "images" / "0.png")
+    data = make(tmp_path)
+    assert (data.class_names, labels(data)) == (("a", "b"), {0, 1})
+    assert labels(data, "test") == {0, -1}
+    assert "1 images of no class of train, which get no label (images/0.png)" in capsys.readouterr().err
+
+
+def test_an_image_that_is_stored_turned_is_turned_upright(tmp_path):
+    root = tmp_path / "data"
+    upright = Image.new("RGB", (8, 4), "red")
+    upright.paste("blue", (4, 0, 8, 4))
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by a quarter, clockwise
+    turned = (upright.rotate(90, expand=True), {"exif": exif})
+    images: dict[str, tuple[Any, dict[str, Any]]] = {"turned": turned, "upright": (upright, {})}
+    for name, (image, options) in images.items():
+        (root / "train").mkdir(exist_ok=True, parents=True)
+        image.save(root / "train" / f"{name}.png", **options)
+        grey = image.convert("L").point(lambda value: value > 50)
+        (tmp_path / "maps" / "train").mkdir(parents=True, exist_ok=True)
+        grey.save(tmp_path / "maps" / "train" / f"{name}.png", **options)
+    first, second = (decode((root / "train" / f"{name}.png").read_bytes(), 3, name) for name in ("turned", "upright"))
+    assert torch.equal(first, second)
+    files = make(root).select("train")[0]
+    maps = open_maps(str(tmp_path / "maps"), "classes", str(root), files).read(torch.arange(2))
+    assert torch.equal(maps[0], maps[1])
+
+
+def test_names_that_are_no_text_and_links_to_nothing(tmp_path, capsys):
+    root = two_classes(tmp_path / "data")
+    os.rename(root / "train" / "a" / "0.png", os.fsencode(root / "train" / "a") + b"/caf\xe9.png")
+    data = make(root, cache_limit=10**9, cache_folder=str(tmp_path / "cache"))
+    assert count(data) == 20
+    (root / "train" / "a" / "gone.png").symlink_to("nowhere.png")
+    (root / "train" / "a" / "\udce9-gone.png").symlink_to("nowhere.png")
+    for limit in (0, 10**9):
+        data = make(root, cache_limit=limit, cache_folder=str(tmp_path / "cache"), on_bad_image="skip", validation_fraction=0)
+        assert sum(len(batch.index) for batch in data.evaluation_dataloader("train")) == 20
+        assert len(data.skipped["train"]) == 2
+        assert all(name.isprintable() for name in data.skipped["train"])
+    with pytest.raises(ValueError, match=r"gone.png cannot be read \(No such file or directory\): restore it"):
+        list(make(root, validation_fraction=0).evaluation_dataloader("train"))
+
+
+@pytest.mark.parametrize("name", ["pixels.bin", "labels.npy", "sides.npy"])
+def test_decoded_images_that_were_changed_are_not_used(name, tmp_path):
+    root = two_classes(tmp_path / "data")
+    options = {"cache_limit": 10**9, "cache_folder": str(tmp_path / "cache"), "validation_fraction": 0}
+    before = [batch.images for batch in make(root, **options).evaluation_dataloader("train")]
+    (path,) = (tmp_path / "cache").glob(f"*/{name}")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    data = make(root, **options)
+    if name == "pixels.bin":
+        with pytest.raises(ValueError, match=r"are damaged: delete this folder, and they are decoded again"):
+            list(data.evaluation_dataloader("train"))
+    else:  # decoded again
+        after = [batch.images for batch in data.evaluation_dataloader("train")]
+        assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
