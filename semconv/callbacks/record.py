@@ -1,5 +1,6 @@
 """The record of a run: its folder, status, clocks and last metrics."""
 
+import json
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,10 @@ from semconv.callbacks.divergence import Diverged
 from semconv.controls import find_indicators
 from semconv.cost import count_images
 from semconv.processes import all_gather
+from semconv.tracking.continuation import Origin
 from semconv.tracking.facts import measured_facts
 from semconv.tracking.folder import RunFolder, Status
+from semconv.tracking.identity import IDENTITY
 from semconv.tracking.recorder import recorders
 
 if TYPE_CHECKING:
@@ -27,12 +30,22 @@ class Record(Callback):
         config: content of `config.yaml`.
         summary: initial content of `summary.json`.
         resume: the folder exists, and the run resumes in it.
+        origin: the checkpoint that the run starts from.
+
+    Raises:
+        ValueError: when the run starts: its folder exists already, or another process uses it.
     """
 
     def __init__(
-        self, folder: RunFolder, config: Mapping[str, Any], summary: Mapping[str, Any] | None = None, resume: bool = False
+        self,
+        folder: RunFolder,
+        config: Mapping[str, Any],
+        summary: Mapping[str, Any] | None = None,
+        resume: bool = False,
+        origin: Origin | None = None,
     ) -> None:
         self.folder, self.config, self.summary, self.resume = folder, config, summary or {}, resume
+        self.origin = origin or Origin()
         self.samples_seen, self._begun = 0, False
         self._started = time.monotonic()
 
@@ -41,9 +54,12 @@ class Record(Callback):
         if not trainer.is_global_zero:
             return
         if not self._begun and not self.resume:
-            self.folder.create(self.config, **_machine(trainer))
-            self.folder.summarise({**self.summary, **self._about(pl_module)})
+            start = {"checkpoint": self.origin.checkpoint} if self.origin.checkpoint else {}
+            self.folder.create(self.config, **start, **_machine(trainer))
+            differs = {"weights_differ_in": list(self.origin.differs_in)} if self.origin.differs_in else {}
+            self.folder.summarise({**self.summary, **self._about(pl_module), **differs})
             self._begun = True
+        self.folder.hold()
         self._set("running")
 
     def _about(self, module: "LightningModule") -> dict[str, Any]:
@@ -56,7 +72,7 @@ class Record(Callback):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"samples_seen": self.samples_seen}
+        return {"samples_seen": self.samples_seen, "identity": json.dumps({key: self.summary.get(key) for key in IDENTITY})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.samples_seen = state_dict["samples_seen"]
@@ -109,9 +125,11 @@ class Record(Callback):
         if trainer.is_global_zero and self._begun:
             self.folder.summarise({"trainer/seconds": round(time.monotonic() - self._started, 3)})
             self._set("finished")
+            self.folder.release()
 
     def on_exception(self, trainer: "Trainer", module: "LightningModule", exception: BaseException) -> None:
         if trainer.is_global_zero and self._begun:
+            self.folder.release()
             clocks = {"trainer/global_step": trainer.global_step, "samples_seen": self.samples_seen}
             self.folder.summarise(clocks if trainer.state.fn == "fit" else {})
             if isinstance(exception, Diverged):
@@ -119,6 +137,15 @@ class Record(Callback):
                 self._set("diverged")
             else:
                 self._set("failed" if isinstance(exception, Exception) else "terminated")
+
+    def _resumed(self, step: int) -> dict[str, Any]:
+        """The identity of a run that continues, which names the steps at which its budget was lengthened."""
+        identity = json.loads(json.dumps({key: self.summary[key] for key in IDENTITY if key in self.summary}))
+        before = self.folder.summary.get("protocol", {}).get("trainer", {}).get("lengthened_at")
+        steps = [*([before] if before else []), *([str(step)] if self.origin.lengthened else [])]
+        if steps and "protocol" in identity:
+            identity["protocol"]["trainer"]["lengthened_at"] = ", ".join(steps)
+        return identity
 
     def _summarise(self, trainer: "Trainer", values: Mapping[str, Any]) -> None:
         if trainer.is_global_zero:
@@ -134,6 +161,7 @@ class Record(Callback):
             return
         if not self._begun:
             self.folder.resume(trainer.global_step, self.config, **_machine(trainer))
+            self.folder.summarise(self._resumed(trainer.global_step))
             self._begun = True
         self.folder.summarise({"facts": {**self.folder.summary.get("facts", {}), **measured_facts(self.folder)}})
         self._tell(trainer)

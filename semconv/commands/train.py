@@ -29,6 +29,7 @@ from semconv.callbacks.progress import RunProgress
 from semconv.commands.arguments import follower_problem, links_in_force, prepare, read, with_links
 from semconv.commands.errors import causes, correct, fail, in_one_line
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
+from semconv.tracking.continuation import Origin, changes, is_complete, lengthened, trained_as
 from semconv.tracking.facts import derived_facts, variant_name
 from semconv.tracking.folder import RunFolder, newest_checkpoint
 from semconv.tracking.identity import identity
@@ -116,6 +117,7 @@ class SemconvCLI(LightningCLI):
 
     def __init__(self, args: list[str], run: bool = True, instantiate: bool = True) -> None:
         self._instantiates, self._called = instantiate, args[:1]
+        self._checkpoint: dict[str, Any] | None = None
         self._links = links_in_force(args)
         super().__init__(
             lightning.LightningModule,
@@ -164,10 +166,11 @@ class SemconvCLI(LightningCLI):
             )
         if config.get("resume"):
             config["ckpt_path"] = _resumable(RunFolder(config["resume"]))
+            self._checkpoint = read_checkpoint(Path(config["ckpt_path"]))
         elif subcommand in ("validate", "test", "predict") and not config.get("ckpt_path"):
             raise ValueError(f"{subcommand} needs trained weights: give --ckpt_path runs/<experiment>/<run>/checkpoints/last.ckpt")
         elif config.get("ckpt_path"):
-            read_checkpoint(Path(config["ckpt_path"]))
+            self._checkpoint = read_checkpoint(Path(config["ckpt_path"]))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", type=str, default="unnamed", help="Name of the variant, and of the folder of its runs.")
@@ -213,6 +216,7 @@ class SemconvCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """A trainer whose run has a folder of its own. Each step needs the one before it."""
         saved = self._saved_config()
+        self._origin = self._trace(saved)
         self.record = self._open_record(saved)
         given = self._get(self.config_init, "trainer")
         return super().instantiate_trainer(
@@ -226,10 +230,30 @@ class SemconvCLI(LightningCLI):
     def _saved_config(self) -> dict[str, Any]:
         """The whole configuration, as the run records it: without secrets, and with the width that was measured."""
         self._dump_config()
-        # weights_only is Lightning's option of some subcommands, and other subcommands would refuse the file
-        saved = redact({key: value for key, value in self.config_dump.items() if key not in ("resume", "weights_only")})
+        # weights_only is Lightning's option of some subcommands, and other subcommands would refuse the file; a run by this
+        # configuration starts anew, and not where this one continued
+        saved = redact(
+            {key: value for key, value in self.config_dump.items() if key not in ("resume", "weights_only", "ckpt_path")}
+        )
         _keep_measured(saved, self._get(self.config_init, "model"))
         return saved
+
+    def _trace(self, saved: dict[str, Any]) -> Origin:
+        """The checkpoint that the run starts from; refused where its training cannot continue."""
+        whole, subcommand = self._whole(), self.config.get("subcommand")
+        if self._checkpoint is None:
+            return Origin()
+        source = f"--resume {whole['resume']}" if whole.get("resume") else f"--ckpt_path {whole['ckpt_path']}"
+        before, after = trained_as(self._checkpoint, Path(whole["ckpt_path"])), identity(saved)
+        if subcommand not in ("fit", "run"):
+            return Origin(whole["ckpt_path"], differs_in=tuple(changes(before, after)) if before else ())
+        grown = before is not None and lengthened(before, after, source)
+        if not whole.get("resume") and is_complete(self._checkpoint, saved["trainer"]):
+            raise ValueError(
+                f"{source} has {self._checkpoint['global_step']} steps, and nothing is left to train: give a larger "
+                "--trainer.max_epochs or --trainer.max_steps, or test it by semconv test"
+            )
+        return Origin(whole["ckpt_path"], grown)
 
     def _open_record(self, saved: dict[str, Any]) -> RunRecord:
         whole = self._whole()
@@ -244,7 +268,10 @@ class SemconvCLI(LightningCLI):
         saves = given.get("enable_checkpointing") is not False
         return [
             # first: it creates the folder that the others write into
-            Record(folder, with_links(saved, self._links), {**identity(saved), "facts": facts}, bool(whole.get("resume"))),
+            Record(
+                *(folder, with_links(saved, self._links), {**identity(saved), "facts": facts}),
+                *(bool(whole.get("resume")), self._origin),
+            ),
             Divergence(whole["nonfinite_steps"], whole.get("checkpoint_every")),
             cost,
             Dynamics(),

@@ -97,6 +97,8 @@ def _is_whole(run: FinishedRun) -> bool:
         leave_out(run.folder, "its summary.json cannot be read")
     elif "pretrained_run" in summary and status == "finished":
         return True
+    elif differs := summary.get("weights_differ_in"):
+        leave_out(run.folder, f"it tests weights that were trained with another {_named(differs)}")
     elif status not in ("finished", "diverged"):
         leave_out(run.folder, f"it is {status}")
     elif "pretrained_run" in summary:
@@ -108,6 +110,11 @@ def _is_whole(run: FinishedRun) -> bool:
     else:
         return True
     return False
+
+
+def _named(keys: Any) -> str:
+    names = keys if isinstance(keys, list) else [keys]
+    return " and ".join(str(key).removeprefix("protocol.").removeprefix("variant.") for key in names)
 
 
 def _joined(runs: list[FinishedRun]) -> list[FinishedRun]:

@@ -14,8 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from semconv.sweeping.distributions import distribution, quantile
 from semconv.sweeping.file import Sweep
-from semconv.sweeping.locks import JournalLock, Lock, locked
+from semconv.sweeping.locks import JournalLock
 from semconv.tracking.files import write_text
+from semconv.tracking.locks import Lock, locked
 
 Ending = Literal["finished", "stopped", "diverged", "failed"]
 STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "diverged": TrialState.PRUNED, "failed": TrialState.FAIL}

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from semconv.sweeping.locks import Lock
+from semconv.tracking.locks import Lock
 
 IMPORTED = ["semconv.data", "semconv.encoders", "semconv.mechanisms", "semconv.decoders", "rich.progress", "wandb"]
 

@@ -14,7 +14,9 @@ import yaml
 from semconv.configuration import resolve_links
 from semconv.tracking.environment import describe_session
 from semconv.tracking.files import write_text
+from semconv.tracking.locks import Lock
 
+PATIENCE = 15.0  # seconds to wait for a folder: data workers of a killed process live on for up to five
 Status = Literal["running", "finished", "failed", "diverged", "terminated"]
 
 
@@ -29,6 +31,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._lock: Lock | None = None
 
     @classmethod
     def new(cls, runs: str | Path, experiment: str) -> "RunFolder":
@@ -84,6 +87,28 @@ class RunFolder:
             write_text(self.path / f"config-until-step-{step}.yaml", (self.path / "config.yaml").read_text(encoding="utf-8"))
             self.write_config(config)
         self._begin_session({"from_step": step, **about})
+
+    def hold(self) -> None:
+        """Keep other processes from using the folder, until `release` or the end of this process.
+
+        Raises:
+            ValueError: another process uses it.
+        """
+        if self._lock is not None:
+            return
+        lock, limit = Lock(self.path / "run.lock"), time.monotonic() + PATIENCE
+        while not lock.acquire(wait=False):
+            if time.monotonic() > limit:
+                lock.close()
+                raise ValueError(f"another process uses {self.path}: wait until it has ended")
+            time.sleep(0.1)
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let other processes use the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))

@@ -16,6 +16,7 @@ TRAINER_KEYS = (
 )
 VARIANT_KEYS = ("encoder", "decoder", "control")
 EVALUATION_KEYS = ("evaluation_images", "recalibrate_batch_norm")
+IDENTITY = ("experiment", "control", "seed", "variant", "protocol")
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:

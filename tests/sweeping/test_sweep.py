@@ -17,7 +17,7 @@ from semconv.commands.sweep import main
 from semconv.comparison.runs import find_runs
 from semconv.sweeping.file import read_sweep
 from semconv.sweeping.ledger import Ledger
-from semconv.sweeping.locks import Lock
+from semconv.tracking.locks import Lock
 from tests.experiments import FOLDER
 from tests.processes import Forked
 
@@ -235,7 +235,7 @@ def test_a_lock_whose_holder_was_killed_is_free(tmp_path):
     code = f"""
 import time
 from pathlib import Path
-from semconv.sweeping.locks import Lock
+from semconv.tracking.locks import Lock
 Lock(Path({str(tmp_path / "lock")!r})).acquire()
 print("held", flush=True)
 time.sleep(60)

@@ -1,0 +1,93 @@
+"""What may change where training continues from a checkpoint: what a run records is true of all its steps."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from semconv.configuration import flatten
+from semconv.tracking.folder import RunFolder
+from semconv.tracking.identity import identity
+
+BUDGET = ("protocol.trainer.max_epochs", "protocol.trainer.max_steps")
+RECORD = "Record"  # state of the callback in a checkpoint
+
+
+class Origin(NamedTuple):
+    """The checkpoint that a run starts from.
+
+    Args:
+        checkpoint: its file; None: the run starts anew.
+        lengthened: training continues with a larger budget than that with which it started.
+        differs_in: keys of its identity in which a test of these weights differs from their training.
+    """
+
+    checkpoint: str | None = None
+    lengthened: bool = False
+    differs_in: tuple[str, ...] = ()
+
+
+def trained_as(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    """The identity of the run that a checkpoint is of; None where that is not known.
+
+    Args:
+        checkpoint: its content.
+        path: its file.
+    """
+    state = (checkpoint.get("callbacks") or {}).get(RECORD) or {}
+    if "identity" in state:
+        return json.loads(state["identity"])
+    folder = RunFolder(path.parent.parent)
+    return identity(folder.config) if (folder.path / "config.yaml").is_file() else None
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys in which two identities differ, each with both values."""
+    old, new = (flatten(json.loads(json.dumps(each))) for each in (before, after))
+    return {key: (old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
+
+
+def lengthened(before: Mapping[str, Any], after: Mapping[str, Any], source: str) -> bool:
+    """Tell whether a run continues with a larger budget.
+
+    Args:
+        before: identity of the run until the checkpoint.
+        after: its identity from there on.
+        source: where it continues, for the message.
+
+    Raises:
+        ValueError: anything else has changed, or the budget is smaller.
+    """
+    found = changes(before, after)
+    for key, (old, new) in found.items():
+        if key not in BUDGET:
+            name = key.removeprefix("protocol.").removeprefix("variant.")
+            raise ValueError(
+                f"{source}: {name} was {_show(old)} and is now {_show(new)}: a run has one seed, network and protocol; leave the "
+                "option out, or start another run without the checkpoint"
+            )
+        if _amount(new) < _amount(old):
+            raise ValueError(
+                f"{source}: {key.removeprefix('protocol.')} was {old} and is now {new}: give a larger budget, or the same"
+            )
+    return bool(found)
+
+
+def is_complete(checkpoint: Mapping[str, Any], trainer: Mapping[str, Any]) -> bool:
+    """Tell whether a checkpoint leaves nothing to train.
+
+    Args:
+        checkpoint: its content.
+        trainer: settings of the trainer, with `max_steps` and `max_epochs`.
+    """
+    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
+    steps, epochs = checkpoint.get("global_step", 0), progress.get("processed", 0)
+    return steps >= _amount(trainer.get("max_steps")) or epochs >= _amount(trainer.get("max_epochs"))
+
+
+def _amount(limit: Any) -> float:
+    return float("inf") if limit in (None, -1) else float(limit)
+
+
+def _show(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -1,0 +1,124 @@
+"""Runs that continue from a checkpoint: what they record is true of all their steps."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from semconv.commands.train import main
+from semconv.comparison.runs import find_runs
+from semconv.tracking.folder import RunFolder
+from semconv.tracking.locks import Lock
+from tests.experiments import arguments
+from tests.recording import SHORT
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    main(["run", *arguments("cnn_plain", *SHORT, "--trainer.max_epochs=-1", "--wandb.mode=disabled", f"--runs={folder}")])
+    (run,) = folder.glob("*/*")
+    return run
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A run of three steps that was interrupted before its test."""
+    copy = shutil.copytree(trained, tmp_path / "runs" / trained.parent.name / trained.name)
+    RunFolder(copy).summarise({"status": "terminated"})
+    return copy
+
+
+def summary(run):
+    return json.loads((run / "summary.json").read_text())
+
+
+def refused(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    said = capsys.readouterr().err
+    assert (ended.value.code, len(said.splitlines())) == (2, 1)
+    return said
+
+
+def test_a_resumed_run_leaves_a_configuration_that_starts_anew(run, tmp_path):
+    main(["run", "--resume", str(run)])
+    assert "ckpt_path" not in yaml.safe_load((run / "config.yaml").read_text())
+    main(["run", "-c", str(run / "config.yaml"), "--seed_everything=1", f"--runs={tmp_path / 'other'}"])
+    (other,) = (tmp_path / "other").glob("*/*")
+    assert len((other / "metrics.jsonl").read_text().splitlines()) >= 3  # it has trained
+    assert summary(other)["test/masked_mse"] != summary(run)["test/masked_mse"]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--model.masker.ratio=0.5", "model.masker.ratio was 0.75 and is now 0.5"),
+        ("--model.base_lr=0.05", "model.base_lr was 0.008 and is now 0.05"),
+        ("--seed_everything=1", "seed was 0 and is now 1"),
+        ("--trainer.max_steps=2", "trainer.max_steps was 3 and is now 2: give a larger budget"),
+        ("--data.num_images=96", "data.num_images was 128 and is now 96"),
+    ],
+)
+@pytest.mark.parametrize("way", ["--resume", "--ckpt_path"])
+def test_a_run_keeps_its_seed_network_and_protocol(way, option, said, run, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    source = ["--resume", str(run)]
+    if way == "--ckpt_path":
+        source = [
+            "-c",
+            str(run / "config.yaml"),
+            f"--runs={tmp_path / 'runs'}",
+            "--ckpt_path",
+            str(run / "checkpoints" / "last.ckpt"),
+        ]
+    assert said in refused(capsys, "run", *source, option)
+    assert {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
+
+
+def test_a_checkpoint_says_itself_what_it_is_of(run, tmp_path, capsys):
+    alone = shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path / "alone.ckpt")
+    words = [*arguments("cnn_plain", *SHORT, f"--runs={tmp_path / 'other'}"), "--ckpt_path", str(alone)]
+    assert "model.masker.ratio was 0.75 and is now 0.5" in refused(capsys, "fit", *words, "--model.masker.ratio=0.5")
+
+
+def test_a_checkpoint_that_leaves_nothing_to_train_is_refused(run, tmp_path, capsys):
+    words = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / 'other'}", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    assert "has 3 steps, and nothing is left to train" in refused(capsys, "run", *words)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_lengthened_run_is_recorded_as_such(run, capsys):
+    assert not summary(run)["protocol"]["trainer"].get("lengthened_at")
+    main(["run", "--resume", str(run), "--trainer.max_steps=5"])
+    found = summary(run)
+    trainer = found["protocol"]["trainer"]
+    assert (found["trainer/global_step"], trainer["max_steps"], trainer["lengthened_at"]) == (5, 5, "3")
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 5
+    assert yaml.safe_load((run / "config-until-step-3.yaml").read_text())["trainer"]["max_steps"] == 3
+    RunFolder(run).summarise({"status": "terminated"})
+    main(["run", "--resume", str(run)])
+    assert summary(run)["protocol"]["trainer"]["lengthened_at"] == "3"  # and a whole run of 5 steps is no other seed of it
+
+
+def test_one_process_at_a_time_uses_a_run(run, capsys, monkeypatch):
+    monkeypatch.setattr("semconv.tracking.folder.PATIENCE", 0.1)
+    lock = Lock(run / "run.lock")
+    assert lock.acquire(wait=False)
+    assert f"another process uses {run}" in refused(capsys, "run", "--resume", str(run))
+    assert summary(run)["status"] == "terminated"
+    lock.close()
+    main(["run", "--resume", str(run)])
+    assert summary(run)["status"] == "finished"
+
+
+def test_weights_tested_under_another_protocol_are_no_run_of_it(run, tmp_path, capsys):
+    main(["run", "--resume", str(run)])
+    words = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / 'tested'}", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    main(["test", *words, "--model.masker.ratio=0.5"])
+    main(["test", *words])
+    capsys.readouterr()
+    found = find_runs([str(tmp_path / "tested")]).runs
+    assert [each.protocol["model.masker.ratio"] for each in found] == [0.75]
+    assert "it tests weights that were trained with another model.masker.ratio" in capsys.readouterr().err
