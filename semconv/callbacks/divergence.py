@@ -36,18 +36,17 @@ class Divergence(Callback):
     """Ends a run at its first loss or gradient that is not finite.
 
     The check stays on the device. On a CPU it is read after every step; elsewhere reading waits for the device, and is done
-    where metrics are logged, before every checkpoint, and at the end of every epoch.
+    where metrics are logged, at the end of every epoch, and where `read` is called.
 
     Args:
         limit: number of consecutive steps that are not finite, at which the run ends.
-        checkpoint_every: steps between checkpoints within an epoch; None: there are none.
 
     Raises:
         Diverged: in training.
     """
 
-    def __init__(self, limit: int = 1, checkpoint_every: int | None = None) -> None:
-        self.limit, self.checkpoint_every = limit, checkpoint_every
+    def __init__(self, limit: int = 1) -> None:
+        self.limit = limit
         self._unread: list[Batch] = []
         self._counts: list[Tensor] = []  # of consecutive steps that are not finite, one for each unread batch
         self._in_loss: list[Tensor] = []
@@ -72,14 +71,14 @@ class Divergence(Callback):
         self._in_loss.append(~finite)
         self._gradient = None
         every = 1 if device.type == "cpu" else trainer.log_every_n_steps
-        due = self.checkpoint_every is not None and trainer.global_step % self.checkpoint_every == 0
-        if due or trainer.global_step % every == 0 or trainer.is_last_batch:
-            self._read(trainer)
+        if trainer.global_step % every == 0 or trainer.is_last_batch:
+            self.read(trainer)
 
     def on_train_end(self, trainer: "Trainer", module: "LightningModule") -> None:
-        self._read(trainer)
+        self.read(trainer)
 
-    def _read(self, trainer: "Trainer") -> None:
+    def read(self, trainer: "Trainer") -> None:
+        """Wait for the device, and end the run if it has diverged; all processes must call it."""
         if not self._counts:
             return
         counts = torch.stack(self._counts)

@@ -56,8 +56,10 @@ class Record(Callback):
         if not self._begun and not self.resume:
             start = {"checkpoint": self.origin.checkpoint} if self.origin.checkpoint else {}
             self.folder.create(self.config, **start, **_machine(trainer))
+            moments = getattr(getattr(trainer, "datamodule", None), "moments", None)
+            normalised = dict(zip(("data/mean", "data/std"), map(list, moments), strict=True)) if moments else {}
             differs = {"weights_differ_in": list(self.origin.differs_in)} if self.origin.differs_in else {}
-            self.folder.summarise({**self.summary, **self._about(pl_module), **differs})
+            self.folder.summarise({**self.summary, **self._about(pl_module), **normalised, **differs})
             self._begun = True
         self.folder.hold()
         self._set("running")

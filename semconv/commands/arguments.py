@@ -178,7 +178,7 @@ def _content(option: Option) -> dict[str, Any] | None:
         content = yaml.safe_load(Path(option.value or "").read_text(encoding="utf-8"))
     except OSError:
         return None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{option.value} is not valid YAML: {one_line(error)}") from error
     return content if isinstance(content, dict) else None
 

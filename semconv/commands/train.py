@@ -184,7 +184,13 @@ class SemconvCLI(LightningCLI):
         parser.add_argument(
             "--checkpoint_every",
             type=int | None,
-            help="Steps between checkpoints that are kept. last.ckpt is written then, and at the end of each epoch.",
+            help="Steps between checkpoints that are kept. last.ckpt is written then, at the end of each epoch, and by time.",
+        )
+        parser.add_argument(
+            "--checkpoint_minutes",
+            type=float | None,
+            default=5.0,
+            help="Minutes after which last.ckpt is written within an epoch.",
         )
         parser.add_argument(
             "--nonfinite_steps",
@@ -264,7 +270,8 @@ class SemconvCLI(LightningCLI):
     def _callbacks(self, saved: dict[str, Any]) -> list[Callback]:
         folder, facts, whole = self.record.folder, derived_facts(saved), self._whole()
         given, cost, tests = self._get(self.config_init, "trainer"), Cost(folder), self.config.get("subcommand") == "test"
-        checkpoints = Checkpoints(folder.checkpoints, whole.get("checkpoint_every"))
+        divergence = Divergence(whole["nonfinite_steps"])
+        checkpoints = Checkpoints(folder.checkpoints, whole["checkpoint_every"], whole["checkpoint_minutes"], divergence.read)
         saves = given.get("enable_checkpointing") is not False
         return [
             # first: it creates the folder that the others write into
@@ -272,7 +279,7 @@ class SemconvCLI(LightningCLI):
                 *(folder, with_links(saved, self._links), {**identity(saved), "facts": facts}),
                 *(bool(whole.get("resume")), self._origin),
             ),
-            Divergence(whole["nonfinite_steps"], whole.get("checkpoint_every")),
+            divergence,
             cost,
             Dynamics(),
             Panels(folder),

@@ -12,7 +12,7 @@ from semconv.comparison.declared import declared_by, joined
 from semconv.comparison.recorded import load
 from semconv.comparison.run import FinishedRun, Found, Summary, leave_out, started_at
 from semconv.comparison.wandb_runs import fetch
-from semconv.configuration import one_line
+from semconv.configuration import flatten, one_line
 from semconv.metrics import MASKED_MSE
 
 CLASSIFIED = ("linear_probe/", "finetune/", "scratch/")  # results of runs that start from another
@@ -51,7 +51,7 @@ def _found(place: str) -> Found:
     if colon or place.endswith(".csv"):
         return load(Path(f"{path}.csv" if colon else place), stage or None)
     folders = list(_folders(place))
-    runs = [_run(path) for folder in folders for path in sorted(folder.rglob("summary.json"))]
+    runs = [_run(path) for folder in folders for path in sorted(folder.rglob("summary.json")) if path.is_file()]
     return Found(runs, joined(declared_by(sweep) for folder in folders if (sweep := _sweep(folder))))
 
 
@@ -85,7 +85,7 @@ def _run(path: Path) -> FinishedRun:
 def _read(path: Path) -> Summary:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError):
+    except (ValueError, RecursionError, OSError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -107,9 +107,23 @@ def _is_whole(run: FinishedRun) -> bool:
         leave_out(run.folder, f"it has no {missing[0]}: a run that is trained and tested has")
     elif wrong := [key for key, fits in FORM.items() if not fits(summary.get(key))]:
         leave_out(run.folder, f"its {wrong[0]} is {summary.get(wrong[0])!r}, which semconv does not write")
+    elif not _is_readable(run):
+        leave_out(run.folder, "its summary.json is damaged")
     else:
         return True
     return False
+
+
+def _is_readable(run: FinishedRun) -> bool:
+    """False for a run whose identity has the wrong form at any depth."""
+    try:
+        encoder = run.summary["variant"]["encoder"]
+        mechanism = (encoder.get("init_args") or {}).get("mechanism") or {}
+        known = run.protocol, flatten(run.summary["variant"]), mechanism.get("class_path"), json.dumps(encoder, sort_keys=True)
+        conveys = run.summary.get("conveys") or []
+        return bool(known) and isinstance(conveys, list) and isinstance(encoder.get("class_path"), str)
+    except (RecursionError, TypeError, ValueError, AttributeError, KeyError):
+        return False
 
 
 def _named(keys: Any) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -52,8 +53,19 @@ def is_number(cell: str) -> bool:
 def to_markdown(sheet: Sheet) -> str:
     """A Markdown table below a heading."""
     lines = [sheet.columns, ["---"] * len(sheet.columns), *sheet.rows]
-    body = ("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+    body = ("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
     return "\n".join([f"## {sheet.title}", "", *body, ""])
+
+
+def _escaped(cell: str) -> str:
+    """A cell as text, whatever a run calls itself: no further cell, no HTML, no link."""
+    text = re.sub(r"([|\\`]|\](?=\())", r"\\\1", cell.replace("\n", " "))
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
+
+
+def _no_formula(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
 
 
 def to_csv(comparison: Comparison) -> str:
@@ -66,7 +78,8 @@ def to_csv(comparison: Comparison) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns, *(cost.key for cost in COSTS)])
     for variant in comparison.groups.variants:
-        row: list[object] = [variant.label, variant.kind, *(dict(variant.level)[key] for key in factors), len(variant.runs)]
+        names = [variant.label, variant.kind, *(dict(variant.level)[key] for key in factors)]
+        row: list[object] = [*map(_no_formula, names), len(variant.runs)]
         for endpoint in comparison.endpoints:
             values = list(variant.values(endpoint.key).values())
             sd = statistics.stdev(values) if len(values) > 1 else None

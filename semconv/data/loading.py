@@ -1,5 +1,6 @@
 """The loader that Lightning iterates: from tickets to batches."""
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -74,6 +75,12 @@ class BatchReader(Dataset[Batch]):
         return True
 
 
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Let a worker live on when a signal goes to all processes of a run, as SLURM sends it: it ends with the trainer."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Loader:
     """The batches of a stage.
 
@@ -112,6 +119,7 @@ class Loader:
             sampler=tickets,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            worker_init_fn=_leave_signals_to_the_trainer if num_workers else None,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # otherwise each epoch draws from the global generator
         )

@@ -1,6 +1,7 @@
 """Streams, which are read from their beginning: Hugging Face streams and webdataset tars."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from semconv.data.decoding import decode
 from semconv.data.errors import SourceMissing
 from semconv.data.images import Images
 
+SHELL = re.compile(r"""['"`$;&<>\\\n]""")
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
 
 
@@ -104,6 +106,8 @@ def open_webdataset(folder: str, split: str, channels: int, num_images: int | No
     Raises:
         ValueError: the folder, the split or the length is missing, or `webdataset` is not installed.
     """
+    for text in (folder, split):
+        _refuse_shell(text)
     if "://" not in folder and not Path(folder).is_dir():
         raise SourceMissing(f"there is no folder {folder}: correct the path or download the data")
     try:
@@ -115,11 +119,22 @@ def open_webdataset(folder: str, split: str, channels: int, num_images: int | No
     return StreamImages(partial(_iterate_tars, urls), num_images or reader.num_samples or None, channels)
 
 
+def _refuse_shell(text: str) -> None:
+    """Refuse an address that webdataset would hand to a shell, unless $SEMCONV_ALLOW_PIPE is set.
+
+    A configuration may be somebody else's, so that the permission cannot be part of it.
+    """
+    address = text.partition("|")[0] if "pipe:" not in text else text  # timm's number of images follows the tars
+    if ("pipe:" in address or SHELL.search(address)) and not os.environ.get("SEMCONV_ALLOW_PIPE"):
+        raise ValueError(f"{text!r} runs a command of the shell: read it, and set SEMCONV_ALLOW_PIPE=1 if you trust it")
+
+
 def _iterate_tars(urls: list[str]) -> Iterator[tuple[bytes, int]]:
     import webdataset
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
     for url in urls:
+        _refuse_shell(url)
         with webdataset.gopen(url) as file:
             for sample in group_by_keys(tar_file_expander([{"url": url, "stream": file}])):
                 yield _image_of(sample), int(sample.get("cls", -1))

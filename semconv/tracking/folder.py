@@ -2,20 +2,22 @@
 
 import json
 import os
+import re
 import secrets
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from semconv.configuration import resolve_links
+from semconv.configuration import one_line, resolve_links
 from semconv.tracking.environment import describe_session
 from semconv.tracking.files import write_text
 from semconv.tracking.locks import Lock
 
+NAME = re.compile(r"[\w+=-][\w.+=-]*")  # of one folder, and no hidden one
 PATIENCE = 15.0  # seconds to wait for a folder: data workers of a killed process live on for up to five
 Status = Literal["running", "finished", "failed", "diverged", "terminated"]
 
@@ -36,7 +38,11 @@ class RunFolder:
     @classmethod
     def new(cls, runs: str | Path, experiment: str) -> "RunFolder":
         """Choose `<runs>/<experiment>/<run id>`, without creating it. The id is WANDB_RUN_ID if that is set, as in W&B."""
+        if not NAME.fullmatch(experiment):
+            raise ValueError(f"experiment is {experiment!r}: give a name of letters, digits and . _ - + =, which names a folder")
         run_id = os.environ.get("WANDB_RUN_ID") or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+        if not NAME.fullmatch(run_id):
+            raise ValueError(f"WANDB_RUN_ID is {run_id!r}: give a name of letters, digits and . _ - + =, which names a folder")
         return cls(Path(runs) / experiment / run_id)
 
     @property
@@ -134,16 +140,18 @@ class RunFolder:
         path = self.path / "metrics.jsonl"
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
                 return
+            if isinstance(row, dict) and "step" in row:
+                yield row
 
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Add values to `summary.json`."""
         write_text(self.path / "summary.json", json.dumps({**self.summary, **values}, indent=2) + "\n")
 
     def _read_config(self) -> dict[str, Any]:
-        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        return _read(self.path / "config.yaml", yaml.safe_load)
 
     def _begin_session(self, about: Mapping[str, Any]) -> None:
         # a resumed run has had several environments
@@ -167,4 +175,16 @@ def is_whole(path: Path) -> bool:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return _read(path, json.loads) if path.exists() else {}
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    if not path.is_file():  # a FIFO would never end
+        raise ValueError(f"there is no file {path}: give a run's folder, runs/<experiment>/<run id>")
+    try:
+        content = parse(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, yaml.YAMLError, OSError) as error:
+        raise ValueError(f"{path} is damaged ({one_line(error, 80)}): restore it, or leave the run out") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged (it holds no keys): restore it, or leave the run out")
+    return content

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from semconv.configuration import one_line
+from semconv.data import ImageData
 from semconv.tracking.checkpoints import read_checkpoint
 from semconv.tracking.folder import RunFolder, newest_checkpoint
 
@@ -53,6 +54,9 @@ def load_run(folder: str | Path, trust: Sequence[str] = ()) -> LoadedRun:
     state = read_checkpoint(checkpoint)
     task.on_load_checkpoint(state)  # says what does not fit
     task.load_state_dict(state["state_dict"])
+    mean, std = (run.summary.get(f"data/{name}") for name in ("mean", "std"))
+    if isinstance(built.data, ImageData) and isinstance(mean, list) and isinstance(std, list):
+        built.data.given_mean, built.data.given_std = mean, std  # no source has to be opened to know them
     return LoadedRun(task.eval(), built.data, config, run)
 
 
@@ -73,7 +77,11 @@ def check_classes(config: Any, trusted: Sequence[str]) -> None:
 
 
 def _named(config: Any) -> Iterator[str]:
-    """Everything that a parser could import: class paths, and text that is a dotted name below a module that is there."""
+    """Everything that a parser could import: class paths, and text that is a dotted name below a module that is there.
+
+    Raises:
+        ValueError: text that a parser would read as a configuration.
+    """
     if isinstance(config, dict):
         for key, value in config.items():
             if key == "class_path":
@@ -83,6 +91,10 @@ def _named(config: Any) -> Iterator[str]:
     elif isinstance(config, list):
         for value in config:
             yield from _named(value)
+    elif isinstance(config, str) and ("class_path" in config or config.lower().endswith((".yaml", ".yml", ".json"))):
+        raise ValueError(
+            f"the run gives a part as text or as another file, {config[:60]!r}: write it out as class_path and init_args"
+        )
     elif isinstance(config, str) and DOTTED.fullmatch(config) and importlib.util.find_spec(config.partition(".")[0]):
         yield config
 

@@ -238,7 +238,7 @@ BAD_INPUT = {
     "missing file": (["-c", "nowhere.yaml"], "nowhere.yaml"),
     "missing checkpoint": (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt does not exist"),
     "broken checkpoint": (["--ckpt_path={broken}"], "is not a complete checkpoint"),
-    "checkpoint of another shape": (["--ckpt_path={checkpoint}", "--model.size=tiny"], "of another model"),
+    "checkpoint of another shape": (["--ckpt_path={checkpoint}", "--model.size=tiny"], "model.size was test and is now tiny"),
     "empty batch": (["--data.batch_size=0"], "batch_size is 0"),
     "batch larger than the data": (["--data.batch_size=1000"], "batch_size is 1000"),
     "no indicators": (["--model.encoder.mechanism=semconv.mechanisms.Channels"], "Channels has no indicators"),

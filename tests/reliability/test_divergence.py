@@ -1,11 +1,13 @@
 """Runs whose numbers are no longer finite."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from semconv.callbacks.checkpoints import Checkpoints
 from semconv.callbacks.divergence import Diverged, Divergence
 from semconv.commands.train import main
 from tests.experiments import arguments
@@ -76,9 +78,15 @@ def test_a_limit_is_one_of_consecutive_steps():
 
 
 def test_a_device_is_read_where_metrics_are_logged_and_before_checkpoints():
-    losses = [*[1.0] * 12, *[NAN] * 10]
-    assert train(Divergence(), losses, device="cuda")[0] == 19
-    step, said = train(Divergence(checkpoint_every=7), losses, device="cuda")
-    assert (step, "at step 12 " in said) == (13, True)
+    step, said = train(Divergence(), [*[1.0] * 12, *[NAN] * 10], device="cuda")
+    assert (step, "at step 12 " in said) == (19, True)
+    divergence = Divergence()
+    assert train(divergence, [*[1.0] * 12, *[NAN] * 4, 1.0][:15], device="cuda") is not None
+    saved: list[int] = []
+    trainer = SimpleNamespace(world_size=1, save_checkpoint=lambda path: saved.append(1), is_global_zero=True, global_step=0)
+    divergence._counts = [torch.tensor(1)]
+    with pytest.raises(Diverged):
+        Checkpoints(Path("none"), check=divergence.read).save(trainer)  # type: ignore[arg-type]
+    assert not saved
     assert train(Divergence(3), [*[1.0] * 8, *[NAN] * 14], device="cuda")[0] == 19  # the streak goes on over what was read
     assert train(Divergence(), [*[1.0] * 12, NAN], device="cuda")[0] == 12  # the last batch of an epoch

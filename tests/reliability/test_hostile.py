@@ -1,0 +1,129 @@
+"""Folders of others: what they name is not executed, and what is damaged is named."""
+
+import json
+import os
+
+import pytest
+import yaml
+
+from semconv import load_run
+from semconv.commands.train import main
+from semconv.comparison.tables import Sheet, to_markdown
+from semconv.data.streams import _iterate_tars, open_webdataset
+from semconv.tracking.folder import RunFolder
+from semconv.trained.run import TRUSTED, check_classes
+from tests.comparison.test_command import run as compare
+from tests.comparison.test_command import write_family, write_run
+from tests.experiments import arguments
+from tests.recording import SHORT
+
+
+@pytest.mark.parametrize("text", ["pipe:touch {}", "http://a/b';touch {};'", "s3://a/$(touch {})", "x;touch {}"])
+def test_a_source_runs_no_command(text, tmp_path):
+    made = tmp_path / "made"
+    command = text.format(made)
+    for folder, split in ((command, "train"), (f"{command}://", "train"), (str(tmp_path), f"{command}|10")):
+        with pytest.raises(ValueError, match="runs a command of the shell: read it, and set SEMCONV_ALLOW_PIPE=1"):
+            open_webdataset(folder, split, 3, 10)
+    with pytest.raises(ValueError, match="runs a command"):
+        list(_iterate_tars([command]))
+    assert not made.exists()
+
+
+def test_weights_are_loaded_without_opening_their_data(tmp_path):
+    options = [*SHORT, "--trainer.max_steps=1", f"--runs={tmp_path}", "--data.mean=[0.1,0.2,0.3]"]
+    main(["fit", *arguments("cnn_plain", *options)])
+    (run,) = tmp_path.glob("*/*")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    expected = RunFolder(run).summary["data/mean"], RunFolder(run).summary["data/std"]
+    assert expected[0] == [0.1, 0.2, 0.3]
+    config["data"]["init_args"] |= {"source": ["wds/pipe:touch x", "scenes"], "mean": None}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert tuple(map(list, load_run(run).data.moments)) == expected  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "os.system",
+        {"class_path": "os.system"},
+        '{"class_path": "os.system"}',
+        "class_path: os.system",
+        "parts.yaml",
+        "folder/parts.JSON",
+        [{"init_args": {"x": {"class_path": "subprocess.Popen"}}}],
+    ],
+)
+def test_a_run_names_no_code_of_others_in_any_form(part):
+    with pytest.raises(ValueError, match=r"the run (names|gives)"):
+        check_classes({"model": {"init_args": {"masker": part}}}, TRUSTED)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "", ".", "..", ".hidden", "a/b", "a\nb"])
+def test_the_name_of_an_experiment_stays_inside_runs(name, tmp_path):
+    with pytest.raises(ValueError, match=r"experiment is .*: give a name of letters"):
+        RunFolder.new(tmp_path, name)
+
+
+def damaged(folder):
+    """Summaries that are none, by name, each beside a whole family of runs."""
+    deep = json.dumps({"a": 1}).replace("1", "[" * 100_000 + "]" * 100_000)
+    nested: dict = {}
+    for _ in range(700):
+        nested = {"a": nested}
+    good = json.loads((folder / "told" / "0" / "summary.json").read_text())
+    yield "deep", deep
+    yield "binary", b"\x00\xff\xfe"
+    yield "list", "[1, 2]"
+    yield "empty", ""
+    yield "half", json.dumps(good)[:100]
+    yield "nested", json.dumps({**good, "protocol": nested})
+    for key, value in (
+        ("variant", {"encoder": {"class_path": 3}}),
+        ("variant", {"encoder": {"class_path": "A", "init_args": [1]}}),
+    ):
+        yield f"{key}{value}"[:20].replace("/", "-") + str(len(str(value))), json.dumps({**good, key: value})
+    yield "mechanism", json.dumps({**good, "variant": {"encoder": {"class_path": "A", "init_args": {"mechanism": [3]}}}})
+    yield "conveys", json.dumps({**good, "conveys": 3})
+    yield "seed", json.dumps({**good, "seed": [1]})
+    yield "time", json.dumps({**good, "started": {"a": 1}, "seed": "x"})
+
+
+def test_damaged_runs_are_named_and_left_out(tmp_path, capsys):
+    write_family(tmp_path / "runs")
+    cases = list(damaged(tmp_path / "runs"))
+    for name, content in cases:
+        place = tmp_path / "runs" / "damaged" / name
+        place.mkdir(parents=True)
+        (place / "summary.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    (tmp_path / "runs" / "fifo").mkdir()
+    os.mkfifo(tmp_path / "runs" / "fifo" / "summary.json")
+    out, err, code = compare(capsys, tmp_path / "runs", "--metric", "test/masked_mse")
+    assert code == 0
+    assert "beneficial" in out
+    left = [line for line in err.splitlines() if line.startswith("left out: ")]
+    assert len(left) == len(cases), err
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "summary.json"])
+@pytest.mark.parametrize("content", [b"\x00\xff", b"[1]", b"{" * 5000, b"a: &a [*a", b""])
+def test_a_damaged_file_of_a_run_is_one_line(file, content, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("experiment: a\nmodel: {}\ndata: {}\n")
+    (run / file).write_bytes(content)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--resume", str(run)])
+    err = capsys.readouterr().err
+    assert (ended.value.code, len(err.splitlines())) == (2, 1), err
+
+
+def test_names_are_text_in_tables(tmp_path, capsys):
+    for seed in range(3):
+        write_run(tmp_path / f"p{seed}", "cnn_plain", 0.8, seed, mechanism="Plain")
+        write_run(tmp_path / f"t{seed}", "=HYPERLINK(1)", 0.7, seed)
+    _, _, code = compare(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
+    assert code == 0
+    assert "\n'=HYPERLINK(1)," in (tmp_path / "out" / "comparison.csv").read_text()
+    cell = "<img src=x onerror=alert(1)>|[a](javascript:b)"
+    assert r"| &lt;img src=x onerror=alert(1)>\|[a\](javascript:b) |" in to_markdown(Sheet("t", ["c"], [[cell]]))
