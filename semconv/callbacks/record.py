@@ -58,6 +58,8 @@ class Record(Callback):
             self.folder.create(self.config, **start, **_machine(trainer))
             moments = getattr(getattr(trainer, "datamodule", None), "moments", None)
             normalised = dict(zip(("data/mean", "data/std"), map(list, moments), strict=True)) if moments else {}
+            if values := getattr(getattr(trainer, "datamodule", None), "given_range", None):
+                normalised["data/range"] = list(values)
             differs = {"weights_differ_in": list(self.origin.differs_in)} if self.origin.differs_in else {}
             self.folder.summarise({**self.summary, **self._about(pl_module), **normalised, **differs})
             self._begun = True

@@ -39,7 +39,7 @@ def _predict(given: argparse.Namespace) -> None:
         fail(f"{given.run} is not a run of masked reconstruction: it predicts no images")
     geometry = run.task.geometry
     masker = _masker(given, run.task)
-    read = read_images(paths, geometry.channels, geometry.size)
+    read = read_images(paths, geometry.channels, geometry.size, getattr(run.data, "given_range", None))
     if read.bad and (given.on_bad_image == "stop" or not read.paths):
         remedy = "" if given.on_bad_image == "skip" else "; or give --on_bad_image skip"
         names = ", ".join(str(path) for path in paths if path not in read.paths)

@@ -1,6 +1,8 @@
 """Decoding of image files and Pillow images into uint8 tensors."""
 
 import io
+import sys
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,10 +11,14 @@ from torch import Tensor
 
 from semconv.data.errors import BadImage
 
+FULL = 65535.0  # of 16 bits
 PILLOW_MODES = {1: "L", 3: "RGB"}
 
 
-def decode(encoded: bytes, channels: int, name: str) -> Tensor:
+Range = tuple[float, float]  # values that become 0 and 255
+
+
+def decode(encoded: bytes, channels: int, name: str, values: Range | None = None) -> Tensor:
     """Decode an image file: 1, 8 or 16 bits, or floats from 0 to 1; grey, colour, palette or CMYK; transparency is dropped.
 
     An image that is stored turned, as its EXIF orientation says, is turned upright.
@@ -21,6 +27,7 @@ def decode(encoded: bytes, channels: int, name: str) -> Tensor:
         encoded: the file's content.
         channels: 1 (grey) or 3 (RGB).
         name: the image's name in error messages.
+        values: range of images of more than 8 bits; None: that of 16 bits, and 0 to 1 for floats.
 
     Returns:
         c h w, uint8.
@@ -29,25 +36,59 @@ def decode(encoded: bytes, channels: int, name: str) -> Tensor:
         BadImage: Pillow cannot read it as an image.
     """
     try:
-        return from_pillow(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))), channels)
+        return from_pillow(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))), channels, values)
     except UnidentifiedImageError as error:
         raise BadImage(f"{name} is not an image: replace or remove it, or set on_bad_image to skip") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises any of these
         raise BadImage(f"{name} cannot be decoded ({error}): replace or remove it, or set on_bad_image to skip") from error
 
 
-def from_pillow(image: Image.Image, channels: int) -> Tensor:
+def from_pillow(image: Image.Image, channels: int, values: Range | None = None) -> Tensor:
     """Convert a Pillow image to c h w, uint8."""
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns when a palette's transparency is dropped in one go
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = _to_eight_bits(image)
+    if is_deep(image):
+        full = (0.0, 1.0) if image.mode == "F" else (0.0, FULL)
+        image = Image.fromarray(to_eight_bits(np.asarray(image), values or full))
     pixels = torch.from_numpy(np.array(image.convert(PILLOW_MODES[channels])))
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit integers (which Pillow may hold as 32 bits) and floats from 0 to 1 to 0..255; Pillow would clip them."""
-    values = np.asarray(image, dtype=np.float64)
-    scaled = values * 255 if image.mode == "F" else values / 257
-    return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
+def is_deep(image: Image.Image) -> bool:
+    """True for 16-bit integers, which Pillow may hold as 32 bits, and floats."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def to_eight_bits(pixels: np.ndarray, values: Range) -> np.ndarray:
+    """Scale a range of values to 0..255; values beyond it are clipped."""
+    low, high = values
+    return ((pixels.astype(np.float64) - low) * (255 / (high - low))).round().clip(0, 255).astype(np.uint8)
+
+
+def guess_range(pixels: Sequence[np.ndarray], name: str) -> Range | None:
+    """The range of images of more than 8 bits: from 0 to the largest value of as many bits as they need, or to 1 or 255 for floats.
+
+    Args:
+        pixels: some images; those of 8 bits say nothing.
+        name: of their source, for messages.
+
+    Returns:
+        None if none has more than 8 bits.
+
+    Raises:
+        ValueError: floats are negative, or above 255.
+    """
+    deep = [each for each in pixels if each.dtype != np.uint8]
+    if not deep:
+        return None
+    low, high = min(float(each.min()) for each in deep), max(float(each.max()) for each in deep)
+    tops = (1.0, 255.0) if deep[0].dtype.kind == "f" else (255.0, 1023.0, 4095.0, 16383.0, FULL)
+    if low < 0 or not high <= tops[-1]:
+        raise ValueError(f"{name}: values go from {low:.4g} to {high:.4g}: say by --data.range which become black and white")
+    top = next(top for top in tops if high <= top)
+    if top != (tops[0] if deep[0].dtype.kind == "f" else FULL):
+        print(
+            f"{name}: values reach {high:.6g}, and 0 to {top:.0f} is taken for black to white: state it by --data.range",
+            file=sys.stderr,
+        )
+    return 0.0, top

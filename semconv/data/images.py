@@ -1,6 +1,7 @@
 """Collections of images that are read by index."""
 
 import hashlib
+import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from semconv.data.decoding import decode, from_pillow
+from semconv.data.decoding import FULL, Range, decode, from_pillow, is_deep, to_eight_bits
 from semconv.data.errors import BadImage
 
 
@@ -22,6 +24,7 @@ class Images(ABC):
     class_names: tuple[str, ...] | None = None
     num_classes: int | None = None  # None if unlabelled or unknown
 
+    values: Range | None = None  # of images of more than 8 bits; None: the whole range of their type
     is_fast = False  # whether the time of reading is negligible
 
     @property
@@ -37,6 +40,10 @@ class Images(ABC):
     def name(self, position: int) -> str:
         """The name of an image in messages."""
         return f"image {position}"
+
+    def stored(self, position: int) -> np.ndarray | None:
+        """An image as it is stored, of any type; None where images have 8 bits, or cannot be read before training."""
+        return None
 
     def label_maps(self, index: Tensor) -> Tensor | None:
         """The class of every pixel of the views of evaluation, uint8 `b h w`; None if unknown."""
@@ -108,9 +115,12 @@ class FileImages(Images):
     def name(self, position: int) -> str:
         return printable(self.samples[position][0])
 
+    def stored(self, position: int) -> np.ndarray | None:
+        return _stored(lambda: read_file(self.samples[position][0]))
+
     def read(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
         samples = [self.samples[i] for i in index.tolist()]
-        pixels = [decode(read_file(path), self.channels, printable(path)) for path, _ in samples]
+        pixels = [decode(read_file(path), self.channels, printable(path), self.values) for path, _ in samples]
         return pixels, torch.tensor([label for _, label in samples])
 
 
@@ -166,11 +176,14 @@ class HubImages(Images):
     def name(self, position: int) -> str:
         return f"image {position} of the table"
 
+    def stored(self, position: int) -> np.ndarray | None:
+        return _stored(lambda: encoded_bytes(self.table[position][self.image_column]))
+
     def read(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
         positions = index.tolist()
         rows = self.table[positions]  # one look-up for the batch
         pixels = [
-            decode(encoded_bytes(image), self.channels, self.name(i))
+            decode(encoded_bytes(image), self.channels, self.name(i), self.values)
             for i, image in zip(positions, rows[self.image_column], strict=True)
         ]
         if self.label_column is None:
@@ -182,7 +195,7 @@ class ArrayImages(Images):
     """Images of any number of channels in a NumPy file, of which only the images that are read are loaded.
 
     Args:
-        images: n h w c, n c h w or (for one channel) n h w; uint8, or uint16 on the scale of 0 to 65535.
+        images: n h w c, n c h w or (for one channel) n h w; uint8, uint16 or floats.
         labels: n, integers; None if unlabelled.
         channels: number of channels.
 
@@ -193,8 +206,8 @@ class ArrayImages(Images):
     is_fast = True
 
     def __init__(self, images: np.ndarray, labels: np.ndarray | None, channels: int) -> None:
-        if images.dtype not in (np.uint8, np.uint16):
-            raise ValueError(f"the array holds {images.dtype}: save it as uint8, or uint16")
+        if images.dtype not in (np.uint8, np.uint16, np.float16, np.float32, np.float64):
+            raise ValueError(f"the array holds {images.dtype}: save it as uint8, uint16 or floats")
         if images.ndim == 3 and channels == 1:
             images = images[..., None]
         if images.ndim != 4 or channels not in (images.shape[1], images.shape[3]):
@@ -207,14 +220,25 @@ class ArrayImages(Images):
         self.labels, self.num_images = labels, len(images)
         self.num_classes = int(labels.max()) + 1 if labels is not None and len(labels) else None
 
+    def stored(self, position: int) -> np.ndarray:
+        return np.asarray(self.images[position])
+
     def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
         pixels = np.ascontiguousarray(self.images[index.numpy()])
-        if pixels.dtype == np.uint16:
-            pixels = (pixels / 257).round().astype(np.uint8)
+        if pixels.dtype != np.uint8:
+            pixels = to_eight_bits(pixels, self.values or (0.0, FULL if pixels.dtype == np.uint16 else 1.0))
         labels = (
             torch.full_like(index, -1) if self.labels is None else torch.from_numpy(self.labels[index.numpy()].astype(np.int64))
         )
         return torch.from_numpy(pixels), labels
+
+
+def _stored(read: Callable[[], bytes]) -> np.ndarray | None:
+    try:
+        image = Image.open(io.BytesIO(read()))
+        return np.asarray(image) if is_deep(image) else None
+    except (BadImage, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None  # it is named where it is read
 
 
 def encoded_bytes(image: dict[str, Any]) -> bytes:

@@ -17,6 +17,7 @@ from torch import Tensor
 from semconv.data.augmentation import Augmentation, augment
 from semconv.data.batch import Batch, normalise
 from semconv.data.cache import CachedImages, cached
+from semconv.data.decoding import Range, guess_range
 from semconv.data.images import Images
 from semconv.data.loading import BatchReader, Loader
 from semconv.data.maps import MapKind, Maps, open_maps
@@ -24,6 +25,7 @@ from semconv.data.order import Ticket, Tickets, check_shares, evaluation_batches
 from semconv.data.sources import Moments, Source, open_first
 from semconv.data.streams import StreamImages
 
+GUESSED_FROM = 16  # images
 Part = Literal["train", "validation", "test"]
 
 
@@ -63,6 +65,8 @@ class ImageData(LightningDataModule):
         map_kind: content of a folder of maps: classes, 0 to 255 (8-bit grey or palette), or values (grey), on the scale of 0 to 1.
         root: folder of torch/ data.
         download: download torch/ data that are missing.
+        range: values of images of more than 8 bits, or of floats, that become black and white, such as [0, 4095] for 12 bits.
+            Default: guessed from some images of the train split, with a warning where it is not the whole range of their type.
         num_images: length of the train split of scenes (default 4096), and of streams of unknown length.
         num_test_images: length of the test split of scenes (default 1024), and of streams of unknown length.
         num_workers: processes that read ahead, per device. Default: 0 for images in memory or in the cache, else the number of
@@ -99,6 +103,7 @@ class ImageData(LightningDataModule):
         map_kind: MapKind = "classes",
         root: str = "data",
         download: bool = False,
+        range: tuple[float, float] | None = None,
         num_images: int | None = None,
         num_test_images: int | None = None,
         num_workers: int | None = None,
@@ -132,6 +137,9 @@ class ImageData(LightningDataModule):
         self.validation_split = validation_split
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: give at least 1")
+        if range is not None and not range[0] < range[1]:
+            raise ValueError(f"range is {list(range)}: give two rising numbers, such as [0, 4095]")
+        self.given_range: Range | None = range and (float(range[0]), float(range[1]))
         self.num_images = num_images
         self.num_test_images = num_test_images
         self.num_workers = num_workers
@@ -144,6 +152,7 @@ class ImageData(LightningDataModule):
         self.maps, self.map_kind = maps, map_kind
         self.opened_maps: dict[str, Maps] = {}
         self.chosen: Source | None = None
+        self._guessed = False
 
     def prepare_data(self) -> None:
         """Download, once per machine."""
@@ -321,6 +330,7 @@ class ImageData(LightningDataModule):
         return self.opened[split]
 
     def _cached(self, source: Source, split: str, images: Images) -> Images:
+        images.values = self._range(source, split, images)
         if not self.cache_limit:
             return images
         depends = {
@@ -332,10 +342,22 @@ class ImageData(LightningDataModule):
             "splits": None,
             "skip": None,
         }
+        if images.values is not None:
+            depends["range"] = images.values
         kept = cached(images, self.cache_folder, self.cache_limit, depends, self.skip)
         if self.skip and isinstance(kept, CachedImages) and kept.bad:  # known before they are read
             self.skipped[split] = sorted(kept.name(place) for place in kept.bad)
         return kept
+
+    def _range(self, source: Source, split: str, images: Images) -> Range | None:
+        """The range of values, the same for all splits: the given one, or a guess from images of the train split."""
+        if self.given_range is None and not self._guessed:
+            if split != self.train_split and images.stored(0) is not None:
+                images = source.open(self.train_split, self.num_images)
+            some = torch.linspace(0, images.num_images - 1, min(GUESSED_FROM, images.num_images)).long().tolist()
+            stored = (images.stored(position) for position in some)
+            self.given_range, self._guessed = guess_range([each for each in stored if each is not None], source.name), True
+        return self.given_range
 
     def _maps_of(self, images: Images) -> Maps | None:
         if self.maps is None:

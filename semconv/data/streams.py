@@ -78,7 +78,9 @@ class StreamImages(Images):
         while self.position <= max(positions):
             self._read_on(oldest)
         samples = [self.held[i] for i in positions]
-        pixels = [decode(encoded, self.channels, self.name(i)) for i, (encoded, _) in zip(positions, samples, strict=True)]
+        pixels = [
+            decode(encoded, self.channels, self.name(i), self.values) for i, (encoded, _) in zip(positions, samples, strict=True)
+        ]
         return pixels, torch.tensor([label for _, label in samples])
 
     def _restart(self) -> None:

@@ -57,6 +57,8 @@ def load_run(folder: str | Path, trust: Sequence[str] = ()) -> LoadedRun:
     mean, std = (run.summary.get(f"data/{name}") for name in ("mean", "std"))
     if isinstance(built.data, ImageData) and isinstance(mean, list) and isinstance(std, list):
         built.data.given_mean, built.data.given_std = mean, std  # no source has to be opened to know them
+        if isinstance(values := run.summary.get("data/range"), list):
+            built.data.given_range = (float(values[0]), float(values[1]))
     return LoadedRun(task.eval(), built.data, config, run)
 
 

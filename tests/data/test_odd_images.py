@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,10 +63,10 @@ def test_what_is_no_image_is_named(content: bytes) -> None:
         decode(content, 3, "the image")
 
 
-@pytest.mark.parametrize(("channels", "last", "dtype"), pairwise([1, 2, 4, 13], [True, False], [np.uint8, np.uint16]))
-def test_arrays_have_any_number_of_channels(channels: int, last: bool, dtype: type, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("channels", "last", "dtype"), pairwise([1, 2, 4, 13], [True, False], [np.uint8, np.uint16, np.float32]))
+def test_arrays_have_any_number_of_channels(channels: int, last: bool, dtype: Any, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (30, channels, 9, 8)).astype(np.uint8)
-    stored: np.ndarray = pixels.astype(dtype) * (257 if dtype is np.uint16 else 1)
+    stored: np.ndarray = pixels.astype(dtype) * dtype({np.uint16: 257, np.float32: 1 / 255}.get(dtype, 1))
     np.save(tmp_path / "train.npy", stored.transpose(0, 2, 3, 1) if last else stored)
     np.save(tmp_path / "train_labels.npy", np.arange(30) % 3)
     data = ImageData(f"npy/{tmp_path}", size=(9, 8), channels=channels, batch_size=5, crop_scale=None, flip=False)
@@ -85,7 +86,7 @@ def test_arrays_have_any_number_of_channels(channels: int, last: bool, dtype: ty
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((4, 8, 8, 3), np.float32), "holds float32: save it as uint8"),
+        (np.zeros((4, 8, 8, 3), np.int32), "holds int32: save it as uint8"),
         (np.zeros((4, 8, 8, 3), np.uint8), "for 4 channels, save it as n h w 4 or n 4 h w"),
         (np.zeros((4, 8), np.uint8), "for 4 channels"),
     ],

@@ -177,3 +177,25 @@ def test_decoded_images_that_were_changed_are_not_used(name, tmp_path):
     else:  # decoded again
         after = [batch.images for batch in data.evaluation_dataloader("train")]
         assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(("top", "guess"), [(4095, 4095), (1000, 1023), (40000, 65535), (65535, 65535)])
+def test_images_of_more_than_eight_bits_are_scaled_by_their_range(top, guess, tmp_path, capsys):
+    grey = np.linspace(0, 1, 64).reshape(8, 8)
+    for split, share in (("train", 1.0), ("test", 0.2)):  # a guess from a dark test split would be another
+        (tmp_path / split).mkdir()
+        for number in range(4):
+            Image.fromarray((grey * top * share).astype(np.uint16)).save(tmp_path / split / f"{number}.png")
+    data = make(tmp_path, channels=1)
+    data.setup("test")
+    data.setup("fit")
+    said = capsys.readouterr().err
+    assert (f"values reach {top}, and 0 to {guess} is taken for black to white" in said) == (guess != 65535)
+    for part, share in (("train", 1.0), ("test", 0.2)):
+        images = data.select(part)[0]
+        assert int(torch.stack(list(images.read(torch.arange(4))[0])).max()) == round(int(top * share) * 255 / guess)
+    stated = make(tmp_path, channels=1, range=(0, top))
+    assert int(torch.stack(list(stated.select("train")[0].read(torch.arange(4))[0])).max()) == 255
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ValueError, match=r"range is .*: give two rising numbers"):
+        make(tmp_path, range=(5, 5))
