@@ -13,6 +13,7 @@ import yaml
 
 from semconv.commands.arguments import without
 from semconv.configuration import bare, keys, nearest
+from semconv.tracking.secrets import redact
 
 PACKAGE = Path(__file__).parents[1]
 # the key that jsonargparse does not accept, in each wording of its messages
@@ -21,7 +22,7 @@ UNKNOWN = re.compile(r"(?:unrecognized arguments: --|[Oo]ption '|[Kk]ey '(?=\S+ 
 
 def fail(message: str) -> NoReturn:
     """Print one line and exit with code 2."""
-    print("semconv: error: " + " ".join(message.split()), file=sys.stderr)
+    print("semconv: error: " + redact(" ".join(message.split())), file=sys.stderr)
     sys.exit(2)
 
 

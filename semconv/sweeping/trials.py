@@ -21,6 +21,7 @@ from semconv.sweeping.ledger import Claim, Ending
 from semconv.sweeping.macros import expand
 from semconv.tracking.files import write_text
 from semconv.tracking.folder import RunFolder, newest_checkpoint
+from semconv.tracking.secrets import redact
 
 KILL_SECONDS = 30  # from SIGTERM to SIGKILL, as W&B's agent has it
 OURS = ("run", "fit")
@@ -59,7 +60,7 @@ class Trial:
             shutil.rmtree(run.path)  # it has nothing to resume from, and its name is needed
         words = self._words(run if resumed else None)
         with open(self.log, "a", encoding="utf-8") as log:
-            log.write(f"$ {' '.join(words)}\n")
+            log.write(f"$ {' '.join(redact(words))}\n")
         environment = self._environment()
         ours = own_command(words)
         if ours:

@@ -5,17 +5,25 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-WORDS = {"KEY", "APIKEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PWD", "PASS", "PASSPHRASE", "CREDENTIAL", "CREDENTIALS", "AUTH"}
+WORDS = {
+    *("KEY", "APIKEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PWD", "PASS", "PASSPHRASE", "PAT"),
+    *("CREDENTIAL", "CREDENTIALS", "AUTH", "AUTHORIZATION", "COOKIE", "BEARER", "SIGNATURE", "SIG"),
+}
+ENDINGS = ("PASSWORD", "PASSWD", "TOKEN", "SECRET", "APIKEY")  # of words such as PGPASSWORD
 NOT_SECRET = {"PWD", "OLDPWD"}  # a shell's working folders
-SHORTEST = 8  # a shorter value would occur in ordinary words
-URL_LOGIN = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+SHORTEST, SURE = 4, 8  # characters of a value; one that is shorter than SURE is replaced as a whole word alone
+URL_LOGIN = re.compile(r"(?<=://)[^/\s@\"']+(?=@)")
+HEADER = re.compile(
+    r"\b(bearer|basic|token)(\s+)(?=[^\s\"']*[\d._=+/-])[^\s\"',;]{8,}", re.IGNORECASE
+)  # a key has more than letters
+ASSIGNED = re.compile(r"(?P<name>[\w.-]+)(?P<sign>=|:\s+)(?P<value>[^\s&;,\"']+)")
 OPTION = re.compile(r"(?P<option>--?[\w.-]+)=(?P<value>.+)", re.DOTALL)
 
 
 def is_secret_name(name: str) -> bool:
     """Tell by its name whether an environment variable or option holds a secret: a word is KEY, TOKEN, PASSWORD or similar."""
     words = re.split(r"[^A-Za-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name))
-    return name not in NOT_SECRET and any(word.upper() in WORDS for word in words)
+    return name not in NOT_SECRET and any(word.upper() in WORDS or word.upper().endswith(ENDINGS) for word in words)
 
 
 def refuse_secret_interpolation(text: str, where: str) -> None:
@@ -35,7 +43,8 @@ def refuse_secret_interpolation(text: str, where: str) -> None:
 def redact(value: Any) -> Any:
     """Replace secrets in a configuration, command line or text by `<redacted>` or `<redacted:NAME>`.
 
-    Secrets are the values of environment variables and options with a secret name, and the login in an address.
+    Secrets are the values of environment variables, options and parts of an address with a secret name, the login in an address,
+    and keys of HTTP headers.
 
     Args:
         value: text, or mappings and sequences with text; other values are returned unchanged.
@@ -55,13 +64,20 @@ def redact(value: Any) -> Any:
 
 
 def _redact_text(text: str) -> str:
-    for name, secret in os.environ.items():
-        if is_secret_name(name) and len(secret) >= SHORTEST:
-            text = text.replace(secret, f"<redacted:{name}>")
+    for name, secret in sorted(os.environ.items(), key=lambda pair: -len(pair[1])):  # one secret may be part of another
+        if len(secret) >= SHORTEST and is_secret_name(name):
+            whole = re.escape(secret) if len(secret) >= SURE else rf"(?<!\w){re.escape(secret)}(?!\w)"
+            text = re.sub(whole, f"<redacted:{name}>", text)
     found = OPTION.fullmatch(text)
     if found and is_secret_name(found["option"]):
         return f"{found['option']}=<redacted>"
-    return URL_LOGIN.sub("<redacted>", text)
+    text = HEADER.sub(r"\1\2<redacted>", URL_LOGIN.sub("<redacted>", text))
+    return ASSIGNED.sub(_redact_assigned, text)
+
+
+def _redact_assigned(found: re.Match[str]) -> str:
+    secret = is_secret_name(found["name"]) and not found["value"].startswith("<redacted")
+    return f"{found['name']}{found['sign']}<redacted>" if secret else found[0]
 
 
 def _takes_secret(word: str) -> bool:
