@@ -1,6 +1,7 @@
 """Nested configurations: dotted keys, links, nearest names; and errors in one line. Imports no torch."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -40,6 +41,39 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(config, list | tuple) and any(isinstance(value, Mapping) for value in config):
         return {prefix: "+".join(_written(value) for value in config)}
     return {} if config is None else {prefix: config if isinstance(config, str | int | float | bool) else json.dumps(config)}
+
+
+def require(name: str, value: float, low: float = -math.inf, high: float = math.inf, exclude: str = "") -> None:
+    """Refuse a number outside a range, and one that is not finite.
+
+    Args:
+        name: of the argument, for the message.
+        value: the number.
+        low: least value.
+        high: largest value.
+        exclude: the ends that are no values themselves: `low`, `high` or `low high`.
+
+    Raises:
+        ValueError: it is outside.
+    """
+    fits = (value > low if "low" in exclude else value >= low) and (value < high if "high" in exclude else value <= high)
+    if not math.isfinite(value) or not fits:
+        lower = f"above {low:g}" if "low" in exclude else f"of {low:g} or more"
+        upper = f"below {high:g}" if "high" in exclude else f"at most {high:g}"
+        wanted = " and ".join(text for text, end in ((lower, low), (upper, high)) if math.isfinite(end)) or "that is finite"
+        raise ValueError(f"{name} is {value}: give a number {wanted}")
+
+
+def not_finite(config: Any, prefix: str = "") -> tuple[str, float] | None:
+    """The first number of a nested configuration that is not finite, with its dotted key; None if all are."""
+    pairs = config.items() if isinstance(config, Mapping) else enumerate(config) if isinstance(config, list | tuple) else ()
+    for key, value in pairs:
+        name = bare(f"{prefix}.{key}".strip("."))
+        if isinstance(value, float) and not math.isfinite(value):
+            return name, value
+        if (found := not_finite(value, name)) is not None:
+            return found
+    return None
 
 
 def resolve_links(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from semconv.configuration import require
 from semconv.hashing import make_keys, normal, permutation
 from semconv.masking import spread_mask
 
@@ -136,8 +137,7 @@ class Noise(Corruption):
     hides = False
 
     def __init__(self, std: float = 1.0) -> None:
-        if std < 0:
-            raise ValueError(f"noise std is {std}: give a number of at least 0")
+        require("noise std", std, 0)
         self.std = std
 
     def __call__(self, images: Tensor, mask: Tensor, num_masked: int, keys: Tensor) -> View:
@@ -157,7 +157,7 @@ class Bert(Corruption):
     """
 
     def __init__(self, fill: Fill | None = None, hidden: float = 0.8, other: float = 0.1) -> None:
-        if hidden <= 0 or other < 0 or hidden + other > 1:
+        if not (hidden > 0 and other >= 0 and hidden + other <= 1):  # nor NaN
             raise ValueError(f"hidden {hidden} and other {other} must be shares that add up to at most 1, hidden above 0")
         self.fill = fill or ZeroFill()
         self.hidden, self.other = hidden, other

@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from semconv.encoders.cnn import ConvNeXtBlock, init_convolutional, make_norm
+from semconv.encoders.cnn import ConvNeXtBlock, check_kernel, init_convolutional, make_norm
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
 from semconv.encoders.vit import init_transformer, make_blocks, position_embedding, resized_positions
 from semconv.indicators import Grid, PaddingMode, masked_fraction
@@ -113,6 +113,7 @@ class ConvDecoder(Decoder):
 
     def __init__(self, geometry: Geometry, size: Size, encoder: Encoder, told: bool = True, kernel_size: int = 7) -> None:
         super().__init__()
+        check_kernel(kernel_size)
         width, depth = self.SIZES[size]
         self.embed = nn.Conv2d(encoder.num_features, width, 1)
         self.token = MaskedSites(width, encoder.drops_masked, told)

@@ -17,11 +17,12 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from semconv.configuration import require
 from semconv.data import Batch
 from semconv.encoders import Encoder
 from semconv.evaluation.features import frozen, in_precision, pool, unmasked
 from semconv.hashing import make_keys
-from semconv.optimisation import parameter_groups
+from semconv.optimisation import check_schedule, parameter_groups
 from semconv.tasks import MaskedReconstruction, Task
 from semconv.trained.run import load_run
 
@@ -58,6 +59,8 @@ class Classification(Task, ABC):
         scratch: bool = False,
     ) -> None:
         super().__init__()
+        require("base_lr", base_lr, 0, exclude="low")
+        require("warmup", warmup, 0, 1)
         run = load_run(pretrained_run)
         if not isinstance(run.task, MaskedReconstruction):
             raise ValueError(f"{pretrained_run} is a run of {type(run.task).__name__}: give one of MaskedReconstruction")
@@ -205,6 +208,12 @@ class FineTune(Classification):
         seed: int = 0,
         scratch: bool = False,
     ) -> None:
+        check_schedule(base_lr, warmup, weight_decay, betas)
+        require("layer_decay", layer_decay, 0, 1, exclude="low")
+        require("drop_path", drop_path, 0, 1, exclude="high")
+        require("smoothing", smoothing, 0, 1, exclude="high")
+        for alpha, value in (("mixup", mixup), ("cutmix", cutmix)):
+            require(alpha, value, 0)
         name = "scratch" if scratch else "finetune"
         super().__init__(pretrained_run, name, num_classes, base_lr, warmup, batch_size, seed, scratch)
         if batch_size % 2:

@@ -6,6 +6,8 @@ import torch
 from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
+from semconv.configuration import require
+
 
 class Objective(nn.Module):
     """Reconstruction error over masked patches alone.
@@ -21,6 +23,7 @@ class Objective(nn.Module):
         super().__init__()
         if patch < 1 or (normalise and patch < 2):
             raise ValueError(f"target patch is {patch} pixels: give at least 2 to normalise by, or 1 with normalise=false")
+        require("eps of the objective", eps, 0, exclude="low")
         self.patch, self.normalise, self.loss, self.eps = patch, normalise, loss, eps
 
     def forward(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:

@@ -1,12 +1,29 @@
 """AdamW's parameter groups and the learning rate's course."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from timm.layers.grn import GlobalResponseNorm
 from torch import nn
 
+from semconv.configuration import require
+
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, GlobalResponseNorm)
+
+
+def check_schedule(base_lr: float, warmup: float, weight_decay: float, betas: Sequence[float], min_lr: float = 0.0) -> None:
+    """Refuse settings with which nothing can be learned.
+
+    Raises:
+        ValueError: one is out of its range.
+    """
+    require("base_lr", base_lr, 0, exclude="low")
+    require("min_lr", min_lr, 0, base_lr)
+    require("warmup", warmup, 0, 1)
+    require("weight_decay", weight_decay, 0)
+    for beta in betas:
+        require("betas", beta, 0, 1, exclude="high")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, decay_tokens: bool) -> list[dict[str, Any]]:

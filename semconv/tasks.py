@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
+from semconv.configuration import require
 from semconv.controls import set_control
 from semconv.corruption import Corruption, Hide, View, ZeroFill
 from semconv.data import Batch
@@ -25,7 +26,7 @@ from semconv.hashing import make_keys
 from semconv.indicators import Control, PaddingMode
 from semconv.masking import Masker, spread_mask
 from semconv.objective import Objective
-from semconv.optimisation import parameter_groups, warmup_cosine
+from semconv.optimisation import check_schedule, parameter_groups, warmup_cosine
 from semconv.pictures import Reconstruction
 
 Stage = Literal["train", "val", "test", "probe"]
@@ -150,6 +151,10 @@ class MaskedReconstruction(Task):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        check_schedule(base_lr, warmup, weight_decay, betas, min_lr)
+        require("batch_size", batch_size, 1)
+        for name, value in (("seed", seed), ("evaluation_seed", evaluation_seed)):
+            require(name, value, 0)
         grid = Geometry(channels, image_size, cell).grid
         self.num_cells = grid[0] * grid[1]
         masker.check(self.num_cells)  # refused now, not at the first step

@@ -212,7 +212,7 @@ def test_berts_count_is_that_of_its_mask_for_any_number_of_cells(hidden, other):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Noise(-1.0), "at least 0"),
+        (lambda: Noise(-1.0), "of 0 or more"),
         (lambda: Bert(hidden=0.0), "hidden above 0"),
         (lambda: Bert(hidden=0.8, other=0.3), "at most 1"),
         (lambda: Bert(other=-0.1), "at most 1"),

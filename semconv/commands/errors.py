@@ -4,7 +4,7 @@ import importlib
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -35,7 +35,7 @@ def in_one_line(debug: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, OSError) as error:
+    except Exception as error:
         # jsonargparse wraps what a constructor raises
         said = [message for cause in causes(error) if (message := own_message(cause))]
         if not said:
@@ -54,7 +54,7 @@ def causes(error: BaseException) -> list[BaseException]:
 
 
 def own_message(error: BaseException) -> str | None:
-    """The message of an error that this package or the operating system raised for the user; None for any other error."""
+    """The message of an error that this package, Lightning or the operating system raised for the user; None for any other."""
     text = str(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}: free disk space, give access, or choose another folder"
@@ -64,7 +64,14 @@ def own_message(error: BaseException) -> str | None:
     else:
         frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     own = isinstance(error, ValueError) and frames and Path(frames[-1]).is_relative_to(PACKAGE)
-    return text if own else None
+    return text if own or _is_lightnings(error, frames) else None
+
+
+def _is_lightnings(error: BaseException, frames: Sequence[str]) -> bool:
+    """True where Lightning refuses an option, misses a package or, in EarlyStopping, a metric."""
+    parts = Path(frames[-1]).parts if frames else ()
+    refused = type(error).__name__ in ("MisconfigurationException", "ModuleNotFoundError")
+    return "lightning" in parts and (refused or parts[-1] == "early_stopping.py")
 
 
 def correct(message: str, arguments: list[str], print_config: Callable[[list[str]], str]) -> str:

@@ -28,6 +28,7 @@ from semconv.callbacks.interruption import Interruption, Terminated, listen
 from semconv.callbacks.progress import RunProgress
 from semconv.commands.arguments import follower_problem, links_in_force, prepare, read, with_links
 from semconv.commands.errors import causes, correct, fail, in_one_line
+from semconv.configuration import not_finite
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.continuation import Origin, changes, is_complete, lengthened, trained_as
 from semconv.tracking.facts import derived_facts, variant_name
@@ -148,6 +149,8 @@ class SemconvCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
+        if found := not_finite(self._whole().as_dict()):
+            raise ValueError(f"{found[0]} is {found[1]}: give a number that is finite")
         problem = follower_problem(self._whole().as_dict())
         if problem:
             raise ValueError(problem)

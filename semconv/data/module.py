@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from platformdirs import user_cache_path
 from torch import Tensor
 
+from semconv.configuration import require
 from semconv.data.augmentation import Augmentation, augment
 from semconv.data.batch import Batch, normalise
 from semconv.data.cache import CachedImages, cached
@@ -116,8 +117,19 @@ class ImageData(LightningDataModule):
         for name, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != channels:
                 raise ValueError(f"{name} is {values} for {channels} channels: give one number per channel")
-        if not 0 <= validation_fraction < 1:
-            raise ValueError(f"validation_fraction is {validation_fraction}: give 0 or more, and less than 1")
+        for value in mean or ():
+            require("mean", value)
+        for value in std or ():
+            require("std", value, 0, exclude="low")
+        require("validation_fraction", validation_fraction, 0, 1, exclude="high")
+        if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+            raise ValueError(f"crop_scale is {list(crop_scale)}: give two rising shares above 0, of 1 at most, or null")
+        for name, number, least in (
+            *(("num_images", num_images, 1), ("num_test_images", num_test_images, 1), ("num_workers", num_workers, 0)),
+            *(("cache_limit", cache_limit, 0), ("seed", seed, 0)),
+        ):
+            if number is not None:
+                require(name, number, least)
         self.candidates = [
             Source(
                 *(name, (size[0], size[1]), channels, root, image_column, label_column, download),

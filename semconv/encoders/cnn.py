@@ -8,6 +8,7 @@ import torch
 from timm.layers import DropPath, GlobalResponseNormMlp, LayerNorm2d, Mlp
 from torch import Tensor, nn
 
+from semconv.configuration import require
 from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import View
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, count_parameters, with_finer
@@ -78,6 +79,10 @@ class SemanticCNN(Encoder):
         as_plain: Literal["flops", "time"] | None = None,
     ) -> None:
         super().__init__()
+        check_kernel(kernel_size)
+        require("drop_path", drop_path, 0, 1, exclude="high")
+        if mlp_ratio is not None:
+            require("mlp_ratio", mlp_ratio, 0, exclude="low")
         build = partial(
             SemanticCNN, geometry, size, indicators, depth=depth, norm=norm, kernel_size=kernel_size, response_norm=response_norm
         )
@@ -248,6 +253,16 @@ class _Reduction(nn.Module):
         return self.after(y), after
 
 
+def check_kernel(kernel_size: int) -> None:
+    """Refuse a kernel without a centre.
+
+    Raises:
+        ValueError: its side is even, or below 1.
+    """
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size is {kernel_size}: give an odd number of 1 or more, so that the kernel has a centre")
+
+
 def make_norm(norm: Norm, width: int) -> nn.Module:
     """A normalisation of `b width h w`."""
     if norm == "batch":
@@ -282,6 +297,8 @@ def _strides(cell: int) -> list[int]:
 def _places(depth: Depth | list[int]) -> set[int]:
     """Numbers of the conditioned stages, the stem being 0."""
     places = set(depth) if isinstance(depth, list) else {0} if depth == "stem" else set(range(5))
+    if not places:
+        raise ValueError("depth is []: list stages from 1 to 4, or 0 for the stem; a plain network has the mechanism Plain")
     if not places <= set(range(5)):
         raise ValueError(f"depth is {depth}: stages are numbered 1 to 4, and the stem is 0")
     return places

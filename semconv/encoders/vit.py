@@ -9,6 +9,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from semconv.configuration import require
 from semconv.corruption import View
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
 
@@ -49,8 +50,9 @@ class MAEViT(Encoder):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.stride = patch_size or geometry.cell
-        if geometry.cell % self.stride:
+        require("drop_path", drop_path, 0, 1, exclude="high")
+        self.stride = geometry.cell if patch_size is None else patch_size
+        if self.stride < 1 or geometry.cell % self.stride:
             raise ValueError(f"patches of {self.stride} pixels do not tile mask cells of {geometry.cell}: change patch_size")
         width, depth, heads = SIZES[size]
         self.num_features, self.masked = width, masked

@@ -158,7 +158,7 @@ def test_one_line_describes_the_data(make_data: Make) -> None:
     ("arguments", "message"),
     [
         ({"mean": [0.5]}, r"mean is \[0.5\] for 3 channels: give one number per channel"),
-        ({"validation_fraction": 1.0}, "validation_fraction is 1.0: give 0 or more, and less than 1"),
+        ({"validation_fraction": 1.0}, "validation_fraction is 1.0: give a number of 0 or more and below 1"),
         ({"batch_size": 24}, "batch_size is 24 for 23 training images: give 23 or less"),
     ],
 )

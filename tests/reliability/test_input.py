@@ -1,0 +1,104 @@
+"""Values that make no sense are refused in one line, before anything is trained."""
+
+from typing import Any
+
+import pytest
+
+from semconv.commands.train import main
+from semconv.configuration import not_finite, require
+from semconv.corruption import Noise
+from semconv.data import ImageData
+from semconv.encoders import Geometry, MAEViT, SemanticCNN
+from semconv.objective import Objective
+from semconv.optimisation import check_schedule
+from tests.experiments import arguments
+from tests.recording import SHORT
+
+GEOMETRY = Geometry(3, (32, 32), 4)
+NAN, INF = float("nan"), float("inf")
+SCHEDULE: dict[str, Any] = {"base_lr": 1e-3, "warmup": 0.1, "weight_decay": 0.05, "betas": (0.9, 0.95)}
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "exclude", "wanted"),
+    [
+        (0, 0, INF, "low", "above 0"),
+        (-1, 0, INF, "", "of 0 or more"),
+        (1, 0, 1, "high", "of 0 or more and below 1"),
+        (2, 0, 1, "low", "above 0 and at most 1"),
+        (NAN, -INF, INF, "", "that is finite"),
+        (INF, 0, INF, "", "of 0 or more"),
+    ],
+)
+def test_a_number_outside_its_range_is_refused(value, low, high, exclude, wanted):
+    with pytest.raises(ValueError, match=f"^x is {value}: give a number {wanted}$"):
+        require("x", value, low, high, exclude)
+    require("x", 0.5, 0, 1, "low high")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"base_lr": value} for value in (0.0, -1.0, NAN, INF)),
+        *({"warmup": value} for value in (-0.1, 1.5, NAN)),
+        *({"weight_decay": value} for value in (-0.1, INF)),
+        *({"betas": value} for value in ((1.0, 0.9), (0.9, -0.1), (0.9, NAN))),
+        *({"min_lr": value} for value in (-1e-9, 1.0)),
+    ],
+)
+def test_a_schedule_that_cannot_learn_is_refused(change):
+    check_schedule(**SCHEDULE)
+    with pytest.raises(ValueError, match=f"^{next(iter(change))} is .*: give a number"):
+        check_schedule(**{**SCHEDULE, **change})
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        *((ImageData, change) for change in ({"std": [0.0, 1, 1]}, {"mean": [NAN, 0, 0]}, {"crop_scale": (0, 1)})),
+        *((ImageData, change) for change in ({"crop_scale": (0.5, 0.2)}, {"crop_scale": (NAN, 1)}, {"num_images": 0})),
+        *((ImageData, change) for change in ({"num_workers": -1}, {"cache_limit": -1}, {"seed": -1}, {"validation_fraction": NAN})),
+        *((lambda **change: Objective(4, **change), {"eps": value}) for value in (0.0, -1e-6, NAN)),
+        *((Noise, {"std": value}) for value in (-1.0, NAN, INF)),
+        *((lambda **change: SemanticCNN(GEOMETRY, "test", **change), {"drop_path": value}) for value in (-0.1, 1.0, NAN)),
+        *((lambda **change: SemanticCNN(GEOMETRY, "test", **change), {"mlp_ratio": value}) for value in (0.0, -1.0)),
+        *((lambda **change: SemanticCNN(GEOMETRY, "test", **change), {"kernel_size": value}) for value in (0, 4, -3)),
+        (lambda **change: SemanticCNN(GEOMETRY, "test", **change), {"depth": []}),
+        *((lambda **change: MAEViT(GEOMETRY, "test", **change), {"patch_size": value}) for value in (0, -4)),
+        (lambda **change: MAEViT(GEOMETRY, "test", **change), {"drop_path": 2.0}),
+    ],
+)
+def test_a_part_that_cannot_work_is_refused_when_it_is_made(make, change):
+    (name,) = change
+    with pytest.raises(ValueError, match=f"{name}|patches of") as caught:
+        make(**change)
+    assert "give" in str(caught.value) or "list" in str(caught.value) or "change" in str(caught.value)
+
+
+def test_numbers_that_are_not_finite_are_found_at_every_depth():
+    found = not_finite({"a": {"init_args": {"b": [1.0, {"c": NAN}]}}})
+    assert found
+    assert found[0] == "a.b.1.c"
+    assert not_finite({"a": 1.0, "b": "nan", "c": [1, 2]}) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--trainer.gradient_clip_val=.nan"], "trainer.gradient_clip_val is nan"),
+        (["--model.base_lr=.inf"], "model.base_lr is inf"),
+        (["--trainer.accelerator=gpu"], "gpu"),
+        (["--trainer.limit_train_batches=-3"], "limit_train_batches"),
+        (
+            ["--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/nothing", "--trainer.limit_val_batches=1"],
+            "val/nothing",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_lightning_refuses_is_one_line(options, said, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *arguments("cnn_plain", *SHORT, f"--runs={tmp_path}", *options)])
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("semconv: error: ")]
+    assert (ended.value.code, len(errors)) == (2, 1)
+    assert said in errors[0]
