@@ -104,9 +104,11 @@ class Corruption(ABC):
 
     Attributes:
         hides: whether the cells that are masked in its views keep nothing of their content.
+        hides_chosen: whether all chosen cells are masked in its views, so that none of them keeps anything.
     """
 
     hides: ClassVar[bool] = True
+    hides_chosen: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, images: Tensor, mask: Tensor, num_masked: int, keys: Tensor) -> View:
@@ -134,7 +136,7 @@ class Noise(Corruption):
         std: standard deviation of the noise, in units of the normalised image.
     """
 
-    hides = False
+    hides = hides_chosen = False
 
     def __init__(self, std: float = 1.0) -> None:
         require("noise std", std, 0)
@@ -155,6 +157,8 @@ class Bert(Corruption):
         hidden: hidden share of the chosen cells.
         other: share of the chosen cells that shows another cell of the image.
     """
+
+    hides_chosen = False
 
     def __init__(self, fill: Fill | None = None, hidden: float = 0.8, other: float = 0.1) -> None:
         if not (hidden > 0 and other >= 0 and hidden + other <= 1):  # nor NaN

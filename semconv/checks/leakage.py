@@ -9,18 +9,22 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 
 from semconv.checks.zeros import draw_zeros
 from semconv.corruption import CamouflageFill, Corruption, Fill, Hide, MeanFill, NoiseFill, View, ZeroFill
-from semconv.data import Batch
+from semconv.data import Batch, ImageData
 from semconv.indicators import masked_fraction
-from semconv.masking import MASKERS, Masker, spread_mask
+from semconv.masking import MASKERS, Masker, RandomMasker, spread_mask
 from semconv.objective import Objective
-from semconv.tasks import MaskedReconstruction
+from semconv.tasks import MaskedReconstruction, Stage
 
+EVALUATION: tuple[Stage, ...] = ("test", "val", "probe")
+BATCHES = (2, 8, 1, 3)
 FILLS: tuple[Fill, ...] = (ZeroFill(), CamouflageFill(), MeanFill(), NoiseFill())
 
 Outputs = list[tuple[str, list[Tensor]]]  # what modules gave, in the order in which they were done, by path
@@ -35,64 +39,146 @@ class Leak(NamedTuple):
     view: bool  # whether the view differs already: then the corruption, or what comes before it, shows them
 
 
+class Setting(NamedTuple):
+    """The circumstances of one test.
+
+    Args:
+        stage: `train` makes a training step; in every other stage the task looks and predicts.
+        epoch: of training.
+        bf16: whether the network computes in bfloat16, by autocast.
+        images: number of images in the batch.
+        trainer: whether the task has a trainer, as in a run.
+    """
+
+    stage: Stage = "test"
+    epoch: int = 0
+    bf16: bool = False
+    images: int = 2
+    trainer: bool = False
+
+    @property
+    def training(self) -> bool:
+        return self.stage == "train"
+
+    def __str__(self) -> str:
+        epoch = f" of epoch {self.epoch}" if self.training else ""
+        return f"{self.stage}{epoch}, {self.images} image{'s' * (self.images > 1)}, {'bf16' if self.bf16 else 'fp32'}"
+
+
 class Case(NamedTuple):
     """One way of hiding, and what was found under it."""
 
     masker: str
     corruption: str
-    training: bool
+    setting: Setting
     leak: Leak | None
 
 
-def check_leakage(task: MaskedReconstruction) -> Iterator[Case]:
-    """Look for leaks under all maskers and fills and the task's own, in evaluation and in training.
+def check_leakage(task: MaskedReconstruction, data: ImageData | None = None) -> Iterator[Case]:
+    """Look for leaks under all maskers and fills and the task's own, in every stage.
 
     Images are drawn at random. What starts at zero is drawn too, in a copy: a leak through it would else show after training only.
+    Number of images, precision, epoch and stage change from case to case, so that each is met in training and in evaluation; mask
+    ratios of .05 and .95 and an odd number of cells come on top.
 
     Args:
         task: the experiment's.
+        data: whose transfer of batches to the device is tested too: it must not mix pixels.
     """
     task = deepcopy(task).float().cpu()
     draw_zeros(task)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, task.geometry.channels, *task.geometry.size, generator=generator)
-    for masker in maskers(task):
-        for corruption in corruptions(task):
-            for training in (False, True):
-                leak = find_leak(task, images, masker, corruption, training)
-                yield Case(type(masker).__name__, name_of(corruption), training, leak)
+    images = torch.randn(max(BATCHES), task.geometry.channels, *task.geometry.size, generator=generator)
+    if data is not None:
+        yield Case(type(task.masker).__name__, "data module", Setting(images=4), find_mixing(task, data))
+    hiding = corruptions(task)
+    ways = [(type(masker).__name__, masker, corruption) for masker in maskers(task) for corruption in hiding]
+    ways += [(f"RandomMasker {ratio:.2g}", RandomMasker(ratio), hiding[0]) for ratio in _ratios(task.num_cells)]
+    for number, (name, masker, corruption) in enumerate(ways):
+        for stage in (EVALUATION[number % len(EVALUATION)], "train"):
+            batch = BATCHES[number % len(BATCHES)]
+            setting = Setting(stage, number // 4 % 2, bool(number // 2 % 2), batch, number % 3 > 0)
+            yield Case(name, name_of(corruption), setting, find_leak(task, images[:batch], masker, corruption, setting))
 
 
 def find_leak(
-    task: MaskedReconstruction, images: Tensor, masker: Masker, corruption: Corruption, training: bool = False
+    task: MaskedReconstruction, images: Tensor, masker: Masker, corruption: Corruption, setting: Setting | None = None
 ) -> Leak | None:
     """Find the way in which a hidden pixel of some images gets to the features or the prediction, if any does.
 
-    Their content is replaced, by other numbers and by NaN: nothing may change by a bit. And the gradient of what comes out with
-    respect to them must be exactly 0. Hidden is what the view calls masked. The task is as before afterwards.
+    Their content is replaced, by other numbers and by NaN, and so is that of a map that comes with the images, unless the network
+    is said to know it: nothing may change by a bit. And the gradient of what comes out with respect to hidden pixels must be
+    exactly 0. Hidden are the chosen cells, unless the corruption says that it does not hide all of them (`hides_chosen`), and
+    what the view calls masked. The task is as before afterwards.
 
     Args:
-        task: what predicts. In evaluation it looks and predicts, in training it makes a training step.
+        task: what predicts.
         images: `b c h w`, without NaN.
         masker: draws the masks.
         corruption: hides the cells; one that lets them be seen (`hides` is false) cannot be checked.
-        training: check what training does in place of what evaluation does.
+        setting: the circumstances; None: those of testing.
     """
-    with _as_it_was(task), _replaced(task, masker=masker, corruption=corruption):
-        task.train(training)
-        run = partial(_run, task, training=training)
-        view = _look(task, images, training)
-        hidden = spread_mask(view.mask, task.geometry.size)
-        others = {"content": torch.where(hidden, 5 * torch.ones(()), images), "NaN": torch.where(hidden, math.nan, images)}
+    setting = setting or Setting()
+    with _as_it_was(task), _replaced(task, masker=masker, corruption=corruption, **_surroundings(setting)):
+        task.train(setting.training)
+        run = partial(_run, task, setting)
+        batch = _batch(images)
+        view, chosen = task.look(batch, setting.stage)
+        hidden = spread_mask(chosen | view.mask if corruption.hides_chosen else view.mask, task.geometry.size)
+        others = {by: _batch(torch.where(hidden, value, images)) for by, value in (("content", 5.0), ("NaN", math.nan))}
+        if "oracle" not in task.encoder.conveys:
+            others["map"] = batch._replace(external=hidden.to(images.dtype))
         watched = {"encoder": task.encoder, "decoder": task.decoder, "": task}
-        found = _find_change(images, hidden, others, partial(run, watched=watched))
+        found = _find_change(batch, hidden, others, partial(run, watched=watched))
         if found is None:
             return None
         path, by = found
         modules = dict(_layers(task))
-        layer = _first_layer(view, images, hidden, others.get(by), partial(run, watched=modules)) or path or "forward"
-        differs = any(not _same([view.pixels], [_look(task, other, training).pixels]) for other in others.values())
+        layer = _first_layer(view, batch, hidden, others.get(by), partial(run, watched=modules)) or path or "forward"
+        differs = any(not _same([view.pixels], [task.look(other, setting.stage)[0].pixels]) for other in others.values())
         return Leak("features" if path == "encoder" else "prediction", by, layer, differs)
+
+
+def find_mixing(task: MaskedReconstruction, data: ImageData) -> Leak | None:
+    """Find out whether the transfer of a batch to the device lets hidden pixels change visible ones.
+
+    Args:
+        task: draws the masks.
+        data: its transfer normalises, and may crop and flip, as the data module of the experiment does.
+    """
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.randint(0, 256, (4, task.geometry.channels, *task.geometry.size), generator=generator).to(torch.uint8)
+    before = data.on_after_batch_transfer(_batch(raw))
+    _, mask = task.look(before, "test")
+    hidden = spread_mask(mask, task.geometry.size)
+    after = data.on_after_batch_transfer(_batch(torch.where(hidden, 255 - raw, raw)))
+    seen = [torch.where(hidden, 0, batch.images) for batch in (before, after)]
+    if _same(seen[:1], seen[1:]):
+        return None
+    return Leak("features", "content", f"{type(data).__name__}.on_after_batch_transfer", view=True)
+
+
+def _ratios(cells: int) -> list[float]:
+    """Mask ratios near the ends, and one that hides an odd number of cells."""
+    odd = cells // 2 + 1 - cells // 2 % 2
+    counts = {max(1, round(0.05 * cells)), min(cells - 1, round(0.95 * cells)), odd}
+    return [count / cells for count in sorted(counts) if 0 < count < cells]
+
+
+def _surroundings(setting: Setting) -> dict[str, Any]:
+    """What a task has around it in a run: a trainer at some epoch; nothing is logged."""
+    silent: dict[str, Any] = dict.fromkeys(("log", "log_dict"), lambda *_, **__: None)
+    if not setting.trainer:
+        return silent
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = Trainer(
+            accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
+        )
+    trainer.fit_loop.epoch_progress.current.completed = setting.epoch
+    trainer.state.fn = TrainerFn.FITTING if setting.stage in ("train", "val") else TrainerFn.TESTING
+    trainer.state.stage = {"train": RunningStage.TRAINING, "val": RunningStage.VALIDATING}.get(setting.stage, RunningStage.TESTING)
+    return {**silent, "_trainer": trainer}
 
 
 def maskers(task: MaskedReconstruction) -> list[Masker]:
@@ -109,18 +195,20 @@ def corruptions(task: MaskedReconstruction) -> list[Corruption]:
     """Hiding under every fill, and the task's own corruption where that is another one which hides."""
     hiding: list[Corruption] = [Hide(fill) for fill in FILLS]
     own = task.corruption
-    return hiding if not own.hides or name_of(own) in map(name_of, hiding) else [own, *hiding]
+    known = type(own) is Hide and type(own.fill) in map(type, FILLS)
+    return hiding if not own.hides or known else [own, *hiding]
 
 
 def name_of(corruption: Corruption) -> str:
-    """The class of a corruption, or of the fill by which it hides."""
-    return type(corruption.fill if type(corruption) is Hide else corruption).__name__
+    """The class of a corruption, or of the fill by which it hides; with its module if it is not of semconv."""
+    kind = type(corruption.fill if type(corruption) is Hide else corruption)
+    return kind.__name__ if kind.__module__.startswith("semconv.") else f"{kind.__module__}.{kind.__name__}"
 
 
-def _find_change(images: Tensor, hidden: Tensor, others: dict[str, Tensor], run: Any) -> tuple[str, str] | None:
+def _find_change(batch: Batch, hidden: Tensor, others: dict[str, Batch], run: Any) -> tuple[str, str] | None:
     """Find the watched module that changes with what is hidden, and by what; None: none does."""
-    leaf = images.clone().requires_grad_()
-    reference: Outputs = run(leaf)
+    leaf = batch.images.clone().requires_grad_()
+    reference: Outputs = run(batch._replace(images=leaf))
     for by, content in others.items():
         for (path, before), (_, after) in zip(reference, run(content), strict=True):
             if not _same(before, after):
@@ -131,14 +219,14 @@ def _find_change(images: Tensor, hidden: Tensor, others: dict[str, Tensor], run:
     return None
 
 
-def _first_layer(view: View, images: Tensor, hidden: Tensor, other: Tensor | None, run: Any) -> str | None:
+def _first_layer(view: View, batch: Batch, hidden: Tensor, other: Batch | None, run: Any) -> str | None:
     """The first layer that differs where something is visible.
 
     What differs at masked sites alone may still be masked away, as after a stem of separate patches; it counts if nothing else
     differs.
     """
-    leaf = images.clone().requires_grad_()
-    before: Outputs = run(leaf)
+    leaf = batch.images.clone().requires_grad_()
+    before: Outputs = run(batch._replace(images=leaf))
     after = before if other is None else run(other)
     at_masked = None
     for (path, outputs), (_, changed) in zip(before, after, strict=True):
@@ -180,7 +268,7 @@ def _layers(task: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield path, module
 
 
-def _run(task: MaskedReconstruction, images: Tensor, training: bool, watched: dict[str, nn.Module]) -> Outputs:
+def _run(task: MaskedReconstruction, setting: Setting, batch: Batch, watched: dict[str, nn.Module]) -> Outputs:
     """Outputs of modules in one step of evaluation or training, from the same state and with the same draws every time."""
     outputs: Outputs = []
 
@@ -189,28 +277,25 @@ def _run(task: MaskedReconstruction, images: Tensor, training: bool, watched: di
 
     with ExitStack() as stack:
         stack.enter_context(_as_it_was(task))
-        stack.enter_context(torch.set_grad_enabled(images.requires_grad))
+        stack.enter_context(torch.set_grad_enabled(batch.images.requires_grad))
         for path, module in watched.items():
             stack.callback(module.register_forward_hook(partial(keep, path)).remove)
         stack.enter_context(torch.random.fork_rng(devices=[]))
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")  # Lightning's, of a step without a trainer
+        if setting.bf16:
+            stack.enter_context(torch.autocast("cpu", torch.bfloat16))
         torch.manual_seed(0)
-        if training:
-            task.training_step(_batch(images), 0)
+        if setting.training:
+            task.training_step(batch, 0)
         else:
-            task(_look(task, images, training))
+            task(task.look(batch, setting.stage)[0])
     return outputs
-
-
-def _look(task: MaskedReconstruction, images: Tensor, training: bool) -> View:
-    return task.look(_batch(images), "train" if training else "test")[0]
 
 
 def _batch(images: Tensor) -> Batch:
     """A batch as the data module would give it, with an external map of nothing."""
     index = torch.arange(len(images))
-    return Batch(images, torch.full_like(index, -1), index, external=torch.zeros_like(images[:, :1].detach()))
+    external = torch.zeros(len(images), 1, *images.shape[2:])
+    return Batch(images, torch.full_like(index, -1), index, external=external)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from semconv.commands.errors import fail
 from semconv.configuration import nearest
 
 if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule
+
     from semconv.checks.leakage import Case
     from semconv.checks.visibility import Reach
     from semconv.tasks import MaskedReconstruction
@@ -23,8 +25,8 @@ CHECKS = {"leakage": LEAKAGE, "visibility": VISIBILITY, "sweeps": SWEEPS}
 USAGE = "semconv check {name} -c experiments/base.yaml -c experiments/<variant>.yaml [--dotted.key value]{more}"
 LEAKAGE_TEXT = """Hide pixels by every masker and fill, and by the experiment's own, and replace the hidden pixels by other
 numbers and by NaN: the outputs must stay equal bit by bit, and their gradient with respect to hidden pixels must be exactly 0, in
-evaluation and in a training step. Weights that start at zero are drawn at random; no data are read. A leak ends the check with exit
-code 1 and the name of the first layer that leaks."""
+every stage, precision, batch size and mask ratio that is met in turn. Weights that start at zero are drawn at random; no data are
+read. A leak ends the check with exit code 1 and the name of the first layer that leaks."""
 VISIBILITY_TEXT = """Draw masks as the experiment does, change all visible pixels, and count the sites of masked cells whose
 features change: after each spatial convolution or pool, and after each stage. Weights that start at zero are drawn at random; no
 data are read."""
@@ -54,13 +56,14 @@ def main(arguments: list[str]) -> None:
 def leakage(arguments: list[str]) -> None:
     """Check that hidden pixels do not leak; exit with code 1 if they do."""
     _, others, debug = _parse("leakage", LEAKAGE_TEXT, arguments, argparse.ArgumentParser())
-    task = _build(others, debug)
+    task, data = _build(others, debug)
     from semconv.checks.leakage import check_leakage
+    from semconv.data import ImageData
 
     cases = []
     console = Console(width=None if sys.stdout.isatty() else 150)
     with console.status("checking"):
-        for case in check_leakage(task):
+        for case in check_leakage(task, data if isinstance(data, ImageData) else None):
             cases.append(case)
             if case.leak:
                 break
@@ -71,12 +74,11 @@ def leakage(arguments: list[str]) -> None:
     if last.leak is None:
         _say(console, f"{LEAKAGE}: {len(cases)} ways of hiding, each tested by content, NaN and gradient")
         return
-    mode = "training" if last.training else "evaluation"
     shown = f"; the corrupted image differs already, so look at {last.corruption} first" if last.leak.view else ""
     _say(
         console,
         f"leak: hidden pixels reach the {last.leak.what} by their {last.leak.by}, first at {last.leak.layer} "
-        f"({last.masker}, {last.corruption}, {mode}){shown}",
+        f"({last.masker}, {last.corruption}, {last.setting}){shown}",
     )
     sys.exit(1)
 
@@ -89,7 +91,7 @@ def visibility(arguments: list[str]) -> None:
     given, others, debug = _parse("visibility", VISIBILITY_TEXT, arguments, parser)
     if given.images < 1:
         fail(f"--images is {given.images}: give 1 or more")
-    task = _build(others, debug)
+    task, _ = _build(others, debug)
     from semconv.checks.visibility import as_data, draw_masks, visibility
     from semconv.commands.errors import in_one_line
 
@@ -128,8 +130,8 @@ def _parse(
     return given, others, given.debug
 
 
-def _build(arguments: list[str], debug: bool) -> "MaskedReconstruction":
-    """The task of an experiment.
+def _build(arguments: list[str], debug: bool) -> "tuple[MaskedReconstruction, LightningDataModule]":
+    """The task of an experiment, and its data.
 
     Raises:
         SystemExit: the task is not masked reconstruction, or cannot be built.
@@ -139,10 +141,11 @@ def _build(arguments: list[str], debug: bool) -> "MaskedReconstruction":
 
     quieten()
     with explaining(["fit", *arguments], debug):
-        task = build(arguments).model
+        built = build(arguments)
+    task = built.model
     if not isinstance(task, MaskedReconstruction):
         _refuse(type(task).__name__)
-    return task
+    return task, built.datamodule
 
 
 def _refuse(name: str) -> NoReturn:
@@ -160,7 +163,7 @@ def _leakage_table(cases: list["Case"]) -> Table:
         for column in columns:
             found = [case for case in cases if (case.masker, case.corruption) == (masker, column)]
             leaking = next((case for case in found if case.leak), None)
-            cells.append(f"leak in {'training' if leaking.training else 'evaluation'}" if leaking else "ok" if found else "")
+            cells.append(f"leak in {leaking.setting.stage}" if leaking else "ok" if found else "")
         table.add_row(masker, *cells)
     return table
 

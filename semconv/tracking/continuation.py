@@ -80,8 +80,10 @@ def is_complete(checkpoint: Mapping[str, Any], trainer: Mapping[str, Any]) -> bo
         checkpoint: its content.
         trainer: settings of the trainer, with `max_steps` and `max_epochs`.
     """
-    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
-    steps, epochs = checkpoint.get("global_step", 0), progress.get("processed", 0)
+    loop = checkpoint.get("loops", {}).get("fit_loop", {})
+    steps, epochs = checkpoint.get("global_step", 0), loop.get("epoch_progress", {}).get("current", {}).get("completed", 0)
+    # Lightning counts an epoch after its end has been saved
+    epochs += bool(loop.get("epoch_loop.batch_progress", {}).get("is_last_batch"))
     return steps >= _amount(trainer.get("max_steps")) or epochs >= _amount(trainer.get("max_epochs"))
 
 

@@ -6,10 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semconv.corruption import Corruption, Fill, Hide, View
+from semconv.corruption import Bert, Corruption, Fill, Hide, View
+from semconv.data import ImageData
 from semconv.encoders import Encoder, Encoding, Geometry, Size
+from semconv.indicators import ExternalMap
 from semconv.masking import spread_mask
 from semconv.tasks import MaskedReconstruction
+from tests.experiments import make_task
 
 
 class MultipliedFill(Fill):
@@ -90,3 +93,90 @@ class Remembering(MaskedReconstruction):
 
 def _mean(images: Tensor) -> Tensor:
     return torch.mean(images, (2, 3), keepdim=True)
+
+
+class ZeroFill(Fill):
+    """Shows what it should hide, under the name of a fill of semconv's."""
+
+    def __call__(self, images, mask, num_masked, keys):
+        return images
+
+
+class Unmasked(Corruption):
+    """Shows everything, and calls nothing masked."""
+
+    def __call__(self, images, mask, num_masked, keys):
+        return View(images, mask & False, 0)
+
+
+class HalfBert(Bert):
+    """Calls a part of what it hides not masked."""
+
+    def __call__(self, images, mask, num_masked, keys):
+        view = super().__call__(images, mask, num_masked, keys)
+        return view._replace(pixels=torch.where(spread_mask(view.mask, (images.shape[2], images.shape[3])), images, view.pixels))
+
+
+def when(condition):
+    """A task whose views show everything under a condition on task, batch and stage."""
+
+    def cheat(task: MaskedReconstruction) -> MaskedReconstruction:
+        class Cheating(type(task)):  # type: ignore[misc]
+            def look(self, batch, stage, draw=0):
+                view, mask = super().look(batch, stage, draw)
+                return (view._replace(pixels=batch.images), mask) if condition(self, batch, stage, mask) else (view, mask)
+
+        task.__class__ = Cheating
+        return task
+
+    return cheat
+
+
+def named(name, cheat):
+    cheat.__name__ = name
+    return cheat
+
+
+class ReadsTheMap(ExternalMap):
+    """Says that it is made of content, and reads the map that comes with the images."""
+
+    conveys = "content"
+
+
+class Standardised(ImageData):
+    """Standardises each image by its own pixels, those that will be hidden with them."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx=0):
+        batch = super().on_after_batch_transfer(batch, dataloader_idx)
+        return batch._replace(images=batch.images - _mean(batch.images))
+
+
+def _with(**parts):
+    def cheat(task):
+        vars(task).update(parts)
+        return task
+
+    return cheat
+
+
+MAP = "tests.checks.leaking.ReadsTheMap"
+CHEATS = [
+    named("fill of a known name", _with(corruption=Hide(ZeroFill()))),
+    named("nothing is called masked", _with(corruption=Unmasked())),
+    named("part of Bert is shown", _with(corruption=HalfBert())),
+    named("validation alone", when(lambda task, batch, stage, mask: stage == "val")),
+    named("probes alone", when(lambda task, batch, stage, mask: stage == "probe")),
+    named("testing alone", when(lambda task, batch, stage, mask: stage == "test")),
+    named("from epoch 1", when(lambda task, batch, stage, mask: stage == "train" and task.current_epoch > 0)),
+    named("with a trainer", when(lambda task, batch, stage, mask: task._trainer is not None)),
+    named("without a trainer", when(lambda task, batch, stage, mask: task._trainer is None)),
+    named("half precision", when(lambda task, batch, stage, mask: torch.is_autocast_enabled("cpu"))),
+    named("half precision in training", when(lambda task, *_: task.training and torch.is_autocast_enabled("cpu"))),
+    named("batches above 2", when(lambda task, batch, stage, mask: len(batch.images) > 2)),
+    named("one image", when(lambda task, batch, stage, mask: len(batch.images) == 1)),
+    named("above 90 % masked", when(lambda task, batch, stage, mask: mask.float().mean() > 0.9)),
+    named("below 10 % masked", when(lambda task, batch, stage, mask: mask.float().mean() < 0.1)),
+    named("odd counts", when(lambda task, batch, stage, mask: int(mask[0].sum()) % 2 == 1)),
+    named("reads the map", lambda task: make_task("cnn_channels", f"--model.encoder.indicators=[{{class_path: {MAP}}}]")),
+    named("standardised by the data module", lambda task: (task, Standardised("scenes"))),
+]

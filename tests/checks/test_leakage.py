@@ -3,10 +3,10 @@ import re
 import pytest
 
 from semconv.__main__ import main
-from semconv.checks.leakage import Leak, check_leakage, find_leak
+from semconv.checks.leakage import Leak, Setting, check_leakage, find_leak
 from semconv.corruption import Hide, Noise
 from semconv.masking import RandomMasker
-from tests.checks.leaking import CentredHide, LateFill, MultipliedFill, ResizedHide
+from tests.checks.leaking import CHEATS, CentredHide, LateFill, MultipliedFill, ResizedHide
 from tests.experiments import FOLDER, arguments, built, make_task, random_images
 
 STEM = "encoder.stem.convolution.convolution"
@@ -46,7 +46,9 @@ def test_masking_after_an_overlapping_stem_is_a_leak_of_the_stem(monkeypatch, ca
         check(monkeypatch, *arguments("cnn_plain", *OWN_ENCODER))
     assert stop.value.code == 1
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("leak: hidden pixels reach the features by their content, first at encoder.stem (RandomMasker, Shown, ")
+    assert last.startswith(
+        "leak: hidden pixels reach the features by their content, first at encoder.stem (RandomMasker, tests.checks.leaking.Shown, "
+    )
 
 
 def test_masking_after_a_stem_of_separate_patches_is_none():
@@ -62,14 +64,22 @@ def test_a_leak_of_a_training_step_is_found_in_training_alone(name, layer, tmp_p
         check(monkeypatch, "-c", str(tmp_path / "own.yaml"), "-c", str(FOLDER / "cnn_plain.yaml"))
     assert stop.value.code == 1
     last = capsys.readouterr().out.splitlines()[-1]
-    assert f"first at {layer} (RandomMasker, ZeroFill, training)" in last
+    assert f"first at {layer} (RandomMasker, ZeroFill, train of epoch 0, 2 images, fp32)" in last
+
+
+@pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.__name__)
+def test_a_leak_under_rare_circumstances_is_found(cheat):
+    task, data = cheat(make_task("cnn_plain", "--data.size=[16,16]")), None
+    if isinstance(task, tuple):
+        task, data = task
+    assert any(case.leak for case in check_leakage(task, data))
 
 
 def test_a_clean_experiment_passes_and_is_as_before(monkeypatch, capsys):
     check(monkeypatch, *arguments("cnn_overlay_replace", "--model.encoder.norm=batch", "--data.size=[8,16]"))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1].startswith("no hidden pixel reaches the prediction or the features: 48 ways of hiding")
-    assert sum(len(re.findall(r"\bok\b", line)) for line in lines) == 24  # both modes in one cell
+    assert lines[-1].startswith("no hidden pixel reaches the prediction or the features: 55 ways of hiding")
+    assert sum(len(re.findall(r"\bok\b", line)) for line in lines) == 28  # evaluation and training in one cell
 
 
 def test_what_shows_its_cells_is_checked_under_hiding():
@@ -82,7 +92,7 @@ def test_looking_for_leaks_leaves_no_trace():
     task = make_task("cnn_plain", "--model.encoder.norm=batch")
     before = {name: tensor.clone() for name, tensor in task.state_dict().items()}
     masker, corruption = task.masker, task.corruption
-    find_leak(task, random_images(task), RandomMasker(0.5), Hide(LateFill()), training=True)
+    find_leak(task, random_images(task), RandomMasker(0.5), Hide(LateFill()), Setting("train", trainer=True))
     assert all(tensor.equal(before[name]) for name, tensor in task.state_dict().items())
     assert (task.masker, task.corruption, task.training) == (masker, corruption, False)
 

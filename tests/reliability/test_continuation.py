@@ -83,6 +83,17 @@ def test_a_checkpoint_says_itself_what_it_is_of(run, tmp_path, capsys):
     assert "model.masker.ratio was 0.75 and is now 0.5" in refused(capsys, "fit", *words, "--model.masker.ratio=0.5")
 
 
+def test_a_checkpoint_of_a_whole_epoch_leaves_nothing_of_it(tmp_path, capsys):
+    words = [*SHORT, "--trainer.max_steps=-1", "--trainer.max_epochs=1", "--checkpoint_every=2", f"--runs={tmp_path}"]
+    main(["fit", *arguments("cnn_plain", *words)])
+    (run,) = tmp_path.glob("*/*")
+    checkpoints = run / "checkpoints"
+    again = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / 'other'}", "--ckpt_path"]
+    capsys.readouterr()
+    assert "nothing is left to train" in refused(capsys, "fit", *again, str(checkpoints / "last.ckpt"))
+    main(["fit", *again, str(checkpoints / "step-00000002.ckpt")])  # one of three steps is left
+
+
 def test_a_checkpoint_that_leaves_nothing_to_train_is_refused(run, tmp_path, capsys):
     words = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / 'other'}", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
     assert "has 3 steps, and nothing is left to train" in refused(capsys, "run", *words)
