@@ -96,7 +96,7 @@ def test_with_nothing_masked_it_is_timms_network(name, mechanism):
     with torch.no_grad():
         for parameter in network.network.parameters():
             parameter.mul_(1.01)  # as if it had been trained
-    assert network.exports_as_timm
+    assert network.unlike_timm == ""
     assert network.model_name == name
     model.load_state_dict(network.timm_state_dict(), strict=True)
     with torch.no_grad():
@@ -105,9 +105,12 @@ def test_with_nothing_masked_it_is_timms_network(name, mechanism):
 
 
 def test_what_tells_of_places_or_pads_otherwise_is_not_timms_network():
-    assert not rewrite("resnet18", Channels, Mask(), Coordinates()).exports_as_timm
-    assert not semanticize(plain("resnet18"), Channels, [Mask()], padding_mode="circular").exports_as_timm
-    assert semanticize(plain("resnet18"), Channels, [Mask()], padding_mode="zeros").exports_as_timm
+    assert "conditioned on Coordinates by Channels" in rewrite("resnet18", Channels, Mask(), Coordinates()).unlike_timm
+    assert "pads in another way" in semanticize(plain("resnet18"), Channels, [Mask()], padding_mode="circular").unlike_timm
+    assert semanticize(plain("resnet18"), Channels, [Mask()], padding_mode="zeros").unlike_timm == ""
+    # these hear nothing where nothing is masked
+    assert semanticize(plain("resnet18"), Plain, [Mask(), Coordinates()]).unlike_timm == ""
+    assert rewrite("resnet18", MaskToken, Mask(), Coordinates()).unlike_timm == ""
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnextv2_atto"])
@@ -187,7 +190,7 @@ def test_a_mechanism_is_told_once_how_deep_it_stands_among_all_spatial_convoluti
 def test_a_mechanism_in_the_place_of_a_kernel_has_no_plain_model():
     network = semanticize(plain("resnet18"), Mean, [], "all")
     assert call(network, draw()).shape == (2, 10)
-    assert not network.exports_as_timm
+    assert "conditioned by Mean" in network.unlike_timm
     with pytest.raises(ValueError, match="Mean has taken the place of the kernel of conv1: there is no plain model"):
         network.timm_state_dict()
     network.load_timm_state_dict(timm.create_model("resnet18", num_classes=10).state_dict())
