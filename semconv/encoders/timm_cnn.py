@@ -126,6 +126,11 @@ class TimmEncoder(Encoder):
         for hook in hooks:
             hook.remove()
         _, features, rows, columns = encoding.features.shape
+        if height % self.stride == width % self.stride == 0 and (rows, columns) != (height // self.stride, width // self.stride):
+            raise ValueError(
+                f"{name} gives {rows} x {columns} sites and not {height // self.stride} x {width // self.stride}: it has layers "
+                "behind its last features that are no classifier's; choose another CNN"
+            )
         if (rows * self.stride, columns * self.stride) != (height, width):
             raise ValueError(
                 f"images of {height} x {width} pixels are no multiple of the stride of {name}, {self.stride}: change data.size, or "

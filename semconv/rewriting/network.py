@@ -143,6 +143,8 @@ def semanticize(
     model = deepcopy(model)
     model_name = getattr(model, "pretrained_cfg", {}).get("architecture")
     convolutions = spatial_convolutions(model)
+    for convolution in convolutions.values():
+        _number_padding(convolution)
     padded_as_timm = padding_mode is None or all(layer.padding_mode == padding_mode for layer in convolutions.values())
     if not padded_as_timm:
         _set_padding(convolutions, padding_mode)
@@ -193,6 +195,15 @@ def _require_plain(path: str, convolution: nn.Conv2d) -> None:
             f"{path} makes its padding or kernel anew at every call ({type(convolution).__name__}), and cannot be conditioned: "
             "choose other stages by depth, or give a model that does not, as efficientnet_b0 for tf_efficientnet_b0, at its stride"
         )
+
+
+def _number_padding(convolution: nn.Conv2d) -> None:
+    """Say in numbers a padding that is said in words, where it is the same on both sides."""
+    reach = [(kernel - 1) * step for kernel, step in zip(convolution.kernel_size, convolution.dilation, strict=True)]
+    if convolution.padding == "valid":
+        convolution.padding = (0, 0)
+    elif convolution.padding == "same" and not any(side % 2 for side in reach):
+        convolution.padding = (reach[0] // 2, reach[1] // 2)
 
 
 def _set_padding(convolutions: dict[str, nn.Conv2d], padding_mode: str | None) -> None:

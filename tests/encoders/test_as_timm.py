@@ -1,6 +1,7 @@
 """Encoders as models of timm's, and the architectures that semconv registers there."""
 
-import subprocess
+import ast
+import runpy
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -23,10 +24,9 @@ from semconv.mechanisms import Channels
 from tests.experiments import CNNS, FOLDER, make_task, stir
 from tests.pairwise import together
 
-ROOT = Path(__file__).parents[2]
-CELL = 8
+CELL = 4
 # in the layout of the encoder's own maps, so that sums are in the same order
-PIXELS = torch.randn((2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+PIXELS = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
 VARIANTS = [*CNNS, *(f"controls/{path.stem}" for path in (FOLDER / "controls").glob("gradual_*.yaml"))]
 
 
@@ -57,7 +57,7 @@ def without_mechanisms(encoder: Encoder) -> Encoder | None:
 @together("name", VARIANTS)
 def test_a_variant_is_a_model_of_timms_where_nothing_is_masked_if_it_says_so_and_only_then(name):
     files = (name,) if name in CNNS else ("cnn_gradual", f"-c={FOLDER / name}.yaml")
-    encoder = make_task(*files, f"--model.cell={CELL}", "--data.size=[64,64]").encoder
+    encoder = make_task(*files).encoder
     stir(encoder)
     found, plain = encoder.as_timm(), without_mechanisms(encoder)
     try:
@@ -74,7 +74,7 @@ def test_a_variant_is_a_model_of_timms_where_nothing_is_masked_if_it_says_so_and
 @pytest.mark.parametrize("options", [{}, {"norm": "batch", "response_norm": True, "kernel_size": 5}, {"norm": "group"}], ids=str)
 @pytest.mark.parametrize("cell", [2, 16])
 def test_every_option_of_the_network_reaches_timms_model(options, cell):
-    geometry = Geometry(3, (64, 64), cell, "reflect")
+    geometry = Geometry(3, (32, 32), cell, "reflect")
     encoder = SemanticCNN(geometry, "test", [Mask()], Channels, "stages", mlp_ratio=2, **options)
     stir(encoder.train())
     encoder(everything(PIXELS, cell))  # statistics of batch norms
@@ -97,7 +97,7 @@ def test_what_is_no_model_of_timms_says_why(name, reason):
 
 
 def test_a_control_is_no_model_of_timms():
-    encoder = SemanticCNN(Geometry(3, (64, 64), 8), "test", [Mask()], Channels)
+    encoder = SemanticCNN(Geometry(3, (32, 32), 8), "test", [Mask()], Channels)
     set_control(encoder, Shuffled())
     assert encoder.as_timm() == "its SemanticCNN has a control, which changes features even where nothing is masked"
 
@@ -105,7 +105,7 @@ def test_a_control_is_no_model_of_timms():
 @pytest.fixture
 def model() -> Any:
     torch.manual_seed(0)
-    return timm.create_model("semantic_cnn_test", num_classes=7, output_stride=8).eval()
+    return timm.create_model("semantic_cnn_test", num_classes=7, output_stride=4).eval()
 
 
 def test_timms_calls_take_the_architecture(model):
@@ -125,7 +125,7 @@ def test_timms_calls_take_the_architecture(model):
 
 
 def test_a_pyramid_of_features_is_the_encoders():
-    encoder = SemanticCNN(Geometry(3, (64, 64), CELL), "test", mlp_ratio=2).eval()
+    encoder = SemanticCNN(Geometry(3, (32, 32), CELL), "test", mlp_ratio=2).eval()
     found = encoder.as_timm()
     assert isinstance(found, TimmModel)
     pyramid = timm.create_model("semantic_cnn_test", features_only=True, **found.arguments).eval()
@@ -134,7 +134,7 @@ def test_a_pyramid_of_features_is_the_encoders():
         maps, stages = pyramid(PIXELS), encoder.encode_stages(everything(PIXELS, CELL))[1:]
     for number, (x, stage) in enumerate(zip(maps, stages, strict=True)):
         torch.testing.assert_close(x, stage.features, rtol=1e-5, atol=1e-6)
-        assert x.shape[1:] == (pyramid.feature_info.channels()[number], *2 * [64 // pyramid.feature_info.reduction()[number]])
+        assert x.shape[1:] == (pyramid.feature_info.channels()[number], *2 * [32 // pyramid.feature_info.reduction()[number]])
 
 
 def test_layers_learn_at_rates_that_fall_towards_the_stem(model):
@@ -148,18 +148,18 @@ def test_layers_learn_at_rates_that_fall_towards_the_stem(model):
     assert scale["stem.after.weight"] == scale["stem.convolution.weight"]
 
 
-def test_the_file_registers_the_architectures_without_semconv(tmp_path):
-    (tmp_path / "semantic_cnn.py").write_text(Path(timm_models.__file__).read_text())
-    code = (
-        "import sys, semantic_cnn, timm; assert not any('semconv' in name for name in sys.modules); "
-        "print(timm.create_model('semantic_cnn_test').num_features)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout == "64\n", done.stderr
+def test_the_file_registers_the_architectures_without_semconv(monkeypatch):
+    file, found = Path(timm_models.__file__), []
+    nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in nodes]
+    assert {name.partition(".")[0] for name in names} <= {*sys.stdlib_module_names, "torch", "timm"}
+    monkeypatch.setattr(timm.models, "register_model", found.append)
+    runpy.run_path(str(file))
+    assert [each.__name__ for each in found] == [f"semantic_cnn_{size}" for size in timm_models.SIZES]
 
 
 def test_a_vit_is_timms():
-    encoder = MAEViT(Geometry(3, (64, 64), CELL), "test").eval()
+    encoder = MAEViT(Geometry(3, (32, 32), CELL), "test").eval()
     found = encoder.as_timm()
     assert isinstance(found, TimmModel)
     with torch.no_grad():
