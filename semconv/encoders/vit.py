@@ -93,9 +93,7 @@ class MAEViT(Encoder):
             "global_pool": "token",
         }
         state = {name: tensor for name, tensor in self.state_dict().items() if name != "mask_token"}
-        return TimmModel(
-            ARCHITECTURES[self._size], arguments, state, "The first token is the class token, one per patch follows."
-        )
+        return TimmModel(ARCHITECTURES[self._size], arguments, state, "The first token is the class token, one per patch follows.")
 
     def _encode(self, view: View, ends: list[int]) -> list[Encoding]:
         """Features after the given numbers of blocks, the last of them being all."""

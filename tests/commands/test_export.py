@@ -144,7 +144,9 @@ def test_what_is_pushed_comes_back_by_timms_own_call(uploads, make_run, semconv,
         torch.testing.assert_close(model.forward_features(PIXELS), told(run).features, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("endpoint", "offline"), [("http://127.0.0.1:9", False), ("http://127.0.0.1:9", True)], ids=["silent", "off"])
+@pytest.mark.parametrize(
+    ("endpoint", "offline"), [("http://127.0.0.1:9", False), ("http://127.0.0.1:9", True)], ids=["silent", "off"]
+)
 def test_a_hub_that_cannot_be_reached_is_told_in_one_line(endpoint, offline, make_run, semconv, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)

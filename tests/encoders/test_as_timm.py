@@ -21,6 +21,7 @@ from semconv.encoders.encoder import TimmModel
 from semconv.evaluation.features import everything
 from semconv.indicators import Indicators, Mask
 from semconv.mechanisms import Channels
+from tests.documents import Document
 from tests.experiments import CNNS, FOLDER, make_task, stir
 from tests.pairwise import together
 
@@ -28,6 +29,13 @@ CELL = 4
 # in the layout of the encoder's own maps, so that sums are in the same order
 PIXELS = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
 VARIANTS = [*CNNS, *(f"controls/{path.stem}" for path in (FOLDER / "controls").glob("gradual_*.yaml"))]
+
+# as the documents say: whether it exports to timm, and whether it does conditioned on the mask alone
+LISTED = {
+    name: row
+    for names, row in Document("docs/mechanisms.md").table("variant", "exports to timm").items()
+    for name in names.split(", ")
+}
 
 
 def load(found: TimmModel, **options: Any) -> Any:
@@ -65,6 +73,10 @@ def test_a_variant_is_a_model_of_timms_where_nothing_is_masked_if_it_says_so_and
     except RuntimeError:  # of a network whose width is split
         same = False
     assert isinstance(found, TimmModel) == same, found
+    if name in CNNS:
+        layers = [module for module in encoder.modules() if isinstance(module, SemanticConv2d)]
+        on_mask = all(layer.mechanism.silent_when_visible for layer in layers)
+        assert LISTED[name] == ["yes" if each else "no" for each in (same, on_mask)]
     if isinstance(found, TimmModel):
         with torch.no_grad():
             # the same operations on the same numbers; a partial convolution adds its bias apart
