@@ -127,8 +127,8 @@ class SemanticCNN(Encoder):
             if not name.startswith("indicators.") and ".mechanism." not in name
         }
         note = (
-            "`import semconv.timm_models` registers this architecture with timm. So does `import semantic_cnn`, the file beside the\n"
-            'weights, which needs no semconv. For the map of features, give `global_pool=""` and call `model(pixels)`.'
+            "`import semconv.timm_models` registers this architecture with timm. So does `import semantic_cnn`, the file\n"
+            'beside the weights, which needs no semconv. For the map of features, give `global_pool=""` and call `model(pixels)`.'
         )
         return TimmModel(f"semantic_cnn_{self._size}", self._plain, state, note, Path(timm_models.__file__))
 

@@ -307,7 +307,7 @@ def test_it_is_chosen_by_class_path_alone():
     assert task.objective(task(view), images, mask).isfinite()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "resnet50" else ()) for name in MODELS])
 def test_every_file_conditions_every_model_and_says_what_leaves_for_timm(name):
     mechanisms = sorted(path.stem for path in ANY.glob("*.yaml") if path.stem not in MODELS)
     assert mechanisms == ["appended", "channels", "gradual", "sparse"]
