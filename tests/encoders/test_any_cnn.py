@@ -326,10 +326,10 @@ def test_every_file_conditions_every_model_and_says_what_leaves_for_timm(name):
 
 def test_a_narrowed_kernel_takes_the_first_channels_of_timms_weights():
     encoder = make(mechanism=Gradual, depth="all")
-    plain = make(mechanism=Plain)
+    plain = make(mechanism=Plain, depth="all").model.conditioned
     narrowed = 0
     for path, layer in encoder.model.conditioned.items():
-        whole, kept = plain.model.network.get_submodule(path).weight, layer.convolution.weight  # type: ignore[union-attr]
+        whole, kept = plain[path].convolution.weight, layer.convolution.weight
         if kept is not None:
             narrowed += kept.shape != whole.shape
             assert torch.equal(kept, whole[: kept.shape[0], : kept.shape[1]])
