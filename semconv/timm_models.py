@@ -12,6 +12,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 Norm = Literal["layer", "batch", "group"]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 # widths and depths of the four stages
 SIZES: dict[str, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = {
@@ -58,7 +59,7 @@ class PlainCNN(nn.Module):
         kernel_size: int = 7,
         mlp_ratio: float = 4.0,
         response_norm: bool = False,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:

@@ -158,7 +158,7 @@ class SemanticCNN(Encoder):
 
     def init_weights(self, module: nn.Module) -> None:
         init_convolutional(module)
-        stem = self.stem.convolution.convolution
+        stem: Any = self.stem.convolution.convolution
         if module is stem and stem.bias is not None:
             # under zero fill a stem without biases gives exact zeros at hidden sites, where each layer norm behind it, of eps 1e-6,
             # multiplies gradients by up to 1,000; drawn as torch.nn.Conv2d draws its own

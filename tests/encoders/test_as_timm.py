@@ -161,7 +161,7 @@ def test_layers_learn_at_rates_that_fall_towards_the_stem(model):
 
 
 def test_the_file_registers_the_architectures_without_semconv(monkeypatch):
-    file, found = Path(timm_models.__file__), []
+    file, found = Path(timm_models.__file__), list[Any]()
     nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
     names = [node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in nodes]
     assert {name.partition(".")[0] for name in names} <= {*sys.stdlib_module_names, "torch", "timm"}
