@@ -158,12 +158,11 @@ class SemanticCNN(Encoder):
 
     def init_weights(self, module: nn.Module) -> None:
         init_convolutional(module)
-        stem: Any = self.stem.convolution.convolution
-        if module is stem and stem.bias is not None:
+        if module is self.stem.convolution.convolution and isinstance(module, nn.Conv2d) and module.bias is not None:
             # under zero fill a stem without biases gives exact zeros at hidden sites, where each layer norm behind it, of eps 1e-6,
             # multiplies gradients by up to 1,000; drawn as torch.nn.Conv2d draws its own
-            bound = stem.in_channels**-0.5 / stem.kernel_size[0]
-            nn.init.uniform_(stem.bias, -bound, bound)
+            bound = module.in_channels**-0.5 / module.kernel_size[0]
+            nn.init.uniform_(module.bias, -bound, bound)
 
 
 class _SpatialConvolutions:
