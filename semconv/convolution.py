@@ -10,7 +10,7 @@ it, c. The kernel W itself keeps its shape and its fan-in: indicator weights sta
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import torch
@@ -31,11 +31,13 @@ class Mechanism(nn.Module, ABC):
             convolution says of its geometry stays.
         silent_when_visible: whether it does what plain does where nothing is masked, as long as all indicators convey the mask: a
             network of such mechanisms is then its plain one.
+        only_where_masked: whether it does what plain does where nothing is masked, whatever the indicators convey.
         needs_whole_sites: whether a site must not be masked in part: the mask cell has to be a multiple of the stride then.
     """
 
     needs_kernel: bool = True
     silent_when_visible: bool = False
+    only_where_masked: bool = False
     needs_whole_sites: bool = False
 
     def set_depth(self, depth: float, convolution: nn.Conv2d, indicators: Indicators) -> None:
@@ -50,6 +52,14 @@ class Mechanism(nn.Module, ABC):
     def measures(self) -> Mapping[str, Tensor | float]:
         """Numbers of one's own by name, each of which training logs as `mechanism/<name>/<layer>`."""
         return {}
+
+    def is_silent(self, indicators: Indicators) -> bool:
+        """True if it does what plain does where nothing is masked.
+
+        Args:
+            indicators: the ones given at construction.
+        """
+        return self.only_where_masked or (self.silent_when_visible and indicators.conveys <= {"mask"})
 
     @abstractmethod
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
@@ -66,6 +76,7 @@ class Plain(Mechanism):
     """A convolution without conditioning: x~ = x, A = 1, c = its bias."""
 
     silent_when_visible = True
+    only_where_masked = True
 
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
         super().__init__()
@@ -238,6 +249,26 @@ def convolve_with(convolution: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tenso
     if convolution.padding_mode != "zeros":
         x, padding = input_grid(convolution, x).extend(x), (0, 0)
     return F.conv2d(x, weight, bias, convolution.stride, padding, convolution.dilation, convolution.groups)
+
+
+def unlike_plain(layers: Sequence[SemanticConv2d], indicators: Indicators) -> str:
+    """Why a network does not do what plain does where nothing is masked, as the end of a sentence; empty: it does.
+
+    Args:
+        layers: its spatial convolutions, of which the others are plain.
+        indicators: what these are conditioned on.
+    """
+    if indicators.control is not None:
+        return "has a control, which changes features even where nothing is masked"
+    heard = [layer.mechanism for layer in layers if not layer.mechanism.is_silent(indicators)]
+    if not heard:
+        return ""
+    loud = [mechanism for mechanism in heard if not mechanism.silent_when_visible]
+    names = ", ".join(sorted({type(mechanism).__name__ for mechanism in loud or heard}))
+    if loud:
+        return f"is conditioned by {names}, which is not a plain convolution even where nothing is masked"
+    others = ", ".join(type(part).__name__ for part in indicators if part.conveys != "mask")
+    return f"is conditioned on {others} by {names}, which is heard where nothing is masked: condition it on the mask alone"
 
 
 def require_signals(mechanism: Mechanism, indicators: Indicators, mask: bool = False) -> None:

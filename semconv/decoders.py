@@ -12,10 +12,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from semconv.encoders.cnn import ConvNeXtBlock, check_kernel, init_convolutional, make_norm
+from semconv.encoders.cnn import check_kernel
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
 from semconv.encoders.vit import init_transformer, make_blocks, position_embedding, resized_positions
 from semconv.indicators import Grid, PaddingMode, masked_fraction
+from semconv.timm_models import ConvNeXtBlock, init_convolutional, make_norm
 
 
 class Decoder(nn.Module, ABC):

@@ -121,6 +121,8 @@ class Desk:
                 self._until_parsed(lambda: self._call(words[1:]))
             case "check" if words[2] == "sweeps":  # one point
                 self._call([*words[1:], "--points=1"])
+            case "export" if "--push" in words:  # an account; tests/commands/test_export.py uploads
+                self._until_parsed(lambda: self._call(words[1:]))
             case "workspace":  # an account
                 self._call([*words[1:], *([] if "--dry-run" in words else ["--dry-run"])])
             case "compare" if not all(any(self.folder.glob(word)) for word in _runs(words)):

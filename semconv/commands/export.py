@@ -6,8 +6,8 @@ from pathlib import Path
 from semconv.commands.errors import in_one_line
 
 DESCRIPTION = """Write a run's encoder into a folder, with the mean, standard deviation and size of its images. An encoder that
-equals a timm model when nothing is masked (mae_vit; timm CNNs conditioned on the mask only) becomes weights that timm loads
-strictly; any other a wrapper for semconv.load_exported. The folder's README.md says how to load it."""
+does what plain does when nothing is masked (ViTs; CNNs conditioned on the mask only) becomes weights that timm loads strictly; any
+other a wrapper for semconv.load_exported. The folder's README.md says how to load it."""
 
 
 def main(arguments: list[str]) -> None:
@@ -15,6 +15,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="semconv export", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("run", metavar="RUN", type=Path, help="Folder of a run, runs/<experiment>/<run id>.")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="Folder to write; empty, or an earlier export.")
+    parser.add_argument("--push", metavar="REPO", help="Upload the folder to the Hugging Face Hub, as user/name; private if new.")
     parser.add_argument("--overwrite", action="store_true", help="Write into a folder with other content.")
     parser.add_argument("--trust", nargs="+", default=[], metavar="MODULE", help="Modules of your own that the run may name.")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
@@ -22,10 +23,7 @@ def main(arguments: list[str]) -> None:
     with in_one_line(given.debug):
         from semconv.trained.export import export
 
-        made = export(given.run, given.output, given.overwrite, given.trust)
-        if made.architecture:
-            print(f"written to {made.folder} as timm's {made.architecture}:")
-            print(f'  timm.create_model("local-dir:{made.folder}", pretrained=True)')
-        else:
-            print(f"written to {made.folder} as a wrapper, not for timm: {made.why}:")
-            print(f'  semconv.load_exported("{made.folder}")')
+        made = export(given.run, given.output, given.overwrite, given.trust, given.push)
+        place = f"{made.folder} and uploaded to {given.push}" if given.push else str(made.folder)
+        kind = f"as timm's {made.architecture}" if made.architecture else f"as a wrapper, not for timm: {made.why}"
+        print("\n".join([f"written to {place} {kind}:", *(f"  {line}" for line in made.usage)]))

@@ -2,34 +2,25 @@
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from timm.layers import DropPath, GlobalResponseNormMlp, LayerNorm2d, Mlp
 from torch import Tensor, nn
 
+from semconv import timm_models
 from semconv.configuration import require
-from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
+from semconv.convolution import MechanismFactory, Plain, SemanticConv2d, unlike_plain
 from semconv.corruption import View
-from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, count_parameters, with_finer
+from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, TimmModel, count_parameters, with_finer
 from semconv.encoders.matching import match_cost
 from semconv.encoders.vit import MAEViT
 from semconv.indicators import Grid, Indicator, Indicators, Signals
 from semconv.mechanisms.sparse import Sparse
 from semconv.sparse import VisibleSites, convolve, through_map
+from semconv.timm_models import SIZES, ConvNeXtBlock, Norm, Reduction, init_convolutional, make_stages, stage_strides
 
 Depth = Literal["stem", "stages", "all"]
-Norm = Literal["layer", "batch", "group"]
-
-# widths and depths of the four stages
-SIZES: dict[Size, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = {
-    "test": ((16, 32, 64, 64), (1, 1, 2, 2)),
-    "tiny": ((64, 128, 256, 256), (2, 2, 6, 2)),
-    "small": ((96, 192, 384, 480), (2, 2, 12, 2)),
-    "base": ((144, 288, 576, 720), (3, 3, 24, 3)),
-    "large": ((272, 544, 1088, 1360), (3, 3, 24, 3)),
-    "huge": ((360, 720, 1440, 1800), (3, 3, 30, 3)),
-}
 
 
 class SemanticCNN(Encoder):
@@ -96,27 +87,24 @@ class SemanticCNN(Encoder):
             indicators, mechanism = None, Plain
         self.mlp_ratio = mlp_ratio
         widths, depths = SIZES[size]
-        strides = _strides(geometry.cell)
         self.stride, self.num_features = geometry.cell, widths[-1]
-        *finer, _ = dict(zip(strides, widths, strict=True)).items()
+        *finer, _ = dict(zip(stage_strides(geometry.cell), widths, strict=True)).items()
         self.finer = tuple((width, stride) for stride, width in reversed(finer))
         self.indicators = Indicators(indicators or ())
         # the stem, one in each block, and one before each stage but the first
         spatial = _SpatialConvolutions(geometry, self.indicators, mechanism, depth, number=sum(depths) + len(depths))
-        stem = spatial.make(0, True, (geometry.channels, widths[0]), 7, stride=strides[0])
-        self.stem = _Reduction(stem, after=make_norm(norm, widths[0]))
-        drop_rates = torch.linspace(0, drop_path, sum(depths), device="cpu").split(depths)
-        self.stages = nn.ModuleList()
-        for i, width in enumerate(widths):
-            stage: list[nn.Module] = []
-            if i:
-                step = spatial.make(i + 1, True, (widths[i - 1], width), 3, stride=strides[i] // strides[i - 1])
-                stage.append(_Reduction(step, before=make_norm(norm, widths[i - 1])))
-            for rate in drop_rates[i].tolist():
-                convolution = spatial.make(i + 1, not stage, (width, width), kernel_size, groups=width)
-                stage.append(ConvNeXtBlock(convolution, width, norm, mlp_ratio, rate, response_norm))
-            self.stages.append(nn.ModuleList(stage))
-        self.norm = make_norm(norm, widths[-1])
+        self.stem, self.stages, self.norm = make_stages(
+            spatial.make, geometry.channels, widths, depths, geometry.cell, norm, kernel_size, mlp_ratio, response_norm, drop_path
+        )
+        self._plain: dict[str, Any] = {
+            "output_stride": geometry.cell,
+            "norm": norm,
+            "kernel_size": kernel_size,
+            "mlp_ratio": mlp_ratio,
+            "response_norm": response_norm,
+            "padding_mode": geometry.padding_mode,
+        }
+        self._size = size
         self.conveys = self.indicators.conveys if spatial.any_told else frozenset()
         self.drops_masked = spatial.all_sparse
         self.apply(self.init_weights)
@@ -133,6 +121,22 @@ class SemanticCNN(Encoder):
             return self._encode_visible(pixels, signals)
         return [Encoding(x) for x in self._encode_all(pixels, signals)]
 
+    def as_timm(self) -> TimmModel | str:
+        """The plain network of the same weights, if it has the same features of whole images."""
+        layers = [module for module in self.modules() if isinstance(module, SemanticConv2d)]
+        if difference := unlike_plain(layers, self.indicators):
+            return f"its {type(self).__name__} {difference}"
+        state = {
+            name.replace(".convolution.convolution.", ".convolution."): tensor
+            for name, tensor in self.state_dict().items()
+            if not name.startswith("indicators.") and ".mechanism." not in name
+        }
+        note = (
+            "`import semconv.timm_models` registers this architecture with timm. So does `import semantic_cnn`, the file\n"
+            'beside the weights, which needs no semconv. For the map of features, give `global_pool=""` and call `model(pixels)`.'
+        )
+        return TimmModel(f"semantic_cnn_{self._size}", self._plain, state, note, Path(timm_models.__file__))
+
     def _encode_all(self, pixels: Tensor, signals: Signals) -> list[Tensor]:
         maps = [self.stem(pixels, signals)]
         for stage in self.stages:
@@ -147,24 +151,23 @@ class SemanticCNN(Encoder):
         if not sites.num_visible:  # as a control may say: no feature stands, and gradients are 0
             hidden = [(x, sites.at(x.shape[2], x.shape[3])) for x in self._encode_all(pixels, signals)]
             return [Encoding(sites.only(x), sites.valid) for x, sites in hidden]
-        x, sites = through_map(self.stem.convolution.convolution, sites.only(pixels), sites)
+        x, sites = through_map(self.stem.convolution.convolution, sites.only(pixels), sites)  # type: ignore[arg-type]
         x = self.stem.after(x)
         maps = [(x, sites)]
         for stage in self.stages:
             for layer in stage:  # type: ignore[attr-defined]
-                x, sites = layer.at_visible(x, sites)
+                x, sites = _at_visible(layer, x, sites)
             maps.append((x, sites))
         maps[-1] = (self.norm(x), sites)
         return [Encoding(sites.scatter(x), sites.valid) for x, sites in maps]
 
     def init_weights(self, module: nn.Module) -> None:
         init_convolutional(module)
-        stem = self.stem.convolution.convolution
-        if module is stem and stem.bias is not None:
+        if module is self.stem.convolution.convolution and isinstance(module, nn.Conv2d) and module.bias is not None:
             # under zero fill a stem without biases gives exact zeros at hidden sites, where each layer norm behind it, of eps 1e-6,
             # multiplies gradients by up to 1,000; drawn as torch.nn.Conv2d draws its own
-            bound = stem.in_channels**-0.5 / stem.kernel_size[0]
-            nn.init.uniform_(stem.bias, -bound, bound)
+            bound = module.in_channels**-0.5 / module.kernel_size[0]
+            nn.init.uniform_(module.bias, -bound, bound)
 
 
 class _SpatialConvolutions:
@@ -198,59 +201,11 @@ class _SpatialConvolutions:
         return made
 
 
-class ConvNeXtBlock(nn.Module):
-    """A spatial convolution, a norm and a MLP at each site, around which the input is added.
-
-    Args:
-        convolution: the spatial convolution, from `width` to `width` channels, conditioned or not.
-        width: channels.
-        norm: what normalises.
-        mlp_ratio: width of the MLP over `width`.
-        drop_path: share of images for which the branch is dropped in training.
-        response_norm: global response normalisation of the MLP's inner features.
-    """
-
-    def __init__(
-        self,
-        convolution: nn.Module,
-        width: int,
-        norm: Norm = "layer",
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        response_norm: bool = False,
-    ) -> None:
-        super().__init__()
-        self.convolution = convolution
-        self.norm = make_norm(norm, width)
-        mlp = GlobalResponseNormMlp if response_norm else Mlp
-        self.mlp = mlp(width, max(8, round(mlp_ratio * width / 8) * 8), use_conv=True)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor, *signals: Signals) -> Tensor:
-        return x + self.drop_path(self.mlp(self.norm(self.convolution(x, *signals))))
-
-    def at_visible(self, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
-        """The same on a gathered map, whose convolution is `Sparse`; see `semconv.sparse`."""
-        y, after = convolve(self.convolution.convolution, x, sites)  # type: ignore[arg-type]
-        return x + self.drop_path(self.mlp(self.norm(y))), after
-
-
-class _Reduction(nn.Module):
-    """A convolution that changes width or resolution, normalised before or after."""
-
-    def __init__(self, convolution: SemanticConv2d, before: nn.Module | None = None, after: nn.Module | None = None) -> None:
-        super().__init__()
-        self.before = before or nn.Identity()
-        self.convolution = convolution
-        self.after = after or nn.Identity()
-
-    def forward(self, x: Tensor, signals: Signals) -> Tensor:
-        return self.after(self.convolution(self.before(x), signals))
-
-    def at_visible(self, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
-        """The same on a gathered map, whose convolution is `Sparse`."""
-        y, after = convolve(self.convolution.convolution, self.before(x), sites)
-        return self.after(y), after
+def _at_visible(layer: ConvNeXtBlock | Reduction, x: Tensor, sites: VisibleSites) -> tuple[Tensor, VisibleSites]:
+    """A layer, whose convolution is `Sparse`, on a gathered map; see `semconv.sparse`."""
+    before = layer.before(x) if isinstance(layer, Reduction) else x
+    y, after = convolve(layer.convolution.convolution, before, sites)  # type: ignore[arg-type]
+    return layer.after(y) if isinstance(layer, Reduction) else layer.after(y, x), after
 
 
 def check_kernel(kernel_size: int) -> None:
@@ -261,37 +216,6 @@ def check_kernel(kernel_size: int) -> None:
     """
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size is {kernel_size}: give an odd number of 1 or more, so that the kernel has a centre")
-
-
-def make_norm(norm: Norm, width: int) -> nn.Module:
-    """A normalisation of `b width h w`."""
-    if norm == "batch":
-        return nn.BatchNorm2d(width)
-    if norm == "group":
-        return nn.GroupNorm(width // 8, width, eps=1e-6)
-    return LayerNorm2d(width, eps=1e-6)
-
-
-def init_convolutional(module: nn.Module) -> None:
-    """ConvNeXt's initialisation: weights from a normal of deviation .02 cut at 2, biases 0.
-
-    Any other module that draws weights of its own says how by `reset_parameters`, as PyTorch's do.
-    """
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        if module.weight is not None:  # else a mechanism stands in its place
-            nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif callable(reset := getattr(module, "reset_parameters", None)):
-        reset()
-
-
-def _strides(cell: int) -> list[int]:
-    """Pixels per site of each stage: doubled until a site covers a cell."""
-    if cell not in (2, 4, 8, 16, 32):
-        raise ValueError(f"SemanticCNN halves its resolution down to the mask cell: {cell} must be 2, 4, 8, 16 or 32")
-    first = 2 if cell < 16 else 4
-    return [min(cell, first * 2**i) for i in range(4)]
 
 
 def _places(depth: Depth | list[int]) -> set[int]:

@@ -1,9 +1,10 @@
 """The abstract encoder: a network from a view to a map of features."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,16 @@ class Encoding(NamedTuple):
     finer: tuple["Encoding", ...] = ()  # of earlier stages, from coarse to fine: for decoders that read a pyramid
 
 
+class TimmModel(NamedTuple):
+    """A model of timm's that has an encoder's features of whole images."""
+
+    architecture: str  # timm's name
+    arguments: dict[str, Any]  # besides images and classes
+    state: Mapping[str, Tensor]  # by timm's names, without a classifier
+    note: str  # on its use, in Markdown
+    module: Path | None = None  # file that registers the architecture with timm; None: timm's own
+
+
 class Encoder(nn.Module, ABC):
     """From a view to features. A subclass is built as `subclass(geometry, size, **its own arguments)`.
 
@@ -95,6 +106,10 @@ class Encoder(nn.Module, ABC):
     def encode_stages(self, view: View) -> list[Encoding]:
         """Features after each stage of the network, the last being what `forward` gives: by default that alone."""
         return [self(view)]
+
+    def as_timm(self) -> TimmModel | str:
+        """The model of timm's that has the same features where nothing is masked; as text: why there is none."""
+        return f"its {type(self).__name__} is none of timm's architectures"
 
     @abstractmethod
     def init_weights(self, module: nn.Module) -> None:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import View
-from semconv.encoders.cnn import Depth, init_convolutional
-from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, with_finer
+from semconv.encoders.cnn import Depth
+from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, TimmModel, with_finer
 from semconv.encoders.weights import read_tensors, require_fit
 from semconv.indicators import Grid, Indicator
 from semconv.rewriting.network import semanticize
+from semconv.timm_models import init_convolutional
 
 
 class TimmEncoder(Encoder):
@@ -64,6 +65,7 @@ class TimmEncoder(Encoder):
             raise ValueError(f"weights are to come from timm and from {checkpoint_path}: give pretrained or checkpoint_path")
         given = {"output_stride": output_stride, "drop_path_rate": drop_path}
         options = {key: value for key, value in given.items() if value is not None}
+        self._output_stride = output_stride
         self._create = partial(_create, name, geometry.channels, options)
         plain = self._create(pretrained=pretrained)
         if checkpoint_path:
@@ -92,6 +94,13 @@ class TimmEncoder(Encoder):
         visible = [signals.visible(Grid(x.shape[2], x.shape[3])) for x in maps]
         return [Encoding(sites.only(x), sites.valid) for x, sites in zip(maps, visible, strict=True)]
 
+    def as_timm(self) -> TimmModel | str:
+        if difference := self.model.unlike_timm:
+            return f"its {self.model.model_name} {difference}"
+        arguments = {} if self._output_stride is None else {"output_stride": self._output_stride}
+        note = 'For the map of features, one vector per site, give `global_pool=""` and call `model(pixels)`.'
+        return TimmModel(str(self.model.model_name), arguments, self.model.timm_state_dict(), note)
+
     def init_weights(self, module: nn.Module) -> None:
         """Draw what `module` holds; timm's network is drawn as a whole, in timm's way, unless weights were given."""
         if module is self.model and not self.weights_given:
@@ -117,6 +126,11 @@ class TimmEncoder(Encoder):
         for hook in hooks:
             hook.remove()
         _, features, rows, columns = encoding.features.shape
+        if height % self.stride == width % self.stride == 0 and (rows, columns) != (height // self.stride, width // self.stride):
+            raise ValueError(
+                f"{name} gives {rows} x {columns} sites and not {height // self.stride} x {width // self.stride}: it has layers "
+                "behind its last features that are no classifier's; choose another CNN"
+            )
         if (rows * self.stride, columns * self.stride) != (height, width):
             raise ValueError(
                 f"images of {height} x {width} pixels are no multiple of the stride of {name}, {self.stride}: change data.size, or "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from semconv.configuration import require
 from semconv.corruption import View
-from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
+from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, TimmModel
 
 # width, depth, heads: base, large and huge as published (He et al., 2022; Dosovitskiy et al., 2021), tiny and small as in DeiT
 SIZES: dict[Size, tuple[int, int, int]] = {
@@ -21,6 +21,15 @@ SIZES: dict[Size, tuple[int, int, int]] = {
     "base": (768, 12, 12),
     "large": (1024, 24, 16),
     "huge": (1280, 32, 16),
+}
+# timm's names, of which width, depth and patch are arguments
+ARCHITECTURES: dict[Size, str] = {
+    "test": "vit_tiny_patch16_224",
+    "tiny": "vit_tiny_patch16_224",
+    "small": "vit_small_patch16_224",
+    "base": "vit_base_patch16_224",
+    "large": "vit_large_patch16_224",
+    "huge": "vit_huge_patch14_224",
 }
 
 
@@ -55,7 +64,7 @@ class MAEViT(Encoder):
         if self.stride < 1 or geometry.cell % self.stride:
             raise ValueError(f"patches of {self.stride} pixels do not tile mask cells of {geometry.cell}: change patch_size")
         width, depth, heads = SIZES[size]
-        self.num_features, self.masked = width, masked
+        self.num_features, self.masked, self._size, self._image_size = width, masked, size, geometry.size
         self.drops_masked = masked == "drop"
         self.conveys = frozenset({"position"} if masked == "see" else {"mask", "position"})
         self.grid = grid = (geometry.size[0] // self.stride, geometry.size[1] // self.stride)
@@ -75,6 +84,18 @@ class MAEViT(Encoder):
         """After the patch projection and after each quarter of the blocks."""
         depth = len(self.blocks)
         return self._encode(view, [0, *(round(depth * quarter / 4) for quarter in range(1, 5))])
+
+    def as_timm(self) -> TimmModel | str:
+        arguments = {
+            "img_size": list(self._image_size),
+            "patch_size": self.stride,
+            "embed_dim": self.num_features,
+            "depth": len(self.blocks),
+            "num_heads": self.blocks[0].attn.num_heads,  # type: ignore[union-attr]
+            "global_pool": "token",
+        }
+        state = {name: tensor for name, tensor in self.state_dict().items() if name != "mask_token"}
+        return TimmModel(ARCHITECTURES[self._size], arguments, state, "The first token is the class token, one per patch follows.")
 
     def _encode(self, view: View, ends: list[int]) -> list[Encoding]:
         """Features after the given numbers of blocks, the last of them being all."""

@@ -109,6 +109,7 @@ class Gradual(Mechanism):
         semantic, self.pixels = split_width(convolution, share, first)
         self.share = semantic / width
         if not semantic:
+            self.silent_when_visible = self.only_where_masked = True
             return
         dense, bias = convolution.groups == 1, convolution.bias is not None
         heads = count_heads(semantic, self.heads, self.head_dim)

@@ -17,6 +17,7 @@ class MaskToken(Mechanism):
     """
 
     silent_when_visible = True
+    only_where_masked = True
     needs_whole_sites = True
 
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:

@@ -59,6 +59,7 @@ class OverlayReplace(Mechanism):
     """
 
     silent_when_visible = True
+    only_where_masked = True
 
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:
         super().__init__()

@@ -29,6 +29,7 @@ class Sparse(Mechanism):
     """
 
     silent_when_visible = True
+    only_where_masked = True
     needs_whole_sites = True
 
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, fx, nn
 
-from semconv.convolution import MechanismFactory, SemanticConv2d
+from semconv.convolution import MechanismFactory, SemanticConv2d, unlike_plain
 from semconv.indicators import Indicator, Indicators, PaddingMode, Signals
 from semconv.mechanisms.sparse import Sparse
 from semconv.rewriting.sparse_layers import AtVisible, layers_of_place, make_sparse
@@ -52,10 +52,16 @@ class SemanticNetwork(nn.Module):
         return {path: module for path, module in self.network.named_modules() if isinstance(module, SemanticConv2d)}
 
     @property
-    def exports_as_timm(self) -> bool:
-        """True if this is timm's plain network as long as nothing is masked: then `timm_state_dict` is all that there is to it."""
-        silent = all(layer.mechanism.silent_when_visible for layer in self.conditioned.values())
-        return self.model_name is not None and self._padded_as_timm and silent and self.indicators.conveys <= {"mask"}
+    def unlike_timm(self) -> str:
+        """Why this is not timm's plain network where nothing is masked, as the end of a sentence; empty: it is.
+
+        `timm_state_dict` is then the whole of it.
+        """
+        if self.model_name is None:
+            return "is none of timm's models"
+        if not self._padded_as_timm:
+            return "pads in another way than timm's"
+        return unlike_plain(list(self.conditioned.values()), self.indicators)
 
     def timm_state_dict(self) -> dict[str, Tensor]:
         """The model's own weights under its own names, all of them and no others.
@@ -70,9 +76,12 @@ class SemanticNetwork(nn.Module):
         return self._plain_tensors()
 
     def load_timm_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take a plain model's weights, by its own names; mechanisms stay as they are."""
+        """Take a plain model's weights, by its own names; mechanisms stay as they are.
+
+        A kernel of which a mechanism has left the first channels alone (`Gradual`) takes those.
+        """
         for name, tensor in self._plain_tensors().items():
-            tensor.copy_(state[name])
+            tensor.copy_(state[name][tuple(map(slice, tensor.shape))])
 
     @property
     def sees_visible_alone(self) -> bool:
@@ -134,6 +143,8 @@ def semanticize(
     model = deepcopy(model)
     model_name = getattr(model, "pretrained_cfg", {}).get("architecture")
     convolutions = spatial_convolutions(model)
+    for convolution in convolutions.values():
+        _number_padding(convolution)
     padded_as_timm = padding_mode is None or all(layer.padding_mode == padding_mode for layer in convolutions.values())
     if not padded_as_timm:
         _set_padding(convolutions, padding_mode)
@@ -184,6 +195,15 @@ def _require_plain(path: str, convolution: nn.Conv2d) -> None:
             f"{path} makes its padding or kernel anew at every call ({type(convolution).__name__}), and cannot be conditioned: "
             "choose other stages by depth, or give a model that does not, as efficientnet_b0 for tf_efficientnet_b0, at its stride"
         )
+
+
+def _number_padding(convolution: nn.Conv2d) -> None:
+    """Say in numbers a padding that is said in words, where it is the same on both sides."""
+    reach = [(kernel - 1) * step for kernel, step in zip(convolution.kernel_size, convolution.dilation, strict=True)]
+    if convolution.padding == "valid":
+        convolution.padding = (0, 0)
+    elif convolution.padding == "same" and not any(side % 2 for side in reach):
+        convolution.padding = (reach[0] // 2, reach[1] // 2)
 
 
 def _set_padding(convolutions: dict[str, nn.Conv2d], padding_mode: str | None) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules import activation
 
 from semconv.indicators import Grid, Signals
-from semconv.rewriting.tracing import ATTENTION
+from semconv.rewriting.tracing import CLOSED
 from semconv.sparse import average_pool, max_pool
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
@@ -88,7 +88,7 @@ def make_sparse(graph: fx.Graph, modules: dict[str, nn.Module], conditioned: lis
             pooled.add(node)
         elif node.op == "call_module" and node.target not in conditioned:
             layer = modules[node.target]
-            _require_known(any(isinstance(part, ATTENTION) for part in layer.modules()), type(layer).__name__, name)
+            _require_known(any(isinstance(part, CLOSED) for part in layer.modules()), type(layer).__name__, name)
             if pools_all(layer):
                 pooled.add(node)
             if not _is_pointwise(layer):

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 from timm.layers import GatherExcite
 from timm.layers.cbam import CbamModule, LightCbamModule
 from timm.layers.non_local_attn import BatNonLocalAttn
+from timm.models.vgg import ConvMlp
 from torch import fx, nn
 from torch.fx.proxy import TraceError
 from torch.nn import functional as F
 
-# attention modules that hold spatial convolutions of their own; those of squeeze-excite are 1 x 1
-ATTENTION = (BatNonLocalAttn, CbamModule, GatherExcite, LightCbamModule)
+# modules whose own spatial convolutions are never conditioned: attention, of which those of squeeze-excite are 1 x 1, and the first
+# layer of a classifier, which spans the whole map
+CLOSED = (BatNonLocalAttn, CbamModule, ConvMlp, GatherExcite, LightCbamModule)
 
 
 class Place(NamedTuple):
@@ -56,8 +58,8 @@ def trace(model: nn.Module, name: str, shown: Sequence[str] = ()) -> Traced:
 
 
 def spatial_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
-    """Convolutions with a kernel above 1 by path, but for those within attention modules."""
-    hidden = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, ATTENTION))
+    """Convolutions with a kernel above 1 by path, but for those within `CLOSED` modules."""
+    hidden = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, CLOSED))
     return {
         path: module
         for path, module in model.named_modules()
@@ -68,7 +70,8 @@ def spatial_convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
 def _stage_modules(model: nn.Module) -> list[str]:
     """Paths of the modules after which resolution changes, as timm lists them; empty where it lists none that are there."""
     info: Any = getattr(model, "feature_info", [])
-    paths, modules = [stage["module"] for stage in info], dict(model.named_modules())
+    modules = dict(model.named_modules())
+    paths = [stage["module"] for stage in info if stage["module"]]  # a stem of other steps than modules has an empty one
     return paths if all(path in modules for path in paths) else []
 
 
@@ -93,8 +96,13 @@ class _Tracer(fx.Tracer):
     def call_module(self, module: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         answer, path = super().call_module(module, forward, args, kwargs), self.path_of_module(module)
         if path in self.wanted:
-            self.calls[path] = (args[0].node, answer.node)
+            self.calls[path] = (_first(args[0]).node, _first(answer).node)
         return answer
+
+
+def _first(value: Any) -> Any:
+    """The features among what a module takes or gives: it may pass others on beside them."""
+    return _first(value[0]) if isinstance(value, list | tuple) else value
 
 
 def _trace(model: nn.Module, wanted: list[str]) -> _Tracer:

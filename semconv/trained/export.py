@@ -1,7 +1,7 @@
 """Encoders for use elsewhere: weights in timm's naming, or a folder that `semconv.load_exported` reads.
 
-Nothing is masked where features are used. An encoder that is conditioned on the mask alone, and is a model of timm's but for that,
-is then this very model; all others go into a wrapper.
+Nothing is masked where features are used. An encoder that does what plain does there, as one that is conditioned on the mask alone,
+is then a model of timm's; all others go into a wrapper.
 """
 
 import json
@@ -9,14 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import timm
 import torch
 import yaml
+from huggingface_hub import CommitOperationAdd, HfApi
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from semconv.controls import set_control
-from semconv.encoders import Encoder, Geometry, MAEViT, Size, TimmEncoder
+from semconv.encoders import Encoder, Geometry, Size
+from semconv.encoders.encoder import TimmModel
 from semconv.evaluation.features import everything, pool
 from semconv.indicators import Control
 from semconv.tasks import MaskedReconstruction
@@ -26,31 +29,32 @@ from semconv.version import __version__
 
 MARK = "export.json"
 WEIGHTS = "model.safetensors"
-ARCHITECTURES: dict[Size, str] = {
-    "test": "vit_tiny_patch16_224",
-    "tiny": "vit_tiny_patch16_224",
-    "small": "vit_small_patch16_224",
-    "base": "vit_base_patch16_224",
-    "large": "vit_large_patch16_224",
-    "huge": "vit_huge_patch14_224",
-}
+MODULE = "semantic_cnn.py"
+FILES = (WEIGHTS, "config.json", "config.yaml", MODULE)
+HEADER = """---
+library_name: {library}
+tags:
+- semconv
+- masked-image-modeling
+pipeline_tag: image-feature-extraction
+---
+"""
 TIMM_README = """# {name}
 
 The encoder of a run of semconv, as timm's {architecture}.
 
-    import timm
-    model = timm.create_model("local-dir:{output}", pretrained=True)
+{usage}
     features = model.forward_features(pixels)
 
 `pixels` are `b {channels} {height} {width}`, scaled to 0..1 and normalised by mean {mean} and deviation {std} per channel, as
-`config.json` says. There is no classifier: give `num_classes` to put an untrained one there. {why}
+`config.json` says. There is no classifier: `num_classes=10` puts an untrained one of ten classes there, and `in_chans=1` makes a
+model of grey images of the same weights. {note}
 """
 WRAPPER_README = """# {name}
 
 The encoder of a run of semconv, with its indicators and mechanisms. It is no model of timm's: {why}.
 
-    import semconv
-    model = semconv.load_exported("{output}")
+{usage}
     features = model(pixels)              # b {features} {rows} {columns}: one vector per site
     vectors = model(pixels, pooled=True)  # b {features}: their mean
 
@@ -65,7 +69,8 @@ class Exported(NamedTuple):
 
     folder: Path
     architecture: str | None  # timm's name; None: a wrapper
-    why: str  # that it is this and not the other
+    why: str  # that it is a wrapper
+    usage: list[str]  # the lines that load it
 
 
 class ExportedEncoder(nn.Module):
@@ -99,7 +104,9 @@ class ExportedEncoder(nn.Module):
         return pool(encoding) if pooled else encoding.features
 
 
-def export(folder: str | Path, output: str | Path, overwrite: bool = False, trust: Sequence[str] = ()) -> Exported:
+def export(
+    folder: str | Path, output: str | Path, overwrite: bool = False, trust: Sequence[str] = (), push: str | None = None
+) -> Exported:
     """Write a run's encoder into a folder of its own, for use elsewhere.
 
     Args:
@@ -107,10 +114,11 @@ def export(folder: str | Path, output: str | Path, overwrite: bool = False, trus
         output: made if it is not there. One that holds something is refused, unless it is an earlier export of the same run.
         overwrite: write into it all the same; what has other names stays.
         trust: further modules whose classes the run may name.
+        push: repository of the Hugging Face Hub, as `user/name`, to upload the folder to.
 
     Raises:
         ValueError: the folder is no run's or has no whole checkpoint; its encoder has no weights, or is conditioned on an external
-            map; or the place is taken.
+            map; the place is taken; or the Hub cannot be reached, or refuses.
     """
     run = load_run(folder, trust)
     task, output = run.task, Path(output)
@@ -124,9 +132,8 @@ def export(folder: str | Path, output: str | Path, overwrite: bool = False, trus
         )
     _claim(output, run, overwrite)
     mean, std = run.data.moments  # type: ignore[attr-defined]
-    texts = {
+    texts: dict[str, Any] = {
         "name": f"{run.config.get('experiment')} ({run.folder.path.resolve().name})",
-        "output": output,
         "channels": task.geometry.channels,
         "height": task.geometry.size[0],
         "width": task.geometry.size[1],
@@ -135,16 +142,44 @@ def export(folder: str | Path, output: str | Path, overwrite: bool = False, trus
         "std": _listed(std),
         "version": __version__,
     }
-    found = _as_timm(task, run.config)
+    found = task.encoder.as_timm()
     if isinstance(found, str):
-        _write_wrapper(run, task, output, texts, found)
-        return Exported(output, None, found)
-    architecture, arguments, state, why = found
-    _write_weights(output, state)
-    config = _timm_config(architecture, arguments, task, mean, std)
-    write_text(output / "config.json", json.dumps(config, indent=2) + "\n")
-    write_text(output / "README.md", TIMM_README.format(**texts, architecture=architecture, why=why))
-    return Exported(output, architecture, why)
+        made = Exported(output, None, found, _wrapper_usage(output, push))
+        texts |= _write_wrapper(run, task, output)
+        readme = WRAPPER_README.format(**texts, why=found, usage=_indented(made.usage))
+    else:
+        made = Exported(output, found.architecture, "", _timm_usage(found, output, push))
+        _write_timm(found, task, output, mean, std)
+        readme = TIMM_README.format(**texts, architecture=found.architecture, note=found.note, usage=_indented(made.usage))
+    write_text(output / "README.md", readme)
+    if push:
+        upload(output, push, library="timm" if made.architecture else "semconv")
+    return made
+
+
+def upload(folder: Path, repository: str, library: str) -> None:
+    """Upload an export to the Hugging Face Hub, by the account of `hf auth login` or HF_TOKEN.
+
+    Args:
+        folder: the export's.
+        repository: `user/name`; made, private, if it is not there.
+        library: the one that loads it, as the Hub calls it.
+
+    Raises:
+        ValueError: the Hub cannot be reached, refuses, or has no such names.
+    """
+    readme = HEADER.format(library=library) + (folder / "README.md").read_text(encoding="utf-8")
+    files = {name: folder / name for name in (*FILES, MARK) if (folder / name).is_file()} | {"README.md": readme.encode()}
+    try:
+        api = HfApi(library_name="semconv", library_version=__version__)
+        api.create_repo(repository, private=True, exist_ok=True)
+        operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+        api.create_commit(repository, operations, commit_message="Upload an encoder of semconv")
+    except Exception as error:  # its HTTP library, and with it the errors of the network, differ by version
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{folder} is written, but could not be uploaded to {repository}: {reason}; log in by hf auth login, check the network"
+        ) from error
 
 
 def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEncoder:
@@ -178,44 +213,37 @@ def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEnco
     return ExportedEncoder(encoder, geometry, config["mean"], config["std"]).eval()
 
 
-def _as_timm(task: MaskedReconstruction, config: Mapping[str, Any]) -> str | tuple[str, dict[str, Any], Mapping[str, Tensor], str]:
-    """timm's name for an encoder, the arguments to build it with, its weights, and why; or why it has none."""
-    encoder = task.encoder
-    if isinstance(encoder, MAEViT):
-        arguments: dict[str, Any] = {
-            "img_size": list(task.geometry.size),
-            "patch_size": encoder.stride,
-            "embed_dim": encoder.num_features,
-            "depth": len(encoder.blocks),
-            "num_heads": encoder.blocks[0].attn.num_heads,  # type: ignore[union-attr]
-            "global_pool": "token",
-        }
-        state = {name: tensor for name, tensor in encoder.state_dict().items() if name != "mask_token"}
-        return ARCHITECTURES[task.size], arguments, state, "The first token is the class token, one per patch follows."
-    if not isinstance(encoder, TimmEncoder):
-        return f"{type(encoder).__name__} is none of its architectures"
-    model, name = encoder.model, str(encoder.model.model_name)
-    if model.indicators.control is not None:
-        return f"its {name} has a control, which changes features even where nothing is masked"
-    if not model.exports_as_timm:
-        mechanisms = sorted({type(layer.mechanism).__name__ for layer in model.conditioned.values()})
-        parts = ", ".join(type(part).__name__ for part in model.indicators)
-        return f"its {name} is conditioned on {parts} by {', '.join(mechanisms)}, which changes features where nothing is masked"
-    stride = config["model"]["init_args"]["encoder"]["init_args"].get("output_stride")
-    arguments = {} if stride is None else {"output_stride": stride}
-    why = 'For the map of features, one vector per site, give `global_pool=""` and call `model(pixels)`.'
-    return name, arguments, model.timm_state_dict(), why
+def _timm_usage(model: TimmModel, output: Path, push: str | None) -> list[str]:
+    source = f"hf-hub:{push}" if push else f"local-dir:{output}"
+    register = ["import semconv.timm_models"] if model.module else []
+    return ["import timm", *register, f'model = timm.create_model("{source}", pretrained=True)']
 
 
-def _timm_config(
-    architecture: str, arguments: dict[str, Any], task: MaskedReconstruction, mean: Sequence[float], std: Sequence[float]
-) -> dict[str, Any]:
+def _wrapper_usage(output: Path, push: str | None) -> list[str]:
+    if push:
+        return ["import huggingface_hub, semconv", f'model = semconv.load_exported(huggingface_hub.snapshot_download("{push}"))']
+    return ["import semconv", f'model = semconv.load_exported("{output}")']
+
+
+def _indented(lines: Sequence[str]) -> str:
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def _write_timm(model: TimmModel, task: MaskedReconstruction, output: Path, mean: Sequence[float], std: Sequence[float]) -> None:
+    _write_weights(output, model.state)
+    write_text(output / "config.json", json.dumps(_timm_config(model, task, mean, std), indent=2) + "\n")
+    if model.module:
+        write_text(output / MODULE, model.module.read_text(encoding="utf-8"))
+
+
+def _timm_config(model: TimmModel, task: MaskedReconstruction, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
     """A model's config in timm's terms, as it reads it from a folder."""
+    known = timm.get_pretrained_cfg(model.architecture)
     return {
-        "architecture": architecture,
+        "architecture": model.architecture,
         "num_classes": 0,
         "num_features": task.encoder.num_features,
-        "model_args": {**arguments, "num_classes": 0, "in_chans": task.geometry.channels},
+        "model_args": {**model.arguments, "num_classes": 0, "in_chans": task.geometry.channels},
         "pretrained_cfg": {
             "input_size": [task.geometry.channels, *task.geometry.size],
             "num_classes": 0,
@@ -223,11 +251,15 @@ def _timm_config(
             "std": list(std),
             "interpolation": "bicubic",
             "crop_pct": 1.0,
+            # what timm adapts where other classes or channels are asked for
+            "first_conv": known.first_conv,
+            "classifier": known.classifier,
         },
     }
 
 
-def _write_wrapper(run: LoadedRun, task: MaskedReconstruction, output: Path, texts: dict[str, Any], why: str) -> None:
+def _write_wrapper(run: LoadedRun, task: MaskedReconstruction, output: Path) -> dict[str, int]:
+    """Write config and weights of a wrapper, and give the sides of its features."""
     model = run.config["model"]["init_args"]
     mean, std = run.data.moments  # type: ignore[attr-defined]
     config = {
@@ -246,8 +278,7 @@ def _write_wrapper(run: LoadedRun, task: MaskedReconstruction, output: Path, tex
         features = ExportedEncoder(task.encoder, task.geometry, mean, std)(blank)
     _write_weights(output, task.encoder.state_dict())
     write_text(output / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    sites = {"features": features.shape[1], "rows": features.shape[2], "columns": features.shape[3]}
-    write_text(output / "README.md", WRAPPER_README.format(**texts, **sites, why=why))
+    return {"features": features.shape[1], "rows": features.shape[2], "columns": features.shape[3]}
 
 
 def _write_weights(output: Path, state: Mapping[str, Tensor]) -> None:
@@ -267,7 +298,7 @@ def _claim(output: Path, run: LoadedRun, overwrite: bool) -> None:
     taken = output.is_dir() and any(output.iterdir())
     if taken and not overwrite and _mark(output) != mark:
         raise ValueError(f"{output} is not empty and holds no export of {mark['run']}: give another folder, or overwrite")
-    for name in (WEIGHTS, "config.json", "config.yaml"):  # of an earlier one, which may have been of the other kind
+    for name in FILES:  # of an earlier one, which may have been of the other kind
         (output / name).unlink(missing_ok=True)
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / MARK, json.dumps(mark) + "\n")

@@ -2,6 +2,7 @@ import json
 import shutil
 from typing import Any
 
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -10,6 +11,8 @@ from einops import rearrange
 from semconv import load_exported, load_run
 from semconv.data import ImageData
 from semconv.evaluation.features import everything, pool
+from tests.experiments import FOLDER
+from tests.hub_server import hub
 
 PIXELS = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
 
@@ -85,11 +88,85 @@ def test_timm_loads_a_cnn_told_of_the_mask_strictly_with_the_same_features(name,
         torch.testing.assert_close(model(pixels), told(run, pixels, 32).features, rtol=1e-5, atol=1e-5)
 
 
+MADE = {
+    "mae_vit": ("mae_vit",),
+    "cnn_plain": ("cnn_plain",),
+    "cnn_sparse": ("cnn_sparse",),
+    "any_cnn": ("any_cnn/resnet18", f"-c={FOLDER / 'any_cnn' / 'appended.yaml'}", "--model.encoder.name=resnet10t"),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_timm_puts_other_classes_and_channels_there_by_the_documented_calls(name, make_run, semconv, tmp_path):
+    run, folder = make_run(*MADE[name]), tmp_path / "out"
+    code, out, _ = semconv("export", run, "--output", folder)
+    assert code == 0
+    assert f'timm.create_model("local-dir:{folder}", pretrained=True)' in out
+    own = timm.create_model(f"local-dir:{folder}", pretrained=True, global_pool="").eval()
+    other = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=5).eval()
+    grey = timm.create_model(f"local-dir:{folder}", pretrained=True, in_chans=1).eval()
+    with torch.no_grad():
+        expected = own.forward_features(PIXELS)
+        torch.testing.assert_close(other.forward_features(PIXELS), expected)
+        assert other(PIXELS).shape == (2, 5)
+        assert other.get_classifier().out_features == 5
+        # timm adds up the weights of the colours
+        same = PIXELS[:, :1].expand(-1, 3, -1, -1)
+        torch.testing.assert_close(grey.forward_features(same[:, :1]), own.forward_features(same), rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def uploads(monkeypatch):
+    """A Hub, with the account of a user."""
+    with hub() as server:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")
+        yield server
+
+
+def test_what_is_pushed_comes_back_by_timms_own_call(uploads, make_run, semconv, tmp_path):
+    run, folder = make_run("cnn_plain"), tmp_path / "out"
+    folder.mkdir()
+    (folder / "diary.txt").write_text("mine")
+    code, out, err = semconv("export", run, "--output", folder, "--overwrite", "--push", "somebody/net")
+    assert code == 0, err
+    assert 'timm.create_model("hf-hub:somebody/net", pretrained=True)' in out
+    files = uploads.files["somebody/net"]
+    assert sorted(files) == ["README.md", "config.json", "export.json", "model.safetensors", "semantic_cnn.py"]
+    assert files["README.md"].decode().startswith("---\nlibrary_name: timm\n")
+    assert b"hf-hub:somebody/net" in files["README.md"]
+    assert uploads.private == {"somebody/net": True}
+    assert uploads.tokens == {"Bearer hf_secret"}
+    model = timm.create_model("hf-hub:somebody/net", pretrained=True, num_classes=5, cache_dir=tmp_path / "cache").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model.forward_features(PIXELS), told(run).features, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "offline"), [("http://127.0.0.1:9", False), ("http://127.0.0.1:9", True)], ids=["silent", "off"]
+)
+def test_a_hub_that_cannot_be_reached_is_told_in_one_line(endpoint, offline, make_run, semconv, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    code, _, err = semconv("export", make_run("cnn_plain"), "--output", tmp_path / "out", "--push", "somebody/net")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert f"{tmp_path / 'out'} is written, but could not be uploaded to somebody/net: " in err
+
+
+def test_a_name_that_the_hub_cannot_have_is_refused(make_run, semconv, tmp_path):
+    code, _, err = semconv("export", make_run("cnn_plain"), "--output", tmp_path / "out", "--push", "a/b/c")
+    assert code == 2
+    assert err.count("\n") == 1
+
+
 def test_a_cnn_of_timm_told_of_places_is_a_wrapper(make_run, semconv, tmp_path):
     run = make_run("cnn_plain", *any_cnn("resnet18", f"output_stride: 8, {by('Channels')}, {PLACE}"))
     code, out, _ = semconv("export", run, "--output", tmp_path / "out")
     assert code == 0
-    assert "not for timm: its resnet18 is conditioned on Mask, Coordinates by Channels" in out
+    assert "not for timm: its resnet18 is conditioned on Coordinates by Channels" in out
     with torch.no_grad():
         torch.testing.assert_close(load_exported(tmp_path / "out")(PIXELS), told(run).features, rtol=1e-5, atol=1e-5)
 
@@ -99,7 +176,7 @@ def test_a_wrapper_stands_alone_with_the_same_features(options, make_run, semcon
     run = make_run("cnn_overlay_add", *options)
     code, out, _ = semconv("export", run, "--output", tmp_path / "out")
     assert code == 0
-    assert "not for timm: SemanticCNN is none of its architectures" in out
+    assert f"not for timm: its SemanticCNN {'has a control' if options else 'is conditioned on Coordinates by OverlayAdd'}" in out
     shutil.move(tmp_path / "out", tmp_path / "elsewhere")
     model = load_exported(tmp_path / "elsewhere")
     encoding = told(run)
@@ -111,7 +188,7 @@ def test_a_wrapper_stands_alone_with_the_same_features(options, make_run, semcon
         model(PIXELS[:, :, :30])
     readme = (tmp_path / "elsewhere" / "README.md").read_text()
     assert "b 64 8 8" in readme
-    assert "SemanticCNN is none of its architectures" in readme
+    assert "It is no model of timm's: its SemanticCNN" in readme
 
 
 def test_an_export_goes_into_its_folder_alone_and_over_itself_alone(make_run, semconv, tmp_path):

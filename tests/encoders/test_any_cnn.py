@@ -1,4 +1,4 @@
-"""timm's CNNs as encoders of the protocol, by the file in experiments/any_cnn."""
+"""timm's CNNs as encoders of the protocol, by the files in experiments/any_cnn."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -15,15 +15,19 @@ from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import CamouflageFill, Hide, ZeroFill
 from semconv.decoders import ConvDecoder, PyramidDecoder, TransformerDecoder
 from semconv.encoders import Encoder, Geometry, TimmEncoder, initialise
+from semconv.encoders.encoder import TimmModel
 from semconv.finetuning import set_drop_path
 from semconv.indicators import Coordinates, CropFrame, ExternalMap, Indicators, LearnedTable, Mask, VisibleClusters
 from semconv.masking import RandomMasker, spread_mask
-from semconv.mechanisms import AppendedValues, Channels, MaskToken, OverlayReplace, Sparse
+from semconv.mechanisms import AppendedValues, Channels, Gradual, MaskToken, OverlayReplace, Sparse
+from semconv.tracking.facts import derived_facts
 from tests.cnns import NAMES, draw
-from tests.experiments import FOLDER, arguments, look, make_task, random_images, stir
+from tests.experiments import FOLDER, arguments, encoder_factory, look, make_task, parsed, random_images, stir
 from tests.test_invariants import encode
 
-FILE = "any_cnn/resnet18_channels"
+ANY = FOLDER / "any_cnn"
+MODELS = ["resnet18", "resnet50", "convnextv2_atto"]
+FILE = ("any_cnn/resnet18", f"-c={ANY / 'channels.yaml'}", f"-c={FOLDER / 'indicators' / 'both.yaml'}")
 GEOMETRY = Geometry(3, (64, 64), 8)
 
 every_model = pytest.mark.parametrize("name", NAMES)
@@ -45,7 +49,7 @@ def make(
 
 @every_model
 def test_it_trains_under_the_protocol(name):
-    task = make_task(FILE, *overrides(name)).train()
+    task = make_task(*FILE, *overrides(name)).train()
     stir(task)
     images = random_images(task, 4)
     optimizer = torch.optim.AdamW(task.parameters(), 1e-3)
@@ -63,7 +67,7 @@ def test_it_trains_under_the_protocol(name):
 @every_model
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_hidden_pixels_reach_neither_the_prediction_nor_the_statistics_of_the_batch(name, training):
-    task = make_task(FILE, *overrides(name)).train(training)
+    task = make_task(*FILE, *overrides(name)).train(training)
     stir(task)
     setting = Setting("train" if training else "test")
     for fill in (ZeroFill(), CamouflageFill()):
@@ -82,9 +86,9 @@ def test_hidden_pixels_reach_neither_the_prediction_nor_the_statistics_of_the_ba
 @pytest.mark.parametrize("name", ["resnet18", "convnextv2_atto"])
 def test_a_blank_image_shows_its_mask_and_its_place_iff_they_are_told(name):
     tasks = {
-        "both": make_task(FILE, *overrides(name)),
-        "mask": make_task(FILE, *overrides(name), '--model.encoder.indicators=[{"class_path": "semconv.indicators.Mask"}]'),
-        "none": make_task(FILE, *overrides(name), "--model.encoder.mechanism=semconv.mechanisms.Plain"),
+        "both": make_task(*FILE, *overrides(name)),
+        "mask": make_task(*FILE, *overrides(name), '--model.encoder.indicators=[{"class_path": "semconv.indicators.Mask"}]'),
+        "none": make_task(*FILE, *overrides(name), "--model.encoder.mechanism=semconv.mechanisms.Plain"),
     }
     view = draw()
     for kind, task in tasks.items():
@@ -304,10 +308,40 @@ def test_it_is_chosen_by_class_path_alone():
     assert task.objective(task(view), images, mask).isfinite()
 
 
-@pytest.mark.parametrize("path", sorted((FOLDER / "any_cnn").glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_file_is_named_as_its_experiment_and_opens_with_its_command_and_question(path: Path) -> None:
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "resnet50" else ()) for name in MODELS])
+def test_every_file_conditions_every_model_and_says_what_leaves_for_timm(name):
+    mechanisms = sorted(path.stem for path in ANY.glob("*.yaml") if path.stem not in MODELS)
+    assert mechanisms == ["appended", "channels", "gradual", "sparse"]
+    geometry = Geometry(3, (64, 64), 32)
+    for mechanism in ["plain", *mechanisms]:
+        files = [] if mechanism == "plain" else [f"-c={ANY / mechanism}.yaml"]
+        config = parsed(f"any_cnn/{name}", *files)
+        assert config["experiment"] == f"{name}_{mechanism}"
+        assert derived_facts(config)["indicators"] == ("none" if mechanism == "plain" else "Mask")
+        encoder = encoder_factory(f"any_cnn/{name}", *files)(geometry, "test")
+        initialise(encoder, 0)
+        assert encoder(geometry.blank(2)).features.isfinite().all()
+        found = encoder.as_timm()
+        assert isinstance(found, TimmModel) == (mechanism != "gradual"), found
+
+
+def test_a_narrowed_kernel_takes_the_first_channels_of_timms_weights():
+    encoder = make(mechanism=Gradual, depth="all")
+    plain = make(mechanism=Plain, depth="all").model.conditioned
+    narrowed = 0
+    for path, layer in encoder.model.conditioned.items():
+        whole, kept = plain[path].convolution.weight, layer.convolution.weight
+        if kept is not None:
+            narrowed += kept.shape != whole.shape
+            assert torch.equal(kept, whole[: kept.shape[0], : kept.shape[1]])
+    assert narrowed > 10
+
+
+@pytest.mark.parametrize("path", sorted(ANY.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_file_opens_with_its_command_and_question(path: Path) -> None:
     command, question = path.read_text().splitlines()[:2]
-    assert build(arguments(f"any_cnn/{path.stem}")).config["experiment"] == path.stem
-    assert command == f"# semconv run -c experiments/base.yaml -c experiments/any_cnn/{path.name}"
+    before = "" if path.stem in MODELS else " -c experiments/any_cnn/resnet18.yaml"
+    assert command.startswith(f"# semconv run -c experiments/base.yaml{before} -c experiments/any_cnn/{path.name}")
+    assert build(command.split()[3:]).model
     assert question.startswith("# ")
     assert "?" in question

@@ -17,7 +17,7 @@ from semconv.corruption import View
 from semconv.encoders import Geometry, SemanticCNN, initialise
 from semconv.indicators import Coordinates, Indicator, Indicators, Mask
 from semconv.masking import spread_mask
-from semconv.mechanisms import AppendedValues, FiLM, Partial, Sparse
+from semconv.mechanisms import AppendedValues, FiLM, Gradual, Partial, Sparse
 from tests.experiments import stir
 from tests.oracles import make_generator
 
@@ -36,6 +36,7 @@ MECHANISMS: dict[str, MechanismFactory] = {
     **CLASSES,
     "AppendedValues embedding edge": functools.partial(AppendedValues, encoding="embedding", place="edge"),
     "FiLM 1": functools.partial(FiLM, kernel_size=1),
+    "Gradual none": functools.partial(Gradual, schedule="none"),
     "Partial soft invalid": functools.partial(Partial, power=0.5, border="invalid", update="soft"),
     "Partial none": functools.partial(Partial, update="none"),
 }
@@ -128,13 +129,14 @@ def test_memory_layout_changes_nothing(mechanism):
 @every_mechanism
 @torch.no_grad()
 def test_it_is_plain_where_nothing_is_masked_if_it_says_so_and_only_then(mechanism):
-    convolution, indicators = nn.Conv2d(8, 8, 3, padding=1), Indicators([Mask()])
-    x = torch.randn(2, 8, 16, 16, generator=make_generator())
-    plain = convolution(x)
-    module = SemanticConv2d.around(convolution, indicators, mechanism, depth=0.5)
-    stir(module)
-    same = torch.allclose(module(x, indicators(make_view(0))), plain, rtol=1e-4, atol=1e-5)
-    assert same == module.mechanism.silent_when_visible
+    for parts in ([Mask()], told(mechanism)):
+        convolution, indicators = nn.Conv2d(8, 8, 3, padding=1), Indicators(parts)
+        x = torch.randn(2, 8, 16, 16, generator=make_generator())
+        plain = convolution(x)
+        module = SemanticConv2d.around(convolution, indicators, mechanism, depth=0.5)
+        stir(module)
+        same = torch.allclose(module(x, indicators(make_view(0))), plain, rtol=1e-4, atol=1e-5)
+        assert same == module.mechanism.is_silent(indicators), parts
 
 
 @every_mechanism

@@ -1,7 +1,7 @@
 """The sparse mechanism against a loop over sites, and the sparse network against dense maps that are masked after every layer."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -169,7 +169,8 @@ def test_response_norm_starts_as_none():
 def test_batch_norm_keeps_the_statistics_of_visible_sites():
     encoder, view = network(norm="batch"), seen()
     hidden = Dense(encoder, view)
-    values = hidden.convolve(encoder.stem.convolution, view.pixels).movedim(1, 3)[hidden.visible(torch.zeros(1, 1, 8, 16))[:, 0]]
+    stem = cast(SemanticConv2d, encoder.stem.convolution)
+    values = hidden.convolve(stem, view.pixels).movedim(1, 3)[hidden.visible(torch.zeros(1, 1, 8, 16))[:, 0]]
     encoder.train()(view)
     norm: Any = encoder.stem.after
     assert_same(norm.running_mean, 0.1 * values.mean(0).detach())

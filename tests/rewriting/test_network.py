@@ -96,7 +96,7 @@ def test_with_nothing_masked_it_is_timms_network(name, mechanism):
     with torch.no_grad():
         for parameter in network.network.parameters():
             parameter.mul_(1.01)  # as if it had been trained
-    assert network.exports_as_timm
+    assert network.unlike_timm == ""
     assert network.model_name == name
     model.load_state_dict(network.timm_state_dict(), strict=True)
     with torch.no_grad():
@@ -105,9 +105,12 @@ def test_with_nothing_masked_it_is_timms_network(name, mechanism):
 
 
 def test_what_tells_of_places_or_pads_otherwise_is_not_timms_network():
-    assert not rewrite("resnet18", Channels, Mask(), Coordinates()).exports_as_timm
-    assert not semanticize(plain("resnet18"), Channels, [Mask()], padding_mode="circular").exports_as_timm
-    assert semanticize(plain("resnet18"), Channels, [Mask()], padding_mode="zeros").exports_as_timm
+    assert "conditioned on Coordinates by Channels" in rewrite("resnet18", Channels, Mask(), Coordinates()).unlike_timm
+    assert "pads in another way" in semanticize(plain("resnet18"), Channels, [Mask()], padding_mode="circular").unlike_timm
+    assert semanticize(plain("resnet18"), Channels, [Mask()], padding_mode="zeros").unlike_timm == ""
+    # these hear nothing where nothing is masked
+    assert semanticize(plain("resnet18"), Plain, [Mask(), Coordinates()]).unlike_timm == ""
+    assert rewrite("resnet18", MaskToken, Mask(), Coordinates()).unlike_timm == ""
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnextv2_atto"])
@@ -187,7 +190,7 @@ def test_a_mechanism_is_told_once_how_deep_it_stands_among_all_spatial_convoluti
 def test_a_mechanism_in_the_place_of_a_kernel_has_no_plain_model():
     network = semanticize(plain("resnet18"), Mean, [], "all")
     assert call(network, draw()).shape == (2, 10)
-    assert not network.exports_as_timm
+    assert "conditioned by Mean" in network.unlike_timm
     with pytest.raises(ValueError, match="Mean has taken the place of the kernel of conv1: there is no plain model"):
         network.timm_state_dict()
     network.load_timm_state_dict(timm.create_model("resnet18", num_classes=10).state_dict())
@@ -203,6 +206,14 @@ class Branching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
         return self.second(x) if self.training else x
+
+
+class Deciding(Branching):
+    """Calls other layers for other pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.second(x) if x.sum() > 0 else x
 
 
 class Idle(Branching):
@@ -221,8 +232,8 @@ class Idle(Branching):
     [
         ("vit_tiny_patch16_224", "all", "vit_tiny_patch16_224 has no spatial convolutions beside its patch projection: give a CNN"),
         (nn.Sequential(nn.Linear(3, 3)), "all", "Sequential has no spatial convolutions"),
-        ("vgg11", "all", "vgg11 cannot be rewritten, as it decides by what it reads"),
         (Branching(), "all", "Branching cannot be rewritten, as it calls other layers in training"),
+        (Deciding(), "all", "Deciding cannot be rewritten, as it decides by what it reads"),
         (Idle(), "all", "Idle never uses its third.bias: give a model without it"),
         ("tf_mobilenetv3_small_100", "stem", r"conv_stem makes its padding or kernel anew at every call \(Conv2dSame\)"),
         ("nf_resnet26", "stem", r"stem.conv makes its padding or kernel anew at every call \(ScaledStdConv2d\)"),
@@ -239,6 +250,34 @@ def test_what_cannot_be_told_is_refused_with_the_remedy(model, depth, complaint)
     with pytest.raises(ValueError, match=complaint) as caught:
         semanticize(model, Channels, [Mask()], depth)
     assert "\n" not in str(caught.value)
+
+
+# the first spatial convolution of the stem and of each stage, where timm's definitions are of another make than others'
+OTHERS = {
+    "vgg11_bn": [f"features.{number}" for number in (0, 4, 8, 15, 22)],
+    "convmixer_768_32": ["stem.0", *(f"blocks.{number}.0.fn.0" for number in range(32))],
+    "tresnet_m": ["body.conv1.conv", "body.layer2.0.conv1.conv", "body.layer3.0.conv2.conv", "body.layer4.0.conv2.conv"],
+    "selecsls42b": ["stem.0", *(f"features.{number}.conv1.0" for number in (0, 2, 4)), "head.0.0", "head.2.0"],
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_models_of_another_make_are_conditioned_too(name):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    assert list(semanticize(model, Channels, [Mask()], "stages").conditioned) == OTHERS[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_models_of_another_make_keep_their_outputs(name):
+    torch.manual_seed(0)
+    model = timm.create_model(name).eval()
+    network, view = semanticize(model, Channels, [Mask()], "all"), draw()
+    with torch.no_grad():
+        assert torch.equal(call(network, view), model(view.pixels))
+    assert network.timm_state_dict().keys() == model.state_dict().keys()
+    assert network.unlike_timm == ""
 
 
 def test_channels_with_nothing_to_tell_are_refused():

@@ -39,7 +39,7 @@ def test_with_half_of_an_image_hidden_it_is_the_plain_network_on_the_other_half(
     assert list(state) == list(model.state_dict())
     for key, tensor in model.state_dict().items():
         torch.testing.assert_close(state[key], tensor, rtol=1e-3, atol=1e-3 * tensor.abs().max().item() + 1e-5)
-    assert network.exports_as_timm
+    assert network.unlike_timm == ""
     assert network.sees_visible_alone
 
 
