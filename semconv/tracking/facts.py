@@ -25,7 +25,7 @@ def derived_facts(config: Mapping[str, Any]) -> dict[str, Any]:
         "control": control(config),
         "encoder": short_name(model.get("encoder")),
         "mechanism": short_name(mechanism),
-        "indicators": "+".join(str(short_name(part)) for part in encoder.get("indicators") or []) or "none",
+        "indicators": "none" if short_name(mechanism) == "Plain" else _joined(encoder.get("indicators")),
         "depth": _depth(encoder.get("depth")),
         "corruption": short_name(model.get("corruption")),
         "fill": short_name(corruption.get("fill")),
@@ -33,6 +33,10 @@ def derived_facts(config: Mapping[str, Any]) -> dict[str, Any]:
         "dataset": _dataset(_arguments(config.get("data")).get("source")),
         "seed": config.get("seed_everything"),
     }
+
+
+def _joined(parts: Any) -> str:
+    return "+".join(str(short_name(part)) for part in parts or []) or "none"
 
 
 def variant_name(config: Mapping[str, Any]) -> str:
