@@ -24,6 +24,7 @@ COMMANDS = {
         "compare": ("compare", "compare finished runs: confidence intervals, verdicts, quality against cost"),
         "export": ("export", "export a run's encoder: as weights for timm, or in a wrapper"),
         "workspace": ("workspace", "save a W&B workspace, and a comparison as a W&B report"),
+        "init": ("init", "copy experiments and sweeps into a folder, to edit them"),
         "list": ("list", "list variants, their parts (mechanisms, indicators, maskers, ...) and metrics"),
     },
 }
