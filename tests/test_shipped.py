@@ -1,10 +1,12 @@
 """Files found by name, and what an installation holds."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
@@ -16,6 +18,15 @@ from tests.pairwise import pairwise
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("experiments", "sweeps")
+TINY = [
+    "--trainer.limit_train_batches=2",
+    "--trainer.limit_val_batches=1",
+    "--trainer.log_every_n_steps=1",
+    "--data.num_images=60",
+    "--data.num_test_images=20",
+    "--data.batch_size=8",
+    "--evaluation=none",
+]
 
 
 @pytest.mark.parametrize(
@@ -119,3 +130,55 @@ def test_an_unpacked_wheel_finds_its_own_files_from_any_folder(wheel, tmp_path):
     names = [("base", "experiments"), ("quickstart", "sweeps"), ("demo", "sweeps/studies")]
     found = python("-c", f"from semconv.shipped import find; print(*(find(*each) for each in {names}), sep='\\n')").splitlines()
     assert found == [str(tmp_path / "site" / "semconv" / kind / f"{name}.yaml") for name, kind in names]
+
+
+CLASS = """from semconv.convolution import Mechanism
+
+
+class Own(Mechanism):
+    def __init__(self, convolution, indicators):
+        super().__init__()
+
+    def forward(self, convolution, x, signals):
+        return convolution(x)
+"""
+MINE = """experiment: mine
+model: {init_args: {encoder: {class_path: semconv.encoders.SemanticCNN, init_args: {mechanism: {class_path: mine.Own}}}}}
+"""
+SWEEP = {"method": "grid", "parameters": {"config": {"values": ["cnn_plain"]}, "seed_everything": {"values": [0, 1]}}}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_an_installed_wheel_trains_sweeps_compares_and_exports(wheel, tmp_path):
+    """The packages that semconv needs are those of this Python; semconv itself is not."""
+    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    (tmp_path / "work").mkdir()
+
+    def call(program: str, *words: str) -> str:
+        command = [str(tmp_path / "venv" / "bin" / program), *words]
+        done = subprocess.run(command, cwd=tmp_path / "work", env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{words}: {done.stdout} {done.stderr}"
+        return done.stdout
+
+    call("pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel))
+    own = Path(call("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    (own / "needed.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    assert call("python", "-c", "import semconv; print(semconv.__file__)").startswith(str(own))
+
+    (tmp_path / "work" / "mine.py").write_text(CLASS)
+    (tmp_path / "work" / "mine.yaml").write_text(MINE)
+    command = ["${env}", "semconv", "run", "-c", "base", "${args}", *TINY]
+    (tmp_path / "work" / "tiny.yaml").write_text(json.dumps({"program": "semconv", "command": command, **SWEEP}))
+
+    assert "cnn_channels" in call("semconv", "list")
+    call("semconv", "run", "cnn_channels", *TINY)
+    call("semconv", "run", "mine", *TINY)
+    call("semconv", "sweep", "tiny")
+    call("semconv", "check", "sweeps", "quickstart", "--points=1")
+    (run,) = (tmp_path / "work" / "runs" / "cnn_channels").iterdir()
+    assert "cnn_plain" in call("semconv", "compare", "runs/sweeps/tiny", str(run), "--output", "comparison")
+    call("semconv", "export", str(run), "--output", "weights")
+    for file in ("comparison/comparison.html", "weights/README.md"):
+        assert (tmp_path / "work" / file).is_file()
