@@ -12,7 +12,7 @@ TRAINING, ANALYSIS = "Training and testing", "Analysis"
 COMMANDS = {
     TRAINING: {
         "fit": ("train", "train a network"),
-        "run": ("train", "train and then test, as one run: the command that sweeps call"),
+        "run": ("run", "train and then test, as one run; several experiments or seeds become a small sweep"),
         "sweep": ("sweep", "run a W&B sweep file without the W&B server"),
         "study": ("study", "tune, screen, confirm, report: the fair procedure as one command"),
         "test": ("train", "evaluate trained weights on the test images"),
@@ -24,9 +24,13 @@ COMMANDS = {
         "compare": ("compare", "compare finished runs: confidence intervals, verdicts, quality against cost"),
         "export": ("export", "export a run's encoder: as weights for timm, or in a wrapper"),
         "workspace": ("workspace", "save a W&B workspace, and a comparison as a W&B report"),
+        "init": ("init", "copy experiments and sweeps into a folder, to edit them"),
         "list": ("list", "list variants, their parts (mechanisms, indicators, maskers, ...) and metrics"),
     },
 }
+# where a configuration may name classes of the user's own: these commands, and others that are given one of these options
+OWN_CLASSES = {"fit", "run", "sweep", "study", "test", "validate", "check"}
+OWN_OPTIONS = {"-c", "--config", "--trust"}
 
 
 def main() -> None:
@@ -51,6 +55,8 @@ def dispatch(command: str, arguments: list[str]) -> None:
     elif command == "--version":
         print(import_module("semconv.version").__version__)
     elif command in commands:
+        if command in OWN_CLASSES or OWN_OPTIONS & {word.partition("=")[0] for word in arguments}:
+            add_current_folder()
         module, _ = commands[command]
         # one module serves every subcommand of Lightning, and is given its name
         import_module(f"semconv.commands.{module}").main([command, *arguments] if module == "train" else arguments)
@@ -62,6 +68,15 @@ def dispatch(command: str, arguments: list[str]) -> None:
         fail(f"there is no command {command}: " + (f"did you mean {found}?" if found else "semconv --help lists them"))
 
 
+def add_current_folder() -> None:
+    """Put the current folder last on the Python path, so that a configuration finds the user's own classes there.
+
+    Every installed package comes before it. Commands that only read runs, which may be somebody else's, import nothing from it.
+    """
+    if not sys.flags.safe_path and (folder := os.getcwd()) not in sys.path:
+        sys.path.append(folder)
+
+
 def overview() -> str:
     """The text of `semconv --help`."""
     lines = ["semconv trains networks by masked reconstruction, and compares ways to condition them on mask and position.", ""]
@@ -71,10 +86,10 @@ def overview() -> str:
         [
             *lines,
             "Train a variant:",
-            "  semconv run -c experiments/base.yaml -c experiments/<variant>.yaml [--dotted.key value]",
+            "  semconv run VARIANT [--data NAME] [--seeds 0,1,2] [-c FILE] [--dotted.key value]",
             "Resume an interrupted run:",
             "  semconv run --resume runs/<experiment>/<run>",
-            "`semconv COMMAND --help` lists all options. --debug shows the traceback of an error.",
+            "`semconv list` names variants. `semconv COMMAND --help` lists all options. --debug shows the traceback of an error.",
         ]
     )
 

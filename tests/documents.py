@@ -18,6 +18,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from semconv.__main__ import main
+from semconv.commands.check_sweeps import check
+from semconv.commands.short import several
+from semconv.shipped import find
 from semconv.study.file import read_study
 from semconv.sweeping.file import read_sweep
 
@@ -35,7 +38,7 @@ SMALL = [
 ]
 
 # the run that stands for any
-BASE = ("run", "-c", "experiments/base.yaml", "-c", "experiments/cnn_channels.yaml")
+BASE = ("run", "cnn_channels")
 
 
 class Document:
@@ -109,14 +112,16 @@ class Desk:
         match words[1]:
             case "run" | "fit" if any(word.startswith("--trainer.devices=") or "recipes/full" in word for word in words):
                 self._parse_training(words[1:])  # more than one device, or the full tier
+            case "run" if asked := several(words[2:]):  # a sweep, too
+                check(asked.sweep, limit=1)
             case "run" | "fit" if "--help" not in words:
                 self._train(tuple(words[1:]))
             case "sweep":  # hours: its options are parsed and its file is checked; tests/sweeping/ runs sweeps
                 self._until_parsed(lambda: self._call(words[1:]))
-                read_sweep(self.folder / words[2])
+                read_sweep(find(words[2], "sweeps"))
             case "study":  # hours, too; tests/study/ runs studies
                 self._until_parsed(lambda: self._call(words[1:]))
-                read_study(Path(words[2]))
+                read_study(find(words[2], "sweeps/studies"))
             case "check" if words[2:] == ["sweeps"]:  # every file: tests/sweeping/test_file.py
                 self._until_parsed(lambda: self._call(words[1:]))
             case "check" if words[2] == "sweeps":  # one point

@@ -44,11 +44,11 @@ def shared():
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch, data, shared):
-    """A folder in which a reader tries a document: that of the project, with data."""
-    for place in [ROOT / "experiments", ROOT / "sweeps", *data.iterdir()]:
+    """A folder in which a reader tries a document: with data, and without the project."""
+    for place in data.iterdir():
         (tmp_path / place.name).symlink_to(place)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the commands add the folder
     monkeypatch.delenv("SEMCONV_DATA", raising=False)
     yield Desk(tmp_path, shared, monkeypatch)
     sys.modules.pop("mine", None)

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from semconv.configuration import bare, flatten, get, keys, one_line
+from semconv.shipped import find
 from semconv.tracking.secrets import refuse_secret_interpolation
 
 # values that must equal another, with the link in base.yaml; a different value is refused
@@ -19,13 +20,15 @@ FOLLOWS = {
     "model.init_args.channels": "${...data.init_args.channels}",
     "model.init_args.batch_size": "${...data.init_args.batch_size}",
 }
+# options without a value
+FLAGS = ("-h", "--help", "--debug", "--print_config")
 # values that equal another unless they are set: a patch may be larger than a cell
 MAY_FOLLOW = {"model.init_args.objective.init_args.patch": "${...cell}"}
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option of the command line with its value; `value` is None for an option without one."""
+    """An option of the command line with its value, or a word that belongs to none; `value` is None where there is none."""
 
     name: str
     value: str | None = None
@@ -41,7 +44,19 @@ class Option:
         return self.name in ("-c", "--config")
 
     @property
+    def is_name(self) -> bool:
+        return not self.name.startswith("-")
+
+    @property
+    def given(self) -> list[str]:
+        """Its words as the user gave them."""
+        if self.value is None:
+            return [self.name]
+        return [f"{self.name}={self.value}"] if self.joined else [self.name, self.value]
+
+    @property
     def words(self) -> list[str]:
+        """Its words as the parser takes them."""
         first, *inner = self.key.split(".")
         if self.value == "null" and first in ("model", "data") and len(inner) > 1:
             # below the first class, jsonargparse turns null into the text "None" on the command line, but not in a file
@@ -49,16 +64,14 @@ class Option:
             for name in reversed(inner):
                 content = {"init_args": {name: content}}
             return ["-c", yaml.safe_dump({first: content})]
-        if self.value is None:
-            return [self.name]
-        return [f"{self.name}={self.value}"] if self.joined else [self.name, self.value]
+        return self.given
 
 
 def prepare(arguments: list[str]) -> list[str]:
     """Convert arguments for the parser: null for None, each class before its own arguments, links in place of equal values.
 
     Raises:
-        ValueError: a file or a value reads a secret from the environment.
+        ValueError: there is no such file, or a file or a value reads a secret from the environment.
     """
     options = [_relinked(option) if option.is_config else option for option in read(arguments)]
     for option in options:
@@ -66,16 +79,38 @@ def prepare(arguments: list[str]) -> list[str]:
     return [word for option in classes_first(options) for word in option.words]
 
 
-def read(arguments: list[str]) -> Iterator[Option]:
-    """Split arguments into options. The value `None` of W&B's sweeps is null; `-c A.yaml,B.yaml` is `-c A.yaml -c B.yaml`."""
+def split(arguments: list[str]) -> Iterator[Option]:
+    """Split arguments into options. The value `None` of W&B's sweeps is null."""
     words = list(arguments)
     while words:
         name, joined, value = words.pop(0).partition("=")
-        if not joined and name.startswith("-") and words and not words[0].startswith("--") and words[0] != "-c":
-            option = Option(name, _null(words.pop(0)))
+        takes = name.startswith("-") and name not in FLAGS
+        if not joined and takes and words and not words[0].startswith("--") and words[0] != "-c":
+            yield Option(name, _null(words.pop(0)))
         else:
-            option = Option(name, _null(value) if joined else None, bool(joined))
-        yield from _each_file(option)
+            yield Option(name, _null(value) if joined else None, bool(joined))
+
+
+def read(arguments: list[str]) -> Iterator[Option]:
+    """Split arguments into options, one for each configuration file, which is found by its name.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    for option in split(arguments):
+        yield from each_file(option)
+
+
+def each_file(option: Option) -> list[Option]:
+    """Split an option into one per configuration file, each with its path: `-c A,B` is `-c A -c B`, as in the values of a sweep.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if not option.is_config or option.value is None or _is_content(option.value):
+        return [option]
+    files = [option.value] if Path(option.value).is_file() else option.value.split(",")
+    return [replace(option, value=str(find(file.strip(), "experiments"))) for file in files]
 
 
 def classes_first(options: list[Option]) -> list[Option]:
@@ -124,7 +159,7 @@ def without(arguments: list[str], part: str) -> tuple[list[str], str | None]:
     rest: list[str] = []
     whole = None
     for option in read(arguments):
-        content = _content(option) if option.is_config else None
+        content = content_of(option) if option.is_config else None
         setting = [key for key in ([option.key] if content is None else keys(content)) if f".{part}." in f".{key}."]
         whole = setting[0] if setting else whole
         if content is not None:
@@ -134,12 +169,12 @@ def without(arguments: list[str], part: str) -> tuple[list[str], str | None]:
     return rest, whole
 
 
-def _each_file(option: Option) -> list[Option]:
-    """Split an option into one per configuration file: a parameter of a sweep can name several in one value."""
-    names = (option.value or "").split(",")
-    if option.is_config and len(names) > 1 and all(name.endswith((".yaml", ".yml")) for name in names):
-        return [replace(option, value=name.strip()) for name in names]
-    return [option]
+def _is_content(value: str) -> bool:
+    """Tell the content of a configuration, or the standard input, from the name of a file."""
+    try:
+        return value == "-" or isinstance(yaml.safe_load(value), dict)
+    except yaml.YAMLError:
+        return True
 
 
 def _relinked(option: Option) -> Option:
@@ -147,7 +182,7 @@ def _relinked(option: Option) -> Option:
 
     So an override of one value reaches all values that must equal it.
     """
-    content = _content(option)
+    content = content_of(option)
     if content is None:
         return option
     refuse_secret_interpolation(Path(option.value or "").read_text(encoding="utf-8"), str(option.value))
@@ -162,13 +197,13 @@ def _relinked(option: Option) -> Option:
 def _values(option: Option) -> dict[str, Any]:
     """The values by dotted key that an option sets, itself or in the file that it names."""
     try:
-        content = _content(option) if option.is_config else yaml.safe_load(option.value or "")
+        content = content_of(option) if option.is_config else yaml.safe_load(option.value or "")
     except yaml.YAMLError:
         content = option.value
     return {bare(key): value for key, value in flatten(content, "" if option.is_config else option.key).items()}
 
 
-def _content(option: Option) -> dict[str, Any] | None:
+def content_of(option: Option) -> dict[str, Any] | None:
     """Read a configuration file; None if it is missing, which the parser reports.
 
     Raises:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from semconv.commands.errors import fail
+from semconv.commands.arguments import split
+from semconv.commands.errors import fail, in_one_line
+from semconv.commands.short import write_out
 from semconv.configuration import nearest
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ LEAKAGE = "no hidden pixel reaches the prediction or the features"
 VISIBILITY = "the share of masked sites that visible content reaches, layer by layer"
 SWEEPS = "the command line accepts every trial of W&B sweep files"
 CHECKS = {"leakage": LEAKAGE, "visibility": VISIBILITY, "sweeps": SWEEPS}
-USAGE = "semconv check {name} -c experiments/base.yaml -c experiments/<variant>.yaml [--dotted.key value]{more}"
+USAGE = "semconv check {name} VARIANT [-c FILE] [--dotted.key value]{more}"
 LEAKAGE_TEXT = """Hide pixels by every masker and fill, and by the experiment's own, and replace the hidden pixels by other
 numbers and by NaN: the outputs must stay equal bit by bit, and their gradient with respect to hidden pixels must be exactly 0, in
 every stage, precision, batch size and mask ratio that is met in turn. Weights that start at zero are drawn at random; no data are
@@ -93,7 +95,6 @@ def visibility(arguments: list[str]) -> None:
         fail(f"--images is {given.images}: give 1 or more")
     task, _ = _build(others, debug)
     from semconv.checks.visibility import as_data, draw_masks, visibility
-    from semconv.commands.errors import in_one_line
 
     console = Console(width=None if sys.stdout.isatty() else 150)
     with console.status("measuring"):
@@ -125,8 +126,10 @@ def _parse(
     parser.usage = USAGE.format(name=name, more=" [--output DIR]" if name == "visibility" else "")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     given, others = parser.parse_known_args(arguments)
-    if not any(word in ("-c", "--config") or word.startswith("--config=") for word in others):
-        fail(f"check {name} needs an experiment: -c experiments/base.yaml -c experiments/<variant>.yaml")
+    with in_one_line(given.debug):
+        others = write_out(others)
+    if not any(option.is_config for option in split(others)):
+        fail(f"check {name} needs an experiment: semconv check {name} cnn_channels; semconv list variants names others")
     return given, others, given.debug
 
 

@@ -10,12 +10,12 @@ import yaml
 
 from semconv.commands.errors import fail
 from semconv.configuration import bare, flatten, one_line
+from semconv.shipped import find, folders
 from semconv.sweeping.distributions import grid_values
 from semconv.sweeping.file import Sweep, read_sweep
 from semconv.sweeping.macros import expand
 from semconv.sweeping.trials import own_command
 
-FILES = Path("sweeps")
 DRAWN = 8  # points of a search that are tried
 DESCRIPTION = """Check W&B sweep files: W&B accepts them, the real command line accepts every value of every parameter (nothing is
 built or trained), and a trial's configuration then holds that value."""
@@ -24,13 +24,14 @@ built or trained), and a trial's configuration then holds that value."""
 def main(arguments: list[str]) -> None:
     """Check files, a line each; the exit code is 2 if one is refused."""
     given = _parser().parse_args(arguments)
-    files = given.files or sorted(FILES.glob("*.yaml"))
+    folder = folders("sweeps")[-1]
+    files = given.files or sorted(folder.glob("*.yaml"))
     if not files:
-        fail(f"there is no sweep file in {FILES}: give some")
+        fail(f"there is no sweep file in {folder}: give some")
     refused = 0
     for path in files:
         try:
-            sweep = read_sweep(path)
+            sweep = read_sweep(find(path, "sweeps"))
             number = check(sweep, given.points)
         except ValueError as error:
             refused += 1
@@ -103,6 +104,6 @@ def _show(sweep: Sweep, point: dict[str, Any]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="semconv check sweeps", description=DESCRIPTION)
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="Sweep files (sweeps/*.yaml).")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="Sweep files, or names of semconv's (all of sweeps).")
     parser.add_argument("--points", type=int, metavar="N", help="Maximal number of points per file (every value once).")
     return parser

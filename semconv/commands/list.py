@@ -9,6 +9,7 @@ import yaml
 
 from semconv.commands.errors import fail
 from semconv.metrics import METRICS
+from semconv.shipped import folders
 
 PACKAGE = Path(__file__).parents[1]
 # parts by the class that they extend
@@ -30,32 +31,44 @@ def main(arguments: list[str]) -> None:
     """Print one line for each variant and each part."""
     parser = argparse.ArgumentParser(prog="semconv list", description="List variants, the parts they are made of, and metrics.")
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(KINDS)}; default: all.")
-    parser.add_argument("--experiments", type=Path, default=_experiments(), help="Folder of the variants' files.")
+    parser.add_argument(
+        "--experiments", type=Path, metavar="DIR", help="Folder of the variants' files (those of semconv, and experiments here)."
+    )
     given = parser.parse_args(arguments)
     unknown = [kind for kind in given.kinds if kind not in KINDS]
     if unknown:
         fail(f"there is no kind {unknown[0]}: choose among {', '.join(KINDS)}")
+    places = [given.experiments] if given.experiments else folders("experiments")
     found = dict(list_classes())
     for kind in given.kinds or KINDS:
         if kind == "metrics":
             rows = [(metric.key, "; needs ".join(filter(None, (metric.axis, metric.needs)))) for metric in METRICS]
         else:
-            rows = list_variants(given.experiments) if kind == "variants" else found[PARTS[kind]]
+            rows = list_variants(*places) if kind == "variants" else found[PARTS[kind]]
         width = max(len(name) for name, _ in rows)
         print("\n".join([f"{kind}:", *(f"  {name:<{width}}  {line}" for name, line in rows), ""]))
 
 
-def list_variants(folder: Path) -> list[tuple[str, str]]:
-    """List each variant's name and its question, the second line of its file; base.yaml is no variant."""
+def list_variants(*places: Path) -> list[tuple[str, str]]:
+    """List each variant's name and its question, the second line of its file; base.yaml is no variant.
+
+    Args:
+        places: folders; of two files of one name, the one in the later folder counts.
+    """
+    files = {path.name: path for place in places for path in place.glob("*.yaml")}
     rows = []
-    for path in sorted(folder.glob("*.yaml")):
-        text = path.read_text(encoding="utf-8")
-        name = (yaml.safe_load(text) or {}).get("experiment")
-        if name and name != "unnamed":
+    for _, path in sorted(files.items()):
+        try:
+            text = path.read_text(encoding="utf-8")
+            content = yaml.safe_load(text)
+        except (UnicodeDecodeError, yaml.YAMLError):
+            continue  # a folder of that name may hold anything
+        name = content.get("experiment") if isinstance(content, dict) else None
+        if isinstance(name, str) and name != "unnamed":
             comments = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
             rows.append((name, comments[1] if len(comments) > 1 else ""))
     if not rows:
-        fail(f"there is no variant in {folder}: give the folder of the variants' files by --experiments")
+        fail(f"there is no variant in {', '.join(map(str, places))}: give the folder of the variants' files by --experiments")
     return rows
 
 
@@ -85,9 +98,3 @@ def _shortest(path: str) -> str:
     exports = PACKAGE.parent.joinpath(*above.split("."), "__init__.py")
     exported = above != "semconv" and f'"{name}"' in exports.read_text(encoding="utf-8")
     return f"{above}.{name}" if exported else path
-
-
-def _experiments() -> Path:
-    """The folder `experiments` here, or beside the package."""
-    here = Path("experiments")
-    return here if here.is_dir() else PACKAGE.parent / "experiments"

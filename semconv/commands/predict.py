@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from semconv.commands.arguments import read
+from semconv.commands.arguments import split
 from semconv.commands.errors import fail, in_one_line
 
 DESCRIPTION = """Mask the images of a folder, and reconstruct them with a run's network: one PNG per image, seen | predicted |
@@ -17,7 +17,7 @@ instead: with -c, predict is a subcommand like fit, and `semconv fit --help` lis
 
 def main(arguments: list[str]) -> None:
     """Reconstruct the images of a folder; given a configuration (-c), the test images that it names."""
-    if any(option.is_config for option in read(arguments)):
+    if any(option.is_config for option in split(arguments)):
         from semconv.commands.train import main as train
 
         train(["predict", *arguments])

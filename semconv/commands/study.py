@@ -10,6 +10,7 @@ from typing import Any
 from semconv.commands.compare import print_sheets, write_comparison
 from semconv.commands.errors import in_one_line
 from semconv.commands.sweep import positive, run_trials
+from semconv.shipped import find
 from semconv.study.file import Study, read_study
 from semconv.sweeping.file import Sweep
 
@@ -23,7 +24,7 @@ def main(arguments: list[str]) -> None:
     """Run a study, and print its verdicts and the path of its report."""
     given = _parser().parse_args(arguments)
     with in_one_line():
-        study = read_study(given.file)
+        study = read_study(find(given.file, "sweeps/studies"))
         folder = Path(os.path.relpath(given.output or Path("runs") / "studies" / study.name))
         if "," in str(folder):
             raise ValueError(f"{folder} has a comma in its name, which would end the name of a file in it: give another --output")
@@ -82,7 +83,7 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="semconv study", description=DESCRIPTION)
-    parser.add_argument("file", type=Path, help="A study file such as sweeps/studies/demo.yaml.")
+    parser.add_argument("file", help="Study file, or the name of one of semconv's, such as demo.")
     parser.add_argument("--plan", action="store_true", help="Print runs, hours and error rates, and stop.")
     parser.add_argument("--resume", action="store_true", help="Continue an interrupted study.")
     parser.add_argument("--prepare", action="store_true", help="Write the sweep file of the next round, and stop.")

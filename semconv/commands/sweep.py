@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from semconv.commands.errors import fail
+from semconv.shipped import find
 from semconv.sweeping.file import Sweep, read_sweep
 
 TRAINING = "semconv.commands.train"  # as text: the import takes seconds, and only the processes of trials need it
@@ -22,21 +23,34 @@ def main(arguments: list[str]) -> None:
     """Run a sweep, and print the command that compares its runs."""
     given = _parser().parse_args(arguments)
     try:
-        sweep = read_sweep(given.file)
+        file = find(given.file, "sweeps")
+        sweep = read_sweep(file)
         _refuse_endless(sweep, given.count)
         if sweep.doubt:
             print(f"semconv: warning: {sweep.doubt}", file=sys.stderr)
-        folder = given.output or _own_folder(given.file) or Path("runs") / "sweeps" / sweep.name
-        code = _work(sweep, folder, given)
+        folder = given.output or _own_folder(file) or Path("runs") / "sweeps" / sweep.name
+        place = f" --output {folder}" if given.output else ""
+        again = f"semconv sweep {given.file}{place} --resume"
+        code = work(sweep, folder, again, given.jobs, given.failures, given.count, given.resume)
     except ValueError as error:
         fail(str(error))
     sys.exit(code)
 
 
-def _work(sweep: Sweep, folder: Path, given: argparse.Namespace) -> int:
-    code, is_over = run_trials(sweep, folder, given.jobs, given.failures, given.count, given.resume)
-    place = f" --output {folder}" if given.output else ""
-    left = "" if is_over else f"; not all trials are finished: semconv sweep {given.file}{place} --resume continues"
+def work(sweep: Sweep, folder: Path, again: str, jobs: int, failures: int, count: int | None = None, resume: bool = False) -> int:
+    """Run trials of a sweep, print the command that compares them, and return the exit code.
+
+    Args:
+        sweep: the sweep.
+        folder: its folder.
+        again: what continues it.
+        jobs: see `run_trials`.
+        failures: see `run_trials`.
+        count: see `run_trials`.
+        resume: see `run_trials`.
+    """
+    code, is_over = run_trials(sweep, folder, jobs, failures, count, resume)
+    left = "" if is_over else f"; not all trials are finished: {again} continues"
     print(f"semconv compare {folder} compares the runs{left}")
     return code
 
@@ -95,7 +109,7 @@ def positive(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="semconv sweep", description=DESCRIPTION)
-    parser.add_argument("file", type=Path, help="Sweep file, such as sweeps/quickstart.yaml.")
+    parser.add_argument("file", help="Sweep file, or the name of one of semconv's, such as quickstart.")
     parser.add_argument("--count", type=positive, metavar="N", help="Maximal number of trials that this process starts (all).")
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="Trials at a time (1); they share the cores.")
     parser.add_argument(

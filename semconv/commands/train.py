@@ -28,6 +28,7 @@ from semconv.callbacks.interruption import Interruption, Terminated, listen
 from semconv.callbacks.progress import RunProgress
 from semconv.commands.arguments import follower_problem, links_in_force, prepare, read, with_links
 from semconv.commands.errors import causes, correct, fail, in_one_line
+from semconv.commands.short import write_out
 from semconv.configuration import not_finite
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.continuation import Origin, changes, is_complete, lengthened, trained_as
@@ -333,7 +334,8 @@ def print_config(arguments: list[str]) -> str:
 def main(arguments: list[str]) -> None:
     """Run one subcommand; errors for the user are one line and exit code 2, with `--debug` also a traceback."""
     debug = "--debug" in arguments
-    arguments = _resuming([word for word in arguments if word != "--debug"])
+    with in_one_line(debug):
+        arguments = _resuming([arguments[0], *write_out([word for word in arguments[1:] if word != "--debug"])])
     quieten()
     listen()
     try:

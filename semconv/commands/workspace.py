@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Save a W&B workspace for semconv's runs: curves by variant, endpoints, quality against cost, factors,
 pictures, run comparer. With --report also a W&B report: the text and tables of a comparison of some runs.
-Needs pip install semconv[dashboard]."""
+Needs the package wandb-workspaces: pip install wandb-workspaces."""
 CLOCK, VARIANT = "samples_seen", "variant"
 FACTORS = ("mechanism", "indicators", "depth", "fill", "corruption", "dataset", "encoder_parameters_m", "gflops")
 MEDIA = ("panels/test", "panels/val")
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     try:
         import wandb_workspaces  # noqa: F401
     except ModuleNotFoundError:
-        fail("semconv workspace needs the package wandb-workspaces: pip install semconv[dashboard]")
+        fail("semconv workspace needs the package wandb-workspaces: pip install wandb-workspaces")
     if not given.dry_run and not has_account():
         fail("no W&B account is configured: run `wandb login`, set WANDB_API_KEY, or give --dry-run")
     made: dict[str, Any] = {"workspace": make_workspace(given.entity, given.project, given.name)}

@@ -80,7 +80,7 @@ def _load(name: str, split: str, streaming: bool) -> Any:
     try:
         import datasets
     except ModuleNotFoundError as error:
-        raise ValueError(f'{name} needs the package datasets: pip install "semconv[hub]"') from error
+        raise ValueError(f"{name} needs the package datasets: pip install datasets") from error
     path = Path(name).expanduser()
     try:
         return datasets.load_dataset(str(path) if path.exists() else name, split=split, streaming=streaming)

@@ -115,7 +115,7 @@ def open_webdataset(folder: str, split: str, channels: int, num_images: int | No
     try:
         reader = timm.data.create_dataset("wds/", root=folder, split=split).reader
     except Exception as error:  # timm raises RuntimeError, webdataset any exception
-        remedy = 'pip install "semconv[hub]", or name the tars as the split, such as train-{0000..0009}.tar|10000'
+        remedy = "pip install webdataset, or name the tars as the split, such as train-{0000..0009}.tar|10000"
         raise ValueError(f"{folder} cannot be loaded: {one_line(error)}; {remedy}") from error
     urls = [os.path.join(folder, name) for name in reader.split_info.filenames]
     return StreamImages(partial(_iterate_tars, urls), num_images or reader.num_samples or None, channels)

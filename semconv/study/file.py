@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from semconv import shipped
 from semconv.comparison.declared import DECLARATIONS, MOST_LOOKED_AT, WIDE, Looks
 from semconv.configuration import bare, flatten, nearest, one_line
 from semconv.metrics import PRIMARY, find
@@ -283,7 +284,7 @@ def _values(files: Files) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for file in files:
         try:
-            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+            content = yaml.safe_load(shipped.find(file, "experiments").read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{file} is not valid YAML: {one_line(error)}") from error
         values |= {bare(key): value for key, value in flatten(content or {}).items()}
@@ -297,8 +298,10 @@ def _networks(given: Any, what: str) -> dict[str, Files]:
 def _files(given: Any, what: str) -> Files:
     files = _list([given] if isinstance(given, str) else given, str, what)
     for file in files:
-        if not Path(file).is_file():
-            raise ValueError(f"{what}: there is no file {file}: give the path of a configuration file, from the current folder")
+        try:
+            shipped.find(file, "experiments")
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from error
         if "," in file:
             raise ValueError(f"{what}: {file} has a comma in its name, which would end it: rename the file")
     return tuple(files)

@@ -3,9 +3,9 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
+from semconv import shipped
 from semconv.comparison.declared import WIDE, Declared
 from semconv.comparison.grouping import DECLARED, group
 from semconv.comparison.result import FLOPS, SAME_COST, Comparison, compare
@@ -72,7 +72,7 @@ def measure(rounds: Rounds) -> Measured:
         declared = runs[arm].summary.get("controls", DECLARED)
         needed[arm] = [*declared, *([WIDE] if cost > SAME_COST * plain else [])]
         for name in needed[arm]:
-            if name not in study.controls or not Path(study.controls[name]).is_file():
+            if name not in study.controls or not shipped.look(study.controls[name], "experiments"):
                 raise ValueError(f"{arm.variant} has to beat {name}, of which there is no file: name one under controls")
     return Measured(runs, needed)
 

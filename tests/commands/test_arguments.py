@@ -49,8 +49,9 @@ def test_a_class_comes_before_its_arguments_whatever_the_order_given(capsys):
 
 
 def test_order_is_otherwise_kept():
-    given = ["--a.x=1", "-c", "file", "--b", "2", "--flag", "--a.class_path=K", "--a.y=-3"]
-    assert prepare(given) == ["-c", "file", "--b", "2", "--flag", "--a.class_path=K", "--a.x=1", "--a.y=-3"]
+    file = str(FOLDER / "cnn_plain.yaml")
+    given = ["--a.x=1", "-c", file, "--b", "2", "--flag", "--a.class_path=K", "--a.y=-3"]
+    assert prepare(given) == ["-c", file, "--b", "2", "--flag", "--a.class_path=K", "--a.x=1", "--a.y=-3"]
 
 
 def test_the_links_are_those_of_the_base_file():
@@ -178,7 +179,7 @@ def command(*words):
     return subprocess.run([sys.executable, "-m", "semconv", *words], capture_output=True, text=True, cwd=FOLDER.parent)
 
 
-HELP = [[command, "--help"] for command in ("compare", "check", "export", "predict", "sweep", "workspace")]
+HELP = [[command, "--help"] for command in ("compare", "check", "export", "init", "predict", "sweep", "workspace")]
 WITHOUT_TORCH = [
     ["--help"],
     *HELP,
@@ -187,6 +188,7 @@ WITHOUT_TORCH = [
     ["list"],
     ["--version"],
     ["fitt"],
+    ["run", "cnn_chanels"],
 ]
 
 

@@ -19,7 +19,7 @@ from tests.experiments import arguments
 from tests.tracking.test_wandb_record import KEY, SMALL, inspect
 from tests.wandb_server import ANSWERS, serve
 
-pytest.importorskip("wandb_workspaces", reason="needs pip install semconv[dashboard]")
+pytest.importorskip("wandb_workspaces", reason="needs pip install wandb-workspaces")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWarning"),  # of wandb-workspaces' own code
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of W&B's
@@ -232,4 +232,4 @@ def refused(capsys, *arguments):
 def test_without_account_or_package_the_remedy_is_one_line(capsys, monkeypatch):
     assert "wandb login" in refused(capsys, "--entity", "somebody")
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
-    assert "pip install semconv[dashboard]" in refused(capsys, "--entity", "somebody", "--dry-run")
+    assert "pip install wandb-workspaces" in refused(capsys, "--entity", "somebody", "--dry-run")

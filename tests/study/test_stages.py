@@ -156,8 +156,8 @@ def test_halving_spends_less_on_poor_values(write_study, conduct):
     [
         ({"famly": {}}, "a study has no famly: did you mean family?"),
         ({"plain": None}, "it has no plain"),
-        ({"plain": ["no.yaml"]}, "plain: there is no file no.yaml"),
-        ({"family": {"a": "no.yaml"}}, "family.a: there is no file no.yaml"),
+        ({"plain": ["no.yaml"]}, "plain: there is no configuration file no.yaml"),
+        ({"family": {"a": "no.yaml"}}, "family.a: there is no configuration file no.yaml"),
         ({"family": ["base.yaml"]}, "family is"),
         ({"endpoints": ["test/masked_mes"]}, "did you mean test/masked_mse?"),
         ({"endpoints": ["test/mean_fill_mse"]}, "no metric of which higher or lower is better"),

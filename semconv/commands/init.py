@@ -1,0 +1,27 @@
+"""`semconv init DIR`: the experiments and sweeps of semconv, copied for editing. Imports no torch."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from semconv.commands.errors import fail, in_one_line
+from semconv.shipped import HOME
+
+DESCRIPTION = """Copy the experiments and sweeps of semconv into a folder, to edit them there. In that folder, a name such as
+cnn_channels means the copy: a file below the current folder comes before that of semconv."""
+FOLDERS = ("experiments", "sweeps")
+
+
+def main(arguments: list[str]) -> None:
+    """Copy both folders, and print what was written."""
+    parser = argparse.ArgumentParser(prog="semconv init", description=DESCRIPTION)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="Folder that gets both; created if it is missing.")
+    given = parser.parse_args(arguments)
+    for path in (given.folder / name for name in FOLDERS):
+        if path.exists():
+            fail(f"{path} is there already, and stays as it is: give another folder")
+    with in_one_line():
+        for name in FOLDERS:
+            shutil.copytree(HOME / name, given.folder / name)
+            print(f"written: {given.folder / name}, {len(list((given.folder / name).rglob('*.yaml')))} files")
+    print(f"in {given.folder}, names mean these copies: semconv run cnn_channels")

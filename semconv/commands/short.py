@@ -1,0 +1,172 @@
+"""The short form of a command line: names of experiments, `--data NAME` and `--seeds`. Imports no torch.
+
+`semconv run cnn_channels --data cifar10` is `semconv run -c base -c cnn_channels -c data/cifar10`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from semconv.commands.arguments import Option, content_of, each_file, split
+from semconv.configuration import get
+from semconv.shipped import look, names, similar_name
+from semconv.sweeping.file import Sweep
+
+PROTOCOL = Option("-c", "base")
+LONGEST = 80  # characters of a sweep's name
+OF_SWEEPS = ("--seeds", "--runs", "--jobs")  # options that the trials of a sweep are not given
+
+
+class Several(NamedTuple):
+    """Several runs that one command line asks for.
+
+    Args:
+        sweep: the runs, as a grid of experiments and seeds.
+        folder: folder of the sweep.
+        jobs: runs at a time.
+    """
+
+    sweep: Sweep
+    folder: Path
+    jobs: int
+
+
+def write_out(words: list[str]) -> list[str]:
+    """Write out the arguments of one run; those in the long form stay as they are.
+
+    Raises:
+        ValueError: a name has no file, or the arguments ask for several runs.
+    """
+    options = _with_protocol(words)
+    experiments, seeds = _experiments(options), _seeds(options)
+    if len(experiments) > 1 or len(seeds) > 1:
+        raise ValueError("give one experiment and one seed: only semconv run takes several")
+    written = [_as_file(option) for option in options if option.name != "--seeds"]
+    return [word for option in (*written, *(Option("--seed_everything", str(seed)) for seed in seeds)) for word in option.given]
+
+
+def several(words: list[str]) -> Several | None:
+    """The runs that the arguments of `semconv run` ask for; None where it is one.
+
+    Raises:
+        ValueError: a name has no file, or the arguments contradict each other.
+    """
+    options = _with_protocol(words)
+    experiments, seeds = _experiments(options), _seeds(options)
+    if len(experiments) < 2 and len(seeds) < 2:
+        return None
+    if not experiments:
+        raise ValueError("--seeds needs the name of an experiment: semconv run cnn_channels --seeds 0,1,2")
+    given = {option.name: str(option.value) for option in options}
+    if len(experiments) > 1 and "--experiment" in given:
+        raise ValueError(f"--experiment {given['--experiment']} gives all experiments one name: leave it out")
+    jobs = given.get("--jobs", "1")
+    if not re.fullmatch("[1-9][0-9]*", jobs):
+        raise ValueError(f"--jobs is {jobs}: give 1 or more")
+    parameters = {"config": experiments, "seed_everything": seeds}
+    content = {
+        "program": "semconv",
+        "command": ["${env}", "semconv", "run", *_command(options)],
+        "method": "grid",
+        "parameters": {key: {"values": values} for key, values in parameters.items() if values},
+    }
+    folder = _folder(Path(given.get("--runs", "runs")) / "sweeps", experiments, content)
+    return Several(Sweep(folder.name, content), folder, int(jobs))
+
+
+def _with_protocol(words: list[str]) -> list[Option]:
+    """Split arguments into options; where there are names, the file that sets the protocol comes first, or else base.
+
+    Raises:
+        ValueError: a name has no file, or is given beside a configuration that is whole.
+    """
+    options = [_data(option) for option in split(words)]
+    named = [option for option in options if option.is_name]
+    for option in named:
+        if option.value is not None:
+            raise ValueError(
+                f"{option.name}={option.value} is neither an experiment nor an option: write --{option.name} {option.value}"
+            )
+        if any(other.name == "--resume" for other in options):
+            raise ValueError(f"--resume takes the configuration of its run: leave out {option.name}")
+    first = [option for option in options if named and _sets_protocol(_as_file(option))]
+    others = [option for option in options if option not in first]
+    return [*(first or [PROTOCOL]), *others] if named else options
+
+
+def _data(option: Option) -> Option:
+    """`--data NAME` as `-c data/NAME`; a class stays as it is.
+
+    Raises:
+        ValueError: it is the name of no file, and no class.
+    """
+    name = option.value
+    if option.name != "--data" or name is None:
+        return option
+    for file in (f"data/{name}", name):
+        if look(file, "experiments"):
+            return Option("-c", file)
+    if not re.fullmatch(r"[a-z][\w/-]*", name):
+        return option
+    similar = similar_name(name, [file.removeprefix("data/") for file in names("experiments") if file.startswith("data/")])
+    advice = f"did you mean {similar}?" if similar else f"for images of your own, give --data.source {name}"
+    raise ValueError(f"--data {name}: there is no file data/{name}.yaml: {advice}")
+
+
+def _as_file(option: Option) -> Option:
+    return Option("-c", option.name) if option.is_name else option
+
+
+def _sets_protocol(option: Option) -> bool:
+    """Tell whether the files of an option choose the task, as base does."""
+    files = [content_of(file) or {} for file in each_file(option)] if option.is_config else []
+    return any(get(content, "model.class_path") for content in files)
+
+
+def _experiments(options: Sequence[Option]) -> list[str]:
+    return list(dict.fromkeys(option.name for option in options if option.is_name))
+
+
+def _seeds(options: Sequence[Option]) -> list[int]:
+    """The numbers of --seeds.
+
+    Raises:
+        ValueError: they are none, or there is another seed.
+    """
+    given = next((option.value or "" for option in options if option.name == "--seeds"), None)
+    if given is None:
+        return []
+    if not re.fullmatch(r"\d+(,\d+)*", given.replace(" ", "")):
+        raise ValueError(f"--seeds is {given}: give whole numbers, such as 0,1,2")
+    if any(option.name == "--seed_everything" for option in options):
+        raise ValueError("--seeds and --seed_everything contradict each other: leave one out")
+    return list(dict.fromkeys(map(int, given.split(","))))
+
+
+def _command(options: Sequence[Option]) -> list[str]:
+    """The words of a trial, in which its experiment takes the place of the first one."""
+    names = [option for option in options if option.is_name]
+    words: list[str] = []
+    for option in options:
+        if option is names[0]:
+            words.append("${args}")
+        elif not option.is_name and option.name not in OF_SWEEPS:
+            # a value of its own word could be taken for a macro
+            words += (option if option.is_config else replace(option, joined=True)).given
+    return words
+
+
+def _folder(place: Path, experiments: Sequence[str], content: Any) -> Path:
+    """The folder of these runs, which the same command finds again: named after the experiments, and numbered."""
+    name = "+".join("-".join(Path(file.strip()).stem for file in each.split(",")) for each in experiments)[:LONGEST]
+    for number in count(1):
+        folder = place / (name if number == 1 else f"{name}-{number}")
+        kept = folder / "sweep.yaml"
+        if not kept.exists() or yaml.safe_load(kept.read_text(encoding="utf-8")) == content:
+            return folder
+    raise AssertionError
