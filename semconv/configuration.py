@@ -31,11 +31,15 @@ def keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Map dotted keys to values, as on the command line: a class has its own key, its arguments the keys below; None is omitted."""
+    """Map dotted keys to values, as on the command line: a class has its own key, its arguments the keys below; None is omitted.
+
+    A class of semconv is its name; one of others keeps its module, since it may have the name of one of semconv's.
+    """
     if isinstance(config, Mapping):
         if "class_path" in config:
             below = flatten(config.get("init_args") or {}, prefix)
-            return {prefix: str(config["class_path"]).rpartition(".")[2], **below}
+            path = str(config["class_path"])
+            return {prefix: path.rpartition(".")[2] if path.startswith("semconv.") else path, **below}
         parts = (flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in config.items())
         return {key: value for part in parts for key, value in part.items()}
     if isinstance(config, list | tuple) and any(isinstance(value, Mapping) for value in config):

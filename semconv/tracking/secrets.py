@@ -76,7 +76,10 @@ def _redact_text(text: str) -> str:
 
 
 def _redact_assigned(found: re.Match[str]) -> str:
-    secret = is_secret_name(found["name"]) and not found["value"].startswith("<redacted")
+    name = found["name"]
+    # "X-Api-Key: v" is a header; "the protocol has no such key: give another" is a sentence
+    assigned = found["sign"] == "=" or ("-" in name and name[0] != "-") or name.lower() in ("authorization", "cookie")
+    secret = assigned and is_secret_name(name) and not found["value"].startswith("<redacted")
     return f"{found['name']}{found['sign']}<redacted>" if secret else found[0]
 
 

@@ -59,6 +59,8 @@ def test_two_words_of_a_command_are_one_secret():
         "token prediction",
         "monkey=3",
         "torch/cifar10: 3 images",
+        "there is no such key: give another",
+        "--hub-token: give it in the environment",
     ],
 )
 def test_other_text_stays(text):
