@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from semconv.callbacks.callback import Callback
 
@@ -55,7 +56,8 @@ class Divergence(Callback):
     def on_before_optimizer_step(self, trainer: "Trainer", module: "LightningModule", optimizer: torch.optim.Optimizer) -> None:
         if getattr(trainer.precision_plugin, "scaler", None) is None:  # a loss scaler skips steps of its own accord
             gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-            self._gradient = torch.nn.utils.get_total_norm(gradients).isfinite()
+            norm = torch.nn.utils.get_total_norm(gradients)
+            self._gradient = (norm.full_tensor() if isinstance(norm, DTensor) else norm).isfinite()
 
     def on_train_batch_start(self, trainer: "Trainer", module: "LightningModule", batch: Any, batch_idx: int) -> None:
         rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else 0.0
