@@ -132,8 +132,8 @@ class SemconvCLI(LightningCLI):
             parser_kwargs={
                 "parser_mode": "omegaconf+",
                 "allow_abbrev": False,
-                "description": "Train and test networks by masked reconstruction; in short `semconv run cnn_channels --data cifar10 "
-                "--seeds 0,1,2`. `semconv compare RUNS` compares runs.",
+                "description": "Train and test networks by masked reconstruction; in short `semconv run cnn_channels --data "
+                "cifar10 --seeds 0,1,2`. `semconv compare RUNS` compares runs.",
             },
             parser_class=OneLineParser,
             subclass_mode_model=True,
