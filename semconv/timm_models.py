@@ -169,13 +169,12 @@ def make_stages(
     response_norm: bool,
     drop_path: float,
 ) -> tuple[Reduction, nn.Sequential, nn.Module]:
-    """The stem, the stages and the last norm.
+    """The stem, the stages and the last norm; the other arguments are those of `PlainCNN`.
 
     Args:
         spatial: makes a spatial convolution: `spatial(stage, first, (in, out), kernel_size, stride=, groups=)`, where the stem is
             stage 0 and `first` is true for the first one of its stage.
         channels: of an image.
-        widths, depths, output_stride, norm, kernel_size, mlp_ratio, response_norm, drop_path: as in `PlainCNN`.
     """
     strides = stage_strides(output_stride)
     stem = Reduction(spatial(0, True, (channels, widths[0]), 7, stride=strides[0]), after=make_norm(norm, widths[0]))

@@ -40,21 +40,13 @@ class Leak(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """The circumstances of one test.
+    """The circumstances of one test."""
 
-    Args:
-        stage: `train` makes a training step; in every other stage the task looks and predicts.
-        epoch: of training.
-        bf16: whether the network computes in bfloat16, by autocast.
-        images: number of images in the batch.
-        trainer: whether the task has a trainer, as in a run.
-    """
-
-    stage: Stage = "test"
-    epoch: int = 0
-    bf16: bool = False
-    images: int = 2
-    trainer: bool = False
+    stage: Stage = "test"  # train makes a training step; in every other stage the task looks and predicts
+    epoch: int = 0  # of training
+    bf16: bool = False  # the network computes in bfloat16, by autocast
+    images: int = 2  # in the batch
+    trainer: bool = False  # the task has a trainer, as in a run
 
     @property
     def training(self) -> bool:
