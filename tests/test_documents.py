@@ -85,7 +85,7 @@ def test_links_lead_somewhere(name):
 
 
 def test_names_in_the_text_are_those_of_the_code():
-    options = set(keys(parse(arguments("cnn_channels"))))
+    options = {key for name in ("cnn_channels", "any_cnn/resnet18") for key in keys(parse(arguments(name)))}
     for name in set.union(*(Document(name).names for name in DOCUMENTS)):
         if re.fullmatch(r"semconv(\.\w+)+", name):
             assert pkgutil.resolve_name(name), name

@@ -230,11 +230,11 @@ def test_what_cannot_be_tuned_is_refused(pretrained, tmp_path):
 
 
 def test_the_command_starts_from_a_runs_data(pretrained, tmp_path, capsys):
-    words = _starting_from(["run", "--pretrained", str(pretrained), "-c", "x.yaml"])
+    words = _starting_from(["run", "--pretrained", str(pretrained), "-c", "evaluation/finetune"])
     assert words[0] == "run"
     assert "num_images: 128" in words[2]
     assert words[-1] == f"--model.init_args.pretrained_run={pretrained}"
     with pytest.raises(SystemExit) as error:
-        main(["run", "--pretrained", str(tmp_path), "-c", "x.yaml"])
+        main(["run", "--pretrained", str(tmp_path), "-c", "evaluation/finetune"])
     assert error.value.code == 2
     assert "there is no config.yaml" in capsys.readouterr().err

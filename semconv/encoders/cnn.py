@@ -23,6 +23,9 @@ from semconv.timm_models import SIZES, ConvNeXtBlock, Norm, Reduction, init_conv
 Depth = Literal["stem", "stages", "all"]
 
 
+NARROWEST = 0.01  # mlp_ratio of the narrowest MLPs, of 8 channels
+
+
 class SemanticCNN(Encoder):
     """ConvNeXt stages (Liu et al., 2022) behind an overlapping stem, down to one site per mask cell.
 
@@ -252,7 +255,7 @@ def _matched_ratio(
     # rounded to whole widths, plain misses the target by a little, too
     if abs(extra) <= tolerated and abs(count_parameters(build(mechanism=mechanism, mlp_ratio=ratio)) - target) <= tolerated:
         return ratio
-    ratio = 4 + (target - plain - extra) / slope
+    ratio = max(NARROWEST, 4 + (target - plain - extra) / slope)
     matched = count_parameters(build(mechanism=mechanism, mlp_ratio=ratio))
     if abs(matched - target) > tolerated:
         raise ValueError(
