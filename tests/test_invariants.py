@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from semconv.checks.leakage import Setting, find_leak
+from semconv.checks.leakage import Circumstances, find_leak
 from semconv.controls import find_indicators
 from semconv.corruption import CamouflageFill, Hide, View, ZeroFill
 from semconv.encoders import Geometry, MAEViT, SemanticCNN, Size
@@ -43,7 +43,7 @@ def test_hidden_pixels_cannot_reach_the_prediction(name):
     task = make_task(name)
     stir(task)
     for masker, fill, training in [setting[1:] for setting in HIDING if setting[0] == name]:
-        setting = Setting("train" if training else "test")
+        setting = Circumstances("train" if training else "test")
         assert find_leak(task, random_images(task), masker(), Hide(fill), setting) is None, (masker, fill, training)
 
 

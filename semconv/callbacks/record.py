@@ -56,12 +56,8 @@ class Record(Callback):
         if not self._begun and not self.resume:
             start = {"checkpoint": self.origin.checkpoint} if self.origin.checkpoint else {}
             self.folder.create(self.config, **start, **_machine(trainer))
-            moments = getattr(getattr(trainer, "datamodule", None), "moments", None)
-            normalised = dict(zip(("data/mean", "data/std"), map(list, moments), strict=True)) if moments else {}
-            if values := getattr(getattr(trainer, "datamodule", None), "given_range", None):
-                normalised["data/range"] = list(values)
             differs = {"weights_differ_in": list(self.origin.differs_in)} if self.origin.differs_in else {}
-            self.folder.summarise({**self.summary, **self._about(pl_module), **normalised, **differs})
+            self.folder.summarise({**self.summary, **self._about(pl_module), **_scale(trainer), **differs})
             self._begun = True
         self.folder.hold()
         self._set("running")
@@ -175,6 +171,14 @@ class Record(Callback):
     def _tell(self, trainer: "Trainer") -> None:
         for recorder in recorders(trainer.loggers):
             recorder.samples_seen = self.samples_seen
+
+
+def _scale(trainer: "Trainer") -> dict[str, list[float]]:
+    """Range, mean and deviation of the data, so that weights can be used where the data are not."""
+    data: Any = getattr(trainer, "datamodule", None)
+    mean, std = getattr(data, "moments", None) or (None, None)
+    found = {"data/mean": mean, "data/std": std, "data/range": getattr(data, "given_range", None)}
+    return {key: list(value) for key, value in found.items() if value}
 
 
 def _gather_skipped(trainer: "Trainer") -> dict[str, list[str]]:

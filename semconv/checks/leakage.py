@@ -39,7 +39,7 @@ class Leak(NamedTuple):
     view: bool  # whether the view differs already: then the corruption, or what comes before it, shows them
 
 
-class Setting(NamedTuple):
+class Circumstances(NamedTuple):
     """The circumstances of one test."""
 
     stage: Stage = "test"  # train makes a training step; in every other stage the task looks and predicts
@@ -62,7 +62,7 @@ class Case(NamedTuple):
 
     masker: str
     corruption: str
-    setting: Setting
+    circumstances: Circumstances
     leak: Leak | None
 
 
@@ -82,19 +82,19 @@ def check_leakage(task: MaskedReconstruction, data: ImageData | None = None) -> 
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(max(BATCHES), task.geometry.channels, *task.geometry.size, generator=generator)
     if data is not None:
-        yield Case(type(task.masker).__name__, "data module", Setting(images=4), find_mixing(task, data))
+        yield Case(type(task.masker).__name__, "data module", Circumstances(images=4), find_mixing(task, data))
     hiding = corruptions(task)
     ways = [(type(masker).__name__, masker, corruption) for masker in maskers(task) for corruption in hiding]
     ways += [(f"RandomMasker {ratio:.2g}", RandomMasker(ratio), hiding[0]) for ratio in _ratios(task.num_cells)]
     for number, (name, masker, corruption) in enumerate(ways):
         for stage in (EVALUATION[number % len(EVALUATION)], "train"):
             batch = BATCHES[number % len(BATCHES)]
-            setting = Setting(stage, number // 4 % 2, bool(number // 2 % 2), batch, number % 3 > 0)
-            yield Case(name, name_of(corruption), setting, find_leak(task, images[:batch], masker, corruption, setting))
+            circumstances = Circumstances(stage, number // 4 % 2, bool(number // 2 % 2), batch, number % 3 > 0)
+            yield Case(name, name_of(corruption), circumstances, find_leak(task, images[:batch], masker, corruption, circumstances))
 
 
 def find_leak(
-    task: MaskedReconstruction, images: Tensor, masker: Masker, corruption: Corruption, setting: Setting | None = None
+    task: MaskedReconstruction, images: Tensor, masker: Masker, corruption: Corruption, circumstances: Circumstances | None = None
 ) -> Leak | None:
     """Find the way in which a hidden pixel of some images gets to the features or the prediction, if any does.
 
@@ -108,14 +108,14 @@ def find_leak(
         images: `b c h w`, without NaN.
         masker: draws the masks.
         corruption: hides the cells; one that lets them be seen (`hides` is false) cannot be checked.
-        setting: the circumstances; None: those of testing.
+        circumstances: the circumstances; None: those of testing.
     """
-    setting = setting or Setting()
-    with _as_it_was(task), _replaced(task, masker=masker, corruption=corruption, **_surroundings(setting)):
-        task.train(setting.training)
-        run = partial(_run, task, setting)
+    circumstances = circumstances or Circumstances()
+    with _as_it_was(task), _replaced(task, masker=masker, corruption=corruption, **_surroundings(circumstances)):
+        task.train(circumstances.training)
+        run = partial(_run, task, circumstances)
         batch = _batch(images)
-        view, chosen = task.look(batch, setting.stage)
+        view, chosen = task.look(batch, circumstances.stage)
         hidden = spread_mask(chosen | view.mask if corruption.hides_chosen else view.mask, task.geometry.size)
         others = {by: _batch(torch.where(hidden, value, images)) for by, value in (("content", 5.0), ("NaN", math.nan))}
         if "oracle" not in task.encoder.conveys:
@@ -127,7 +127,7 @@ def find_leak(
         path, by = found
         modules = dict(_layers(task))
         layer = _first_layer(view, batch, hidden, others.get(by), partial(run, watched=modules)) or path or "forward"
-        differs = any(not _same([view.pixels], [task.look(other, setting.stage)[0].pixels]) for other in others.values())
+        differs = any(not _same([view.pixels], [task.look(other, circumstances.stage)[0].pixels]) for other in others.values())
         return Leak("features" if path == "encoder" else "prediction", by, layer, differs)
 
 
@@ -157,19 +157,21 @@ def _ratios(cells: int) -> list[float]:
     return [count / cells for count in sorted(counts) if 0 < count < cells]
 
 
-def _surroundings(setting: Setting) -> dict[str, Any]:
+def _surroundings(circumstances: Circumstances) -> dict[str, Any]:
     """What a task has around it in a run: a trainer at some epoch; nothing is logged."""
     silent: dict[str, Any] = dict.fromkeys(("log", "log_dict"), lambda *_, **__: None)
-    if not setting.trainer:
+    if not circumstances.trainer:
         return silent
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = Trainer(
             accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
         )
-    trainer.fit_loop.epoch_progress.current.completed = setting.epoch
-    trainer.state.fn = TrainerFn.FITTING if setting.stage in ("train", "val") else TrainerFn.TESTING
-    trainer.state.stage = {"train": RunningStage.TRAINING, "val": RunningStage.VALIDATING}.get(setting.stage, RunningStage.TESTING)
+    trainer.fit_loop.epoch_progress.current.completed = circumstances.epoch
+    trainer.state.fn = TrainerFn.FITTING if circumstances.stage in ("train", "val") else TrainerFn.TESTING
+    trainer.state.stage = {"train": RunningStage.TRAINING, "val": RunningStage.VALIDATING}.get(
+        circumstances.stage, RunningStage.TESTING
+    )
     return {**silent, "_trainer": trainer}
 
 
@@ -260,7 +262,7 @@ def _layers(task: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield path, module
 
 
-def _run(task: MaskedReconstruction, setting: Setting, batch: Batch, watched: dict[str, nn.Module]) -> Outputs:
+def _run(task: MaskedReconstruction, circumstances: Circumstances, batch: Batch, watched: dict[str, nn.Module]) -> Outputs:
     """Outputs of modules in one step of evaluation or training, from the same state and with the same draws every time."""
     outputs: Outputs = []
 
@@ -273,13 +275,13 @@ def _run(task: MaskedReconstruction, setting: Setting, batch: Batch, watched: di
         for path, module in watched.items():
             stack.callback(module.register_forward_hook(partial(keep, path)).remove)
         stack.enter_context(torch.random.fork_rng(devices=[]))
-        if setting.bf16:
+        if circumstances.bf16:
             stack.enter_context(torch.autocast("cpu", torch.bfloat16))
         torch.manual_seed(0)
-        if setting.training:
+        if circumstances.training:
             task.training_step(batch, 0)
         else:
-            task(task.look(batch, setting.stage)[0])
+            task(task.look(batch, circumstances.stage)[0])
     return outputs
 
 

@@ -80,7 +80,7 @@ def leakage(arguments: list[str]) -> None:
     _say(
         console,
         f"leak: hidden pixels reach the {last.leak.what} by their {last.leak.by}, first at {last.leak.layer} "
-        f"({last.masker}, {last.corruption}, {last.setting}){shown}",
+        f"({last.masker}, {last.corruption}, {last.circumstances}){shown}",
     )
     sys.exit(1)
 
@@ -166,7 +166,7 @@ def _leakage_table(cases: list["Case"]) -> Table:
         for column in columns:
             found = [case for case in cases if (case.masker, case.corruption) == (masker, column)]
             leaking = next((case for case in found if case.leak), None)
-            cells.append(f"leak in {leaking.setting.stage}" if leaking else "ok" if found else "")
+            cells.append(f"leak in {leaking.circumstances.stage}" if leaking else "ok" if found else "")
         table.add_row(masker, *cells)
     return table
 

@@ -14,9 +14,9 @@ from semconv.comparison.run import FinishedRun, Found, Summary, leave_out, start
 from semconv.comparison.wandb_runs import fetch
 from semconv.configuration import flatten, one_line
 from semconv.metrics import MASKED_MSE
+from semconv.tracking.identity import IDENTITY
 
 CLASSIFIED = ("linear_probe/", "finetune/", "scratch/")  # results of runs that start from another
-IDENTITY = ("experiment", "seed", "protocol", "variant")
 REQUIRED = (*IDENTITY, "trainer/global_step", MASKED_MSE)
 
 FORM: dict[str, Callable[[Any], bool]] = {
@@ -116,14 +116,15 @@ def _is_whole(run: FinishedRun) -> bool:
 
 def _is_readable(run: FinishedRun) -> bool:
     """False for a run whose identity has the wrong form at any depth."""
+    encoder, conveys = run.summary["variant"]["encoder"], run.summary.get("conveys") or []
+    arguments = encoder.get("init_args") or {}
+    mechanism = arguments.get("mechanism") or {} if isinstance(arguments, dict) else None
     try:
-        encoder = run.summary["variant"]["encoder"]
-        mechanism = (encoder.get("init_args") or {}).get("mechanism") or {}
-        known = run.protocol, flatten(run.summary["variant"]), mechanism.get("class_path"), json.dumps(encoder, sort_keys=True)
-        conveys = run.summary.get("conveys") or []
-        return bool(known) and isinstance(conveys, list) and isinstance(encoder.get("class_path"), str)
-    except (RecursionError, TypeError, ValueError, AttributeError, KeyError):
+        flatten(run.summary["protocol"])
+        flatten(run.summary["variant"])
+    except (RecursionError, TypeError, ValueError, AttributeError):
         return False
+    return isinstance(encoder.get("class_path"), str) and isinstance(mechanism, dict) and isinstance(conveys, list)
 
 
 def _named(keys: Any) -> str:

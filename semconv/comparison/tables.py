@@ -65,7 +65,7 @@ def _escaped(cell: str) -> str:
 
 def _no_formula(value: object) -> object:
     """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def to_csv(comparison: Comparison) -> str:

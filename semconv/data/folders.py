@@ -75,19 +75,24 @@ def list_images(base: Path, skip: bool = False) -> Listing:
         ValueError: a folder cannot be read, and `skip` is False.
     """
     found = Listing()
-    found.images += sorted(_walk(base, found.unused, {_identity(base)}, skip), key=natural_key)
-    links = [path for path in found.images if os.path.islink(path) and os.path.exists(path)]
-    used = {os.path.realpath(path) for path in set(found.images).difference(links)} if links else set()
-    for path in links:
-        target = os.path.realpath(path)
-        if target in used:
-            found.images.remove(path)
-            found.unused["links to images that are used already"].append(path)
-        used.add(target)
+    files = dict(_walk(base, found.unused, {_identity(base)}, skip))
+    links = any(files.values())
+    used = {os.path.realpath(path) for path, is_link in files.items() if not is_link} if links else set()
+    for path in sorted(files, key=natural_key):
+        if files[path] and os.path.exists(path):  # a link to nothing is an image that cannot be read
+            target = os.path.realpath(path)
+            if target in used:
+                found.unused["links to images that are used already"].append(path)
+                continue
+            used.add(target)
+        found.images.append(path)
     return found
 
 
-def _walk(folder: str | Path, unused: dict[str, list[str]], visited: set[tuple[int, int]], skip: bool) -> Iterator[str]:
+def _walk(
+    folder: str | Path, unused: dict[str, list[str]], visited: set[tuple[int, int]], skip: bool
+) -> Iterator[tuple[str, bool]]:
+    """The images below a folder, each with whether it is a link; everything else goes to `unused`."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: (entry.is_symlink(), entry.name))
     except OSError as error:
@@ -110,7 +115,7 @@ def _walk(folder: str | Path, unused: dict[str, list[str]], visited: set[tuple[i
         elif os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
             unused["files that are no images"].append(entry.path)
         elif entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
-            yield entry.path  # a link to nothing is an image that cannot be read
+            yield entry.path, entry.is_symlink()
         else:
             unused["entries that are no files"].append(entry.path)
 

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 WORDS = {
@@ -20,6 +21,7 @@ ASSIGNED = re.compile(r"(?P<name>[\w.-]+)(?P<sign>=|:\s+)(?P<value>[^\s&;,\"']+)
 OPTION = re.compile(r"(?P<option>--?[\w.-]+)=(?P<value>.+)", re.DOTALL)
 
 
+@cache
 def is_secret_name(name: str) -> bool:
     """Tell by its name whether an environment variable or option holds a secret: a word is KEY, TOKEN, PASSWORD or similar."""
     words = re.split(r"[^A-Za-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name))

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from semconv.__main__ import main
-from semconv.checks.leakage import Leak, Setting, check_leakage, find_leak
+from semconv.checks.leakage import Circumstances, Leak, check_leakage, find_leak
 from semconv.corruption import Hide, Noise
 from semconv.masking import RandomMasker
 from tests.checks.leaking import CHEATS, CentredHide, LateFill, MultipliedFill, ResizedHide
@@ -92,7 +92,7 @@ def test_looking_for_leaks_leaves_no_trace():
     task = make_task("cnn_plain", "--model.encoder.norm=batch")
     before = {name: tensor.clone() for name, tensor in task.state_dict().items()}
     masker, corruption = task.masker, task.corruption
-    find_leak(task, random_images(task), RandomMasker(0.5), Hide(LateFill()), Setting("train", trainer=True))
+    find_leak(task, random_images(task), RandomMasker(0.5), Hide(LateFill()), Circumstances("train", trainer=True))
     assert all(tensor.equal(before[name]) for name, tensor in task.state_dict().items())
     assert (task.masker, task.corruption, task.training) == (masker, corruption, False)
 

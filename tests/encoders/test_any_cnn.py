@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from semconv.checks.leakage import Setting, find_leak
+from semconv.checks.leakage import Circumstances, find_leak
 from semconv.commands.train import build
 from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import CamouflageFill, Hide, ZeroFill
@@ -69,7 +69,7 @@ def test_it_trains_under_the_protocol(name):
 def test_hidden_pixels_reach_neither_the_prediction_nor_the_statistics_of_the_batch(name, training):
     task = make_task(*FILE, *overrides(name)).train(training)
     stir(task)
-    setting = Setting("train" if training else "test")
+    setting = Circumstances("train" if training else "test")
     for fill in (ZeroFill(), CamouflageFill()):
         assert find_leak(task, random_images(task), RandomMasker(), Hide(fill), setting) is None, fill
     task.train()
