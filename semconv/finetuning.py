@@ -71,6 +71,7 @@ class Classification(Task, ABC):
             raise ValueError(f"the data of {pretrained_run} have {found}: give data of two or more classes")
         self.pretrained_run, self.name = Path(pretrained_run).name, name
         self.encoder: Encoder = run.task.untrained_encoder() if scratch else run.task.encoder
+        self.encoder.train()  # a run is opened in evaluation mode, and Lightning trains in the mode that it finds
         self.cell, self.base_lr, self.warmup, self.batch_size, self.seed = run.task.geometry.cell, base_lr, warmup, batch_size, seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(make_keys(seed, "weights", "head")))

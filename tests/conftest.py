@@ -1,3 +1,4 @@
+import gc
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,6 +12,11 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
     from xdist.scheduler import WorkStealingScheduling  # type: ignore[import-untyped]
 
     return WorkStealingScheduling(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: the garbage collector need not look through it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,4 +44,12 @@ def quick_probes() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("semconv.evaluation.quick.choose_linear", partial(choose_linear, penalties=PENALTIES[:1]))
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_runs(quick_probes: None) -> Iterator[None]:
+    """Runs whose operations are not counted, which tests/callbacks/test_cost.py tests: a fifth of a short run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("semconv.callbacks.cost.flops_per_image", lambda *_: 1.0)
         yield

@@ -126,6 +126,8 @@ class Desk:
                 self._until_parsed(lambda: self._call(words[1:]))
             case "check" if words[2] == "sweeps":  # one point
                 self._call([*words[1:], "--points=1"])
+            case "check" if words[2] == "leakage":  # all circumstances, on four cells
+                self._call([*words[1:], "--data.size=[8,8]"])
             case "export" if "--push" in words:  # an account; tests/commands/test_export.py uploads
                 self._until_parsed(lambda: self._call(words[1:]))
             case "workspace":  # an account

@@ -39,7 +39,7 @@ def test_a_convolution_without_bias_has_none(mechanism):
     assert module(view.pixels.float(), Indicators([Mask()])(view)).shape == (BATCH, 4, 4, 8)
 
 
-@pytest.mark.parametrize("mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken])
+@together("mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken])
 def test_a_mechanism_with_nothing_to_tell_is_refused_in_one_line(mechanism):
     with pytest.raises(ValueError, match=f"{mechanism.__name__} has no indicators") as caught:
         build(mechanism, [])
@@ -61,7 +61,7 @@ def test_a_mechanism_registers_neither_its_convolution_nor_its_indicators(mechan
     assert not any(isinstance(part, nn.Conv2d | Indicators) for part in module.mechanism.modules())
 
 
-@every_mechanism
+@all_mechanisms
 def test_each_image_is_convolved_as_if_it_were_alone(mechanism):
     view = draw_view()
     module, indicators = build(mechanism)
@@ -70,7 +70,7 @@ def test_each_image_is_convolved_as_if_it_were_alone(mechanism):
     assert_same(module(view.pixels, indicators(view)), expected)
 
 
-@every_mechanism
+@all_mechanisms
 def test_copies_and_saved_weights_answer_alike(mechanism):
     view = draw_view()
     module, indicators = build(mechanism)
@@ -89,14 +89,14 @@ def test_copies_and_saved_weights_answer_alike(mechanism):
             assert torch.equal(other(view.pixels, indicators(view)), expected)
 
 
-@pytest.mark.parametrize("mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken, Plain])
+@together("mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken, Plain])
 def test_a_module_can_be_pickled(mechanism):
     view = draw_view()
     module, indicators = pickle.loads(pickle.dumps(build(mechanism)))
     assert torch.equal(module(view.pixels, indicators(view)), build(mechanism)[0](view.pixels, indicators(view)))
 
 
-@every_mechanism
+@all_mechanisms
 def test_autocast_gives_bfloat16_near_the_full_answer(mechanism):
     view = draw_view()
     module, indicators = build(mechanism)

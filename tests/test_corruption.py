@@ -70,7 +70,7 @@ def test_no_gradient_reaches_hidden_pixels(fill_class):
         assert (images.grad[~hidden.expand_as(images)] != 0).all(), content
 
 
-@pytest.mark.parametrize("fill_class", [*FILLS, None])
+@together("fill_class", [*FILLS, None])
 def test_a_fill_is_the_same_alone_and_in_any_batch(fill_class):
     corruption: Corruption = Hide(fill_class()) if fill_class else Noise()
     images, mask = make_images(6), draw_mask(6, GRID, COUNT)
@@ -113,7 +113,7 @@ def test_a_noise_fill_is_standard_and_independent_of_pixels_and_images():
     assert noise.unique().numel() > 0.9 * noise.numel()
 
 
-@pytest.mark.parametrize("count", [1, 4, 7, 9, 11, 14])
+@together("count", [1, 4, 7, 9, 11, 14])
 def test_camouflage_deals_visible_cells_of_the_same_image_evenly(count):
     offset = 100 * torch.arange(30.0).view(-1, 1, 1, 1)
     mask = draw_mask(30, GRID, count)
@@ -224,10 +224,9 @@ def test_impossible_shares_are_refused_in_one_line(make, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@together(
     "corruption",
     [*(Hide(fill()) for fill in FILLS), Noise(), Bert(), Bert(CamouflageFill())],
-    ids=lambda corruption: type(corruption).__name__,
 )
 def test_cells_may_be_oblong_and_images_of_any_shape(corruption):
     images, mask = make_images(2, 1, (6, 30), torch.bfloat16), draw_mask(2, (3, 5), 7)

@@ -172,8 +172,8 @@ def test_elsewhere_the_mask_is_told_by_what_starts_at_zero(name: str, decoder: t
     assert torch.equal(built(encoding, torch.zeros_like(view.mask)), prediction)
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("name", STAYING)
+@together("decoder", DECODERS)
+@together("name", STAYING)
 def test_a_decoder_that_is_not_told_has_no_token(name: str, decoder: type[Decoder]) -> None:
     encoder, built = build(name, decoder, told=False)
     assert all(token is None for token in tokens(built))

@@ -20,6 +20,8 @@ from semconv.version import __version__
 from tests.documents import DOCUMENTS, ROOT, Desk, Document, draw_images
 from tests.experiments import NAMES, arguments
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

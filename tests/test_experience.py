@@ -9,6 +9,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from tests.recording import Recorder, logged, record_over_two_processes, train
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 def experience(name, folder, *overrides):
     recorder = Recorder()
@@ -23,7 +25,7 @@ def reference(tmp_path_factory):
 
 def test_a_wider_model_meets_the_same(reference, tmp_path):
     """As every variant does: tests/commands/test_train.py."""
-    assert experience("cnn_channels", tmp_path, "--model.size=tiny") == reference
+    assert experience("cnn_channels", tmp_path, "--model.encoder.mlp_ratio=9") == reference
     assert len(reference) == 3
 
 
@@ -100,7 +102,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(name, tmp_path):
     saving = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=1, save_top_k=-1, filename="{step}")
     with pytest.raises(RuntimeError, match="power"):
         train(name, tmp_path, *options, callbacks=[saving, Crash(5)])
-    for step in (1, 2, 3, 5):
+    for step in (2, 3):  # within an epoch, and between two
         resumed = train(name, tmp_path, *options, ckpt_path=tmp_path / "saved" / f"step={step}.ckpt")
         theirs = resumed.model.state_dict()
         assert resumed.trainer.global_step == 7

@@ -19,6 +19,8 @@ from semconv.optimisation import parameter_groups
 from tests.experiments import FOLDER, make_task
 from tests.recording import SHORT, train
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 EVALUATION = FOLDER / "evaluation"
 
 
@@ -63,6 +65,10 @@ def test_a_linear_probe_leaves_the_encoder_as_it_is(pretrained, tmp_path):
     assert results["linear_probe/top5"] >= results["linear_probe/top1"]
     (folder,) = tmp_path.glob("*/*")
     assert f'"pretrained_run": "{pretrained}"' in (folder / "summary.json").read_text()
+
+
+def test_the_encoder_of_a_run_is_trained_in_training_mode(pretrained):
+    assert all(module.training for module in FineTune(str(pretrained)).modules())
 
 
 def test_features_are_the_mean_over_sites_with_nothing_masked(pretrained):

@@ -9,6 +9,7 @@ from tests.mutants.comparison import compare
 from tests.mutants.lines import Measured, add_probes
 from tests.mutants.sites import Mutant, draw, find_mutants, mutate
 from tests.mutants.trial import choose
+from tests.pairwise import together
 
 SOURCE = '''
 """A module: 1 + 1."""
@@ -34,8 +35,8 @@ class Sum:
 '''
 
 
-@pytest.mark.parametrize(
-    ("line", "faults"),
+@together(
+    "line, faults",
     [
         ("y = a < b", {"y = a <= b", "y = a >= b"}),
         ("y = a is b in c", {"y = a is not b in c", "y = a is b not in c"}),

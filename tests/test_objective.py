@@ -171,8 +171,8 @@ def test_an_impossible_patch_is_refused_in_one_line(patch, normalise):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("patch", "size", "grid"),
+@together(
+    "patch, size, grid",
     [
         (3, (16, 24), (2, 3)),  # cells of 8 by patches of 3
         (16, (16, 24), (2, 3)),  # a patch larger than a cell

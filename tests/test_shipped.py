@@ -14,7 +14,7 @@ import pytest
 
 from semconv.commands.init import main as init
 from semconv.shipped import HOME, find
-from tests.pairwise import pairwise
+from tests.pairwise import pairwise, together
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("experiments", "sweeps")
@@ -62,8 +62,8 @@ def test_a_copy_of_the_experiments_comes_before_those_of_semconv(tmp_path, monke
     assert "experiments is there already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "message"),
+@together(
+    "name, kind, message",
     [
         ("cnn_chanels", "experiments", "there is no configuration file cnn_chanels: did you mean cnn_channels?"),
         ("experiments/cnn_chanels.yaml", "experiments", "did you mean cnn_channels?"),

@@ -57,7 +57,8 @@ def open_folder(
     if not root.is_dir():
         raise SourceMissing(f"there is no folder {folder}: give a folder of images, scenes, torch/…, hfds/…, hfids/… or wds/…")
     base = _find_split(root, split, splits)
-    found = list_images(base, skip)
+    others = [root / name for name in _subfolders(root) if name in {*SPLIT_NAMES, *splits} and base not in (root, root / name)]
+    found = list_images(base, skip, others)
     if not found.images:
         raise SourceMissing(f"{base} holds no images: {', '.join(sorted(SUFFIXES))} are read")
     labels = {name: number for number, name in enumerate(_classes(root, base, splits))}
@@ -68,14 +69,22 @@ def open_folder(
     return FileImages(samples, list(labels) or None, channels)
 
 
-def list_images(base: Path, skip: bool = False) -> Listing:
+def list_images(base: Path, skip: bool = False, others: Sequence[Path] = ()) -> Listing:
     """List the images below a folder, each once, whatever links there are.
+
+    Args:
+        base: the folder.
+        skip: leave out a folder that cannot be read.
+        others: folders whose images are not taken through a link, as they are those of other splits.
 
     Raises:
         ValueError: a folder cannot be read, and `skip` is False.
     """
     found = Listing()
-    files = dict(_walk(base, found.unused, {_identity(base)}, skip))
+    # a link to a folder that holds this one, and so has been entered already, would bring what is beside it
+    closed = {_identity(folder) for folder in (base, *base.resolve().parents)}
+    forbidden = [Path(os.path.realpath(other)) for other in others]
+    files = dict(_walk(base, found.unused, closed, skip, forbidden))
     links = any(files.values())
     used = {os.path.realpath(path) for path, is_link in files.items() if not is_link} if links else set()
     for path in sorted(files, key=natural_key):
@@ -90,7 +99,7 @@ def list_images(base: Path, skip: bool = False) -> Listing:
 
 
 def _walk(
-    folder: str | Path, unused: dict[str, list[str]], visited: set[tuple[int, int]], skip: bool
+    folder: str | Path, unused: dict[str, list[str]], visited: set[tuple[int, int]], skip: bool, forbidden: Sequence[Path] = ()
 ) -> Iterator[tuple[str, bool]]:
     """The images below a folder, each with whether it is a link; everything else goes to `unused`."""
     try:
@@ -105,13 +114,15 @@ def _walk(
     for entry in entries:
         if _is_hidden(entry.name):
             unused["hidden entries"].append(entry.path)
+        elif entry.is_symlink() and any(Path(os.path.realpath(entry.path)).is_relative_to(other) for other in forbidden):
+            unused["links to images of other splits"].append(entry.path)
         elif entry.is_dir():
             identity = _identity(entry.path)
             if identity in visited:
                 unused["links to folders that are read already"].append(entry.path)
             else:
                 visited.add(identity)
-                yield from _walk(entry.path, unused, visited, skip)
+                yield from _walk(entry.path, unused, visited, skip, forbidden)
         elif os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
             unused["files that are no images"].append(entry.path)
         elif entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):

@@ -19,6 +19,8 @@ from tests.experiments import arguments
 from tests.processes import Forked
 from tests.recording import logged
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 OPTIONS = ["--data.num_images=400", "--data.num_test_images=40", "--data.batch_size=32", "--trainer.max_epochs=2"]
 OPTIONS += ["--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu", "--evaluation=none"]
 

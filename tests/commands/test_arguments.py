@@ -13,6 +13,8 @@ from semconv.tracking.folder import RunFolder
 from tests.experiments import FOLDER, NAMES, arguments
 from tests.pairwise import pairwise
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 def printed(capsys, *options):
     with pytest.raises(SystemExit) as stop:

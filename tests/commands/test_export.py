@@ -14,6 +14,8 @@ from semconv.evaluation.features import everything, pool
 from tests.experiments import FOLDER
 from tests.hub_server import hub
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 PIXELS = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
 
 

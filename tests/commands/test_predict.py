@@ -7,6 +7,8 @@ from PIL import Image
 from semconv import load_run
 from semconv.trained.predict import ORDER, predict, read_images, read_mask
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 @pytest.fixture
 def photos(tmp_path):

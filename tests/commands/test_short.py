@@ -12,6 +12,7 @@ from semconv.sweeping.file import sweep_problem
 from semconv.sweeping.macros import expand
 from semconv.sweeping.trials import own_command
 from tests.experiments import FOLDER
+from tests.pairwise import together
 
 CLASSES = ["--data", "mine.Data", "--data.size", "[8,8]", "--data={class_path: ImageData}", "--data", "ImageData"]
 
@@ -28,8 +29,8 @@ def files(*names: str) -> list[str]:
     return [word for name in names for word in ("-c", name)]
 
 
-@pytest.mark.parametrize(
-    ("short", "long"),
+@together(
+    "short, long",
     [
         (["cnn_channels"], files("base", "cnn_channels")),
         (
@@ -49,10 +50,9 @@ def files(*names: str) -> list[str]:
         ),
         (["--data={class_path: ImageData}", "--data", "ImageData"], ["--data={class_path: ImageData}", "--data", "ImageData"]),
     ],
-    ids=lambda words: " ".join(words),
 )
 def test_names_are_short_for_files(short, long):
-    Path("data").mkdir()
+    Path("data").mkdir(exist_ok=True)
     Path("data/photos.yaml").touch()
     assert write_out(short) == long
 
@@ -98,8 +98,8 @@ def test_one_experiment_and_one_seed_are_one_run():
     assert several(files("base", "cnn_plain")) is None
 
 
-@pytest.mark.parametrize(
-    ("command", "message"),
+@together(
+    "command, message",
     [
         ("run cnn_chanels", "there is no configuration file cnn_chanels: did you mean cnn_channels?"),
         ("run -c base -c cnn_chanels.yaml", "there is no configuration file cnn_chanels.yaml: did you mean cnn_channels?"),

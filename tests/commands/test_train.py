@@ -10,14 +10,14 @@ from PIL import Image
 from semconv.commands.train import SemconvCLI, build, main, parse
 from semconv.configuration import bare, flatten
 from semconv.tracking.identity import identity
-from tests.experiments import FOLDER, arguments, built, every_experiment
+from tests.experiments import FOLDER, arguments, every_experiment
 from tests.processes import Forked
 from tests.recording import Recorder
 
 SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--data.num_images=160", "--data.num_test_images=20"]
 
 
-pytestmark = pytest.mark.usefixtures("quick_probes")
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 
 def short(name: str, folder: Path, *overrides: str) -> list[str]:
@@ -45,50 +45,34 @@ met: list[dict] = []  # by the first experiment that hides pixels
 
 
 @every_experiment
-def test_an_experiment_meets_what_all_do_trains_tests_and_reloads(name, recorder, tmp_path):
-    main(["run", *short(name, tmp_path / "first"), "--evaluation_images=40"])
+def test_an_experiment_meets_what_all_do_trains_and_tests(name, recorder, tmp_path):
+    main(["run", *short(name, tmp_path), "--evaluation=none"])
     if "denoising" not in name:
         met[:] = met or recorder.steps
         assert recorder.steps == met
         assert len(met) == 2
-    run = the_run(tmp_path / "first")
-    checkpoint = run / "checkpoints" / "last.ckpt"
-    again = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / 'second'}", "--evaluation=none"]
-    main(["test", *again, f"--ckpt_path={checkpoint}"])
-    first, second = summary(run), summary(the_run(tmp_path / "second"))
-    metrics = {key: value for key, value in first.items() if key.startswith("test/")}
-    assert metrics == {key: second[key] for key in metrics}
-    assert metrics["test/masked_mse"] > 0
+    run = the_run(tmp_path)
+    assert summary(run)["test/masked_mse"] > 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "train/loss" in row] == [0, 1]
     # eight rows of four pictures of 96 pixels, gaps and captions
     with Image.open(run / "media" / "test.png") as sheet:
         assert sheet.size == (4 * 100 + 4, 8 * 100 + 4 + 36)
+
+
+# one of each kind: signals beside the features, features of visible sites in a pyramid, attention, tokens
+@pytest.mark.parametrize("name", ["cnn_channels", "cnn_spark", "cnn_gradual", "mae_vit"])
+def test_a_run_is_evaluated_and_tested_again_from_its_folder_alone(name, tmp_path):
+    main(["run", *short(name, tmp_path / "first"), "--evaluation_images=40"])
+    run = the_run(tmp_path / "first")
+    checkpoint = run / "checkpoints" / "last.ckpt"
     torch.load(checkpoint, weights_only=True)
-
-
-def test_the_summary_says_what_a_run_cost(tmp_path):
-    main(["run", *short("mae_vit", tmp_path), "--trainer.limit_train_batches=8", "--data.batch_size=16"])
-    found = summary(the_run(tmp_path))
-    model = built("mae_vit").model
-    assert found["cost/encoder_parameters"] == sum(p.numel() for p in model.encoder.parameters() if p.requires_grad)
-    assert found["cost/train_images_per_second"] > 0
-    assert found["cost/peak_memory_bytes"] > 1e7
-    assert found["cost/flops"] == vit_flops(width=64, depth=4, tokens=17) + decoder_flops(64, 2, 65, 64)
-    assert found["test/psnr"] is None
-    assert "normalised" in found["test/psnr/reason"]
-
-
-def vit_flops(width: int, depth: int, tokens: int) -> int:
-    """Multiply-adds times two: patch projection of all 64 patches, then blocks over the visible patches and the class token."""
-    block = 12 * width**2 * tokens + 2 * tokens**2 * width
-    return 2 * (64 * 48 * width + depth * block)
-
-
-def decoder_flops(width: int, depth: int, tokens: int, features: int) -> int:
-    """Embedding of 64 sites and the class token, blocks, and the prediction of 48 numbers at each site."""
-    block = 12 * width**2 * tokens + 2 * tokens**2 * width
-    return 2 * (features * width * 65 + depth * block + 64 * width * 48)
+    again = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / 'second'}", "--evaluation=none"]
+    main(["test", *again, f"--ckpt_path={checkpoint}"])
+    first, second = summary(run), summary(the_run(tmp_path / "second"))
+    metrics = {key: value for key, value in first.items() if key.startswith("test/")}
+    assert metrics == {key: second[key] for key in metrics}
+    assert 0 <= first["probe/linear_top1"] <= 1
 
 
 def test_raw_targets_have_pixel_errors(tmp_path):

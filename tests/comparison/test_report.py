@@ -24,6 +24,7 @@ from semconv.comparison.report.svg import Scale, labels, scale, tag
 from semconv.comparison.runs import find_runs
 from semconv.pictures import save_picture, to_picture, to_rgb
 from tests.comparison.test_command import run, write_family, write_run
+from tests.pairwise import together
 
 TEMPLATE = Path(sources.__file__).with_name("template.html")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -382,9 +383,7 @@ def test_lines_and_points_stand_where_their_values_are():
     assert "b</text>" in drawing
 
 
-@pytest.mark.parametrize(
-    ("low", "high"), [(0, 1), (-0.0441, 0.0441), (203000, 203999), (1e-9, 3e-9), (-3, 1000), (5, 5), (0.709, 0.828)]
-)
+@together("low, high", [(0, 1), (-0.0441, 0.0441), (203000, 203999), (1e-9, 3e-9), (-3, 1000), (5, 5), (0.709, 0.828)])
 def test_ticks_are_few_round_and_different(low, high):
     found = scale([low, high], 0, 100)
     ticks = found.ticks()

@@ -21,6 +21,7 @@ from semconv.comparison.statistics import (
     seeds_needed,
     spread,
 )
+from tests.pairwise import together
 
 DRAWS = 1000
 
@@ -75,8 +76,8 @@ def test_holm_is_that_of_statsmodels():
     assert holm([]).tolist() == []
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 10, 40])
-@pytest.mark.parametrize("alpha", [0.05, 0.05 / 14])
+@together("seeds", [3, 5, 10, 40])
+@together("alpha", [0.05, 0.05 / 14])
 def test_seeds_needed_agree_with_statsmodels(seeds, alpha):
     power = TTestPower().power
     effect = brentq(lambda effect: power(effect, seeds, alpha / 2, alternative="larger") - 0.8, 0.1, 40)

@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as transforms
 from semconv.data.augmentation import Augmentation, augment, centre_crops, crop_boxes, crop_each, crop_together, resize
 from semconv.data.batch import Batch
 from semconv.hashing import make_keys
+from tests.pairwise import together
 
 SCALE, RATIO = (0.2, 1.0), (3 / 4, 4 / 3)
 
@@ -44,7 +45,7 @@ def test_boxes_have_the_distribution_of_torchvisions(height: int, width: int) ->
     torch.testing.assert_close(ours.std(0), reference.std(0), rtol=0.05, atol=0.05)  # 6000 draws: 1 %, heavy tails
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (40, 24), (5, 200), (200, 5), (1, 1)])
+@together("height, width", [(32, 32), (40, 24), (5, 200), (200, 5), (1, 1)])
 def test_boxes_lie_inside_the_image(height: int, width: int) -> None:
     top, left, box_height, box_width = boxes_of(height, width, 2000).unbind(-1)
     assert bool(((top >= 0) & (left >= 0) & (box_height > 0) & (box_width > 0)).all())
@@ -93,7 +94,7 @@ def test_crops_made_together_are_torchvisions_within_one_step_of_colour(height: 
         assert (difference > 0).float().mean() < 1e-3, size  # ties of rounding; none on most machines
 
 
-@pytest.mark.parametrize(("height", "width"), [(50, 80), (80, 50), (16, 16), (20, 10), (33, 33)])
+@together("height, width", [(50, 80), (80, 50), (16, 16), (20, 10), (33, 33)])
 def test_evaluation_covers_the_size_and_cuts_the_centre(height: int, width: int) -> None:
     image = noise(3, height, width)
     longer = round(16 * max(height, width) / min(height, width))

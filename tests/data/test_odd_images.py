@@ -12,7 +12,7 @@ from PIL import Image
 from semconv.data import ImageData
 from semconv.data.decoding import decode
 from tests.data.test_cache import write_images
-from tests.pairwise import pairwise
+from tests.pairwise import pairwise, together
 
 
 def encoded(image: Image.Image, kind: str = "png") -> bytes:
@@ -39,7 +39,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@together("kind", KINDS)
 def test_every_kind_of_image_becomes_the_channels_asked_for(kind: str) -> None:
     image, suffix, colour = KINDS[kind]
     grey = round(0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from semconv.data.order import Tickets, check_shares, evaluation_batches, is_validation, train_batches
+from tests.pairwise import together
 
 
 def test_an_epoch_holds_each_image_once_but_for_what_fills_no_batch() -> None:
@@ -31,7 +32,7 @@ def test_images_of_a_stream_stay_in_their_block() -> None:
     assert not torch.equal(order, index)
 
 
-@pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (12, 4), (3, 4), (9, 4), (1, 1)])
+@together("count, batch_size", [(10, 4), (12, 4), (3, 4), (9, 4), (1, 1)])
 def test_evaluation_has_each_image_once_in_order_in_even_batches(count: int, batch_size: int) -> None:
     batches = evaluation_batches(torch.arange(count), batch_size)
     sizes = [len(batch) for batch in batches]

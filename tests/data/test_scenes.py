@@ -15,6 +15,7 @@ from semconv.data import scenes
 from semconv.data.motifs import CLASS_NAMES, NUM_CLASSES, SHAPES
 from semconv.data.scenes import WORLDS, SceneBatch, World, channel_moments, draw_scenes
 from semconv.hashing import make_keys
+from tests.pairwise import together
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -136,7 +137,7 @@ def is_inside(u: Tensor, v: Tensor, corners: list[tuple[float, float]]) -> Tenso
     return inside
 
 
-@pytest.mark.parametrize("name", POLYGONS)
+@together("name", POLYGONS)
 def test_polygons_agree_with_the_even_odd_rule(name):
     u, v = grid()
     distance = SHAPES[name](u, v)
@@ -153,7 +154,7 @@ def test_round_shapes_and_frame_have_the_areas_of_geometry():
     assert area["crescent"] < math.pi * (0.95**2 - 0.75**2) * 1.3
 
 
-@pytest.mark.parametrize("name", CLASS_NAMES)
+@together("name", CLASS_NAMES)
 def test_shapes_keep_to_the_unit_circle_with_edges_a_pixel_wide(name):
     u, v = grid()
     distance = SHAPES[name](u, v)

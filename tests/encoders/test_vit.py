@@ -12,6 +12,7 @@ from semconv.decoders import TransformerDecoder, _init_token
 from semconv.encoders import Geometry, MAEViT, Size
 from semconv.encoders.vit import position_embedding
 from semconv.objective import Objective
+from tests.pairwise import together
 from tests.peers import copy_weights, make_hugging_face, make_positions, noise_of
 
 GEOMETRY = Geometry(3, (16, 24), 4)
@@ -68,8 +69,8 @@ def test_prediction_and_loss_of_the_published_base_size_equal_hugging_faces() ->
     assert_parity(Geometry(3, (224, 224), 16), "base", normalise=True)
 
 
-@pytest.mark.parametrize("grid", [(8, 8), (3, 5), (7, 2)])
-@pytest.mark.parametrize("width", [64, 192, 512])
+@together("grid", [(8, 8), (3, 5), (7, 2)])
+@together("width", [64, 192, 512])
 def test_positions_equal_hugging_faces(grid: tuple[int, int], width: int) -> None:
     assert torch.equal(position_embedding(width, grid, num_prefix_tokens=1), make_positions(grid, width))
 

@@ -42,7 +42,7 @@ def test_maps_have_the_shape_and_the_range_that_is_stated(make):
         assert maps.max() <= part.high or type(part).__name__ == "CropFrame"
 
 
-@every_indicator
+@all_indicators
 def test_maps_are_continued_as_features_are_and_position_goes_on(make):
     part, view = make(), draw_seen()
     for sites, mode in itertools.product([(16, 24), (4, 6), (7, 5)], MODES):
@@ -53,7 +53,7 @@ def test_maps_are_continued_as_features_are_and_position_goes_on(make):
             assert torch.equal(padded, grid.extend(inside))
 
 
-@every_indicator
+@all_indicators
 def test_hidden_pixels_do_not_matter(make):
     part, view = make(), draw_seen()
     hidden = spread(view.mask)
@@ -154,7 +154,7 @@ def make_alike(part: Indicator) -> Indicator:
     return other
 
 
-@every_indicator
+@all_indicators
 def test_a_control_knows_nothing_of_its_own_image(make):
     part, view, grid = make(), draw_seen(), Grid(8, 12, (1, 1))
     other = draw_seen(seed=9)

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from semconv.indicators import ExternalMap
 from tests.indicators.views import ODD, SIZE, STAGES, assert_close, draw_seen, mean_over_sites, on
+from tests.pairwise import together
 
 
 @pytest.mark.parametrize("sites", STAGES + ODD)
@@ -17,7 +18,7 @@ def test_a_site_says_the_share_of_each_class(sites):
     assert_close(on(ExternalMap(4), view, sites), mean_over_sites(shares[:, :4], *sites))  # classes 4 and 5 do not count
 
 
-@pytest.mark.parametrize("sites", STAGES + ODD)
+@together("sites", STAGES + ODD)
 def test_a_site_says_its_mean_value(sites):
     view = draw_seen()
     assert view.external is not None

@@ -10,6 +10,7 @@ from semconv.data.augmentation import Augmentation, centre_boxes, centre_crops, 
 from semconv.indicators import Coordinates, CropFrame, Grid
 from semconv.indicators.frame import turn_frame
 from tests.indicators.views import STAGES, assert_close, draw_seen
+from tests.pairwise import together
 
 SIZE = (16, 24)
 
@@ -46,7 +47,7 @@ def test_a_site_is_told_what_a_picture_of_coordinates_shows_there():
     assert apart.max() < 0.06
 
 
-@pytest.mark.parametrize("side", [(60, 90), (128, 128), (200, 77), (16, 24), (33, 50)])
+@together("side", [(60, 90), (128, 128), (200, 77), (16, 24), (33, 50)])
 def test_the_crop_of_evaluation_has_a_frame_too(side):
     sides = torch.tensor([side])
     shown = centre_crops(ramps(sides), SIZE).float() / 255 * 2 - 1
@@ -66,7 +67,7 @@ def test_scale_and_stretch_are_the_boxes():
     assert_close(crop_frames(sides, boxes, None, SIZE)[:, 4], torch.tensor([1, 4 / 3, 1 / 3]).double().log())
 
 
-@pytest.mark.parametrize("sites", STAGES)
+@together("sites", STAGES)
 def test_a_view_that_does_not_say_shows_all_of_its_original(sites):
     grid, view = Grid(sites[0], sites[1], (1, 2)), draw_seen()._replace(frame=None)
     ours = CropFrame()(view, grid)

@@ -9,6 +9,7 @@ from torch import Tensor
 from semconv.indicators import Grid, MaskRatio, VisibleDirection, VisibleDistance, WindowFraction
 from tests.indicators.views import CELLS, ODD, STAGES, assert_close, draw_seen, mean_over_sites, on
 from tests.oracles import draw_mask
+from tests.pairwise import together
 
 
 @pytest.mark.parametrize("sites", STAGES + ODD)
@@ -53,7 +54,7 @@ def test_the_nearest_visible_cell_is_found_and_ties_are_known(cells):
         assert_close(on(VisibleDirection(), view, cells), direction)
 
 
-@pytest.mark.parametrize("sites", STAGES + ODD)
+@together("sites", STAGES + ODD)
 def test_a_site_says_the_mean_of_its_cells(sites):
     view = draw_seen(count=20)
     distance, direction = map(torch.stack, zip(*(nearest(mask) for mask in view.mask), strict=True))

@@ -89,9 +89,7 @@ def test_the_mask_is_continued_as_features_are(mode):
         torch.testing.assert_close(ours.double(), pad(mask_map(mask, height, width), 1, mode), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("size", "stride"), [((24, 24), 1), ((24, 24), 8), ((32, 48), 2), ((48, 32), 2), ((32, 48), 4), ((48, 32), 8)]
-)
+@together("size, stride", [((24, 24), 1), ((24, 24), 8), ((32, 48), 2), ((48, 32), 2), ((32, 48), 4), ((48, 32), 8)])
 def test_a_coordinate_is_the_mean_of_the_pixels_of_its_site(size, stride):
     height, width = size[0] // stride, size[1] // stride
     ours = Coordinates()(make_view(draw_mask(1, CELLS, 11)), Grid(height, width))
@@ -124,8 +122,8 @@ def test_coordinates_span_minus_one_to_one():
     assert ours[0, 1, [0, -1], 0].tolist() == [-0.75, 0.75]
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("part", [Mask(), Scaled(3)])
+@together("mode", MODES)
+@together("part", [Mask(), Scaled(3)])
 def test_what_is_made_of_the_mask_is_zero_when_nothing_is_masked(part, mode):
     signals = signals_of(make_view(torch.zeros(2, *CELLS, dtype=torch.bool)), part)
     for sites in SITES:

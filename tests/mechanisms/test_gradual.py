@@ -22,7 +22,10 @@ from semconv.tracking.facts import variant_name
 from tests.experiments import FOLDER, make_task, parsed
 from tests.mechanisms.test_local_attention import attend, mix, state_of, visible_map
 from tests.oracles import assert_same, convolve, draw, draw_mask, pad, randomise, signal_map
+from tests.pairwise import together
 from tests.recording import logged, train
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 GEOMETRY = Geometry(3, (32, 32), 4)
 SCHEDULES = ["linear", "cosine", "learned", "none", "whole", "reversed"]
@@ -45,8 +48,8 @@ def view_of(channels: int) -> View:
     return View(draw(2, channels, 8, 8), draw_mask(2, (4, 4), 9), 9)
 
 
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
+@together(
+    "schedule, expected",
     [
         ("linear", [0.1, 0.3, 0.5, 0.7, 0.9]),
         ("cosine", [0.1, 0.1 + 0.4 * (1 - 0.5**0.5), 0.5, 0.5 + 0.4 * 0.5**0.5, 0.9]),
@@ -60,8 +63,8 @@ def test_the_share_of_semantics_by_depth(schedule, expected):
     assert [scheduled(schedule, 0.1, 0.9, depth / 4) for depth in range(5)] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("shape", "share", "first", "expected"),
+@together(
+    "shape, share, first, expected",
     [
         ((16, 32, 1), 0.5, False, (16, 8)),
         ((16, 32, 1), 0.2, False, (8, 12)),  # 6.4 of 32 in fours is 8, 3.2 of 16 is 4

@@ -146,7 +146,7 @@ def test_a_replacing_overlay_is_zero_fill_and_a_mask_channel_with_a_tied_kernel(
     assert_same(overlay(view.pixels, indicators(view)), channels(zero_filled(view), indicators(view)))
 
 
-@pytest.mark.parametrize("name", SILENT)
+@together("name", SILENT)
 def test_a_mask_that_masks_nothing_costs_nothing(name):
     view = draw_view((8, 16), count=0)
     for mode in MODES:
@@ -154,7 +154,7 @@ def test_a_mask_that_masks_nothing_costs_nothing(name):
         assert torch.equal(module(view.pixels, indicators(view)), module.convolution(view.pixels)), mode
 
 
-@pytest.mark.parametrize("mechanism", ALL.values(), ids=ALL.keys())
+@together("mechanism", ALL.values())
 def test_what_is_told_is_heard(mechanism):
     one, other = draw_view((8, 16)), draw_view((8, 16))._replace(mask=draw_view((8, 16)).mask.flip(1))
     module, indicators = build(mechanism)

@@ -175,8 +175,8 @@ def test_what_is_masked_is_chosen_away(kernel, stride, groups):
         assert torch.equal(first, second), mode
 
 
-@pytest.mark.parametrize("visible", [0, 1])
-@pytest.mark.parametrize(("kernel", "stride", "groups"), [(3, 1, 1), (7, 2, 1), (7, 1, CHANNELS)])
+@together("visible", [0, 1])
+@together("kernel, stride, groups", [(3, 1, 1), (7, 2, 1), (7, 1, CHANNELS)])
 def test_all_is_finite_where_next_to_nothing_is_visible(kernel, stride, groups, visible):
     view = draw_view(count=16 - visible)
     module, indicators = build(Small, None, kernel, stride, groups)

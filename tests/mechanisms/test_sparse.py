@@ -15,6 +15,7 @@ from semconv.encoders import Geometry, SemanticCNN, initialise
 from semconv.indicators import Coordinates, Mask
 from semconv.mechanisms import Sparse
 from tests.oracles import SIZE, assert_same, build, convolve, draw, draw_mask, draw_view, gradients, mask_map, pad
+from tests.pairwise import together
 
 GEOMETRY = Geometry(3, (16, 32), 4)
 
@@ -33,8 +34,8 @@ def seen(count: int = 24, batch: int = 3, grid: tuple[int, int] = (4, 8), dtype:
     return View(pixels, draw_mask(batch, grid, count), count)
 
 
-@pytest.mark.parametrize("mode", ["zeros", "circular"])
-@pytest.mark.parametrize(("kernel", "stride", "groups"), [(3, 1, 1), (7, 1, 4), (3, 2, 1), (5, 2, 4), (1, 1, 1)])
+@together("mode", ["zeros", "circular"])
+@together("kernel, stride, groups", [(3, 1, 1), (7, 1, 4), (3, 2, 1), (5, 2, 4), (1, 1, 1)])
 def test_a_convolution_reads_and_answers_at_visible_sites_alone(kernel, stride, groups, mode):
     view = draw_view((8, 16))
     module, indicators = build(Sparse, [Mask()], kernel, stride, groups, mode)

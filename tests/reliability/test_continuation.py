@@ -13,6 +13,8 @@ from semconv.tracking.locks import Lock
 from tests.experiments import arguments
 from tests.recording import SHORT
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):

@@ -13,6 +13,8 @@ from semconv.commands.train import main
 from tests.experiments import arguments
 from tests.recording import SHORT
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 @pytest.mark.parametrize("option", ["--model.base_lr=1e30", "--data.std=[1e-40, 1e-40, 1e-40]"])
 def test_a_run_that_diverges_ends_there_and_is_named(option, tmp_path, capsys):

@@ -145,6 +145,21 @@ def test_an_image_that_is_stored_turned_is_turned_upright(tmp_path):
     assert torch.equal(maps[0], maps[1])
 
 
+def test_a_link_brings_no_image_of_another_split(tmp_path, capsys):
+    two_classes(tmp_path)
+    put(tmp_path / "pool" / "x.png", 7)
+    (tmp_path / "test" / "a" / "pooled.png").symlink_to(tmp_path / "pool" / "x.png")
+    (tmp_path / "test" / "a" / "trained.png").symlink_to(tmp_path / "train" / "a" / "0.png")
+    (tmp_path / "test" / "b" / "up").symlink_to(tmp_path)
+    (tmp_path / "test" / "b" / "over").symlink_to(tmp_path / "train" / "b")
+    data = make(tmp_path)
+    data.setup("test")
+    assert count(data, "test") == 9  # eight, and that of the pool
+    said = capsys.readouterr().err
+    assert "2 links to images of other splits (a/trained.png, b/over)" in said
+    assert "1 links to folders that are read already (b/up)" in said
+
+
 def test_names_that_are_no_text_and_links_to_nothing(tmp_path, capsys):
     root = two_classes(tmp_path / "data")
     os.rename(root / "train" / "a" / "0.png", os.fsencode(root / "train" / "a") + b"/caf\xe9.png")

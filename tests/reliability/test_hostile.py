@@ -15,6 +15,7 @@ from semconv.trained.run import TRUSTED, check_classes
 from tests.comparison.test_command import run as compare
 from tests.comparison.test_command import write_family, write_run
 from tests.experiments import arguments
+from tests.pairwise import together
 from tests.recording import SHORT
 
 
@@ -42,7 +43,7 @@ def test_weights_are_loaded_without_opening_their_data(tmp_path):
     assert tuple(map(list, load_run(run).data.moments)) == expected  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(
+@together(
     "part",
     [
         "os.system",

@@ -12,6 +12,7 @@ from semconv.encoders import Geometry, MAEViT, SemanticCNN
 from semconv.objective import Objective
 from semconv.optimisation import check_schedule
 from tests.experiments import arguments
+from tests.pairwise import together
 from tests.recording import SHORT
 
 GEOMETRY = Geometry(3, (32, 32), 4)
@@ -19,8 +20,8 @@ NAN, INF = float("nan"), float("inf")
 SCHEDULE: dict[str, Any] = {"base_lr": 1e-3, "warmup": 0.1, "weight_decay": 0.05, "betas": (0.9, 0.95)}
 
 
-@pytest.mark.parametrize(
-    ("value", "low", "high", "exclude", "wanted"),
+@together(
+    "value, low, high, exclude, wanted",
     [
         (0, 0, INF, "low", "above 0"),
         (-1, 0, INF, "", "of 0 or more"),
@@ -36,7 +37,7 @@ def test_a_number_outside_its_range_is_refused(value, low, high, exclude, wanted
     require("x", 0.5, 0, 1, "low high")
 
 
-@pytest.mark.parametrize(
+@together(
     "change",
     [
         *({"base_lr": value} for value in (0.0, -1.0, NAN, INF)),
@@ -52,8 +53,8 @@ def test_a_schedule_that_cannot_learn_is_refused(change):
         check_schedule(**{**SCHEDULE, **change})
 
 
-@pytest.mark.parametrize(
-    ("make", "change"),
+@together(
+    "make, change",
     [
         *((ImageData, change) for change in ({"std": [0.0, 1, 1]}, {"mean": [NAN, 0, 0]}, {"crop_scale": (0, 1)})),
         *((ImageData, change) for change in ({"crop_scale": (0.5, 0.2)}, {"crop_scale": (NAN, 1)}, {"num_images": 0})),

@@ -9,7 +9,10 @@ import pytest
 from semconv.commands.train import main
 from semconv.tracking.secrets import is_secret_name, redact
 from tests.experiments import FOLDER, arguments
+from tests.pairwise import together
 from tests.recording import SHORT
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 S3CRET = "hunter2-Zq8"  # it occurs nowhere else
 IN_TEXT = [
@@ -30,7 +33,7 @@ IN_TEXT = [
 NAMES = ["GITHUB_PAT", "PGPASSWORD", "HF_TOKEN", "MY_SECRET", "AWS_SECRET_ACCESS_KEY", "dbPassword", "SLACK_APITOKEN"]
 
 
-@pytest.mark.parametrize("text", IN_TEXT)
+@together("text", IN_TEXT)
 def test_a_secret_in_a_text_is_redacted(text):
     assert S3CRET not in redact(text)
     assert S3CRET not in str(redact({"a": [text]}))
@@ -48,7 +51,7 @@ def test_two_words_of_a_command_are_one_secret():
     assert redact(["semconv", "--hub.token", S3CRET, "x"]) == ["semconv", "--hub.token", "<redacted>", "x"]
 
 
-@pytest.mark.parametrize(
+@together(
     "text",
     [
         "experiments/cnn_mask_token.yaml",

@@ -14,6 +14,8 @@ from tests.experiments import arguments
 from tests.processes import Forked
 from tests.recording import SHORT
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 ENDLESS = [*SHORT, "--trainer.max_steps=-1", "--trainer.max_epochs=1000", "--data.num_workers=1", "--checkpoint_every=2"]
 
 

@@ -118,7 +118,7 @@ POOLS = [
 ]
 
 
-@pytest.mark.parametrize("pool", POOLS, ids=str)
+@together("pool", POOLS)
 def test_a_pool_knows_visible_sites_alone(pool):
     sites, visible = sites_of()
     x = draw(BATCH, CHANNELS, *SIZE)
@@ -200,7 +200,7 @@ LAYERS: dict[str, tuple[Callable[[int], nn.Module], Callable[[Any, Tensor, Tenso
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@together("name", LAYERS)
 def test_what_looks_at_no_neighbours_knows_visible_sites_alone(name):
     make, oracle = LAYERS[name]
     layer = make(CHANNELS).double()

@@ -11,6 +11,8 @@ from semconv.study.results import save_runs
 from tests.study.conftest import train
 from tests.study.test_stages import whole
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 def compared(capsys, *arguments):
     """The comparison that the command writes as JSON, and its output."""

@@ -6,6 +6,7 @@ from semconv.study.arms import Arm, candidates
 from semconv.study.file import read_study
 from semconv.study.rounds import Unfinished
 from semconv.study.stages import confirm, measure, rungs, screen, tune
+from tests.pairwise import together
 
 
 def whole(rounds):
@@ -151,8 +152,8 @@ def test_halving_spends_less_on_poor_values(write_study, conduct):
     assert tuned[Arm("", "cnn_plain")].value == 0.008
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
+@together(
+    "changes, message",
     [
         ({"famly": {}}, "a study has no famly: did you mean family?"),
         ({"plain": None}, "it has no plain"),

@@ -60,9 +60,7 @@ def test_the_ends_of_a_distribution_are_values():
             assert spec["min"] <= low < high <= spec["max"], spec
 
 
-@pytest.mark.parametrize(
-    "spec", [*SPECS[:2], SPECS[4], SPECS[5], {"distribution": "q_uniform", "min": 0, "max": 9, "q": 2}], ids=str
-)
+@together("spec", [*SPECS[:2], SPECS[4], SPECS[5], {"distribution": "q_uniform", "min": 0, "max": 9, "q": 2}])
 def test_a_grid_has_the_values_that_wandb_gives_it(spec):
     config = {"method": "grid", "parameters": {"x": spec}}
     ours = grid_values(spec)

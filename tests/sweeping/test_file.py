@@ -28,8 +28,8 @@ LEAST = {"method": "grid", "parameters": {"seed_everything": {"values": [0, 1]}}
 BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
+@together(
+    "change, said",
     [
         ({"paramters": {}}, "W&B has no key paramters: did you mean parameters?"),
         ({"method": "best"}, "method is best: give one of grid, random, bayes"),
@@ -62,7 +62,6 @@ BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
         ({"command": "semconv run"}, "command is not a list"),
         ({"run_cap": 0}, "run_cap is 0"),
     ],
-    ids=str,
 )
 def test_what_is_known_to_break_is_refused(change, said, tmp_path):
     assert sweep_problem(LEAST) is None
@@ -72,8 +71,8 @@ def test_what_is_known_to_break_is_refused(change, said, tmp_path):
         read_sweep(path)
 
 
-@pytest.mark.parametrize(
-    ("metric", "doubt"),
+@together(
+    "metric, doubt",
     [
         (None, ""),
         ({"name": "val/masked_mse", "goal": "minimize"}, ""),
@@ -158,7 +157,7 @@ def conditioned() -> list[str]:
     return [name for name in NAMES if name.startswith("cnn_") and name not in ("cnn_plain", "cnn_denoising")]
 
 
-@pytest.mark.parametrize("name", ["mechanisms", "screen", "controls", "depth", "mask_ratio", "learning_rate"])
+@together("name", ["mechanisms", "screen", "controls", "depth", "mask_ratio", "learning_rate"])
 def test_the_family_is_all_conditioned_mechanisms(name):
     assert list(declared_by(read_sweep(FOLDER.parent / "sweeps" / f"{name}.yaml").content).family) == conditioned()
 
@@ -190,6 +189,7 @@ def test_a_data_set_with_a_known_answer_is_swept_under_one_protocol(world, tmp_p
     monkeypatch.chdir(FOLDER.parent)
     sweep = read_sweep(Path("sweeps") / f"known_{world}.yaml")
     points = [point for point in sweep.grid if point["seed_everything"] == 3]
+    points = [*points[:5], *points[5::4]]  # plain, a variant with its controls, and some of the others
     commands = [own_command(expand(sweep.command, sweep.program, point, tmp_path / "arguments.json")) for point in points]
     configs = [parse(command[1:]) for command in commands]
     name = "cnn_mask" if world == "dark" else "cnn_position"

@@ -21,6 +21,8 @@ from semconv.tracking.locks import Lock
 from tests.experiments import FOLDER
 from tests.processes import Forked
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 GRID = {"x": {"values": [3, 1, 2]}}
 
 

@@ -10,6 +10,7 @@ from semconv.tracking.files import write_text
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.secrets import is_secret_name, redact, refuse_secret_interpolation
 from tests.experiments import all_experiments, parsed
+from tests.pairwise import together
 
 
 @pytest.fixture
@@ -105,14 +106,12 @@ def test_facts_of_a_told_network_and_of_somebody_elses():
     assert (foreign["variant"], foreign["mechanism"], foreign["indicators"]) == ("mine", None, "none")
 
 
-@pytest.mark.parametrize("name", ["WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD", "apiKey", "--auth-token"])
+@together("name", ["WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD", "apiKey", "--auth-token"])
 def test_names_of_secrets_are_known(name):
     assert is_secret_name(name)
 
 
-@pytest.mark.parametrize(
-    "name", ["MONKEY", "TOKENIZERS_PARALLELISM", "PWD", "KEYBOARD", "SEMCONV_DATA", "AUTHOR", "--model.decay_tokens"]
-)
+@together("name", ["MONKEY", "TOKENIZERS_PARALLELISM", "PWD", "KEYBOARD", "SEMCONV_DATA", "AUTHOR", "--model.decay_tokens"])
 def test_other_names_are_not(name):
     assert not is_secret_name(name)
 

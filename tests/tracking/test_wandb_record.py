@@ -19,6 +19,8 @@ from tests.experiments import arguments
 from tests.processes import Forked
 from tests.wandb_server import Manner, serve
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 KEY = "0123456789abcdef0123456789abcdef01234567"
 SECRETS = {"WANDB_API_KEY": KEY, "HF_TOKEN": "hf_planted_secret", "MY_PASSWORD": "planted password"}
 CONFIG = {"experiment": "name", "model": {"class_path": "x.Model", "init_args": {"lr": 0.1}}}

@@ -1,0 +1,32 @@
+import json
+
+from semconv.commands.train import main
+from tests.experiments import arguments, built
+
+SHORT = ["--trainer.limit_train_batches=8", "--data.batch_size=16", "--data.num_images=160", "--data.num_test_images=20"]
+SHORT += ["--trainer.log_every_n_steps=1"]
+
+
+def test_the_summary_says_what_a_run_cost(tmp_path):
+    main(["run", *arguments("mae_vit", *SHORT, f"--runs={tmp_path}"), "--evaluation=none"])
+    (path,) = tmp_path.glob("*/*/summary.json")
+    found = json.loads(path.read_text())
+    model = built("mae_vit").model
+    assert found["cost/encoder_parameters"] == sum(p.numel() for p in model.encoder.parameters() if p.requires_grad)
+    assert found["cost/train_images_per_second"] > 0
+    assert found["cost/peak_memory_bytes"] > 1e7
+    assert found["cost/flops"] == vit_flops(width=64, depth=4, tokens=17) + decoder_flops(64, 2, 65, 64)
+    assert found["test/psnr"] is None
+    assert "normalised" in found["test/psnr/reason"]
+
+
+def vit_flops(width: int, depth: int, tokens: int) -> int:
+    """Multiply-adds times two: patch projection of all 64 patches, then blocks over the visible patches and the class token."""
+    block = 12 * width**2 * tokens + 2 * tokens**2 * width
+    return 2 * (64 * 48 * width + depth * block)
+
+
+def decoder_flops(width: int, depth: int, tokens: int, features: int) -> int:
+    """Embedding of 64 sites and the class token, blocks, and the prediction of 48 numbers at each site."""
+    block = 12 * width**2 * tokens + 2 * tokens**2 * width
+    return 2 * (features * width * 65 + depth * block + 64 * width * 48)
