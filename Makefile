@@ -1,11 +1,11 @@
 # make demo: set up and run the main job. make test: set up and run all checks. make docs: build the documentation.
-# make mutants: test the tests.
+# make mutants: test the tests. make campaign: try to break it, for 15 minutes. make test-minimum: the tests on the lowest versions allowed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := runs/studies/demo
 
-.PHONY: setup test lint docs mutants demo clean
+.PHONY: setup test lint docs mutants campaign test-minimum demo clean
 
 setup: $(VENV)/.installed
 
@@ -32,6 +32,19 @@ test: lint
 # faults put into the package, one at a time, for the tests to notice: docs/testing.md
 mutants: setup
 	$(BIN)/python -m tests.mutants --output build/mutants/here.json
+
+# runs, records, folders, options and secrets, at random: docs/reliability.md
+campaign: setup
+	$(BIN)/python -m tests.campaign --output build/campaign.json
+
+# in an environment of its own
+test-minimum:
+	$(PYTHON) -m venv --clear build/minimum
+	build/minimum/bin/python -m pip install --quiet --upgrade pip
+	build/minimum/bin/python -m pip install --quiet torch torchvision
+	$(PYTHON) tests/minimum.py > build/minimum/constraints.txt
+	build/minimum/bin/python -m pip install --quiet --constraint build/minimum/constraints.txt --editable ".[dev]"
+	build/minimum/bin/pytest -n auto
 
 # goes on where it was stopped; make clean, and it begins anew
 demo: setup

@@ -15,9 +15,11 @@ NOT_SECRET = {"PWD", "OLDPWD"}  # a shell's working folders
 SHORTEST, SURE = 4, 8  # characters of a value; one that is shorter than SURE is replaced as a whole word alone
 URL_LOGIN = re.compile(r"(?<=://)[^/\s@\"']+(?=@)")
 HEADER = re.compile(
-    r"\b(bearer|basic|token)(\s+)(?=[^\s\"']*[\d._=+/-])[^\s\"',;]{8,}", re.IGNORECASE
+    r"\b(bearer|basic|digest|token)(\s+)(?=[^\s\"']*[\d._=+/-])[^\s\"',;]{8,}", re.IGNORECASE
 )  # a key has more than letters
 ASSIGNED = re.compile(r"(?P<name>[\w.-]+)(?P<sign>=|:\s+)(?P<value>[^\s&;,\"']+)")
+ENTRY = re.compile(r"(?P<start>([\"'])(?P<name>[\w.-]+)\2\s*:\s*)([\"'])(?P<value>(?:\\.|(?!\4).)*)\4")  # JSON, a printed dict
+TAKEN = re.compile(r"(?P<option>--[\w.-]+)(?P<space>\s+)(?=\S*\d)(?P<value>[^\s\"',;]{8,})")  # by an option, as the next word
 OPTION = re.compile(r"(?P<option>--?[\w.-]+)=(?P<value>.+)", re.DOTALL)
 
 
@@ -45,8 +47,8 @@ def refuse_secret_interpolation(text: str, where: str) -> None:
 def redact(value: Any) -> Any:
     """Replace secrets in a configuration, command line or text by `<redacted>` or `<redacted:NAME>`.
 
-    Secrets are the values of environment variables, options and parts of an address with a secret name, the login in an address,
-    and keys of HTTP headers.
+    Secrets are the values of environment variables, options, entries and parts of an address with a secret name, the login in an
+    address, and keys of HTTP headers.
 
     Args:
         value: text, or mappings and sequences with text; other values are returned unchanged.
@@ -54,7 +56,8 @@ def redact(value: Any) -> Any:
     if isinstance(value, str):
         return _redact_text(value)
     if isinstance(value, Mapping):
-        return {key: redact(part) for key, part in value.items()}
+        secret = {key for key, part in value.items() if isinstance(part, str) and part and _is_secret_key(key)}
+        return {key: "<redacted>" if key in secret else redact(part) for key, part in value.items()}
     if isinstance(value, Sequence):
         parts = [redact(part) for part in value]
         # an option and its value as two words
@@ -74,7 +77,16 @@ def _redact_text(text: str) -> str:
     if found and is_secret_name(found["option"]):
         return f"{found['option']}=<redacted>"
     text = HEADER.sub(r"\1\2<redacted>", URL_LOGIN.sub("<redacted>", text))
+    text = ENTRY.sub(lambda found: f'{found["start"]}"<redacted>"' if _is_secret_key(found["name"]) else found[0], text)
+    text = TAKEN.sub(
+        lambda found: f"{found['option']}{found['space']}<redacted>" if is_secret_name(found["option"]) else found[0], text
+    )
     return ASSIGNED.sub(_redact_assigned, text)
+
+
+def _is_secret_key(name: object) -> bool:
+    """True for the name of a secret in a mapping; `key` alone names a key of a configuration there."""
+    return isinstance(name, str) and name != "key" and is_secret_name(name)
 
 
 def _redact_assigned(found: re.Match[str]) -> str:

@@ -61,7 +61,7 @@ def main() -> None:
     if options.output:
         content = {"seed": options.seed, "counts": counted, "failed": [(name, *trial) for name, trial in failed]}
         options.output.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    sys.exit(bool(failed))
+    sys.exit(int(bool(failed)))
 
 
 def _run(trials: Trials, seed: int, seconds: float, most: int) -> list[Trial]:
@@ -71,9 +71,12 @@ def _run(trials: Trials, seed: int, seconds: float, most: int) -> list[Trial]:
     with tempfile.TemporaryDirectory() as folder:
         generator = trials(Random(seed), Path(folder))
         while not found or (time.monotonic() < end and len(found) < most):
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                found.append(next(generator))
-        generator.close()
+            said = io.StringIO()
+            try:
+                with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                    found.append(next(generator))
+            except SystemExit as end:  # of what a trial prepares
+                raise RuntimeError(said.getvalue()) from end
     return found
 
 

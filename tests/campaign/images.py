@@ -79,7 +79,7 @@ def _try(root: Path, test_split: str, case: str) -> Trial:
             data.setup("fit")
             data.setup("test")
             for part in ("train", "test"):
-                images, index = data.select(part)  # type: ignore[arg-type]
+                images, index = data.select(part)
                 images.read(index)
                 found.extend(path for path, _ in images.samples)  # type: ignore[attr-defined]
 

@@ -190,7 +190,7 @@ def _copy(run: Path, folder: Path) -> Path:
 def _command(run: Path, folder: Path, random: Random) -> tuple[Callable[[], object], str]:
     """A command on a run, and its words without folders."""
     out = folder / "out"
-    words = random.choice(
+    words: list[str | Path] = random.choice(
         [
             ["compare", run.parent, "--metric", "test/masked_mse"],
             ["compare", run.parent, "--metric", "test/masked_mse", "--output", out],

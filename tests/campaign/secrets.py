@@ -68,7 +68,7 @@ def _whole_run(secret: str, folder: Path) -> Trial:
         for name in VARIABLES[:-1]:
             patch.setenv(name, f"{secret}{name}")
         patch.setenv("WANDB_MODE", "offline")
-        options = [f"--data.root={FORMS[1].format(secret)}", f"--wandb.tags=[{FORMS[7].format(secret)}]", f"--runs={folder}"]
+        options = [f"--data.root={FORMS[1].format(secret)}", f"--wandb.tags=[Bearer {secret}]", f"--runs={folder}"]
         main(["fit", *arguments("cnn_plain", *SHORT, "--trainer.max_steps=1", *options)])
     held = [path.name for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     return Trial("in a file of a run" if held else "redacted", not held, "a whole run", " ".join(held))

@@ -24,11 +24,15 @@ IN_TEXT = [
     f"https://example.org/data?api_key={S3CRET}#top",
     f"Authorization: Bearer {S3CRET}",
     f"authorization: basic {S3CRET}",
+    f"Proxy-Authorization: Digest {S3CRET}",
     f"curl -H 'Bearer {S3CRET}' example.org",
     f"PGPASSWORD={S3CRET} psql",
     f"--db.password={S3CRET}",
     f"X-Api-Key: {S3CRET}",
     f"Cookie: {S3CRET}",
+    f"{{'api_key': '{S3CRET}'}}",
+    f'{{"a": [{{"client_secret" : "x\\"{S3CRET}"}}]}}',
+    f"semconv export R --hub-token {S3CRET}",
 ]
 NAMES = ["GITHUB_PAT", "PGPASSWORD", "HF_TOKEN", "MY_SECRET", "AWS_SECRET_ACCESS_KEY", "dbPassword", "SLACK_APITOKEN"]
 
@@ -45,6 +49,13 @@ def test_the_value_of_a_secret_variable_is_redacted(name, value, monkeypatch):
     monkeypatch.setenv(name, value)
     assert (value in redact(f"a {value}, {value}/b")) == (len(value) < 4)
     assert redact(f"a{value}b" if len(value) < 8 else "ab") == (f"a{value}b" if len(value) < 8 else "ab")  # part of another word
+
+
+def test_an_entry_of_a_mapping_is_redacted_by_its_name():
+    assert redact({"hub": {"token": S3CRET, "key": "model.base_lr"}, "api_key": ""}) == {
+        "hub": {"token": "<redacted>", "key": "model.base_lr"},
+        "api_key": "",
+    }
 
 
 def test_two_words_of_a_command_are_one_secret():
@@ -64,6 +75,8 @@ def test_two_words_of_a_command_are_one_secret():
         "torch/cifar10: 3 images",
         "there is no such key: give another",
         "--hub-token: give it in the environment",
+        "--hub-token takes the token of an account",
+        '{"key": "model.base_lr", "tokens": "3"}',
     ],
 )
 def test_other_text_stays(text):
