@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-import yaml
-
 from semconv.commands.arguments import without
 from semconv.configuration import bare, keys, nearest
 from semconv.tracking.secrets import redact
+from semconv.yaml_files import parse_yaml
 
 PACKAGE = Path(__file__).parents[1]
 # the key that jsonargparse does not accept, in each wording of its messages
@@ -36,13 +35,16 @@ def in_one_line(debug: bool = False) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # jsonargparse wraps what a constructor raises
-        said = [message for cause in causes(error) if (message := own_message(cause))]
-        if not said:
+        if (said := user_message(error)) is None:
             raise
         if debug:
             traceback.print_exc()
-        fail(said[-1])
+        fail(said)
+
+
+def user_message(error: Exception) -> str | None:
+    """The message for the user of an error, or of the cause that jsonargparse has wrapped; None for others."""
+    return next((message for cause in causes(error) if (message := own_message(cause))), None)
 
 
 def causes(error: BaseException) -> list[BaseException]:
@@ -89,7 +91,7 @@ def correct(message: str, arguments: list[str], print_config: Callable[[list[str
     if not (found := UNKNOWN.search(message)):
         return message
     rest, key = without(arguments[1:], bare(found[1]))
-    config = yaml.safe_load(print_config([arguments[0], *rest])) or {}
+    config = parse_yaml(print_config([arguments[0], *rest])) or {}
     return _did_you_mean(f"there is no option {key}" if key else message, key or found[1], list(keys(config)))
 
 

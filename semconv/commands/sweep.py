@@ -90,7 +90,7 @@ def run_trials(
     ledger = Ledger(folder, sweep, resume, done)
     if resume:
         ledger.retry_failed()
-    with Display(Console(highlight=False), len(sweep.grid) or sweep.run_cap) as display:
+    with Display(Console(highlight=False), sweep.total) as display:
         return Runner(ledger, display, jobs, count, failures, TRAINING).work(), ledger.is_over()
 
 

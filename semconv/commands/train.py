@@ -9,10 +9,9 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import lightning
-import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import Callback, LambdaCallback
@@ -38,6 +37,7 @@ from semconv.tracking.identity import identity
 from semconv.tracking.record import RunRecord
 from semconv.tracking.secrets import redact
 from semconv.tracking.wandb_record import WandbOptions, WandbRecord
+from semconv.yaml_files import to_yaml
 
 
 class Trainer(lightning.Trainer):
@@ -88,6 +88,9 @@ class Trainer(lightning.Trainer):
         super().predict(model, datamodule=datamodule, return_predictions=False, ckpt_path=ckpt_path)
 
 
+BuildExtent = Literal["all", "parts", "nothing"]
+
+
 class Refused(SystemExit):
     """Arguments that the parser refuses. `main` catches it; without `main`, the process exits with code 2."""
 
@@ -114,11 +117,11 @@ class SemconvCLI(LightningCLI):
     Args:
         args: arguments of the command line.
         run: the first argument is a subcommand, and is run.
-        instantiate: build the objects of the configuration.
+        extent: what is built of the configuration: all, its parts (model and data, without a trainer), or nothing.
     """
 
-    def __init__(self, args: list[str], run: bool = True, instantiate: bool = True) -> None:
-        self._instantiates, self._called = instantiate, args[:1]
+    def __init__(self, args: list[str], run: bool = True, extent: BuildExtent = "all") -> None:
+        self._extent, self._called = extent, args[:1]
         self._checkpoint: dict[str, Any] | None = None
         self._links = links_in_force(args)
         super().__init__(
@@ -221,8 +224,11 @@ class SemconvCLI(LightningCLI):
         parser.add_class_arguments(WandbOptions, "wandb")
 
     def instantiate_classes(self) -> None:
-        if self._instantiates:
+        if self._extent == "all":
             super().instantiate_classes()
+        elif self._extent == "parts":
+            self.config_init = self.parser.instantiate_classes(self.config)
+            self.model, self.datamodule = (self._get(self.config_init, key) for key in ("model", "data"))
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """A trainer whose run has a folder of its own. Each step needs the one before it."""
@@ -321,7 +327,17 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     Raises:
         Refused: the parser refuses them.
     """
-    return SemconvCLI(arguments, run=False, instantiate=False).config.as_dict()
+    return SemconvCLI(arguments, run=False, extent="nothing").config.as_dict()
+
+
+def build_parts(arguments: list[str]) -> dict[str, Any]:
+    """Build model and data of the arguments of a subcommand, as a run would; give its configuration.
+
+    Raises:
+        Refused: the parser refuses the arguments.
+        ValueError: a part refuses its own.
+    """
+    return SemconvCLI(arguments, run=False, extent="parts").config.as_dict()
 
 
 def print_config(arguments: list[str]) -> str:
@@ -403,7 +419,7 @@ def _starting_from(arguments: list[str]) -> list[str]:
     if not (Path(folder) / "config.yaml").is_file():
         raise ValueError(f"--pretrained {folder}: there is no config.yaml: give a run's folder, runs/<experiment>/<run id>")
     config = RunFolder(folder).config
-    kept = yaml.safe_dump({key: config[key] for key in ("data", "seed_everything")})
+    kept = to_yaml({key: config[key] for key in ("data", "seed_everything")})
     others = [word for option in options if option.name != "--pretrained" for word in option.words]
     return [arguments[0], "-c", kept, *others, f"--model.init_args.pretrained_run={folder}"]
 

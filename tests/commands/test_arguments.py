@@ -205,8 +205,7 @@ def test_what_needs_no_network_answers_without_a_heavy_import(words):
         f"print({HEAVY} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=FOLDER.parent)
-    # sweep files are read by optuna's distributions
-    assert done.stdout.endswith("{'numpy'}\n" if words[:2] == ["check", "sweeps"] else "set()\n"), done.stderr
+    assert done.stdout.endswith("set()\n"), done.stderr
 
 
 def test_whoever_reads_may_stop_reading():
