@@ -75,11 +75,11 @@ def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
 def _check_point(sweep: Sweep, point: dict[str, Any], arguments: list[str]) -> None:
     # importing torch takes seconds; an error in the file is reported before
     from semconv.commands.errors import correct, user_message
-    from semconv.commands.train import Refused, build_parts, print_config, quieten
+    from semconv.commands.train import Refused, try_parts, print_config, quieten
 
     quieten()
     try:
-        config = build_parts(arguments[1:])
+        config = try_parts(arguments[1:])
     except Refused as error:
         raise ValueError(f"{_show(sweep, point)}{correct(error.message, arguments, print_config)}") from error
     except Exception as error:

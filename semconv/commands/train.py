@@ -330,14 +330,20 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     return SemconvCLI(arguments, run=False, extent="nothing").config.as_dict()
 
 
-def build_parts(arguments: list[str]) -> dict[str, Any]:
-    """Build model and data of the arguments of a subcommand, as a run would; give its configuration.
+def try_parts(arguments: list[str]) -> dict[str, Any]:
+    """Build model and data of the arguments of a subcommand, to see whether they can be built; give its configuration.
 
     Raises:
         Refused: the parser refuses the arguments.
         ValueError: a part refuses its own.
     """
-    return SemconvCLI(arguments, run=False, extent="parts").config.as_dict()
+    cli = SemconvCLI(arguments, run=False, extent="nothing")
+    config = cli.config.as_dict()
+    encoder = cli.config.get("model.init_args.encoder.init_args")
+    if encoder and encoder.get("as_plain") and encoder.get("mlp_ratio") is None:
+        encoder["mlp_ratio"] = 4.0  # any width will do: to measure it would take seconds
+    cli.parser.instantiate_classes(cli.config)
+    return config
 
 
 def print_config(arguments: list[str]) -> str:

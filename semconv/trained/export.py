@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from semconv.controls import set_control
 from semconv.encoders import Encoder, Geometry, Size
 from semconv.encoders.encoder import TimmModel
+from semconv.encoders.weights import aligned
 from semconv.evaluation.features import everything, pool
 from semconv.indicators import Control
 from semconv.tasks import MaskedReconstruction
@@ -207,7 +208,7 @@ def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEnco
     encoder = built.encoder(geometry, config["size"])
     set_control(encoder, built.control)
     try:
-        encoder.load_state_dict(load_file(folder / WEIGHTS))
+        encoder.load_state_dict(aligned(load_file(folder / WEIGHTS), encoder.state_dict()))
     except (SafetensorError, RuntimeError, OSError) as error:
         raise ValueError(f"{folder}/{WEIGHTS} cannot be loaded: export the run again") from error
     return ExportedEncoder(encoder, geometry, config["mean"], config["std"]).eval()
