@@ -75,7 +75,7 @@ def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
 def _check_point(sweep: Sweep, point: dict[str, Any], arguments: list[str]) -> None:
     # importing torch takes seconds; an error in the file is reported before
     from semconv.commands.errors import correct, user_message
-    from semconv.commands.train import Refused, try_parts, print_config, quieten
+    from semconv.commands.train import Refused, print_config, quieten, try_parts
 
     quieten()
     try:
