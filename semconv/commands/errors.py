@@ -1,5 +1,6 @@
 """Errors for the user: one line on the terminal, and exit code 2."""
 
+import errno
 import importlib
 import re
 import sys
@@ -14,6 +15,7 @@ from semconv.configuration import bare, keys, nearest
 from semconv.tracking.secrets import redact
 from semconv.yaml_files import parse_yaml
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 PACKAGE = Path(__file__).parents[1]
 # the key that jsonargparse does not accept, in each wording of its messages
 UNKNOWN = re.compile(r"(?:unrecognized arguments: --|[Oo]ption '|[Kk]ey '(?=\S+ is not expected))([\w.]+)")
@@ -58,8 +60,8 @@ def causes(error: BaseException) -> list[BaseException]:
 def own_message(error: BaseException) -> str | None:
     """The message of an error that this package, Lightning or the operating system raised for the user; None for any other."""
     text = str(error)
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}: free disk space, give access, or choose another folder"
+    if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in DISK):
+        return f"{error.filename or 'the output'}: {error.strerror}: free disk space, give access, or choose another folder"
     if "in DataLoader worker process" in text:  # raised again from a worker, with its traceback as text
         frames = re.findall(r'File "([^"]+)", line', text)
         text = text.strip().splitlines()[-1].partition(": ")[2]

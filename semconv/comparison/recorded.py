@@ -13,8 +13,8 @@ from typing import Any
 from semconv.comparison.declared import declared_by
 from semconv.comparison.run import FinishedRun, Found, started_at
 from semconv.configuration import one_line
+from semconv.files import write_text
 from semconv.metrics import METRICS, find
-from semconv.tracking.files import write_text
 from semconv.tracking.folder import RunFolder
 from semconv.yaml_files import read_yaml, to_yaml
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from semconv.comparison.declared import WIDE
 from semconv.comparison.run import FinishedRun
 from semconv.configuration import bare
+from semconv.files import write_text
 from semconv.study.file import ONLY, PLAIN, Study
-from semconv.tracking.files import write_text
 from semconv.yaml_files import to_yaml
 
 

@@ -7,10 +7,10 @@ from typing import Any
 from semconv.comparison.run import FinishedRun
 from semconv.comparison.runs import find_runs
 from semconv.configuration import bare
+from semconv.files import write_text
 from semconv.study.arms import Arm, Point, by_point, config_of
 from semconv.study.file import Study
 from semconv.sweeping.file import Sweep, sweep_problem
-from semconv.tracking.files import write_text
 from semconv.yaml_files import read_yaml, to_yaml
 
 MEASURE = "measure"  # round of a few steps of each network

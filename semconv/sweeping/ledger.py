@@ -8,13 +8,12 @@ from typing import Any, Literal, NamedTuple
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from semconv.files import write_text
 from semconv.sweeping.distributions import distribution, quantile
 from semconv.sweeping.file import Sweep
-from semconv.sweeping.locks import JournalLock
-from semconv.tracking.files import write_text
+from semconv.sweeping.locks import Journal
 from semconv.tracking.locks import Lock, locked
 from semconv.yaml_files import read_yaml, to_yaml
 
@@ -52,10 +51,8 @@ class Ledger:
         (folder / "trials").mkdir(parents=True, exist_ok=True)
         with self._claiming():
             self._keep_file(join)
-            journal = folder.resolve() / "journal.log"
-            backend = JournalFileBackend(str(journal), lock_obj=JournalLock(journal))  # type: ignore[arg-type]
             self.study = optuna.create_study(
-                storage=JournalStorage(backend),
+                storage=JournalStorage(Journal(folder.resolve() / "journal.log")),
                 study_name="sweep",  # the same whatever the file is called: a folder holds one sweep
                 direction="maximize" if sweep.maximise else "minimize",
                 load_if_exists=True,

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from semconv.files import write_text
+
 DEFAULT = ("${env}", "${interpreter}", "${program}", "${args}")
 OURS = ("run", "fit")
 VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
@@ -26,7 +28,7 @@ def expand(command: Sequence[Any], program: str, parameters: Mapping[str, Any], 
         json_file: written if the command holds `${args_json_file}`.
     """
     if "${args_json_file}" in command:
-        json_file.write_text(json.dumps(dict(parameters)), encoding="utf-8")
+        write_text(json_file, json.dumps(dict(parameters)))
     known = {
         "env": ["/usr/bin/env"],
         "interpreter": ["python"],

@@ -14,12 +14,12 @@ from typing import Any
 
 import yaml
 
+from semconv.files import append_text, write_text
 from semconv.sweeping import preloaded
 from semconv.sweeping.file import Sweep
 from semconv.sweeping.ledger import Claim, Ending
 from semconv.sweeping.macros import expand, own_command
 from semconv.sweeping.points import departure
-from semconv.tracking.files import write_text
 from semconv.tracking.folder import RunFolder, newest_checkpoint
 from semconv.tracking.secrets import redact
 
@@ -61,8 +61,7 @@ class Trial:
         if run is not None and not resumed:
             shutil.rmtree(run.path)  # it has nothing to resume from, and its name is needed
         words = self._words(run if resumed else None)
-        with open(self.log, "a", encoding="utf-8") as log:
-            log.write(f"$ {' '.join(redact(words))}\n")
+        append_text(self.log, f"$ {' '.join(redact(words))}\n")
         environment = self._environment()
         ours = own_command(words)
         if ours:
@@ -72,8 +71,7 @@ class Trial:
                 self._process = self._spawn(words, environment)
             except (OSError, IndexError) as error:  # IndexError: the command is empty
                 reason = error.strerror if isinstance(error, OSError) else "it is empty"
-                with open(self.log, "a", encoding="utf-8") as log:
-                    log.write(f"the command {redact(' '.join(words[:1]))!r} cannot be started: {reason}\n")
+                append_text(self.log, f"the command {redact(' '.join(words[:1]))!r} cannot be started: {reason}\n")
                 self._code = NOT_STARTED
 
     def poll(self) -> int | None:

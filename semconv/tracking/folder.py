@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from semconv.configuration import one_line, resolve_links
+from semconv.files import append_text, write_text
 from semconv.tracking.environment import describe_session
-from semconv.tracking.files import write_text
 from semconv.tracking.locks import Lock
 from semconv.yaml_files import parse_yaml, to_yaml
 
@@ -130,8 +130,7 @@ class RunFolder:
             the row: step, clocks, time (Unix, in seconds) and metrics.
         """
         row = {"step": step, **clock, "time": round(time.time(), 3), **metrics}
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_text(self.path / "metrics.jsonl", json.dumps(row) + "\n")
         return row
 
     def rows(self) -> Iterator[dict[str, Any]]:

@@ -21,9 +21,9 @@ from semconv.encoders import Encoder, Geometry, Size
 from semconv.encoders.encoder import TimmModel
 from semconv.encoders.weights import aligned
 from semconv.evaluation.features import everything, pool
+from semconv.files import write_text, write_whole
 from semconv.indicators import Control
 from semconv.tasks import MaskedReconstruction
-from semconv.tracking.files import write_text, write_whole
 from semconv.trained.run import TRUSTED, LoadedRun, build_parts, check_classes, load_run
 from semconv.version import __version__
 from semconv.yaml_files import read_yaml, to_yaml
