@@ -18,6 +18,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         found = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key is no text: give each key a name", problem_mark=key.start_mark)
             if (key.tag, str(key.value)) in found:
                 raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice: leave one out", problem_mark=key.start_mark)
             found.add((key.tag, str(key.value)))

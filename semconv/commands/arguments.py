@@ -1,6 +1,7 @@
 """The command line before parsing: the notation of users and sweeps, converted to that of the parser. Imports no torch."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -138,10 +139,16 @@ def follower_problem(config: Mapping[str, Any]) -> str | None:
 
 def links_in_force(arguments: list[str]) -> dict[str, str]:
     """Find the optional links that no later file or option replaces by a value: the link by dotted key."""
+    values = given_values(arguments)
+    return {target: link for target, link in MAY_FOLLOW.items() if values.get(bare(target)) == link}
+
+
+def given_values(arguments: list[str]) -> dict[str, Any]:
+    """The values that files and options give, by bare dotted key."""
     values: dict[str, Any] = {}
     for option in read(arguments):
         values |= _values(option)
-    return {target: link for target, link in MAY_FOLLOW.items() if values.get(bare(target)) == link}
+    return values
 
 
 def with_links(config: Mapping[str, Any], links: Mapping[str, str]) -> dict[str, Any]:
@@ -180,7 +187,7 @@ def _is_content(value: str) -> bool:
     try:
         return isinstance(parse_yaml(value), dict)
     except ValueError as error:
-        if "\n" in value or value.lstrip().startswith("{"):
+        if re.search(r"[\n{\[]|:\s", value):
             raise ValueError(f"-c is not valid YAML: {error}") from error
         return False
 

@@ -1,7 +1,6 @@
 """Errors for the user: one line on the terminal, and exit code 2."""
 
 import errno
-import importlib
 import re
 import sys
 import traceback
@@ -79,7 +78,7 @@ def _is_lightnings(error: BaseException, frames: Sequence[str]) -> bool:
 
 
 def correct(message: str, arguments: list[str], print_config: Callable[[list[str]], str]) -> str:
-    """A message of the parser; one on an unknown key or class also names the nearest one that exists.
+    """A message of the parser; one on an unknown key also names the nearest one that exists.
 
     The keys that exist depend on the classes that the arguments choose, so the rest of the arguments is parsed once more.
 
@@ -88,8 +87,6 @@ def correct(message: str, arguments: list[str], print_config: Callable[[list[str
         arguments: a subcommand and its arguments.
         print_config: from arguments to the whole configuration, as YAML.
     """
-    if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
-        return _did_you_mean(message, found[2], dir(importlib.import_module(found[1])))
     if not (found := UNKNOWN.search(message)):
         return message
     rest, key = without(arguments[1:], bare(found[1]))
@@ -99,4 +96,4 @@ def correct(message: str, arguments: list[str], print_config: Callable[[list[str
 
 def _did_you_mean(message: str, name: str, names: list[str]) -> str:
     found = nearest(name, names)
-    return f"{message}: did you mean {found}?" if found else message
+    return f"{message}: did you mean {found}?" if found else f"{message}: --help lists all options"

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import re
 import sys
 import traceback
 import warnings
@@ -18,6 +17,7 @@ from lightning.pytorch.callbacks import Callback, LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
+from omegaconf.errors import OmegaConfBaseException
 
 from semconv.callbacks import Cost, Diverged, Divergence, Dynamics, ErrorTable, Panels, Record
 from semconv.callbacks.announcement import Announcement
@@ -25,8 +25,9 @@ from semconv.callbacks.checkpoints import Checkpoints
 from semconv.callbacks.evaluation import Evaluation, Extent
 from semconv.callbacks.interruption import Interruption, Terminated, listen
 from semconv.callbacks.progress import RunProgress
-from semconv.commands.arguments import follower_problem, links_in_force, prepare, read, with_links
-from semconv.commands.errors import causes, correct, fail, in_one_line
+from semconv.commands.arguments import follower_problem, given_values, links_in_force, prepare, read, with_links
+from semconv.commands.errors import correct, fail, in_one_line
+from semconv.commands.refusals import empty_argument, explain, interpolation
 from semconv.commands.short import write_out
 from semconv.configuration import not_finite
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
@@ -103,12 +104,9 @@ class OneLineParser(LightningArgumentParser):
     """Raises errors in the arguments as one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        keys = [key for key in re.findall(r'Parser key "([^"]+)"', message) if key != "config"]
-        reason = str(causes(ex)[-1]) if ex else message
-        said = f"{'.'.join(keys)}: {reason}" if keys and f'"{keys[-1]}"' not in reason else reason
-        raise Refused(
-            re.sub(r"Expected a <class '(\w+)'>", r"Expected a \1", said.replace("a typing.Literal[", "one of ["))
-        ) from ex
+        if not self.exit_on_error:  # of a class within the configuration: the parser around it adds its key
+            super().error(message, ex)
+        raise Refused(explain(message, ex)) from ex
 
 
 class SemconvCLI(LightningCLI):
@@ -153,11 +151,17 @@ class SemconvCLI(LightningCLI):
         return {name: skipped for name, skipped in known.items() if name in self._called} or known
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
-        if found := not_finite(self._whole().as_dict()):
+        try:
+            self.config = parser.parse_args(args)
+        except (OmegaConfBaseException, RecursionError) as error:
+            raise ValueError(interpolation(error, given_values(args))) from error
+        for group in ("trainer", "wandb"):
+            if not isinstance(given := self._whole().get(group), Namespace):
+                raise ValueError(f"{group} is {given}: give a mapping of keys to values")
+        config = self._whole().as_dict()
+        if found := not_finite(config):
             raise ValueError(f"{found[0]} is {found[1]}: give a number that is finite")
-        problem = follower_problem(self._whole().as_dict())
-        if problem:
+        if problem := empty_argument(config) or follower_problem(config):
             raise ValueError(problem)
 
     def _whole(self) -> Namespace:
