@@ -45,6 +45,13 @@ def main() -> None:
         # the reader has closed the pipe, as `head` does: print nothing more, also at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        from semconv.commands.errors import fail, own_message
+
+        if (said := own_message(error)) is None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be what is full
+        fail(said)
 
 
 def dispatch(command: str, arguments: list[str]) -> None:

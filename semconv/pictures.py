@@ -8,6 +8,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from semconv.files import write_whole
+
 GAP, CAPTION = 4, 18
 
 
@@ -45,7 +47,7 @@ def contact_sheet(columns: Mapping[str, Tensor], note: str = "", height: int = 9
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Save as PNG, with the folders that the path needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    write_whole(path, lambda file: picture.save(file, "PNG"))
 
 
 def to_rgb(images: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Experiments and sweeps that semconv ships, found by their names from any folder. Imports no torch."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +36,7 @@ def look(name: str | Path, kind: Kind) -> Path | None:
     inner = written.removeprefix(f"{kind}/")
     places = (written, f"{kind}/{inner}", HOME / kind / inner)
     files = (Path(f"{place}{suffix}") for place in places for suffix in ("", ".yaml"))
-    return next((path for path in files if path.is_file()), None)
+    return next((path for path in files if os.path.isfile(path)), None)  # False also for what no name can be
 
 
 def names(kind: Kind) -> list[str]:

@@ -19,7 +19,7 @@ from semconv.data.batch import to_unit
 from semconv.data.sources import Moments
 from semconv.decoders import Decoder
 from semconv.encoders import Encoder, Geometry, Size, initialise
-from semconv.encoders.weights import require_fit
+from semconv.encoders.weights import aligned, require_fit
 from semconv.evaluation.features import in_precision
 from semconv.evaluation.reconstruction import ReconstructionMetrics
 from semconv.hashing import make_keys
@@ -66,6 +66,11 @@ class Task(lightning.LightningModule, ABC):
         factor = partial(warmup_cosine, total=int(steps), warmup=self.warmup, floor=self.min_lr / self.base_lr)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        own = self.state_dict()
+        checkpoint["state_dict"] = aligned(checkpoint["state_dict"], own)
+        require_fit(checkpoint["state_dict"], own, "the checkpoint", "use the config.yaml of the run that wrote it")
 
     def log_loss(self, loss: Tensor, batch: Batch) -> Tensor:
         """Log a training loss as `train/loss`; returns it."""
@@ -253,10 +258,6 @@ class MaskedReconstruction(Task):
         fused = not (self.trainer.gradient_clip_val and "mixed" in self.trainer.precision)
         groups = parameter_groups(self, self.weight_decay, self.decay_tokens)
         return torch.optim.AdamW(groups, lr=rate, betas=self.betas, fused=fused)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        remedy = "use the config.yaml of the run that wrote it"
-        require_fit(checkpoint["state_dict"], self.state_dict(), "the checkpoint", remedy)
 
     def _example(self) -> View:
         """A view of one image, masked as in training: what FLOPs are counted on."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-Manner = Literal["kind", "slow", "broken", "silent"]
+Manner = Literal["kind", "slow", "broken", "silent", "closed"]
 Replies = Mapping[str, Callable[[dict[str, Any]], Any]]  # by operation: from its variables to its data
 
 PROJECT = {"id": "P", "name": "semconv", "entity": {"id": "E", "name": "somebody"}}
@@ -28,21 +28,15 @@ ANSWERS: dict[str, Any] = {
     "upsertView": {"upsertView": {"view": VIEW, "inserted": True}},
     "GetProjects": {"models": {"pageInfo": {"endCursor": None, "hasNextPage": False}, "edges": [{"cursor": "", "node": NODE}]}},
     "Viewer": {"viewer": {"id": "U", "entity": "somebody", "username": "somebody", "flags": "{}", "teams": {"edges": []}}},
-    "UpsertBucket": {
-        "upsertBucket": {
-            "bucket": {
-                "id": "B",
-                "name": "run",
-                "displayName": "run",
-                "description": None,
-                "config": "{}",
-                "sweepName": None,
-                "historyLineCount": None,
-                "project": PROJECT,
-            },
-            "inserted": True,
-        }
-    },
+}
+BUCKET = {
+    "id": "B",
+    "displayName": "run",
+    "description": None,
+    "config": "{}",
+    "sweepName": None,
+    "historyLineCount": None,
+    "project": PROJECT,
 }
 
 
@@ -50,7 +44,8 @@ class Server(ThreadingHTTPServer):
     """Keeps every request's body.
 
     Args:
-        manner: kind takes everything; slow does after a second; broken answers 500; silent does not answer.
+        manner: kind takes everything; slow does after a second; broken answers 500; silent does not answer; closed takes no
+            data.
         replies: to further operations.
     """
 
@@ -90,6 +85,9 @@ class Handler(BaseHTTPRequestHandler):
         name = request.get("operationName") or request["query"].split("{")[0].split("(")[0].split()[-1]
         if name in self.server.replies:
             return {"data": self.server.replies[name](request.get("variables") or {})}
+        if name == "UpsertBucket":
+            bucket = {**BUCKET, "name": (request.get("variables") or {}).get("name") or "run"}
+            return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
         if name in ANSWERS:
             return {"data": ANSWERS[name]}
         return {"errors": [{"message": f"this server knows no {name}"}]}
@@ -99,7 +97,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(3600)
         if self.server.manner == "slow":
             time.sleep(1)
-        self.send_response(500 if self.server.manner == "broken" else 200)
+        closed = self.server.manner == "closed" and self.path.endswith("file_stream")
+        self.send_response(500 if self.server.manner == "broken" else 403 if closed else 200)
         payload = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(payload)))

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from semconv.tracking.files import write_whole
+from semconv.files import temporary, write_whole
 
 
 class Checkpoints(Checkpoint):
@@ -76,8 +76,11 @@ class Checkpoints(Checkpoint):
 
 def _link(path: Path, name: Path) -> None:
     """Link a file to a second name, or copy it if the file system has no links."""
-    name.unlink(missing_ok=True)
+    aside = temporary(name)
     try:
-        os.link(path, name)
+        os.link(path, aside)
+        aside.replace(name)
     except OSError:
         write_whole(name, lambda file: file.write(path.read_bytes()))
+    finally:
+        aside.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -130,13 +131,18 @@ class Record(Callback):
     def on_exception(self, trainer: "Trainer", module: "LightningModule", exception: BaseException) -> None:
         if trainer.is_global_zero and self._begun:
             self.folder.release()
-            clocks = {"trainer/global_step": trainer.global_step, "samples_seen": self.samples_seen}
-            self.folder.summarise(clocks if trainer.state.fn == "fit" else {})
-            if isinstance(exception, Diverged):
-                self.folder.summarise({"divergence": str(exception)})
-                self._set("diverged")
-            else:
-                self._set("failed" if isinstance(exception, Exception) else "terminated")
+            # a full disk has no room for the summary either, and has been named
+            with suppress(OSError) if isinstance(exception, OSError) else nullcontext():
+                self._conclude(trainer, exception)
+
+    def _conclude(self, trainer: "Trainer", exception: BaseException) -> None:
+        clocks = {"trainer/global_step": trainer.global_step, "samples_seen": self.samples_seen}
+        self.folder.summarise(clocks if trainer.state.fn == "fit" else {})
+        if isinstance(exception, Diverged):
+            self.folder.summarise({"divergence": str(exception)})
+            self._set("diverged")
+        else:
+            self._set("failed" if isinstance(exception, Exception) else "terminated")
 
     def _resumed(self, step: int) -> dict[str, Any]:
         """The identity of a run that continues, which names the steps at which its budget was lengthened."""

@@ -1,16 +1,17 @@
 """The command line before parsing: the notation of users and sweeps, converted to that of the parser. Imports no torch."""
 
+import os
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from semconv.configuration import bare, flatten, get, keys, one_line
+from semconv.configuration import bare, flatten, get, keys
 from semconv.shipped import find
 from semconv.tracking.secrets import refuse_secret_interpolation
+from semconv.yaml_files import parse_yaml, read_yaml, to_yaml
 
 # values that must equal another, with the link in base.yaml; a different value is refused
 FOLLOWS = {
@@ -63,7 +64,7 @@ class Option:
             content: Any = None
             for name in reversed(inner):
                 content = {"init_args": {name: content}}
-            return ["-c", yaml.safe_dump({first: content})]
+            return ["-c", to_yaml({first: content})]
         return self.given
 
 
@@ -109,7 +110,7 @@ def each_file(option: Option) -> list[Option]:
     """
     if not option.is_config or option.value is None or _is_content(option.value):
         return [option]
-    files = [option.value] if Path(option.value).is_file() else option.value.split(",")
+    files = [option.value] if os.path.isfile(option.value) else option.value.split(",")
     return [replace(option, value=str(find(file.strip(), "experiments"))) for file in files]
 
 
@@ -138,10 +139,16 @@ def follower_problem(config: Mapping[str, Any]) -> str | None:
 
 def links_in_force(arguments: list[str]) -> dict[str, str]:
     """Find the optional links that no later file or option replaces by a value: the link by dotted key."""
+    values = given_values(arguments)
+    return {target: link for target, link in MAY_FOLLOW.items() if values.get(bare(target)) == link}
+
+
+def given_values(arguments: list[str]) -> dict[str, Any]:
+    """The values that files and options give, by bare dotted key."""
     values: dict[str, Any] = {}
     for option in read(arguments):
         values |= _values(option)
-    return {target: link for target, link in MAY_FOLLOW.items() if values.get(bare(target)) == link}
+    return values
 
 
 def with_links(config: Mapping[str, Any], links: Mapping[str, str]) -> dict[str, Any]:
@@ -163,18 +170,26 @@ def without(arguments: list[str], part: str) -> tuple[list[str], str | None]:
         setting = [key for key in ([option.key] if content is None else keys(content)) if f".{part}." in f".{key}."]
         whole = setting[0] if setting else whole
         if content is not None:
-            rest += ["-c", yaml.safe_dump(_pruned(content, part.partition(".")[0]))]
+            rest += ["-c", to_yaml(_pruned(content, part.partition(".")[0]))]
         elif not setting:
             rest += option.words
     return rest, whole
 
 
 def _is_content(value: str) -> bool:
-    """Tell the content of a configuration, or the standard input, from the name of a file."""
+    """Tell the content of a configuration, or the standard input, from the name of a file.
+
+    Raises:
+        ValueError: it is content, and not valid.
+    """
+    if value == "-" or os.path.isfile(value):
+        return value == "-"
     try:
-        return value == "-" or isinstance(yaml.safe_load(value), dict)
-    except yaml.YAMLError:
-        return True
+        return isinstance(parse_yaml(value), dict)
+    except ValueError as error:
+        if re.search(r"[\n{\[]|:\s", value):
+            raise ValueError(f"-c is not valid YAML: {error}") from error
+        return False
 
 
 def _relinked(option: Option) -> Option:
@@ -185,37 +200,38 @@ def _relinked(option: Option) -> Option:
     content = content_of(option)
     if content is None:
         return option
-    refuse_secret_interpolation(Path(option.value or "").read_text(encoding="utf-8"), str(option.value))
+    if os.path.isfile(option.value or ""):
+        refuse_secret_interpolation(Path(option.value or "").read_text(encoding="utf-8"), str(option.value))
     agreeing = {
         target: link
         for target, link in FOLLOWS.items()
         if (followed := get(content, link.strip("${.}"))) is not None and get(content, target) == followed
     }
-    return replace(option, value=yaml.safe_dump(with_links(content, agreeing), sort_keys=False)) if agreeing else option
+    return replace(option, value=to_yaml(with_links(content, agreeing))) if agreeing else option
 
 
 def _values(option: Option) -> dict[str, Any]:
     """The values by dotted key that an option sets, itself or in the file that it names."""
     try:
-        content = content_of(option) if option.is_config else yaml.safe_load(option.value or "")
-    except yaml.YAMLError:
+        content = content_of(option) if option.is_config else parse_yaml(option.value or "")
+    except ValueError:
         content = option.value
     return {bare(key): value for key, value in flatten(content, "" if option.is_config else option.key).items()}
 
 
 def content_of(option: Option) -> dict[str, Any] | None:
-    """Read a configuration file; None if it is missing, which the parser reports.
+    """Read a configuration: a file, or content that stands on the command line; None if there is none, which the parser reports.
 
     Raises:
-        ValueError: it is not valid YAML.
+        ValueError: it is not valid YAML, or holds no keys.
     """
-    try:
-        content = yaml.safe_load(Path(option.value or "").read_text(encoding="utf-8"))
-    except OSError:
-        return None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{option.value} is not valid YAML: {one_line(error)}") from error
-    return content if isinstance(content, dict) else None
+    value = option.value or ""
+    if os.path.isfile(value):
+        content = read_yaml(Path(value))
+        if not isinstance(content, dict | None):
+            raise ValueError(f"{value} holds no keys: a configuration has some, such as model and data")
+        return content
+    return parse_yaml(value) if value != "-" and _is_content(value) else None
 
 
 def _pruned(content: Any, name: str) -> Any:

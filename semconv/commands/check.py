@@ -107,7 +107,7 @@ def visibility(arguments: list[str]) -> None:
     console.print(_visibility_table(found.layers, found.stages))
     if given.output:
         from semconv.checks.chart import line_chart
-        from semconv.tracking.files import write_text
+        from semconv.files import write_text
 
         with in_one_line(debug):
             given.output.mkdir(parents=True, exist_ok=True)

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from semconv.commands.errors import fail
-from semconv.configuration import bare, flatten, one_line
+from semconv.configuration import one_line
 from semconv.shipped import find, folders
 from semconv.sweeping.distributions import grid_values
 from semconv.sweeping.file import Sweep, read_sweep
-from semconv.sweeping.macros import expand
-from semconv.sweeping.trials import own_command
+from semconv.sweeping.macros import expand, own_command
+from semconv.sweeping.points import departure
 
 DRAWN = 8  # points of a search that are tried
 DESCRIPTION = """Check W&B sweep files: W&B accepts them, the real command line accepts every value of every parameter (nothing is
@@ -38,7 +36,7 @@ def main(arguments: list[str]) -> None:
             print(f"refused  {path}: {one_line(error).removeprefix(f'{path}: ')}")
         else:
             doubt = f"; {sweep.doubt}" if sweep.doubt else ""
-            print(f"fine     {path}: {sweep.method}, {number} points{f' of {len(sweep.grid)}' if sweep.grid else ''} tried{doubt}")
+            print(f"fine     {path}: {sweep.method}, {number} points{f' of {sweep.total}' if sweep.grid else ''} tried{doubt}")
     if refused:
         fail(f"{refused} of {len(files)} sweep files are refused")
 
@@ -76,25 +74,20 @@ def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
 
 def _check_point(sweep: Sweep, point: dict[str, Any], arguments: list[str]) -> None:
     # importing torch takes seconds; an error in the file is reported before
-    from semconv.commands.errors import correct
-    from semconv.commands.train import Refused, parse, print_config, quieten
+    from semconv.commands.errors import correct, user_message
+    from semconv.commands.train import Refused, print_config, quieten, try_parts
 
     quieten()
     try:
-        config = flatten(parse(arguments[1:]))
+        config = try_parts(arguments[1:])
     except Refused as error:
         raise ValueError(f"{_show(sweep, point)}{correct(error.message, arguments, print_config)}") from error
-    for name, value in point.items():
-        if name != "config" and not _holds(config.get(bare(name)), value):
-            raise ValueError(f"{_show(sweep, point)}{name} has no effect: the configuration has {config.get(bare(name))}")
-
-
-def _holds(found: Any, value: Any) -> bool:
-    """Tell whether a configuration has the given value; lists and mappings are not compared."""
-    given = yaml.safe_load(value) if isinstance(value, str) else value
-    if isinstance(given, str):
-        return str(found) in (given, given.rpartition(".")[2])
-    return found == given or not isinstance(given, int | float)
+    except Exception as error:
+        if (said := user_message(error)) is None:
+            raise
+        raise ValueError(f"{_show(sweep, point)}{said}") from error
+    if found := departure(config, point):
+        raise ValueError(f"{_show(sweep, point)}{found}")
 
 
 def _show(sweep: Sweep, point: dict[str, Any]) -> str:

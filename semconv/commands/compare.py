@@ -13,8 +13,8 @@ from semconv.commands.errors import in_one_line
 from semconv.comparison.run import FinishedRun, leave_out
 from semconv.comparison.runs import find_runs
 from semconv.configuration import nearest
+from semconv.files import write_text
 from semconv.metrics import METRICS, PRIMARY, Direction, Metric, find
-from semconv.tracking.files import write_text
 
 if TYPE_CHECKING:
     from semconv.comparison.report.sections import Section

@@ -1,6 +1,6 @@
 """Errors for the user: one line on the terminal, and exit code 2."""
 
-import importlib
+import errno
 import re
 import sys
 import traceback
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-import yaml
-
 from semconv.commands.arguments import without
 from semconv.configuration import bare, keys, nearest
 from semconv.tracking.secrets import redact
+from semconv.yaml_files import parse_yaml
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 PACKAGE = Path(__file__).parents[1]
 # the key that jsonargparse does not accept, in each wording of its messages
 UNKNOWN = re.compile(r"(?:unrecognized arguments: --|[Oo]ption '|[Kk]ey '(?=\S+ is not expected))([\w.]+)")
@@ -36,13 +36,16 @@ def in_one_line(debug: bool = False) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # jsonargparse wraps what a constructor raises
-        said = [message for cause in causes(error) if (message := own_message(cause))]
-        if not said:
+        if (said := user_message(error)) is None:
             raise
         if debug:
             traceback.print_exc()
-        fail(said[-1])
+        fail(said)
+
+
+def user_message(error: Exception) -> str | None:
+    """The message for the user of an error, or of the cause that jsonargparse has wrapped; None for others."""
+    return next((message for cause in causes(error) if (message := own_message(cause))), None)
 
 
 def causes(error: BaseException) -> list[BaseException]:
@@ -56,8 +59,8 @@ def causes(error: BaseException) -> list[BaseException]:
 def own_message(error: BaseException) -> str | None:
     """The message of an error that this package, Lightning or the operating system raised for the user; None for any other."""
     text = str(error)
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}: free disk space, give access, or choose another folder"
+    if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in DISK):
+        return f"{error.filename or 'the output'}: {error.strerror}: free disk space, give access, or choose another folder"
     if "in DataLoader worker process" in text:  # raised again from a worker, with its traceback as text
         frames = re.findall(r'File "([^"]+)", line', text)
         text = text.strip().splitlines()[-1].partition(": ")[2]
@@ -75,7 +78,7 @@ def _is_lightnings(error: BaseException, frames: Sequence[str]) -> bool:
 
 
 def correct(message: str, arguments: list[str], print_config: Callable[[list[str]], str]) -> str:
-    """A message of the parser; one on an unknown key or class also names the nearest one that exists.
+    """A message of the parser; one on an unknown key also names the nearest one that exists.
 
     The keys that exist depend on the classes that the arguments choose, so the rest of the arguments is parsed once more.
 
@@ -84,15 +87,13 @@ def correct(message: str, arguments: list[str], print_config: Callable[[list[str
         arguments: a subcommand and its arguments.
         print_config: from arguments to the whole configuration, as YAML.
     """
-    if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
-        return _did_you_mean(message, found[2], dir(importlib.import_module(found[1])))
     if not (found := UNKNOWN.search(message)):
         return message
     rest, key = without(arguments[1:], bare(found[1]))
-    config = yaml.safe_load(print_config([arguments[0], *rest])) or {}
+    config = parse_yaml(print_config([arguments[0], *rest])) or {}
     return _did_you_mean(f"there is no option {key}" if key else message, key or found[1], list(keys(config)))
 
 
 def _did_you_mean(message: str, name: str, names: list[str]) -> str:
     found = nearest(name, names)
-    return f"{message}: did you mean {found}?" if found else message
+    return f"{message}: did you mean {found}?" if found else f"{message}: --help lists all options"

@@ -1,10 +1,10 @@
 """`semconv init DIR`: the experiments and sweeps of semconv, copied for editing. Imports no torch."""
 
 import argparse
-import shutil
 from pathlib import Path
 
 from semconv.commands.errors import fail, in_one_line
+from semconv.files import write_whole
 from semconv.shipped import HOME
 
 DESCRIPTION = """Copy the experiments and sweeps of semconv into a folder, to edit them there. In that folder, a name such as
@@ -22,6 +22,9 @@ def main(arguments: list[str]) -> None:
             fail(f"{path} is there already, and stays as it is: give another folder")
     with in_one_line():
         for name in FOLDERS:
-            shutil.copytree(HOME / name, given.folder / name)
+            for file in sorted(path for path in (HOME / name).rglob("*") if path.is_file()):
+                place = given.folder / name / file.relative_to(HOME / name)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(place, lambda copy, file=file: copy.write(file.read_bytes()))  # type: ignore[misc]
             print(f"written: {given.folder / name}, {len(list((given.folder / name).rglob('*.yaml')))} files")
     print(f"in {given.folder}, names mean these copies: semconv run cnn_channels")

@@ -5,11 +5,10 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from semconv.commands.errors import fail
 from semconv.metrics import METRICS
 from semconv.shipped import folders
+from semconv.yaml_files import parse_yaml
 
 PACKAGE = Path(__file__).parents[1]
 # parts by the class that they extend
@@ -60,8 +59,8 @@ def list_variants(*places: Path) -> list[tuple[str, str]]:
     for _, path in sorted(files.items()):
         try:
             text = path.read_text(encoding="utf-8")
-            content = yaml.safe_load(text)
-        except (UnicodeDecodeError, yaml.YAMLError):
+            content = parse_yaml(text)
+        except ValueError:
             continue  # a folder of that name may hold anything
         name = content.get("experiment") if isinstance(content, dict) else None
         if isinstance(name, str) and name != "unnamed":

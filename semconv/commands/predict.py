@@ -7,6 +7,7 @@ from typing import Any
 
 from semconv.commands.arguments import split
 from semconv.commands.errors import fail, in_one_line
+from semconv.commands.sweep import positive
 
 DESCRIPTION = """Mask the images of a folder, and reconstruct them with a run's network: one PNG per image, seen | predicted |
 pasted | original, and a contact sheet. Each image is resized until it just covers the run's image size, then its centre is
@@ -28,6 +29,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _predict(given: argparse.Namespace) -> None:
+    from semconv.data.decoding import MAX_PIXELS
     from semconv.tasks import MaskedReconstruction
     from semconv.trained.predict import list_images, predict, read_images
     from semconv.trained.run import load_run
@@ -39,13 +41,15 @@ def _predict(given: argparse.Namespace) -> None:
         fail(f"{given.run} is not a run of masked reconstruction: it predicts no images")
     geometry = run.task.geometry
     masker = _masker(given, run.task)
-    read = read_images(paths, geometry.channels, geometry.size, getattr(run.data, "given_range", None))
+    limit = given.max_pixels or getattr(run.data, "max_pixels", MAX_PIXELS)
+    read = read_images(paths, geometry.channels, geometry.size, getattr(run.data, "given_range", None), limit)
+    reasons = [line.partition(":")[0] for line in read.bad]
     if read.bad and (given.on_bad_image == "stop" or not read.paths):
         remedy = "" if given.on_bad_image == "skip" else "; or give --on_bad_image skip"
-        names = ", ".join(str(path) for path in paths if path not in read.paths)
-        fail(f"cannot be read as images: {names}: replace or remove them{remedy}")
-    for line in read.bad:
-        print(f"left out: {line.partition(':')[0]}", file=sys.stderr)
+        larger = "give a larger --max_pixels, " if any("pixels, more than" in reason for reason in reasons) else ""
+        fail(f"{len(reasons)} files cannot be read as images: {'; '.join(reasons)}: {larger}replace or remove them{remedy}")
+    for reason in reasons:
+        print(f"left out: {reason}", file=sys.stderr)
     height, width = geometry.size
     print(f"images are resized to cover {width} x {height} pixels, and the centre is cut out")
     *written, sheet = predict(run, read, given.output, masker, given.seed)
@@ -104,6 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ratio", type=float, help="Masked share of the cells. Default: the run's.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the masks (0).")
     parser.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop", help="If an image cannot be read (stop).")
+    parser.add_argument(
+        "--max_pixels", type=positive, metavar="N", help="Pixels of an image above which it is not read. Default: the run's."
+    )
     parser.add_argument("--overwrite", action="store_true", help="Write into a folder that is not empty.")
     parser.add_argument(
         "--trust", nargs="+", default=[], metavar="MODULE", help="Modules of your own that the run's configuration may name."

@@ -10,12 +10,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from semconv.commands.arguments import Option, content_of, each_file, split
 from semconv.configuration import get
 from semconv.shipped import look, names, similar_name
 from semconv.sweeping.file import Sweep
+from semconv.yaml_files import read_yaml
 
 PROTOCOL = Option("-c", "base")
 LONGEST = 80  # characters of a sweep's name
@@ -167,6 +166,6 @@ def _folder(place: Path, experiments: Sequence[str], content: Any) -> Path:
     for number in count(1):
         folder = place / (name if number == 1 else f"{name}-{number}")
         kept = folder / "sweep.yaml"
-        if not kept.exists() or yaml.safe_load(kept.read_text(encoding="utf-8")) == content:
+        if not kept.exists() or read_yaml(kept) == content:
             return folder
     raise AssertionError

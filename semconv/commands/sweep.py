@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from semconv.commands.errors import fail
+from semconv.commands.errors import in_one_line
 from semconv.shipped import find
 from semconv.sweeping.file import Sweep, read_sweep
 
@@ -22,7 +22,7 @@ the folder of a sweep."""
 def main(arguments: list[str]) -> None:
     """Run a sweep, and print the command that compares its runs."""
     given = _parser().parse_args(arguments)
-    try:
+    with in_one_line():
         file = find(given.file, "sweeps")
         sweep = read_sweep(file)
         _refuse_endless(sweep, given.count)
@@ -32,8 +32,6 @@ def main(arguments: list[str]) -> None:
         place = f" --output {folder}" if given.output else ""
         again = f"semconv sweep {given.file}{place} --resume"
         code = work(sweep, folder, again, given.jobs, given.failures, given.count, given.resume)
-    except ValueError as error:
-        fail(str(error))
     sys.exit(code)
 
 
@@ -90,7 +88,7 @@ def run_trials(
     ledger = Ledger(folder, sweep, resume, done)
     if resume:
         ledger.retry_failed()
-    with Display(Console(highlight=False), len(sweep.grid) or sweep.run_cap) as display:
+    with Display(Console(highlight=False), sweep.total) as display:
         return Runner(ledger, display, jobs, count, failures, TRAINING).work(), ledger.is_over()
 
 

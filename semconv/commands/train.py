@@ -3,22 +3,21 @@
 import contextlib
 import io
 import logging
-import re
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import lightning
-import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import Callback, LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
+from omegaconf.errors import OmegaConfBaseException
 
 from semconv.callbacks import Cost, Diverged, Divergence, Dynamics, ErrorTable, Panels, Record
 from semconv.callbacks.announcement import Announcement
@@ -26,8 +25,9 @@ from semconv.callbacks.checkpoints import Checkpoints
 from semconv.callbacks.evaluation import Evaluation, Extent
 from semconv.callbacks.interruption import Interruption, Terminated, listen
 from semconv.callbacks.progress import RunProgress
-from semconv.commands.arguments import follower_problem, links_in_force, prepare, read, with_links
-from semconv.commands.errors import causes, correct, fail, in_one_line
+from semconv.commands.arguments import follower_problem, given_values, links_in_force, prepare, read, with_links
+from semconv.commands.errors import correct, fail, in_one_line
+from semconv.commands.refusals import empty_argument, explain, interpolation
 from semconv.commands.short import write_out
 from semconv.configuration import not_finite
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
@@ -38,6 +38,7 @@ from semconv.tracking.identity import identity
 from semconv.tracking.record import RunRecord
 from semconv.tracking.secrets import redact
 from semconv.tracking.wandb_record import WandbOptions, WandbRecord
+from semconv.yaml_files import to_yaml
 
 
 class Trainer(lightning.Trainer):
@@ -88,6 +89,9 @@ class Trainer(lightning.Trainer):
         super().predict(model, datamodule=datamodule, return_predictions=False, ckpt_path=ckpt_path)
 
 
+BuildExtent = Literal["all", "parts", "nothing"]
+
+
 class Refused(SystemExit):
     """Arguments that the parser refuses. `main` catches it; without `main`, the process exits with code 2."""
 
@@ -100,12 +104,9 @@ class OneLineParser(LightningArgumentParser):
     """Raises errors in the arguments as one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        keys = [key for key in re.findall(r'Parser key "([^"]+)"', message) if key != "config"]
-        reason = str(causes(ex)[-1]) if ex else message
-        said = f"{'.'.join(keys)}: {reason}" if keys and f'"{keys[-1]}"' not in reason else reason
-        raise Refused(
-            re.sub(r"Expected a <class '(\w+)'>", r"Expected a \1", said.replace("a typing.Literal[", "one of ["))
-        ) from ex
+        if not self.exit_on_error:  # of a class within the configuration: the parser around it adds its key
+            super().error(message, ex)
+        raise Refused(explain(message, ex)) from ex
 
 
 class SemconvCLI(LightningCLI):
@@ -114,11 +115,11 @@ class SemconvCLI(LightningCLI):
     Args:
         args: arguments of the command line.
         run: the first argument is a subcommand, and is run.
-        instantiate: build the objects of the configuration.
+        extent: what is built of the configuration: all, its parts (model and data, without a trainer), or nothing.
     """
 
-    def __init__(self, args: list[str], run: bool = True, instantiate: bool = True) -> None:
-        self._instantiates, self._called = instantiate, args[:1]
+    def __init__(self, args: list[str], run: bool = True, extent: BuildExtent = "all") -> None:
+        self._extent, self._called = extent, args[:1]
         self._checkpoint: dict[str, Any] | None = None
         self._links = links_in_force(args)
         super().__init__(
@@ -150,11 +151,17 @@ class SemconvCLI(LightningCLI):
         return {name: skipped for name, skipped in known.items() if name in self._called} or known
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
-        if found := not_finite(self._whole().as_dict()):
+        try:
+            self.config = parser.parse_args(args)
+        except (OmegaConfBaseException, RecursionError) as error:
+            raise ValueError(interpolation(error, given_values(args))) from error
+        for group in ("trainer", "wandb"):
+            if not isinstance(given := self._whole().get(group), Namespace):
+                raise ValueError(f"{group} is {given}: give a mapping of keys to values")
+        config = self._whole().as_dict()
+        if found := not_finite(config):
             raise ValueError(f"{found[0]} is {found[1]}: give a number that is finite")
-        problem = follower_problem(self._whole().as_dict())
-        if problem:
+        if problem := empty_argument(config) or follower_problem(config):
             raise ValueError(problem)
 
     def _whole(self) -> Namespace:
@@ -221,8 +228,11 @@ class SemconvCLI(LightningCLI):
         parser.add_class_arguments(WandbOptions, "wandb")
 
     def instantiate_classes(self) -> None:
-        if self._instantiates:
+        if self._extent == "all":
             super().instantiate_classes()
+        elif self._extent == "parts":
+            self.config_init = self.parser.instantiate_classes(self.config)
+            self.model, self.datamodule = (self._get(self.config_init, key) for key in ("model", "data"))
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """A trainer whose run has a folder of its own. Each step needs the one before it."""
@@ -321,7 +331,23 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     Raises:
         Refused: the parser refuses them.
     """
-    return SemconvCLI(arguments, run=False, instantiate=False).config.as_dict()
+    return SemconvCLI(arguments, run=False, extent="nothing").config.as_dict()
+
+
+def try_parts(arguments: list[str]) -> dict[str, Any]:
+    """Build model and data of the arguments of a subcommand, to see whether they can be built; give its configuration.
+
+    Raises:
+        Refused: the parser refuses the arguments.
+        ValueError: a part refuses its own.
+    """
+    cli = SemconvCLI(arguments, run=False, extent="nothing")
+    config = cli.config.as_dict()
+    encoder = cli.config.get("model.init_args.encoder.init_args")
+    if encoder and encoder.get("as_plain") and encoder.get("mlp_ratio") is None:
+        encoder["mlp_ratio"] = 4.0  # any width will do: to measure it would take seconds
+    cli.parser.instantiate_classes(cli.config)
+    return config
 
 
 def print_config(arguments: list[str]) -> str:
@@ -403,7 +429,7 @@ def _starting_from(arguments: list[str]) -> list[str]:
     if not (Path(folder) / "config.yaml").is_file():
         raise ValueError(f"--pretrained {folder}: there is no config.yaml: give a run's folder, runs/<experiment>/<run id>")
     config = RunFolder(folder).config
-    kept = yaml.safe_dump({key: config[key] for key in ("data", "seed_everything")})
+    kept = to_yaml({key: config[key] for key in ("data", "seed_everything")})
     others = [word for option in options if option.name != "--pretrained" for word in option.words]
     return [arguments[0], "-c", kept, *others, f"--model.init_args.pretrained_run={folder}"]
 

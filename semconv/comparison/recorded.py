@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from semconv.comparison.declared import declared_by
 from semconv.comparison.run import FinishedRun, Found, started_at
 from semconv.configuration import one_line
+from semconv.files import write_text
 from semconv.metrics import METRICS, find
-from semconv.tracking.files import write_text
 from semconv.tracking.folder import RunFolder
+from semconv.yaml_files import read_yaml, to_yaml
 
 STAGES = ("tune", "screen", "confirm")
 IDENTITY = (
@@ -74,7 +73,7 @@ def save(path: Path, rows: Sequence[tuple[dict[str, Any], FinishedRun]], tuned: 
         writer.writerow({**row, "network": _number(network, networks), "protocol": _number(protocol, protocols), **metrics})
     shared = {"description": description, "tuned": tuned, "protocols": protocols, "networks": networks}
     write_text(path, text.getvalue())
-    write_text(path.with_suffix(".yaml"), yaml.safe_dump(shared, sort_keys=False))
+    write_text(path.with_suffix(".yaml"), to_yaml(shared))
 
 
 def load(path: Path, stage: str | None = None) -> Found:
@@ -88,8 +87,8 @@ def load(path: Path, stage: str | None = None) -> Found:
             raise ValueError(f"there is no {file}: a table of runs is two files, such as results.csv and results.yaml")
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
-        shared = yaml.safe_load(path.with_suffix(".yaml").read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError, csv.Error) as error:
+        shared = read_yaml(path.with_suffix(".yaml"))
+    except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} and {path.with_suffix('.yaml')} cannot be read as a table of runs: {one_line(error)}") from error
     if not rows or not set(IDENTITY) <= set(rows[0]) or not isinstance(shared, dict) or not set(KEPT) <= set(shared):
         raise ValueError(f"{path} and {path.with_suffix('.yaml')} are no table of runs as semconv study writes it")

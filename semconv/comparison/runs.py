@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from semconv.comparison.declared import declared_by, joined
 from semconv.comparison.recorded import load
 from semconv.comparison.run import FinishedRun, Found, Summary, leave_out, started_at
 from semconv.comparison.wandb_runs import fetch
-from semconv.configuration import flatten, one_line
+from semconv.configuration import flatten
 from semconv.metrics import MASKED_MSE
 from semconv.tracking.identity import IDENTITY
+from semconv.yaml_files import read_yaml
 
 CLASSIFIED = ("linear_probe/", "finetune/", "scratch/")  # results of runs that start from another
 REQUIRED = (*IDENTITY, "trainer/global_step", MASKED_MSE)
@@ -69,10 +68,7 @@ def _sweep(folder: Path) -> dict[str, Any]:
     path = next((place / "sweep.yaml" for place in (folder, *above) if (place / "sweep.yaml").is_file()), None)
     if path is None:
         return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {one_line(error)}") from error
+    content = read_yaml(path)
     return content if isinstance(content, dict) else {}
 
 

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import yaml
-
 from semconv.comparison.declared import declared_by
 from semconv.comparison.run import FinishedRun, Found, started_at
 from semconv.configuration import one_line
 from semconv.tracking.identity import identity
+from semconv.yaml_files import parse_yaml
 
 STATUS = {"running": "running", "finished": "finished", "failed": "failed", "crashed": "failed", "killed": "terminated"}
 
@@ -25,7 +24,7 @@ def fetch(path: str) -> Found:
         api = wandb.Api()
         if sweep:
             declared: Any = api.sweep(path).config
-            content = yaml.safe_load(declared) if isinstance(declared, str) else declared
+            content = parse_yaml(declared) if isinstance(declared, str) else declared
         filters = {"sweep": sweep} if sweep else None
         runs = [_run(run) for run in api.runs(f"{entity}/{project}", filters=filters)]
     except (wandb.Error, OSError, ValueError) as error:

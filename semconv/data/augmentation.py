@@ -16,6 +16,7 @@ from semconv.hashing import make_keys, uniform
 
 ATTEMPTS = 10  # as torchvision's RandomResizedCrop
 RATIO = (3 / 4, 4 / 3)
+LONG = 4  # an image of which the crop of evaluation keeps less than 1/4 is not resized whole
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,9 @@ def resize_weights(start: Tensor, length: Tensor, full: int, out: int) -> tuple[
         weights, whole numbers below 2^15 as float32: b out full; and their sum: b 1 1.
     """
     scale = (length.double() / out)[:, None, None]
-    spread = scale.clamp(min=1)  # the kernel widens for downsampling
     centre = scale * (torch.arange(out, device=start.device)[:, None] + 0.5)
     place = (torch.arange(full, device=start.device) - start[:, None])[:, None, :]
-    low = (centre - 2 * spread + 0.5).floor().clamp(min=0)
-    high = torch.minimum((centre + 2 * spread + 0.5).floor(), length[:, None, None])
-    weights = _cubic((place - centre + 0.5) / spread) * ((place >= low) & (place < high))
-    weights = weights / weights.sum(-1, keepdim=True)
-    # the most bits that keep the largest weight below 2^15
-    unit = 2.0 ** ((32767.5 / weights.amax((1, 2), keepdim=True)).log2().ceil() - 1).clamp(max=22)
-    return (weights * unit).round().float(), unit.float()
+    return _in_whole_numbers(_weights(scale, centre, place, length[:, None, None]))
 
 
 def centre_crops(images: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -180,10 +174,45 @@ def _centre_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = images.shape[-2:]
     zoom = max(size[0] / height, size[1] / width)
     covering = (max(size[0], round(height * zoom)), max(size[1], round(width * zoom)))
+    corner = ((covering[0] - size[0]) // 2, (covering[1] - size[1]) // 2)
+    if covering[0] * covering[1] > LONG * size[0] * size[1]:
+        return _resize_window(images, covering, corner, size)
     if covering != (height, width):
         images = _resize(images, covering)
-    top, left = (covering[0] - size[0]) // 2, (covering[1] - size[1]) // 2
-    return images[..., top : top + size[0], left : left + size[1]]
+    return images[..., corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
+
+
+def _resize_window(images: Tensor, covering: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The window of `size` at `corner` of uint8 images (n c h w) resized to `covering`, without the rest, which may be huge."""
+    axes = zip(images.shape[-2:], covering, corner, size, strict=True)
+    (rows, *of_rows), (columns, *of_columns) = (_window(*axis) for axis in axes)
+    wide = _weigh("nchw,bow->ncho", images[..., rows, columns].double(), *of_columns)
+    return _weigh("nchw,boh->ncow", wide, *of_rows).to(torch.uint8)
+
+
+def _window(full: int, out: int, first: int, count: int) -> tuple[slice, Tensor, Tensor]:
+    """The pixels along a side that a window of its resized pixels is made of, and their weights, as `resize_weights` gives them."""
+    scale = torch.tensor(full / out, dtype=torch.float64)
+    centre = scale * (torch.arange(first, first + count)[:, None] + 0.5)
+    reach = 2 * float(scale.clamp(min=1)) + 1
+    start, end = max(0, math.floor(float(centre[0]) - reach)), min(full, math.ceil(float(centre[-1]) + reach))
+    weights = _weights(scale, centre, torch.arange(start, end)[None], torch.tensor(full))
+    return slice(start, end), *_in_whole_numbers(weights[None])
+
+
+def _weights(scale: Tensor, centre: Tensor, place: Tensor, length: Tensor) -> Tensor:
+    """The share of each pixel at `place` in a resized one around `centre`; pixels from 0 to `length` count."""
+    spread = scale.clamp(min=1)  # the kernel widens for downsampling
+    low = (centre - 2 * spread + 0.5).floor().clamp(min=0)
+    high = torch.minimum((centre + 2 * spread + 0.5).floor(), length)
+    weights = _cubic((place - centre + 0.5) / spread) * ((place >= low) & (place < high))
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def _in_whole_numbers(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights `b out full` as whole numbers, and their sum `b 1 1`: the most bits that keep the largest weight below 2^15."""
+    unit = 2.0 ** ((32767.5 / weights.amax((1, 2), keepdim=True)).log2().ceil() - 1).clamp(max=22)
+    return (weights * unit).round().float(), unit.float()
 
 
 def _central_sizes(bounds: Tensor, ratio: tuple[float, float]) -> Tensor:
@@ -194,7 +223,7 @@ def _central_sizes(bounds: Tensor, ratio: tuple[float, float]) -> Tensor:
 
 
 def _weigh(pattern: str, pixels: Tensor, weights: Tensor, unit: Tensor) -> Tensor:
-    return ((torch.einsum(pattern, pixels, weights) + unit[:, None] / 2) / unit[:, None]).floor().clamp(0, 255)
+    return ((torch.einsum(pattern, pixels, weights.to(pixels.dtype)) + unit[:, None] / 2) / unit[:, None]).floor().clamp(0, 255)
 
 
 def _cubic(x: Tensor) -> Tensor:

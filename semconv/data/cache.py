@@ -7,11 +7,11 @@ hash; its old folder is removed.
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import sys
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from semconv.data.errors import BadImage
 from semconv.data.images import Images
+from semconv.files import mark, remove_remains, temporary
 
 VERSION = 2  # of what pixels depend on: 2 turns images as their EXIF orientation says
 CHUNK = 256  # images that a thread decodes at a time
@@ -133,7 +134,11 @@ def cached(images: Images, folder: Path, limit: int, source: Mapping[str, Any], 
 def build(images: Images, place: Path, title: str, skip: bool) -> None:
     """Decode all images into a folder, which appears when it is complete."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    remove_remains(place.parent)
+    aside = temporary(place)
+    aside.mkdir()
+    descriptor = os.open(aside, os.O_RDONLY)
+    mark(descriptor)
     try:
         sides, labels, bad = [], [], {}
         channels = 0
@@ -155,9 +160,11 @@ def build(images: Images, place: Path, title: str, skip: bool) -> None:
             _settle(file)
         for name, values in (("sides", np.array(sides, np.int32)), ("labels", np.array(labels, np.int64))):
             with open(aside / f"{name}.npy", "wb") as file:
-                np.save(file, values)
+                array = io.BytesIO()
+                np.save(array, values)  # to a file on disk it would hide the reason of a failure
+                file.write(array.getvalue())
                 _settle(file)
-            sums[name] = zlib.crc32((aside / f"{name}.npy").read_bytes())
+            sums[name] = zlib.crc32(array.getvalue())
         with open(aside / "about.json", "w", encoding="utf-8") as text:
             json.dump({"channels": channels, "bad": bad, "sums": sums}, text)
             _settle(text)
@@ -171,6 +178,7 @@ def build(images: Images, place: Path, title: str, skip: bool) -> None:
                 raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        os.close(descriptor)
 
 
 class _Part(NamedTuple):

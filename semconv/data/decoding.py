@@ -2,6 +2,7 @@
 
 import io
 import sys
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,13 +13,15 @@ from torch import Tensor
 from semconv.data.errors import BadImage
 
 FULL = 65535.0  # of 16 bits
+MAX_PIXELS = 178_956_970  # of an image, as Pillow has it
+_PILLOW = threading.Lock()  # for its limit, which is one for the whole process
 PILLOW_MODES = {1: "L", 3: "RGB"}
 
 
 Range = tuple[float, float]  # values that become 0 and 255
 
 
-def decode(encoded: bytes, channels: int, name: str, values: Range | None = None) -> Tensor:
+def decode(encoded: bytes, channels: int, name: str, values: Range | None = None, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Decode an image file: 1, 8 or 16 bits, or floats from 0 to 1; grey, colour, palette or CMYK; transparency is dropped.
 
     An image that is stored turned, as its EXIF orientation says, is turned upright.
@@ -28,19 +31,44 @@ def decode(encoded: bytes, channels: int, name: str, values: Range | None = None
         channels: 1 (grey) or 3 (RGB).
         name: the image's name in error messages.
         values: range of images of more than 8 bits; None: that of 16 bits, and 0 to 1 for floats.
+        max_pixels: of an image; a larger one is not read.
 
     Returns:
         c h w, uint8.
 
     Raises:
-        BadImage: Pillow cannot read it as an image.
+        BadImage: Pillow cannot read it as an image, or it is too large.
     """
     try:
-        return from_pillow(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))), channels, values)
+        return from_pillow(ImageOps.exif_transpose(open_image(encoded, name, max_pixels)), channels, values)
     except UnidentifiedImageError as error:
         raise BadImage(f"{name} is not an image: replace or remove it, or set on_bad_image to skip") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises any of these
+    except BadImage:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises any of these
         raise BadImage(f"{name} cannot be decoded ({error}): replace or remove it, or set on_bad_image to skip") from error
+
+
+def open_image(encoded: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open an image file; its pixels are read later.
+
+    Raises:
+        BadImage: it is too large.
+    """
+    with _PILLOW:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(io.BytesIO(encoded))
+            if image.width * image.height > max_pixels:
+                raise BadImage(
+                    f"{name} has {image.width} x {image.height} pixels, more than {max_pixels:,}: give a larger max_pixels if you "
+                    "trust it, replace or remove it, or set on_bad_image to skip"
+                )
+            if before is not None and image.width * image.height > before:
+                image.load()  # which asks again
+            return image
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def from_pillow(image: Image.Image, channels: int, values: Range | None = None) -> Tensor:

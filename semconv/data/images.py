@@ -1,7 +1,6 @@
 """Collections of images that are read by index."""
 
 import hashlib
-import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from semconv.data.decoding import FULL, Range, decode, from_pillow, is_deep, to_eight_bits
+from semconv.data.decoding import FULL, MAX_PIXELS, Range, decode, from_pillow, is_deep, open_image, to_eight_bits
 from semconv.data.errors import BadImage
 
 
@@ -25,6 +23,7 @@ class Images(ABC):
     num_classes: int | None = None  # None if unlabelled or unknown
 
     values: Range | None = None  # of images of more than 8 bits; None: the whole range of their type
+    max_pixels = MAX_PIXELS  # of an image
     is_fast = False  # whether the time of reading is negligible
 
     @property
@@ -44,6 +43,13 @@ class Images(ABC):
     def stored(self, position: int) -> np.ndarray | None:
         """An image as it is stored, of any type; None where images have 8 bits, or cannot be read before training."""
         return None
+
+    def _stored(self, read: Callable[[], bytes]) -> np.ndarray | None:
+        try:
+            image = open_image(read(), "", self.max_pixels)
+            return np.asarray(image) if is_deep(image) else None
+        except (BadImage, OSError, SyntaxError, ValueError):
+            return None  # it is named where it is read
 
     def label_maps(self, index: Tensor) -> Tensor | None:
         """The class of every pixel of the views of evaluation, uint8 `b h w`; None if unknown."""
@@ -116,11 +122,11 @@ class FileImages(Images):
         return printable(self.samples[position][0])
 
     def stored(self, position: int) -> np.ndarray | None:
-        return _stored(lambda: read_file(self.samples[position][0]))
+        return self._stored(lambda: read_file(self.samples[position][0]))
 
     def read(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
         samples = [self.samples[i] for i in index.tolist()]
-        pixels = [decode(read_file(path), self.channels, printable(path), self.values) for path, _ in samples]
+        pixels = [decode(read_file(path), self.channels, printable(path), self.values, self.max_pixels) for path, _ in samples]
         return pixels, torch.tensor([label for _, label in samples])
 
 
@@ -177,13 +183,13 @@ class HubImages(Images):
         return f"image {position} of the table"
 
     def stored(self, position: int) -> np.ndarray | None:
-        return _stored(lambda: encoded_bytes(self.table[position][self.image_column]))
+        return self._stored(lambda: encoded_bytes(self.table[position][self.image_column]))
 
     def read(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
         positions = index.tolist()
         rows = self.table[positions]  # one look-up for the batch
         pixels = [
-            decode(encoded_bytes(image), self.channels, self.name(i), self.values)
+            decode(encoded_bytes(image), self.channels, self.name(i), self.values, self.max_pixels)
             for i, image in zip(positions, rows[self.image_column], strict=True)
         ]
         if self.label_column is None:
@@ -231,14 +237,6 @@ class ArrayImages(Images):
             torch.full_like(index, -1) if self.labels is None else torch.from_numpy(self.labels[index.numpy()].astype(np.int64))
         )
         return torch.from_numpy(pixels), labels
-
-
-def _stored(read: Callable[[], bytes]) -> np.ndarray | None:
-    try:
-        image = Image.open(io.BytesIO(read()))
-        return np.asarray(image) if is_deep(image) else None
-    except (BadImage, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None  # it is named where it is read
 
 
 def encoded_bytes(image: dict[str, Any]) -> bytes:

@@ -1,6 +1,5 @@
 """Maps that come with images, such as segmentations and depth maps."""
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from torch import Tensor
 
 from semconv.data.augmentation import centre_boxes, centre_crops, crop_each, crop_nearest
 from semconv.data.cache import CachedImages
-from semconv.data.decoding import decode
+from semconv.data.decoding import MAX_PIXELS, decode, open_image
 from semconv.data.errors import BadImage
 from semconv.data.folders import list_images
 from semconv.data.images import FileImages, Images, read_file
@@ -86,11 +85,12 @@ class MapFiles(Maps):
     Args:
         paths: one per image.
         kind: classes (8-bit grey, or the numbers of a palette), or values (grey, of 8 or 16 bits, kept as 8).
+        max_pixels: of a map.
     """
 
-    def __init__(self, paths: Sequence[str], kind: MapKind) -> None:
+    def __init__(self, paths: Sequence[str], kind: MapKind, max_pixels: int = MAX_PIXELS) -> None:
         super().__init__(kind)
-        self.paths = paths
+        self.paths, self.max_pixels = paths, max_pixels
 
     def read(self, index: Tensor) -> Sequence[Tensor]:
         return [self._read(self.paths[position]) for position in index.tolist()]
@@ -98,8 +98,8 @@ class MapFiles(Maps):
     def _read(self, path: str) -> Tensor:
         try:
             if self.kind == "values":
-                return decode(read_file(path), 1, path)
-            image = ImageOps.exif_transpose(Image.open(io.BytesIO(read_file(path))))
+                return decode(read_file(path), 1, path, max_pixels=self.max_pixels)
+            image = ImageOps.exif_transpose(open_image(read_file(path), path, self.max_pixels))
             if image.mode not in ("1", "L", "P"):
                 raise ValueError(f"{path} is {image.mode}: save a map of classes as 8-bit grey or palette")
             return torch.from_numpy(np.array(image, dtype=np.uint8))[None]
@@ -135,4 +135,4 @@ def open_maps(maps: str, kind: MapKind, folder: str, images: Images) -> Maps:
     for name in names:
         if name.with_suffix("") not in found:
             raise ValueError(f"{maps} has no map of {name}: save it there as {name.with_suffix('.png')}")
-    return MapFiles([found[name.with_suffix("")] for name in names], kind)
+    return MapFiles([found[name.with_suffix("")] for name in names], kind, files.max_pixels)

@@ -18,7 +18,7 @@ from semconv.configuration import require
 from semconv.data.augmentation import Augmentation, augment
 from semconv.data.batch import Batch, normalise
 from semconv.data.cache import CachedImages, cached
-from semconv.data.decoding import Range, guess_range
+from semconv.data.decoding import MAX_PIXELS, Range, guess_range
 from semconv.data.images import Images
 from semconv.data.loading import BatchReader, Loader
 from semconv.data.maps import MapKind, Maps, open_maps
@@ -68,6 +68,7 @@ class ImageData(LightningDataModule):
         download: download torch/ data that are missing.
         range: values of images of more than 8 bits, or of floats, that become black and white, such as [0, 4095] for 12 bits.
             Default: guessed from some images of the train split, with a warning where it is not the whole range of their type.
+        max_pixels: pixels of an image file above which it is not read, as it could fill the memory. Default: Pillow's limit.
         num_images: length of the train split of scenes (default 4096), and of streams of unknown length.
         num_test_images: length of the test split of scenes (default 1024), and of streams of unknown length.
         num_workers: processes that read ahead, per device. Default: 0 for images in memory or in the cache, else the number of
@@ -105,6 +106,7 @@ class ImageData(LightningDataModule):
         root: str = "data",
         download: bool = False,
         range: tuple[float, float] | None = None,
+        max_pixels: PositiveInt = MAX_PIXELS,
         num_images: int | None = None,
         num_test_images: int | None = None,
         num_workers: int | None = None,
@@ -152,6 +154,7 @@ class ImageData(LightningDataModule):
         if range is not None and not range[0] < range[1]:
             raise ValueError(f"range is {list(range)}: give two rising numbers, such as [0, 4095]")
         self.given_range: Range | None = range and (float(range[0]), float(range[1]))
+        self.max_pixels = max_pixels
         self.num_images = num_images
         self.num_test_images = num_test_images
         self.num_workers = num_workers
@@ -342,6 +345,7 @@ class ImageData(LightningDataModule):
         return self.opened[split]
 
     def _cached(self, source: Source, split: str, images: Images) -> Images:
+        images.max_pixels = self.max_pixels
         images.values = self._range(source, split, images)
         if not self.cache_limit:
             return images
@@ -356,6 +360,8 @@ class ImageData(LightningDataModule):
         }
         if images.values is not None:
             depends["range"] = images.values
+        if self.max_pixels != MAX_PIXELS:  # then others may be left out
+            depends["max_pixels"] = self.max_pixels
         kept = cached(images, self.cache_folder, self.cache_limit, depends, self.skip)
         if self.skip and isinstance(kept, CachedImages) and kept.bad:  # known before they are read
             self.skipped[split] = sorted(kept.name(place) for place in kept.bad)
@@ -366,6 +372,7 @@ class ImageData(LightningDataModule):
         if self.given_range is None and not self._guessed:
             if split != self.train_split and images.stored(0) is not None:
                 images = source.open(self.train_split, self.num_images)
+                images.max_pixels = self.max_pixels
             some = torch.linspace(0, images.num_images - 1, min(GUESSED_FROM, images.num_images)).long().tolist()
             stored = (images.stored(position) for position in some)
             self.given_range, self._guessed = guess_range([each for each in stored if each is not None], source.name), True

@@ -79,7 +79,8 @@ class StreamImages(Images):
             self._read_on(oldest)
         samples = [self.held[i] for i in positions]
         pixels = [
-            decode(encoded, self.channels, self.name(i), self.values) for i, (encoded, _) in zip(positions, samples, strict=True)
+            decode(encoded, self.channels, self.name(i), self.values, self.max_pixels)
+            for i, (encoded, _) in zip(positions, samples, strict=True)
         ]
         return pixels, torch.tensor([label for _, label in samples])
 

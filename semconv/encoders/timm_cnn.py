@@ -13,7 +13,7 @@ from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import View
 from semconv.encoders.cnn import Depth
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, TimmModel, with_finer
-from semconv.encoders.weights import read_tensors, require_fit
+from semconv.encoders.weights import aligned, read_tensors, require_fit
 from semconv.indicators import Grid, Indicator
 from semconv.rewriting.network import semanticize
 from semconv.timm_models import init_convolutional
@@ -158,7 +158,8 @@ def _create(name: str, channels: int, options: dict[str, Any], pretrained: bool 
 
 def _load(model: nn.Module, path: Path) -> None:
     """Fill a model from a file; a classifier in the file is left out."""
-    state, own = read_tensors(path), model.state_dict()
+    own = model.state_dict()
+    state = aligned(read_tensors(path), own)
     classifiers = model.pretrained_cfg["classifier"]  # type: ignore[index]
     prefixes = tuple(f"{name}." for name in ([classifiers] if isinstance(classifiers, str) else classifiers))
     state = {name: tensor for name, tensor in state.items() if name in own or not name.startswith(prefixes)}

@@ -2,14 +2,19 @@
 
 import argparse
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+Value = TypeVar("Value")
+# parts of names that PyTorch's wrappers add: data parallel, torch.compile, FSDP, activation checkpoints
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -39,6 +44,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ValueError(f"{path} holds no tensors by name, neither at its top nor under the key model or state_dict")
     return state
+
+
+def aligned(given: Mapping[str, Value], names: Collection[str]) -> dict[str, Value]:
+    """Name weights as a model does, whatever wrappers they were saved in or the model is built in; other names lose their wrappers.
+
+    Args:
+        given: values by name.
+        names: the model's.
+    """
+    known = {_unwrapped(name): name for name in names}
+    renamed = {known.get(_unwrapped(name), _unwrapped(name)): value for name, value in given.items()}
+    return renamed if len(known) == len(names) and len(renamed) == len(given) else dict(given)
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def require_fit(given: Mapping[str, Tensor], model: Mapping[str, Tensor], source: str | Path, remedy: str) -> None:

@@ -17,9 +17,9 @@ from torch.utils._pytree import tree_map_only
 from semconv.corruption import View
 from semconv.data import Batch
 from semconv.encoders import Encoding
+from semconv.files import write_whole
 from semconv.indicators import masked_fraction
 from semconv.processes import all_gather
-from semconv.tracking.files import write_whole
 
 Look = Callable[[Batch], View]  # what is shown of a batch
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from semconv.data import Batch, ImageData
 from semconv.evaluation.features import Evaluated, Features, collect
-from semconv.tracking.files import write_text
+from semconv.files import write_text
 
 SIDE = 8  # of a thumbnail, in pixels
 VERSION = 1  # of the probes: a change of what they give makes what was kept void

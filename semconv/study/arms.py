@@ -4,13 +4,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from semconv.comparison.declared import WIDE
 from semconv.comparison.run import FinishedRun
 from semconv.configuration import bare
+from semconv.files import write_text
 from semconv.study.file import ONLY, PLAIN, Study
-from semconv.tracking.files import write_text
+from semconv.yaml_files import to_yaml
 
 
 class Arm(NamedTuple):
@@ -69,7 +68,7 @@ def config_of(study: Study, point: Point, folder: Path) -> str:
             _put(content, key, max(1, amount // point.fraction))
         name += f"@1in{point.fraction}"
     path = folder / "points" / (point.arm.setting or "only") / f"{name}.yaml"
-    text = yaml.safe_dump(content, sort_keys=False)
+    text = to_yaml(content)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)

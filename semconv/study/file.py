@@ -8,12 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from semconv import shipped
 from semconv.comparison.declared import DECLARATIONS, MOST_LOOKED_AT, WIDE, Looks
-from semconv.configuration import bare, flatten, nearest, one_line
+from semconv.configuration import bare, flatten, nearest
 from semconv.metrics import PRIMARY, find
+from semconv.yaml_files import read_yaml
 
 KEYS = (
     *("description", "protocol", "options", "settings", "plain", "family", "references", "controls"),
@@ -144,10 +143,7 @@ def read_study(path: Path) -> Study:
     """
     if not path.is_file():
         raise ValueError(f"there is no study file {path}: give one such as sweeps/studies/demo.yaml")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {one_line(error)}") from error
+    content = read_yaml(path)
     try:
         return _study(path.stem, content)
     except ValueError as error:
@@ -283,10 +279,7 @@ def _values(files: Files) -> dict[str, Any]:
     """The values by bare dotted key that configuration files set."""
     values: dict[str, Any] = {}
     for file in files:
-        try:
-            content = yaml.safe_load(shipped.find(file, "experiments").read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{file} is not valid YAML: {one_line(error)}") from error
+        content = read_yaml(shipped.find(file, "experiments"))
         values |= {bare(key): value for key, value in flatten(content or {}).items()}
     return values
 

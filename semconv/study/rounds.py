@@ -4,15 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from semconv.comparison.run import FinishedRun
 from semconv.comparison.runs import find_runs
-from semconv.configuration import bare, one_line
+from semconv.configuration import bare
+from semconv.files import write_text
 from semconv.study.arms import Arm, Point, by_point, config_of
 from semconv.study.file import Study
 from semconv.sweeping.file import Sweep, sweep_problem
-from semconv.tracking.files import write_text
+from semconv.yaml_files import read_yaml, to_yaml
 
 MEASURE = "measure"  # round of a few steps of each network
 Runs = dict[int, FinishedRun]  # by seed
@@ -103,6 +102,8 @@ class Rounds:
     ) -> dict[str, Any]:
         study = self.study
         given = {**study.options, **options, "runs": folder.as_posix()}
+        if any(point.fraction > 1 for point in points):  # their own files have a share of it, and an option would win
+            given = {key: value for key, value in given.items() if key not in study.budget}
         content = {
             "description": description(study, [point.arm for point in points], confirms),
             "program": "semconv",
@@ -148,11 +149,11 @@ def keep_study(study: Study, folder: Path, resume: bool) -> None:
             raise ValueError(f"{folder} holds this study already: continue it by --resume, or give another --output")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(copy, yaml.safe_dump(dict(study.content), sort_keys=False))
+    write_text(copy, to_yaml(dict(study.content)))
 
 
 def _read(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged: delete it, and --resume writes it anew: {one_line(error)}") from error
+        return read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"{error}: delete it, and --resume writes it anew") from error

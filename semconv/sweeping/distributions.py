@@ -6,6 +6,7 @@ from statistics import NormalDist
 from typing import Any
 
 Spec = Mapping[str, Any]  # a parameter of a sweep file
+SHARES = 1e-9, 1 - 1e-9  # the smallest and the largest share that is drawn
 EXTENT = ("min", "max")
 # the required keys of each distribution, and the optional ones with their defaults
 NEEDS: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
@@ -28,6 +29,8 @@ NEEDS: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
     "beta": ((), {"a": 1.0, "b": 1.0}),
     "q_beta": ((), {"a": 1.0, "b": 1.0, "q": 1.0}),
 }
+# distributions whose ends are logarithms, and those of the ends themselves
+HINTS = {name: f"{name}_values" for name in ("log_uniform", "q_log_uniform", "inv_log_uniform")}
 
 
 def distribution(spec: Spec) -> str:
@@ -55,7 +58,8 @@ def problem(spec: Spec) -> str | None:
         return "values is not a list with at least one value"
     if "probabilities" in needed:
         return _probability_problem(spec)
-    return _number_problem(name, {**optional, **{key: spec[key] for key in spec if key not in ("distribution", "value", "values")}})
+    numbers = {**optional, **{key: spec[key] for key in spec if key not in ("distribution", "value", "values")}}
+    return _number_problem(name, numbers) or _end_problem(name, spec)
 
 
 def quantile(spec: Spec) -> Callable[[float], Any]:
@@ -90,6 +94,17 @@ def grid_values(spec: Spec) -> list[Any] | None:
         low, high, step = spec["min"], spec["max"], spec.get("q", 1.0)
         return [low + i * step for i in range(math.ceil((high - low) / step))]
     return None
+
+
+def grid_size(spec: Spec) -> int | None:
+    """The number of values that `grid_values` would list."""
+    match distribution(spec):
+        case "int_uniform":
+            return spec["max"] - spec["min"] + 1
+        case "q_uniform":
+            return math.ceil((spec["max"] - spec["min"]) / spec.get("q", 1.0))
+    values = grid_values(spec)
+    return None if values is None else len(values)
 
 
 def all_values(spec: Spec) -> Iterator[Any]:
@@ -178,6 +193,25 @@ def _number_problem(name: str, given: Spec) -> str | None:
     if given.get("q", 1) <= 0 or any(given.get(key, 1) < 0 for key in ("sigma", "a", "b")):
         return f"{name} needs q above 0, and sigma, a and b of 0 or more"
     return None
+
+
+def _end_problem(name: str, spec: Spec) -> str | None:
+    """The error in a distribution whose smallest or largest draws are no numbers of a computer."""
+    if name in ("constant", "categorical", "int_uniform"):
+        return None
+    try:
+        drawn = [quantile(spec)(share) for share in SHARES]
+        fits = all(map(math.isfinite, drawn)) and (drawn[0] > 0 or "log" not in name or name.startswith("q_"))
+    except (OverflowError, ValueError):
+        fits = False
+    if fits:
+        return None
+    ends = ", ".join(f"{key} {value}" for key, value in spec.items() if key != "distribution")
+    if name in HINTS:
+        return (
+            f"{name} takes the natural logarithm of the ends, and {ends} give no number: give the ends themselves, by {HINTS[name]}"
+        )
+    return f"{name} with {ends} draws values that are too large or too small: give a narrower one"
 
 
 def _is_number(value: Any) -> bool:

@@ -3,6 +3,8 @@
 import hashlib
 import itertools
 import json
+import math
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,21 +12,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from semconv.configuration import nearest, one_line
+from semconv.configuration import nearest
 from semconv.metrics import METRICS, find
-from semconv.sweeping.distributions import all_values, grid_values, problem, quantile
+from semconv.sweeping.distributions import SHARES, all_values, grid_size, grid_values, problem, quantile
 from semconv.sweeping.hyperband import brackets
-from semconv.sweeping.macros import DEFAULT
+from semconv.sweeping.macros import DEFAULT, MACROS, expand, own_command
+from semconv.yaml_files import read_yaml
 
 METHODS = ("grid", "random", "bayes")
 KEYS = (
     *("method", "parameters", "metric", "early_terminate", "run_cap", "command", "program", "name", "description"),
     *("project", "entity", "kind", "apiVersion", "controller"),
 )
+MOST = 100_000  # points of a grid
 METRIC_KEYS = ("name", "goal", "target", "impute")
-BAND_KEYS = ("type", "min_iter", "max_iter", "s", "eta")
+BAND_KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
 GOALS = {"lower": "minimize", "higher": "maximize"}
 ON_TEST_IMAGES = {metric.key.partition("/")[0] for metric in METRICS if metric.split == "test"}
 
@@ -79,6 +81,12 @@ class Sweep:
         return self.content.get("run_cap")
 
     @property
+    def total(self) -> int | None:
+        """The number of trials, where the file bounds it."""
+        bounds = [bound for bound in (len(self.grid), self.run_cap) if bound]
+        return min(bounds, default=None)
+
+    @property
     def command(self) -> list[Any]:
         return list(self.content.get("command") or DEFAULT)
 
@@ -100,7 +108,7 @@ class Sweep:
 
     def share(self, number: int, name: str) -> float:
         """The share, in (0, 1), at which a random trial evaluates a parameter's quantile function."""
-        return random.Random(f"{self.key}/{number}/{name}").uniform(1e-9, 1 - 1e-9)
+        return random.Random(f"{self.key}/{number}/{name}").uniform(*SHARES)
 
     def seed(self, number: int) -> int:
         """The random seed of a trial."""
@@ -123,11 +131,9 @@ def read_sweep(path: Path) -> Sweep:
         ValueError: the file is missing, or W&B, or the command line that it starts, would not accept it.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except OSError as error:
         raise ValueError(f"there is no sweep file {path}: give one such as sweeps/quickstart.yaml") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no sweep: a sweep has keys such as method and parameters")
     if (found := sweep_problem(content)) is not None:
@@ -145,15 +151,27 @@ def sweep_problem(content: Mapping[str, Any]) -> str | None:
         return f"method is {content.get('method')}: give one of {', '.join(METHODS)}"
     if not isinstance(content.get("parameters"), dict) or not content["parameters"]:
         return "it has no parameters: give some, such as seed_everything: {values: [0, 1, 2]}"
-    if not isinstance(content.get("command", []), list):
-        return "command is not a list of words"
     for name, spec in content["parameters"].items():
         if (found := _parameter_problem(name, spec)) is not None:
             return f"{name}: {found}"
     cap = content.get("run_cap", 1)
-    if not isinstance(cap, int) or cap < 1:
+    if not isinstance(cap, int) or isinstance(cap, bool) or cap < 1:
         return f"run_cap is {cap}: give a whole number of runs"
-    return _metric_problem(content) or _method_problem(content) or _bands_problem(content)
+    return _command_problem(content) or _metric_problem(content) or _method_problem(content) or _bands_problem(content)
+
+
+def _command_problem(content: Mapping[str, Any]) -> str | None:
+    command = content.get("command") or list(DEFAULT)
+    if not isinstance(command, list) or not all(isinstance(word, str | int | float) for word in command):
+        return "command is not a list of words"
+    if not own_command(expand(command, "", {}, Path(os.devnull))):
+        return None  # another program may read its parameters from W&B
+    if not any(macro in command for macro in MACROS):
+        return "command has no ${args}, so that no parameter reaches a run: add it"
+    for name, spec in content["parameters"].items():
+        if "${args_no_boolean_flags}" in command and any(isinstance(value, bool) for value in all_values(spec)):
+            return f"{name}: ${{args_no_boolean_flags}} leaves out false, and gives true no value: give ${{args}} in command"
+    return None
 
 
 def _parameter_problem(name: str, spec: Any) -> str | None:
@@ -192,9 +210,14 @@ def _method_problem(content: Mapping[str, Any]) -> str | None:
     if content["method"] == "bayes" and "metric" not in content:
         return "bayes needs a metric: give metric: {name: val/masked_mse, goal: minimize}"
     if content["method"] == "grid":
+        points = 1
         for name, spec in content["parameters"].items():
-            if grid_values(spec) is None:
+            size = grid_size(spec)
+            if size is None:
                 return f"{name}: a grid takes values, or whole numbers from min to max: give values, or method: random"
+            points *= size
+        if points > MOST:
+            return f"the grid has {points:,} points, more than {MOST:,}: give fewer values, or method: random with a run_cap"
     return None
 
 
@@ -208,8 +231,14 @@ def _bands_problem(content: Mapping[str, Any]) -> str | None:
         return f"early_terminate has no {unknown[0]}: it takes {', '.join(BAND_KEYS)}"
     if "metric" not in content:
         return "early_terminate needs a metric: give metric: {name: val/masked_mse, goal: minimize}"
-    if not all(isinstance(given[key], int | float) for key in BAND_KEYS[1:] if key in given) or given.get("eta", 3) <= 1:
-        return "early_terminate needs numbers, and an eta above 1"
+    numbers = {key: value for key, value in given.items() if key not in ("type", "strict")}
+    for key, value in numbers.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            return f"early_terminate.{key} is {value!r}: give a number"
+    if given.get("eta", 3) <= 1:
+        return f"early_terminate.eta is {given['eta']}: give a number above 1"
+    if not isinstance(given.get("strict", False), bool):
+        return f"early_terminate.strict is {given['strict']!r}: give true or false"
     try:
         brackets(given)
     except ValueError as error:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+LAST = 1e12  # a bracket that no run reaches
+
 
 def brackets(given: Mapping[str, Any]) -> list[int]:
     """The brackets: the numbers of values of the metric before each decision.
@@ -25,7 +27,10 @@ def brackets(given: Mapping[str, Any]) -> list[int]:
             found.append(int(bracket))
         found.sort()
     else:
-        found = [int(given.get("min_iter", 0) * eta**i) for i in range(100)]
+        found, bracket = [], float(given.get("min_iter", 0))
+        while len(found) < 100 and bracket < LAST:
+            found.append(int(bracket))
+            bracket *= eta
     if not found or found[0] < 1:
         raise ValueError("early_terminate has no bracket: give min_iter of 1 or more, or max_iter above eta and s of 1 or more")
     return found
@@ -36,8 +41,8 @@ def to_stop(
 ) -> list[str]:
     """Select the running trials to stop.
 
-    A trial is judged at the last bracket that it has passed: its best value so far is compared with the value that separates the
-    best 1/eta of all trials at that bracket.
+    A trial is judged at the last bracket that it has passed: its best value so far, or with `strict` its value at that bracket as
+    in the paper, is compared with the value that separates the best 1/eta of all trials at that bracket.
 
     Args:
         histories: every trial's values of the metric in their order, stopped and finished trials included.
@@ -50,7 +55,10 @@ def to_stop(
     for name in running:
         own = values.get(name, [])
         passed = [bracket for bracket in brackets(given) if bracket < len(own)]
-        if passed and min(own) > _threshold(list(values.values()), passed[-1], given.get("eta", 3)):
+        if not passed:
+            continue
+        reached = own[passed[-1]] if given.get("strict") else min(own)
+        if reached > _threshold(list(values.values()), passed[-1], given.get("eta", 3)):
             stopped.append(name)
     return stopped
 

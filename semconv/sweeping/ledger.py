@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import optuna
-import yaml
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from semconv.files import write_text
 from semconv.sweeping.distributions import distribution, quantile
 from semconv.sweeping.file import Sweep
-from semconv.sweeping.locks import JournalLock
-from semconv.tracking.files import write_text
+from semconv.sweeping.locks import Journal
 from semconv.tracking.locks import Lock, locked
+from semconv.yaml_files import read_yaml, to_yaml
 
 Ending = Literal["finished", "stopped", "diverged", "failed"]
 STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "diverged": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -52,10 +51,8 @@ class Ledger:
         (folder / "trials").mkdir(parents=True, exist_ok=True)
         with self._claiming():
             self._keep_file(join)
-            journal = folder.resolve() / "journal.log"
-            backend = JournalFileBackend(str(journal), lock_obj=JournalLock(journal))  # type: ignore[arg-type]
             self.study = optuna.create_study(
-                storage=JournalStorage(backend),
+                storage=JournalStorage(Journal(folder.resolve() / "journal.log")),
                 study_name="sweep",  # the same whatever the file is called: a folder holds one sweep
                 direction="maximize" if sweep.maximise else "minimize",
                 load_if_exists=True,
@@ -78,12 +75,11 @@ class Ledger:
     def all_started(self) -> bool:
         """Tell whether no trial is left to start: of the grid, or up to the cap; or whether the target is reached."""
         trials = self.trials()
-        if self._hit():
+        waiting, failed = ([trial for trial in trials if trial.state == state] for state in (TrialState.WAITING, TrialState.FAIL))
+        started = len(trials) - len(waiting) - len(failed)
+        if self._hit() or started >= (self.sweep.run_cap or float("inf")):
             return True
-        if any(trial.state == TrialState.WAITING for trial in trials):
-            return False
-        started = len([trial for trial in trials if trial.state != TrialState.FAIL])
-        return self.sweep.method == "grid" or started >= (self.sweep.run_cap or float("inf"))
+        return self.sweep.method == "grid" and not waiting
 
     def is_over(self) -> bool:
         """Tell whether no trial is left to start and none is running."""
@@ -128,8 +124,8 @@ class Ledger:
     def _keep_file(self, join: bool) -> None:
         copy = self.folder / "sweep.yaml"
         if not copy.exists():
-            write_text(copy, yaml.safe_dump(dict(self.sweep.content), sort_keys=False))
-        elif yaml.safe_load(copy.read_text(encoding="utf-8")) != self.sweep.content:
+            write_text(copy, to_yaml(dict(self.sweep.content)))
+        elif read_yaml(copy) != self.sweep.content:
             raise ValueError(f"{self.folder} holds another sweep, or this one before it was changed: give another --output")
         elif not join:
             raise ValueError(f"{self.folder} holds this sweep already: resume it by --resume, or give another --output")

@@ -1,9 +1,25 @@
-"""The lock of Optuna's journal."""
+"""Optuna's journal, and its lock."""
 
 import os
 from pathlib import Path
+from typing import Any
 
+from optuna.storages.journal import JournalFileBackend
+
+from semconv.files import naming
 from semconv.tracking.locks import Lock
+
+
+class Journal(JournalFileBackend):
+    """Optuna's journal; errors name its file."""
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__(str(journal), lock_obj=JournalLock(journal))  # type: ignore[arg-type]
+        self.journal = journal
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        with naming(self.journal):
+            super().append_logs(logs)
 
 
 class JournalLock:

@@ -3,11 +3,15 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from semconv.files import write_text
+
 DEFAULT = ("${env}", "${interpreter}", "${program}", "${args}")
+OURS = ("run", "fit")
 VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 
 
@@ -24,7 +28,7 @@ def expand(command: Sequence[Any], program: str, parameters: Mapping[str, Any], 
         json_file: written if the command holds `${args_json_file}`.
     """
     if "${args_json_file}" in command:
-        json_file.write_text(json.dumps(dict(parameters)), encoding="utf-8")
+        write_text(json_file, json.dumps(dict(parameters)))
     known = {
         "env": ["/usr/bin/env"],
         "interpreter": ["python"],
@@ -52,3 +56,14 @@ def forms(parameters: Mapping[str, Any]) -> dict[str, list[str]]:
         "args_append_hydra": [f"+{flag}" for flag in flags.values()],
         "args_override_hydra": [f"++{flag}" for flag in flags.values()],
     }
+
+
+MACROS = ("${args_json_file}", *(f"${{{name}}}" for name in forms({})))  # of the parameters
+
+
+def own_command(words: Sequence[str]) -> list[str]:
+    """The subcommand and arguments of a command that trains with semconv; empty for other commands."""
+    rest = list(words[1:] if words[:1] == ["/usr/bin/env"] else words)
+    if rest[:3] in (["python", "-m", "semconv"], [sys.executable, "-m", "semconv"]):
+        rest = rest[2:]
+    return rest[1:] if rest[:1] == ["semconv"] and rest[1:2] and rest[1] in OURS else []

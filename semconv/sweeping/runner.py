@@ -98,7 +98,7 @@ class Runner:
 
     def _stop_early(self) -> None:
         for trial in self.running:
-            if trial.stopping is not None:
+            if trial.stopping is not None or trial.departure:
                 trial.terminate()  # kills a trial that does not end in time
         given, metric = self.sweep.early_terminate, self.sweep.metric
         if given is None or metric is None or time.monotonic() < self._looked + BAND_SECONDS:

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
@@ -15,16 +14,17 @@ from typing import Any
 
 import yaml
 
+from semconv.files import append_text, write_text
 from semconv.sweeping import preloaded
 from semconv.sweeping.file import Sweep
 from semconv.sweeping.ledger import Claim, Ending
-from semconv.sweeping.macros import expand
-from semconv.tracking.files import write_text
+from semconv.sweeping.macros import expand, own_command
+from semconv.sweeping.points import departure
 from semconv.tracking.folder import RunFolder, newest_checkpoint
 from semconv.tracking.secrets import redact
 
+NOT_STARTED = 127  # exit code, as a shell has it
 KILL_SECONDS = 30  # from SIGTERM to SIGKILL, as W&B's agent has it
-OURS = ("run", "fit")
 
 
 class Trial:
@@ -43,7 +43,9 @@ class Trial:
         self.started = time.monotonic()
         self.history = History(folder, claim.run, sweep.metric)
         self.stopping: float | None = None  # time of the request to end
+        self._departure, self._arrived = "", False
         self._process: BaseProcess | subprocess.Popen[bytes] | None = None
+        self._code = 0  # exit code where there is no process
 
     @property
     def run(self) -> RunFolder | None:
@@ -59,20 +61,34 @@ class Trial:
         if run is not None and not resumed:
             shutil.rmtree(run.path)  # it has nothing to resume from, and its name is needed
         words = self._words(run if resumed else None)
-        with open(self.log, "a", encoding="utf-8") as log:
-            log.write(f"$ {' '.join(redact(words))}\n")
+        append_text(self.log, f"$ {' '.join(redact(words))}\n")
         environment = self._environment()
         ours = own_command(words)
         if ours:
             self._process = preloaded.start(self.program, ours, environment, self.log, self.claim.lock)
         else:
-            self._process = self._spawn(words, environment)
+            try:
+                self._process = self._spawn(words, environment)
+            except (OSError, IndexError) as error:  # IndexError: the command is empty
+                reason = error.strerror if isinstance(error, OSError) else "it is empty"
+                append_text(self.log, f"the command {redact(' '.join(words[:1]))!r} cannot be started: {reason}\n")
+                self._code = NOT_STARTED
 
     def poll(self) -> int | None:
         """The exit code; None while the trial runs."""
         if self._process is None:
-            return 0
+            return self._code
         return self._process.exitcode if isinstance(self._process, BaseProcess) else self._process.poll()
+
+    @property
+    def departure(self) -> str:
+        """A parameter whose value the run's configuration does not have, and both values; empty where there is none.
+
+        Such a run is not one of this point, and would be recorded as if it were.
+        """
+        if not self._arrived and (run := self.run) is not None and (run.path / "config.yaml").is_file():
+            self._departure, self._arrived = departure(run.config, self.claim.parameters), True
+        return self._departure
 
     def terminate(self) -> None:
         """Ask the run to save and end; a call more than half a minute later kills it."""
@@ -91,6 +107,8 @@ class Trial:
         Args:
             code: exit code of the run.
         """
+        if self.departure:
+            return "failed", None, self.departure
         if self.run is not None and self.run.summary.get("status") == "diverged":
             return "diverged", None, str(self.run.summary.get("divergence"))
         if code != 0:
@@ -190,11 +208,3 @@ class History:
         self._file, self._read = file, 0
         self.values: list[float] = []
         self.newest: dict[str, Any] = {}
-
-
-def own_command(words: list[str]) -> list[str]:
-    """The subcommand and arguments of a command that trains with semconv; empty for other commands."""
-    rest = words[1:] if words[:1] == ["/usr/bin/env"] else words
-    if rest[:3] in (["python", "-m", "semconv"], [sys.executable, "-m", "semconv"]):
-        rest = rest[2:]
-    return rest[1:] if rest[:1] == ["semconv"] and rest[1:2] and rest[1] in OURS else []

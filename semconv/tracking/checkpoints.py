@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from semconv.tracking.files import write_whole
+from semconv.files import write_whole
 from semconv.tracking.folder import is_whole
 
 

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from semconv.configuration import one_line, resolve_links
+from semconv.files import append_text, write_text
 from semconv.tracking.environment import describe_session
-from semconv.tracking.files import write_text
 from semconv.tracking.locks import Lock
+from semconv.yaml_files import parse_yaml, to_yaml
 
 NAME = re.compile(r"[\w+=-][\w.+=-]*")  # of one folder, and no hidden one
 PATIENCE = 15.0  # seconds to wait for a folder: data workers of a killed process live on for up to five
@@ -117,7 +116,7 @@ class RunFolder:
             self._lock = None
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        write_text(self.path / "config.yaml", to_yaml(dict(config)))
 
     def log(self, metrics: Mapping[str, Any], step: int | None, **clock: Any) -> dict[str, Any]:
         """Add a row to `metrics.jsonl`.
@@ -131,8 +130,7 @@ class RunFolder:
             the row: step, clocks, time (Unix, in seconds) and metrics.
         """
         row = {"step": step, **clock, "time": round(time.time(), 3), **metrics}
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_text(self.path / "metrics.jsonl", json.dumps(row) + "\n")
         return row
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -151,7 +149,7 @@ class RunFolder:
         write_text(self.path / "summary.json", json.dumps({**self.summary, **values}, indent=2) + "\n")
 
     def _read_config(self) -> dict[str, Any]:
-        return _read(self.path / "config.yaml", yaml.safe_load)
+        return _read(self.path / "config.yaml", parse_yaml)
 
     def _begin_session(self, about: Mapping[str, Any]) -> None:
         # a resumed run has had several environments
@@ -183,7 +181,7 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
         raise ValueError(f"there is no file {path}: give a run's folder, runs/<experiment>/<run id>")
     try:
         content = parse(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, yaml.YAMLError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ValueError(f"{path} is damaged ({one_line(error, 80)}): restore it, or leave the run out") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged (it holds no keys): restore it, or leave the run out")

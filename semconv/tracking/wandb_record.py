@@ -1,6 +1,7 @@
 """The record of a run in Weights & Biases, whose failure never ends the run."""
 
 import os
+import re
 import sys
 import threading
 import urllib.error
@@ -23,6 +24,7 @@ from semconv.tracking.secrets import redact
 Mode = Literal["auto", "online", "offline", "disabled"]
 PROBE_SECONDS, START_SECONDS, END_SECONDS = 4, 15, 60
 HEIGHT = 96  # minimal height of a picture in pixels
+LOST = re.compile("not be synced|upload", re.IGNORECASE)  # in what W&B's service says
 LABELS = {0: "visible", 1: "masked"}
 
 
@@ -74,7 +76,8 @@ class WandbRecord:
     ) -> None:
         self.folder, self.options, self.config, self.facts, self.job_type = folder, options, config, facts, job_type
         self._run: Any = None
-        self._begun = False
+        self._place: Path | None = None  # W&B's folder of the run
+        self._begun = self._warned = False
         if options.mode == "online" and not has_account():
             raise ValueError("wandb.mode is online, but no account is configured: run `wandb login`, or set WANDB_API_KEY")
 
@@ -143,6 +146,9 @@ class WandbRecord:
             wandb.teardown()  # its background service would keep the run's id
             mode, self._run = "offline", self._start(wandb, "offline")
         self._run.config.update(self._described(), allow_val_change=True)
+        self._place = Path(self._run.dir).parent
+        # what its service says after the start, which silent mode gives to this logger alone
+        wandb.termsetup(self._run.settings, _Listener(self._heard))
         for clock in ("trainer/global_step", "samples_seen", "epoch"):
             self._run.define_metric(clock)
         for metrics in ("train/*", "val/*", "panels/*"):
@@ -150,7 +156,7 @@ class WandbRecord:
         if mode == "offline":
             silent = self.options.mode == "auto" and "WANDB_MODE" not in os.environ and has_account()
             state = f"{server()} does not answer: W&B" if silent else "W&B"
-            self._say(f"{state} is offline; to send this run: wandb sync {Path(self._run.dir).parent}")
+            self._say(f"{state} is offline; to send this run: wandb sync {self._place}")
 
     def _start(self, wandb: Any, mode: str) -> Any:
         swept = "WANDB_SWEEP_ID" in os.environ  # then W&B has chosen project, entity and id, and warns about other values
@@ -218,7 +224,7 @@ class WandbRecord:
         waiting.start()
         waiting.join(END_SECONDS)
         if waiting.is_alive():
-            self._say(f"W&B does not accept the rest of this run; to send it: wandb sync --include-online {Path(run.dir).parent}")
+            self._warn("W&B does not accept the rest of this run")
 
     def _attempt(self, action: Callable[..., Any], *arguments: Any) -> None:
         try:
@@ -226,10 +232,35 @@ class WandbRecord:
         except Exception as error:  # of W&B, its service, the network or the disk: none may end a run
             self._run = None
             reason = redact(one_line(error, 200))
-            self._say(f"W&B has failed ({reason}): the run continues without it, and {self.folder.path} has everything")
+            self._warn(f"W&B has failed ({reason}): the run continues without it, and {self.folder.path} has everything")
+
+    def _heard(self, text: str) -> None:
+        if LOST.search(text):
+            reason = text.rpartition("WARNING ")[2].rpartition("ERROR ")[2].partition(". ")[0]
+            self._warn(f"W&B does not take all of this run ({redact(reason)}): {self.folder.path} has everything")
+
+    def _warn(self, text: str) -> None:
+        """Say once that the record in W&B is not whole, and how to send it."""
+        if not self._warned:
+            self._warned = True
+            self._say(text + (f"; to send it: wandb sync --include-online {self._place}" if self._place else ""))
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
+
+
+class _Listener:
+    """Hears the warnings and errors of W&B.
+
+    Args:
+        hear: takes each.
+    """
+
+    def __init__(self, hear: Callable[[str], None]) -> None:
+        self.warning = self.error = hear
+
+    def info(self, text: str) -> None:
+        """Do nothing."""
 
 
 def choose_mode(mode: Mode) -> Literal["online", "offline", "disabled"]:

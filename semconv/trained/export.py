@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-import yaml
 from huggingface_hub import CommitOperationAdd, HfApi
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -20,12 +19,14 @@ from torch import Tensor, nn
 from semconv.controls import set_control
 from semconv.encoders import Encoder, Geometry, Size
 from semconv.encoders.encoder import TimmModel
+from semconv.encoders.weights import aligned
 from semconv.evaluation.features import everything, pool
+from semconv.files import write_text, write_whole
 from semconv.indicators import Control
 from semconv.tasks import MaskedReconstruction
-from semconv.tracking.files import write_text, write_whole
 from semconv.trained.run import TRUSTED, LoadedRun, build_parts, check_classes, load_run
 from semconv.version import __version__
+from semconv.yaml_files import read_yaml, to_yaml
 
 MARK = "export.json"
 WEIGHTS = "model.safetensors"
@@ -199,7 +200,7 @@ def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEnco
             f"{folder} holds no wrapper: "
             + (remedy if (folder / "config.json").is_file() else "give the folder that semconv export wrote")
         )
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = read_yaml(folder / "config.yaml")
     check_classes({key: config.get(key) for key in ("encoder", "control")}, (*TRUSTED, *trust))
     geometry = Geometry(config["channels"], tuple(config["image_size"]), config["cell"], config["padding_mode"])
     types = {"encoder": Callable[[Geometry, Size], Encoder], "control": Control | None}
@@ -207,7 +208,7 @@ def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEnco
     encoder = built.encoder(geometry, config["size"])
     set_control(encoder, built.control)
     try:
-        encoder.load_state_dict(load_file(folder / WEIGHTS))
+        encoder.load_state_dict(aligned(load_file(folder / WEIGHTS), encoder.state_dict()))
     except (SafetensorError, RuntimeError, OSError) as error:
         raise ValueError(f"{folder}/{WEIGHTS} cannot be loaded: export the run again") from error
     return ExportedEncoder(encoder, geometry, config["mean"], config["std"]).eval()
@@ -277,7 +278,7 @@ def _write_wrapper(run: LoadedRun, task: MaskedReconstruction, output: Path) -> 
         blank = torch.zeros(1, task.geometry.channels, *task.geometry.size)
         features = ExportedEncoder(task.encoder, task.geometry, mean, std)(blank)
     _write_weights(output, task.encoder.state_dict())
-    write_text(output / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    write_text(output / "config.yaml", to_yaml(config))
     return {"features": features.shape[1], "rows": features.shape[2], "columns": features.shape[3]}
 
 

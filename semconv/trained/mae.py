@@ -10,7 +10,7 @@ from torch import Tensor
 
 from semconv.decoders import TransformerDecoder
 from semconv.encoders.vit import SIZES, MAEViT, position_embedding
-from semconv.encoders.weights import read_tensors, require_fit
+from semconv.encoders.weights import aligned, read_tensors, require_fit
 
 CLASSIFIER = ("head.", "fc_norm.")
 DECODER = ("decoder_", "mask_token")
@@ -47,10 +47,12 @@ def load_mae_checkpoint(path: str | Path, encoder: MAEViT, decoder: TransformerD
             "build it with masked=drop, or load it with masked=see and no decoder"
         )
     path = Path(path)
-    state = read_tensors(path)
-    targets, notes = dict(encoder.state_dict()), []
+    of_encoder, of_decoder = encoder.state_dict(), decoder.state_dict() if decoder is not None else {}
+    published = {_published_name(name): tensor for name, tensor in of_decoder.items()}
+    state = aligned(read_tensors(path), {**of_encoder, **published})
+    targets, notes = dict(of_encoder), []
     if decoder is not None and any(name.startswith("decoder_") for name in state):
-        targets |= {_published_name(name): tensor for name, tensor in decoder.state_dict().items()}
+        targets |= published
     elif decoder is not None:
         notes.append(f"{path} holds an encoder alone: the decoder stays untrained, so what it predicts means nothing yet")
         warnings.warn(notes[-1], stacklevel=2)

@@ -13,7 +13,7 @@ from torch import Tensor
 from semconv.data import Batch
 from semconv.data.augmentation import centre_crops
 from semconv.data.batch import normalise
-from semconv.data.decoding import Range, decode
+from semconv.data.decoding import MAX_PIXELS, Range, decode
 from semconv.data.errors import BadImage
 from semconv.data.folders import SUFFIXES
 from semconv.data.sources import Moments
@@ -65,8 +65,10 @@ def list_images(folder: Path) -> list[Path]:
     return found
 
 
-def read_images(paths: Sequence[Path], channels: int, size: tuple[int, int], values: Range | None = None) -> Read:
-    """Resize each image until it just covers `size`, and cut out the centre; values as in `decode`.
+def read_images(
+    paths: Sequence[Path], channels: int, size: tuple[int, int], values: Range | None = None, max_pixels: int = MAX_PIXELS
+) -> Read:
+    """Resize each image until it just covers `size`, and cut out the centre; values and max_pixels as in `decode`.
 
     Raises:
         ValueError: images of that many channels are no files.
@@ -76,7 +78,7 @@ def read_images(paths: Sequence[Path], channels: int, size: tuple[int, int], val
     read = Read([], [], [])
     for path in paths:
         try:
-            image = decode(path.read_bytes(), channels, str(path), values)
+            image = decode(path.read_bytes(), channels, str(path), values, max_pixels)
         except (BadImage, OSError) as error:
             read.bad.append(str(error))
             continue

@@ -9,8 +9,7 @@ import yaml
 from semconv.commands.short import several, write_out
 from semconv.commands.train import parse
 from semconv.sweeping.file import sweep_problem
-from semconv.sweeping.macros import expand
-from semconv.sweeping.trials import own_command
+from semconv.sweeping.macros import expand, own_command
 from tests.experiments import FOLDER
 from tests.pairwise import together
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from semconv.data import ImageData
+from semconv.data.augmentation import centre_crops, resize
 from semconv.data.decoding import decode
 from semconv.data.maps import open_maps
 
@@ -214,3 +215,34 @@ def test_images_of_more_than_eight_bits_are_scaled_by_their_range(top, guess, tm
     assert capsys.readouterr().err == ""
     with pytest.raises(ValueError, match=r"range is .*: give two rising numbers"):
         make(tmp_path, range=(5, 5))
+
+
+def test_a_large_image_is_read_up_to_the_limit_that_is_given(tmp_path, monkeypatch):
+    root = two_classes(tmp_path / "data")
+    for kind in ("png", "tif", "gif", "jpg"):
+        Image.new("RGB", (40, 30), "red").save(root / "train" / "a" / f"large.{kind}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses above twice as many, and warns above
+    options = {"cache_limit": 10**9, "cache_folder": str(tmp_path / "cache"), "validation_fraction": 0}
+    with pytest.raises(ValueError, match=r"large\.\w+ has 40 x 30 pixels, more than 1,000: give a larger max_pixels"):
+        list(make(root, max_pixels=1000, **options).evaluation_dataloader("train"))
+    for limit, skip, number in ((1000, "skip", 20), (1200, "stop", 24)):  # the cache of the first is not the second's
+        loader = make(root, max_pixels=limit, on_bad_image=skip, **options).evaluation_dataloader("train")
+        assert sum(len(batch.index) for batch in loader) == number
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_strip_takes_the_memory_of_its_crop(side):
+    def strip(length, height=3):
+        shape = (3, height, length) if side else (3, length, height)
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    assert centre_crops([strip(2_000_000)], (224, 224)).shape == (1, 3, 224, 224)  # resized whole it has 10^11 values
+    for length, height in ((400, 3), (401, 40), (3000, 7)):
+        image = strip(length, height)
+        whole = resize(image, (32, round(length * 32 / height)) if side else (round(length * 32 / height), 32))
+        start = (max(whole.shape) - 32) // 2
+        cut = whole[:, :, start : start + 32] if side else whole[:, start : start + 32]
+        difference = (centre_crops([image], (32, 32))[0].int() - cut.int()).abs()
+        assert difference.max() <= 2  # ties of rounding, twice
+        assert (difference > 0).float().mean() < 0.02

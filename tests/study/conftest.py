@@ -92,7 +92,7 @@ def train(point: dict[str, Any], place: Path) -> int:
         settings = {"control": control.capitalize()}
     corruption = get(content, "model.init_args.corruption")
     whole = config(base_lr=rate, **({"corruption": corruption} if corruption else {}), **settings)
-    whole["trainer"]["max_steps"] = get(content, "trainer.max_steps") or point["trainer.max_steps"]
+    whole["trainer"]["max_steps"] = point.get("trainer.max_steps") or get(content, "trainer.max_steps")  # an option wins
     folder.path.mkdir(parents=True)
     if rate > 0.04 and seed % 2:
         folder.summarise({**identity({**whole, "experiment": name, "seed_everything": seed}), "status": "diverged"})

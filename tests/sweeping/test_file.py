@@ -13,8 +13,7 @@ from semconv.comparison.grouping import differences
 from semconv.configuration import flatten
 from semconv.study.file import CONTROL_FILES
 from semconv.sweeping.file import KEYS, Sweep, read_sweep, sweep_problem
-from semconv.sweeping.macros import expand
-from semconv.sweeping.trials import own_command
+from semconv.sweeping.macros import expand, own_command
 from semconv.tracking.facts import variant_name
 from semconv.tracking.identity import identity
 from tests.experiments import FOLDER, NAMES
@@ -58,7 +57,10 @@ BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
         ({"method": "bayes"}, "bayes needs a metric"),
         ({"early_terminate": {"type": "hyperband", "min_iter": 2}}, "early_terminate needs a metric"),
         ({**BAYES, "early_terminate": {"type": "hyperband"}}, "early_terminate has no bracket"),
-        ({**BAYES, "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}}, "an eta above 1"),
+        (
+            {**BAYES, "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}},
+            "early_terminate.eta is 1: give a number above 1",
+        ),
         ({"command": "semconv run"}, "command is not a list"),
         ({"run_cap": 0}, "run_cap is 0"),
     ],

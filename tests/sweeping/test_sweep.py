@@ -225,6 +225,37 @@ def test_hyperband_stops_the_worse_trials_early_and_they_are_not_gone_on_with(ma
     assert len(begun(tmp_path / "sweep")) == 3
 
 
+def test_the_cap_of_a_grid_holds(make_sweep, sweep, tmp_path, capsys):
+    path = make_sweep(parameters={"x": {"values": [3, 1, 2]}}, run_cap=2)
+    assert (sweep(path), sweep(path, "--resume")) == (0, 0)
+    assert len((tmp_path / "sweep" / "begun.txt").read_text().splitlines()) == 2
+    said = capsys.readouterr().out
+    assert "1/2  finished" in said
+    assert "not all trials" not in said
+
+
+def test_a_command_that_cannot_be_started_fails_its_trial_in_one_line(make_sweep, sweep, tmp_path, capsys):
+    for command in (["/no/such/program", "${args}"], [str(tmp_path)], ["${unknown}"]):
+        path = make_sweep(parameters={"x": {"values": [1, 2]}}, command=command)
+        assert sweep(path, "--output", str(tmp_path / f"sweep-{len(command[0])}"), "--failures", "1") == 1
+        captured = capsys.readouterr()
+        assert "exit code 127: the command " in captured.out
+        assert "Traceback" not in captured.out + captured.err
+
+
+def test_a_run_that_is_not_its_point_has_failed(make_sweep, sweep, tmp_path, capsys):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os\nfrom semconv.tracking.folder import RunFolder\n"
+        f"folder = RunFolder({str(tmp_path / 'sweep' / 'a')!r} + '/' + os.environ['WANDB_RUN_ID'])\n"
+        "folder.create({'x': 5})\nfolder.summarise({'status': 'finished', 'val/loss': 1.0})\n"
+    )
+    assert sweep(make_sweep(parameters={"x": {"values": [5, 4]}}, command=[sys.executable, str(program), "${args}"])) == 1
+    ended = [line for line in capsys.readouterr().out.splitlines() if "started" not in line]
+    assert [line.split()[1] for line in ended[:2]] == ["finished", "failed"]
+    assert "x has no effect: the configuration has 5, and the sweep says 4" in ended[1]
+
+
 def test_a_metric_that_runs_do_not_have_is_said(make_sweep, sweep, capsys):
     path = make_sweep(parameters={"x": {"values": [1]}}, metric={"name": "val/other"})
     assert sweep(path) == 1

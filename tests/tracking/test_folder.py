@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from semconv.files import write_text
 from semconv.tracking.environment import git_state
 from semconv.tracking.facts import derived_facts
-from semconv.tracking.files import write_text
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.secrets import is_secret_name, redact, refuse_secret_interpolation
 from tests.experiments import all_experiments, parsed

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from semconv.commands.train import main
+from semconv.tracking import wandb_record
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.wandb_record import WandbOptions, WandbRecord, answers, choose_mode
 from tests.experiments import arguments
@@ -110,6 +112,7 @@ def test_a_failure_inside_wandb_is_said_once_and_costs_nothing(method, make_reco
         finish()
     said = capfd.readouterr().err
     assert said.count("W&B has failed (the disk is on fire): the run continues without it") == 1
+    assert said.count(f"; to send it: wandb sync --include-online {Path(run.dir).parent}") == 1
     assert len(list(record.folder.rows())) == 3
 
 
@@ -228,6 +231,41 @@ def test_a_server_that_is_broken_is_left_alone_and_costs_no_record(make_record, 
         keep(record)
         check_unsent(server, capfd.readouterr().err)
     assert len(list(record.folder.rows())) == 3
+
+
+@pytest.mark.parametrize("manner", ["closed", "broken"])
+def test_an_upload_that_breaks_after_the_start_is_said_once_with_the_command_that_sends_it(manner, tmp_path):
+    folder = RunFolder(tmp_path / "runs" / "a" / "b")
+    own = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    with serve() as server:
+        given = {**own, "WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url}
+        running = Forked([], tmp_path, given, partial(keep_with_a_gap, folder))
+        while not (tmp_path / "begun").exists():
+            assert running.poll() is None, running.wait()
+            time.sleep(0.01)
+        server.manner = manner
+        (tmp_path / "broken").touch()
+        done = running.wait(60)
+        server.manner = "kind"
+    (said,) = (line for line in done.stderr.splitlines() if "W&B" in line)
+    assert done.returncode == 0, done.stderr
+    start, _, place = said.partition("; to send it: wandb sync --include-online ")
+    assert start.startswith("W&B does not ")
+    assert Path(place, "run-b.wandb").is_file()
+    assert len(list(folder.rows())) == 3
+    assert folder.summary["val/masked_mse"] == 0.25
+
+
+def keep_with_a_gap(folder):
+    wandb_record.END_SECONDS = 2
+    folder.create(CONFIG)
+    record = WandbRecord(folder, WandbOptions(), CONFIG, FACTS, "fit")
+    record.begin()
+    place = folder.path.parents[2]
+    (place / "begun").touch()
+    while not (place / "broken").exists():
+        time.sleep(0.01)
+    keep(record)
 
 
 def test_a_server_that_is_silent_is_left_alone_and_costs_no_record(tmp_path, monkeypatch):
