@@ -159,6 +159,8 @@ def test_one_line_describes_the_data(make_data: Make) -> None:
     [
         ({"mean": [0.5]}, r"mean is \[0.5\] for 3 channels: give one number per channel"),
         ({"validation_fraction": 1.0}, "validation_fraction is 1.0: give a number of 0 or more and below 1"),
+        ({"test_fraction": 1.0}, "test_fraction is 1.0: give a number above 0 and below 1"),
+        ({"test_fraction": 0.2, "test_split": "train"}, "test_split is train, as train_split: leave it out"),
         ({"batch_size": 24}, "batch_size is 24 for 23 training images: give 23 or less"),
     ],
 )
