@@ -102,7 +102,8 @@ def _count(key: str, label: str, needs: str = "") -> Metric:
 
 def _classified(name: str, label: str, baseline: str = "") -> Metric:
     """The accuracies of a run of `experiments/evaluation/`."""
-    return _accuracy(f"{name}/top*", label, needs=f"a run of experiments/evaluation/{name}.yaml")._replace(baseline=baseline)
+    needs = f"a run of experiments/evaluation/{name}.yaml"
+    return _accuracy(f"{name}/top*", label, "classification", needs=needs)._replace(baseline=baseline)
 
 
 def _each_untrained(*metrics: Metric) -> Iterator[Metric]:

@@ -1,8 +1,6 @@
 """The evaluation as a callback, at the end of each test."""
 
-import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +10,6 @@ from lightning.pytorch import Callback
 from semconv.cost import inference_rate
 from semconv.evaluation import full, quick
 from semconv.evaluation.features import Evaluated
-from semconv.metrics import THUMBNAIL, UNTRAINED
 from semconv.tracking.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -59,7 +56,6 @@ class Evaluation(Callback):
                 results.update(full.evaluate(evaluated, classifier))
         results["evaluation/seconds"] = time.perf_counter() - begin
         if trainer.is_global_zero:
-            self._tell(results)
             self.folder.summarise(results)
 
     def _keep(self, trainer: "Trainer") -> Path | None:
@@ -67,19 +63,3 @@ class Evaluation(Callback):
         if self.checkpoint:
             return Path(self.checkpoint).parent
         return self.folder.checkpoints if trainer.checkpoint_callbacks else None
-
-    def _tell(self, results: Mapping[str, Any]) -> None:
-        """Print the main results on one line, or the reason why there are none."""
-        if results["probe/linear_top1"] is None:
-            said = f"probe/linear_top1 is left out: {results['probe/linear_top1/reason']}"
-        else:
-            found = (f"{name} {_beside(results, key)}" for name, key in {"linear": "linear_top1", "k-NN": "knn_top1"}.items())
-            said = f"top-1 of {results['probe/num_features']} features of the last stage: {'; '.join(found)}"
-        print(f"semconv: {said}", file=sys.stderr)
-
-
-def _beside(results: Mapping[str, Any], name: str) -> str:
-    """An accuracy, with those that a reader has to know beside it."""
-    others = {"untrained": f"{UNTRAINED}/probe/{name}", THUMBNAIL: f"pixels/{name}", "masked input": f"probe/{name}_masked"}
-    shown = (f"{word} {results[key]:.3f}" for word, key in others.items() if results.get(key) is not None)
-    return f"{results[f'probe/{name}']:.3f} ({', '.join(shown)})"

@@ -5,13 +5,17 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from semconv.commands.errors import fail
+from semconv.metrics import MASKED_MSE
 from semconv.shipped import find
 from semconv.sweeping.file import Sweep, read_sweep
+
+if TYPE_CHECKING:
+    from semconv.sweeping.ledger import Ledger
 
 TRAINING = "semconv.commands.train"  # as text: the import takes seconds, and only the processes of trials need it
 DESCRIPTION = """Run a W&B sweep file without the W&B server: grid, random and bayes search, hyperband, several trials at a time.
@@ -49,8 +53,9 @@ def work(sweep: Sweep, folder: Path, again: str, jobs: int, failures: int, count
         count: see `run_trials`.
         resume: see `run_trials`.
     """
-    code, is_over = run_trials(sweep, folder, jobs, failures, count, resume)
-    left = "" if is_over else f"; not all trials are finished: {again} continues"
+    code, ledger = run_trials(sweep, folder, jobs, failures, count, resume)
+    _print_best(ledger)
+    left = "" if ledger.is_over() else f"; not all trials are finished: {again} continues"
     print(f"semconv compare {folder} compares the runs{left}")
     return code
 
@@ -68,8 +73,8 @@ def run_trials(
     count: int | None = None,
     resume: bool = True,
     done: Sequence[Mapping[str, Any]] = (),
-) -> tuple[int, bool]:
-    """Run trials of a sweep, and show their progress: the exit code, and whether none is left.
+) -> tuple[int, "Ledger"]:
+    """Run trials of a sweep, and show their progress: the exit code, and the list of trials.
 
     Args:
         sweep: the sweep.
@@ -91,7 +96,22 @@ def run_trials(
     if resume:
         ledger.retry_failed()
     with Display(Console(highlight=False), len(sweep.grid) or sweep.run_cap) as display:
-        return Runner(ledger, display, jobs, count, failures, TRAINING).work(), ledger.is_over()
+        return Runner(ledger, display, jobs, count, failures, TRAINING).work(), ledger
+
+
+def _print_best(ledger: "Ledger") -> None:
+    """Print the best of the finished trials, by the metric of the sweep."""
+    from optuna.trial import TrialState
+
+    from semconv.commands.results import Finished, print_best
+    from semconv.sweeping.display import described
+    from semconv.sweeping.trials import find_run
+
+    found = []
+    for trial in ledger.trials(TrialState.COMPLETE):
+        if (run := find_run(ledger.folder, ledger.run_of(trial))) is not None:
+            found.append(Finished(described(ledger.sweep.varied(trial.user_attrs["parameters"])), run, run.summary))
+    print_best(found, ledger.sweep.metric or MASKED_MSE, ledger.sweep.maximise)
 
 
 def _refuse_endless(sweep: Sweep, count: int | None) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import re
+import shlex
 import sys
 import traceback
 import warnings
@@ -28,6 +29,7 @@ from semconv.callbacks.interruption import Interruption, Terminated, listen
 from semconv.callbacks.progress import RunProgress
 from semconv.commands.arguments import follower_problem, links_in_force, prepare, read, with_links
 from semconv.commands.errors import causes, correct, fail, in_one_line
+from semconv.commands.results import print_results
 from semconv.commands.short import write_out
 from semconv.configuration import not_finite
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
@@ -300,10 +302,17 @@ class SemconvCLI(LightningCLI):
         ]
 
     def _run_subcommand(self, subcommand: str) -> None:
+        folder, shows = self.record.folder, self.trainer.is_global_zero
         try:
             super()._run_subcommand(subcommand)
+        except Terminated:
+            if shows and subcommand in ("fit", "run") and newest_checkpoint(folder.checkpoints):
+                print(f"to continue this run: semconv {subcommand} --resume {shlex.quote(str(folder.path))}", file=sys.stderr)
+            raise
         finally:
-            self.record.end(self.record.folder.summary.get("status", "failed"))
+            self.record.end(folder.summary.get("status", "failed"))
+        if shows and subcommand in ("test", "run"):
+            print_results(folder.summary)
 
 
 def build(arguments: list[str]) -> SemconvCLI:

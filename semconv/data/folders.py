@@ -69,7 +69,7 @@ def open_folder(
         raise SourceMissing(f"there is no folder {folder}: give a folder of images, scenes, torch/…, hfds/…, hfids/… or wds/…")
     base = _find_split(root, split if test_fraction is None else splits[0], splits)
     if test_fraction is not None and base != root:
-        raise ValueError(f"test_fraction is {test_fraction}, and {root} has splits: leave it out, or name another --data.test_split")
+        raise ValueError(f"test_fraction is {test_fraction}, and {root} has splits: leave it out")
     found = list_images(base, skip)
     if not found.images:
         raise SourceMissing(f"{base} holds no images: {', '.join(sorted(SUFFIXES))} are read")

@@ -355,7 +355,8 @@ class ImageData(LightningDataModule):
         images.values = self._range(source, split, images)
         if not self.cache_limit:
             return images
-        choice = [split, *([str(source.test_fraction)] if source.test_fraction else []), *(["unlabelled"] if not source.labelled else [])]
+        fraction = [] if source.test_fraction is None else [str(source.test_fraction)]
+        choice = [split, *fraction, *([] if source.labelled else ["unlabelled"])]
         depends = {
             **asdict(source),
             "split": "-".join(choice),

@@ -1,5 +1,6 @@
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -67,9 +68,25 @@ def test_an_experiment_meets_what_all_do_trains_tests_and_reloads(name, recorder
     torch.load(checkpoint, weights_only=True)
 
 
-def test_the_summary_says_what_a_run_cost(tmp_path):
+def test_the_summary_says_what_a_run_cost(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("semconv.callbacks.progress.LINE_SECONDS", 0.01)
     main(["run", *short("mae_vit", tmp_path), "--trainer.limit_train_batches=8", "--data.batch_size=16"])
-    found = summary(the_run(tmp_path))
+    found, printed = summary(the_run(tmp_path)), capsys.readouterr()
+    # endpoints first, with what needs no training beside them
+    endpoints = [line.split() for line in printed.out.splitlines()[1:3]]
+    assert endpoints[0] == [
+        "masked",
+        "MSE",
+        f"{found['test/masked_mse']:.4f}",
+        f"{found['test/mean_fill_mse']:.4f}",
+        "mean",
+        "fill",
+    ]
+    keys = ("probe/linear_top1", "untrained/probe/linear_top1", "pixels/linear_top1")
+    assert endpoints[1][2:] == [word for key in keys for word in (f"{100 * found[key]:.1f}", "%")] + ["8", "x", "8", "thumbnail"]
+    stages = [line.partition(":")[0] for line in printed.err.splitlines()]
+    assert all(stages.count(stage) > 1 for stage in ("train", "test", "evaluation"))
+    assert any(re.fullmatch(r"train: 8 of 8, loss [0-9.]+, [0-9,]+ images/s, 0:00:\d\d", line) for line in printed.err.splitlines())
     model = built("mae_vit").model
     assert found["cost/encoder_parameters"] == sum(p.numel() for p in model.encoder.parameters() if p.requires_grad)
     assert found["cost/train_images_per_second"] > 0

@@ -111,13 +111,13 @@ def test_a_folder_without_splits_is_the_train_set(tmp_path: Path) -> None:
     write_folder(tmp_path, "cat/1.png", "dog/1.png")
     data = make(str(tmp_path))
     assert read_all(data.select("train")[0])[1] == [0, 1]
-    with pytest.raises(ValueError, match="add folders train and test, or give --data.test_fraction 0.2"):
+    with pytest.raises(ValueError, match=r"add folders train and test, or give --data.test_fraction 0\.2"):
         data.setup("test")
 
 
 def test_a_folder_of_train_and_val_names_the_split_that_can_be_tested(tmp_path: Path) -> None:
     write_folder(tmp_path, "train/1.png", "val/1.png")
-    with pytest.raises(ValueError, match="no split 'test': give --data.test_split val$"):
+    with pytest.raises(ValueError, match=r"no split 'test': give --data\.test_split val$"):
         make(str(tmp_path)).setup("test")
 
 
