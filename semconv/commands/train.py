@@ -16,7 +16,7 @@ import lightning
 import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch.callbacks import Callback, LambdaCallback
+from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LambdaCallback, LearningRateFinder, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -232,6 +232,7 @@ class SemconvCLI(LightningCLI):
         self._origin = self._trace(saved)
         self.record = self._open_record(saved)
         given = self._get(self.config_init, "trainer")
+        _refuse_finders(_as_list(given.get("callbacks")))
         return super().instantiate_trainer(
             **kwargs,
             logger=[self.record, *(logger for logger in _as_list(given.get("logger")) if isinstance(logger, Logger))],
@@ -277,6 +278,7 @@ class SemconvCLI(LightningCLI):
     def _callbacks(self, saved: dict[str, Any]) -> list[Callback]:
         folder, facts, whole = self.record.folder, derived_facts(saved), self._whole()
         given, cost, tests = self._get(self.config_init, "trainer"), Cost(folder), self.config.get("subcommand") == "test"
+        has_bar = any(isinstance(callback, ProgressBar) for callback in _as_list(given.get("callbacks")))
         divergence = Divergence(whole["nonfinite_steps"])
         checkpoints = Checkpoints(folder.checkpoints, whole["checkpoint_every"], whole["checkpoint_minutes"], divergence.read)
         saves = given.get("enable_checkpointing") is not False
@@ -296,7 +298,7 @@ class SemconvCLI(LightningCLI):
                 *(folder, whole["evaluation"], whole["evaluation_images"], whole["recalibrate_batch_norm"]),
                 whole.get("ckpt_path") if tests else None,
             ),
-            *([RunProgress()] if given.get("enable_progress_bar") is not False else []),
+            *([RunProgress()] if given.get("enable_progress_bar") is not False and not has_bar else []),
             *([checkpoints] if saves else []),  # Lightning moves it to the end: the others' states are then up to date
             Interruption(checkpoints if saves else None),
         ]
@@ -379,6 +381,7 @@ def quieten() -> None:
     """Silence Lightning's messages at every start, but not its important warnings."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # which log what they measure
     for message in (".*does not have many workers", ".*isinstance.treespec, LeafSpec"):
         warnings.filterwarnings("ignore", message)
 
@@ -431,6 +434,20 @@ def _resumable(folder: RunFolder) -> str:
     if checkpoint is None:
         raise ValueError(f"{folder.path} has no complete checkpoint: start it again by -c {folder.path}/config.yaml")
     return str(checkpoint)
+
+
+def _refuse_finders(callbacks: list[Callback]) -> None:
+    """Refuse callbacks that would change, in training, what the run records of it.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for callback in callbacks:
+        if isinstance(callback, LearningRateFinder | BatchSizeFinder):
+            raise ValueError(
+                f"{type(callback).__name__} changes the protocol in training: search by semconv sweep learning_rate or semconv "
+                "study, which record every value"
+            )
 
 
 def _plugins(trainer: Namespace) -> list[Any]:

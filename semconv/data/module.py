@@ -286,6 +286,8 @@ class ImageData(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
         """Crop, flip and normalise the images, on the device."""
+        if not isinstance(batch, Batch):  # the example that Lightning's summary of a model sends the same way
+            return batch
         batch = augment(batch, self.size)
         return batch._replace(images=normalise(batch.images, *self.moments))
 
@@ -333,8 +335,18 @@ class ImageData(LightningDataModule):
             parts.append("test")
         counts = ", ".join(f"{len(self.select(part)[1]):,} {part}" for part in parts)
         mean, std = (" ".join(f"{value:.4g}" for value in values) for values in self.moments)
-        shape = " x ".join(map(str, (*self.size, self.channels)))
-        return f"{self._source().name}: {counts} images of {shape}, mean {mean}, std {std}"
+        return f"{self._source().name}: {counts} images of {self._shape}, mean {mean}, std {std}"
+
+    def __str__(self) -> str:
+        """As `describe`, once the images are open; opening may take long, and fail."""
+        if self.train_split in self.opened:
+            return self.describe()
+        names = " or ".join(source.name for source in self.candidates)
+        return f"{names}: images of {self._shape}, not opened"
+
+    @property
+    def _shape(self) -> str:
+        return " x ".join(map(str, (*self.size, self.channels)))
 
     def _source(self) -> Source:
         if self.chosen is None and len(self.candidates) == 1:

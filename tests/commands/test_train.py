@@ -177,9 +177,15 @@ def test_a_broken_image_is_named_in_one_line(num_workers, tmp_path, capsys):
     assert ".png" in line
 
 
-def test_a_run_without_checkpoints_or_with_lightnings_own_logger_runs(tmp_path):
-    main(["fit", *short("cnn_plain", tmp_path), "--trainer.enable_checkpointing=false", "--trainer.logger=true"])
-    assert not (the_run(tmp_path) / "checkpoints").exists()
+def test_lightnings_loggers_summaries_profilers_and_bars_work(tmp_path, capsys, caplog):
+    options = ["--trainer.enable_checkpointing=false", "--trainer.enable_model_summary=true", "--trainer.profiler=simple"]
+    options += ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path / 'csv'}"]
+    main(["fit", *short("cnn_plain", tmp_path / "runs"), *options, "--trainer.callbacks+=TQDMProgressBar"])
+    assert not (the_run(tmp_path / "runs") / "checkpoints").exists()
+    (metrics,) = tmp_path.glob("csv/**/metrics.csv")
+    assert "train/loss" in metrics.read_text()
+    assert "Total params" in capsys.readouterr().out
+    assert "FIT Profiler Report" in caplog.text
 
 
 @pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict", "run"])
@@ -260,6 +266,7 @@ BAD_INPUT = {
     "batch larger than the data": (["--data.batch_size=1000"], "batch_size is 1000"),
     "no indicators": (["--model.encoder.mechanism=semconv.mechanisms.Channels"], "Channels has no indicators"),
     "odd cell": (["--model.cell=1", "--model.objective.normalise=false"], "1 must be 2, 4, 8, 16 or 32"),
+    "a finder": (["--trainer.callbacks+=LearningRateFinder"], "LearningRateFinder changes the protocol in training: search by"),
     "no steps": (["--trainer.max_epochs=-1"], "the schedule needs a number of steps"),
 }
 
