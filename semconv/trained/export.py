@@ -202,9 +202,9 @@ def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEnco
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     check_classes({key: config.get(key) for key in ("encoder", "control")}, (*TRUSTED, *trust))
     geometry = Geometry(config["channels"], tuple(config["image_size"]), config["cell"], config["padding_mode"])
-    types = {"encoder": Callable[[Geometry, Size], Encoder], "control": Control | None}
+    types = {"encoder": Callable[[Geometry, Size], Encoder], "control": Control | None, "size": Size}
     built = build_parts(config, folder / "config.yaml", types)
-    encoder = built.encoder(geometry, config["size"])
+    encoder = built.encoder(geometry, built.size)
     set_control(encoder, built.control)
     try:
         encoder.load_state_dict(load_file(folder / WEIGHTS))
@@ -265,7 +265,7 @@ def _write_wrapper(run: LoadedRun, task: MaskedReconstruction, output: Path) -> 
     config = {
         "encoder": model["encoder"],
         "control": model.get("control"),
-        "size": task.size,
+        "size": model["size"],
         "channels": task.geometry.channels,
         "image_size": list(task.geometry.size),
         "cell": task.geometry.cell,
