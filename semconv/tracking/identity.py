@@ -11,7 +11,7 @@ DATA_KEYS = (
 )
 MODEL_KEYS = (
     *("cell", "size", "padding_mode", "masker", "corruption", "objective", "evaluation_seed"),
-    *("base_lr", "min_lr", "warmup", "betas", "weight_decay", "decay_tokens"),
+    *("base_lr", "min_lr", "warmup", "betas", "optimizer", "schedule", "weight_decay", "decay_tokens"),
 )
 TRAINER_KEYS = (
     *("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches", "accumulate_grad_batches", "fast_dev_run"),

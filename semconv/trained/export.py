@@ -187,7 +187,7 @@ def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEnco
 
     Args:
         folder: the export's.
-        trust: modules besides semconv and torch.nn whose classes it may name, such as `my_package`.
+        trust: modules whose classes it may name besides those that `load_run` trusts, such as `my_package`.
 
     Raises:
         ValueError: the folder is no such export, is damaged, or names a class that is not trusted.
