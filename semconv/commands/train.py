@@ -209,6 +209,11 @@ class SemconvCLI(LightningCLI):
             "--evaluation", type=Extent, default="quick", help="Evaluation of the features after each test: none, quick or full."
         )
         parser.add_argument(
+            "--evaluation_every",
+            type=PositiveInt | None,
+            help="Epochs between probes of the features during training (val/linear_top1, val/knn_top1), on at most 2,000 images.",
+        )
+        parser.add_argument(
             "--evaluation_images",
             type=PositiveInt,
             default=10_000,
@@ -296,7 +301,7 @@ class SemconvCLI(LightningCLI):
             Announcement(folder, facts, cost),
             Evaluation(
                 *(folder, whole["evaluation"], whole["evaluation_images"], whole["recalibrate_batch_norm"]),
-                whole.get("ckpt_path") if tests else None,
+                *(whole.get("ckpt_path") if tests else None, whole["evaluation_every"]),
             ),
             *([RunProgress()] if given.get("enable_progress_bar") is not False and not has_bar else []),
             *([checkpoints] if saves else []),  # Lightning moves it to the end: the others' states are then up to date

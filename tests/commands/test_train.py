@@ -1,6 +1,7 @@
 import itertools
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,11 @@ import torch
 import yaml
 from PIL import Image
 
+from semconv import load_run
 from semconv.commands.train import SemconvCLI, build, main, parse
 from semconv.configuration import bare, flatten
+from semconv.evaluation.features import Evaluated
+from semconv.evaluation.quick import while_training
 from semconv.tracking.identity import identity
 from tests.experiments import FOLDER, arguments, built, every_experiment
 from tests.processes import Forked
@@ -17,6 +21,8 @@ from tests.recording import Recorder
 
 SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--data.num_images=160", "--data.num_test_images=20"]
 
+
+TIMES = ("time", "train/images_per_second")  # of rows
 
 pytestmark = pytest.mark.usefixtures("quick_probes")
 
@@ -175,6 +181,29 @@ def test_a_broken_image_is_named_in_one_line(num_workers, tmp_path, capsys):
     assert stop.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("semconv: error:")]
     assert ".png" in line
+
+
+def test_probes_during_training_make_a_curve_and_change_no_bit(tmp_path, capsys):
+    options = ["--trainer.max_epochs=4", "--trainer.limit_train_batches=1", "--data.batch_size=32", "--model.encoder.drop_path=0.3"]
+    for name, more in (("with", ["--evaluation_every=2"]), ("without", [])):
+        main(["fit", *short("cnn_channels", tmp_path / name), *options, *more])
+    runs = [the_run(tmp_path / name) for name in ("with", "without")]
+    ours, theirs = (load_run(run) for run in runs)
+    assert all(torch.equal(ours.task.state_dict()[key], value) for key, value in theirs.task.state_dict().items())
+    (probed, plain) = ([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in runs)
+    curve = [(row["step"], row["samples_seen"]) for row in probed if "val/linear_top1" in row]
+    assert curve == [(1, 64), (3, 128)]
+    kept = [{key: row[key] for key in ("step", *row) if key not in TIMES} for row in probed if "val/linear_top1" not in row]
+    assert kept == [{key: row[key] for key in ("step", *row) if key not in TIMES} for row in plain]
+    expected = while_training(Evaluated(ours.task, ours.data, nullcontext), 2000, recalibrate=False)
+    assert {key: summary(runs[0])[key] for key in expected} == expected
+    capsys.readouterr()
+    for more, reason in (
+        ("--data.num_images=16", "1[0-6] images for 20 neighbours"),
+        ("--data.validation_fraction=0", "there is no validation, in which they are made"),
+    ):
+        main(["fit", *short("cnn_plain", tmp_path / "few"), "--data.batch_size=8", "--evaluation_every=1", more])
+        assert re.search(f"semconv: no probes during training: {reason}", capsys.readouterr().err)
 
 
 def test_lightnings_loggers_summaries_profilers_and_bars_work(tmp_path, capsys, caplog):
