@@ -54,7 +54,9 @@ class RunProgress(ProgressBar):
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._begin("validation", _number(trainer.num_val_batches))
 
-    def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, *given: Any, **more: Any) -> None:
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._update(self._done + 1)
 
@@ -65,7 +67,9 @@ class RunProgress(ProgressBar):
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._begin("test", _number(trainer.num_test_batches))
 
-    def on_test_batch_end(self, trainer: Trainer, module: LightningModule, *given: Any, **more: Any) -> None:
+    def on_test_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         self._update(self._done + 1)
 
     def on_test_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -77,7 +81,9 @@ class RunProgress(ProgressBar):
     def on_predict_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._begin("predict", _number(trainer.num_predict_batches))
 
-    def on_predict_batch_end(self, trainer: Trainer, module: LightningModule, *given: Any, **more: Any) -> None:
+    def on_predict_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         self._update(self._done + 1)
 
     def on_predict_end(self, trainer: Trainer, module: LightningModule) -> None:

@@ -128,7 +128,7 @@ def parts_of(folder: Path, fraction: float, **arguments: Any) -> dict[str, set[s
         data = make(str(folder), test_fraction=fraction, cache_limit=limit, validation_fraction=0.3, **arguments)
         parts = {}
         for part in ("train", "validation", "test"):
-            images, index = data.select(part)  # type: ignore[arg-type]
+            images, index = data.select(part)
             parts[part] = {str(Path(images.name(position)).relative_to(folder)) for position in index.tolist()}
         found.append(parts)
     assert found[0] == found[1]

@@ -1,7 +1,7 @@
 """Sizes by name and written out."""
 
 from itertools import pairwise
-from typing import get_args
+from typing import Any, cast, get_args
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_a_size_written_out_is_matched_as_the_named_ones_are(name):
 
 def test_a_size_written_out_builds_what_it_says():
     assert parameters_of(dimensions("test")) == parameters_of("test")
-    vit, cnn = MAEViT(GEOMETRY, OWN), SemanticCNN(GEOMETRY, OWN)
+    vit, cnn = cast(Any, MAEViT(GEOMETRY, OWN)), cast(Any, SemanticCNN(GEOMETRY, OWN))
     assert (len(vit.blocks), vit.num_features, vit.blocks[0].attn.num_heads) == (5, 40, 5)
     assert [stage[-1].norm.weight.numel() for stage in cnn.stages] == [16, 24, 40, 48]
     assert (len(ConvDecoder(GEOMETRY, OWN, cnn).blocks), len(TransformerDecoder(GEOMETRY, OWN, cnn).blocks)) == (1, 3)
