@@ -3,9 +3,11 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
+
+BUDGET = ("trainer.max_steps", "trainer.max_epochs")
 
 
 def get(config: Mapping[str, Any], key: str) -> Any:
@@ -66,6 +68,16 @@ def require(name: str, value: float, low: float = -math.inf, high: float = math.
         upper = f"below {high:g}" if "high" in exclude else f"at most {high:g}"
         wanted = " and ".join(text for text, end in ((lower, low), (upper, high)) if math.isfinite(end)) or "that is finite"
         raise ValueError(f"{name} is {value}: give a number {wanted}")
+
+
+def epochs_lifted(levels: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether `trainer.max_steps`, given after `trainer.max_epochs` and without it, is the whole budget.
+
+    Args:
+        levels: values by dotted key, each level counting above those before it.
+    """
+    steps, epochs = ([number for number, values in enumerate(levels) if values.get(key) not in (None, -1)] for key in BUDGET)
+    return bool(steps and epochs) and steps[-1] > epochs[-1]
 
 
 def not_finite(config: Any, prefix: str = "") -> tuple[str, float] | None:

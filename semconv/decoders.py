@@ -13,7 +13,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from semconv.encoders.cnn import check_kernel
-from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size
+from semconv.encoders.encoder import Encoder, Encoding, Geometry
+from semconv.encoders.sizes import Size, dimensions
 from semconv.encoders.vit import init_transformer, make_blocks, position_embedding, resized_positions
 from semconv.indicators import Grid, PaddingMode, masked_fraction
 from semconv.timm_models import ConvNeXtBlock, init_convolutional, make_norm
@@ -52,24 +53,16 @@ class TransformerDecoder(Decoder):
         told: condition on the mask: add a learned vector at masked sites that have an encoding.
     """
 
-    SIZES: ClassVar[dict[Size, tuple[int, int, int]]] = {
-        "test": (64, 2, 4),
-        "tiny": (128, 4, 4),
-        "small": (256, 6, 8),
-        "base": (512, 8, 16),
-        "large": (512, 8, 16),
-        "huge": (512, 8, 16),
-    }
-
     def __init__(self, geometry: Geometry, size: Size, encoder: Encoder, told: bool = True) -> None:
         super().__init__()
-        width, depth, heads = self.SIZES[size]
+        given = dimensions(size).decoder
+        width = given.width
         self.stride, self.num_prefix_tokens = encoder.stride, encoder.num_prefix_tokens
         self.grid = grid = (geometry.size[0] // encoder.stride, geometry.size[1] // encoder.stride)
         self.embed = nn.Linear(encoder.num_features, width)
         self.token = MaskedSites(width, encoder.drops_masked, told)
         self.pos_embed = nn.Parameter(position_embedding(width, grid, encoder.num_prefix_tokens), requires_grad=False)
-        self.blocks = make_blocks(width, depth, heads)
+        self.blocks = make_blocks(width, given.depth, given.heads)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.pred = nn.Linear(width, encoder.stride**2 * geometry.channels)
         self.apply(self.init_weights)
@@ -103,19 +96,10 @@ class ConvDecoder(Decoder):
         kernel_size: side of the depthwise kernels.
     """
 
-    SIZES: ClassVar[dict[Size, tuple[int, int]]] = {
-        "test": (64, 2),
-        "tiny": (128, 4),
-        "small": (256, 4),
-        "base": (512, 4),
-        "large": (512, 4),
-        "huge": (512, 4),
-    }
-
     def __init__(self, geometry: Geometry, size: Size, encoder: Encoder, told: bool = True, kernel_size: int = 7) -> None:
         super().__init__()
         check_kernel(kernel_size)
-        width, depth = self.SIZES[size]
+        width = dimensions(size).decoder.width
         self.embed = nn.Conv2d(encoder.num_features, width, 1)
         self.token = MaskedSites(width, encoder.drops_masked, told)
         self.blocks = nn.Sequential(
@@ -126,7 +110,7 @@ class ConvDecoder(Decoder):
                     ),
                     width,
                 )
-                for _ in range(depth)
+                for _ in range(dimensions(size).decoder.conv_blocks)
             )
         )
         self.norm = make_norm("layer", width)
@@ -162,7 +146,7 @@ class PyramidDecoder(Decoder):
 
     def __init__(self, geometry: Geometry, size: Size, encoder: Encoder, told: bool = True) -> None:
         super().__init__()
-        widest, _ = ConvDecoder.SIZES[size]
+        widest = dimensions(size).decoder.width
         doublings = (encoder.stride & -encoder.stride).bit_length() - 1
         widths = [max(widest >> number, self.NARROWEST) for number in range(doublings + 1)]
         width_at = {encoder.stride >> number: width for number, width in enumerate(widths)}

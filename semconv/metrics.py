@@ -77,6 +77,7 @@ def _joined(label: str, unit: str) -> str:
 
 FULL, QUICK = "--evaluation full", "--evaluation quick"
 LABELS, RAW = f"{QUICK} and labels of two or more classes", "targets that are not normalised per patch"
+PROBED = "--evaluation_every and labels of two or more classes"
 CONDITIONED = f"{QUICK} and a conditioned network"
 
 
@@ -102,7 +103,8 @@ def _count(key: str, label: str, needs: str = "") -> Metric:
 
 def _classified(name: str, label: str, baseline: str = "") -> Metric:
     """The accuracies of a run of `experiments/evaluation/`."""
-    return _accuracy(f"{name}/top*", label, needs=f"a run of experiments/evaluation/{name}.yaml")._replace(baseline=baseline)
+    needs = f"a run of experiments/evaluation/{name}.yaml"
+    return _accuracy(f"{name}/top*", label, "classification", needs=needs)._replace(baseline=baseline)
 
 
 def _each_untrained(*metrics: Metric) -> Iterator[Metric]:
@@ -117,6 +119,8 @@ def _each_untrained(*metrics: Metric) -> Iterator[Metric]:
 METRICS = (
     _mse("val/masked_mse", "masked MSE of validation images", "curves", "validation"),
     _mse("train/loss", "training loss", "curves", "train"),
+    _accuracy("val/linear_top1", "linear top-1 during training", "progress", "validation", PROBED),
+    _accuracy("val/knn_top1", "k-NN top-1 (k = 20) during training", "progress", "validation", PROBED),
     Metric("train/gradient_norm", "gradient norm before clipping", None, section="curves", split="train"),
     Metric("train/learning_rate", "learning rate", None, section="curves", split="train"),
     Metric("train/images_per_second", "training", "higher", "images/s", split="train"),

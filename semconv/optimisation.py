@@ -1,13 +1,22 @@
-"""AdamW's parameter groups and the learning rate's course."""
+"""Optimisers, their parameter groups, and the learning rate's course."""
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from timm.layers.grn import GlobalResponseNorm
+from timm.scheduler.plateau_lr import PlateauLRScheduler
+from timm.scheduler.scheduler import Scheduler
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from semconv.configuration import require
+from semconv.configuration import one_line, require
+
+# called with groups of parameters and a rate, which the protocol gives
+OptimizerFactory = Callable[[list[dict[str, Any]], float], Optimizer]
+ScheduleFactory = Callable[[Optimizer], LRScheduler | Scheduler]
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, GlobalResponseNorm)
 
@@ -57,3 +66,55 @@ def warmup_cosine(step: int, total: int, warmup: float, floor: float) -> float:
         return step / rise
     progress = min(1.0, (step - rise) / max(1.0, total - rise))
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]], rate: float) -> Optimizer:
+    """An optimiser of a class of torch or timm.
+
+    Args:
+        factory: makes it, from groups of parameters and a learning rate.
+        groups: see `parameter_groups`; their weight decay is the protocol's.
+        rate: learning rate.
+
+    Raises:
+        ValueError: it cannot be built so, or has another weight decay.
+    """
+    try:
+        optimizer = factory(groups, rate)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"model.optimizer cannot be built: {one_line(error, 200)}: correct its arguments, or choose another"
+        ) from error
+    known = inspect.signature(type(optimizer)).parameters.get("weight_decay")
+    given = optimizer.defaults.get("weight_decay")
+    if known is not None and given != known.default:
+        raise ValueError(
+            f"model.optimizer.weight_decay is {given}: give model.weight_decay, which leaves out norms, biases and tokens"
+        )
+    return optimizer
+
+
+def build_schedule(factory: ScheduleFactory, optimizer: Optimizer) -> LRScheduler | Scheduler:
+    """A schedule of a class of torch or timm, which takes a step with each step of the optimiser.
+
+    Raises:
+        ValueError: it cannot be built so, or follows a metric.
+    """
+    try:
+        schedule = factory(optimizer)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"model.schedule cannot be built: {one_line(error, 200)}: correct its arguments, or choose another"
+        ) from error
+    if isinstance(schedule, ReduceLROnPlateau | PlateauLRScheduler):
+        raise ValueError(f"model.schedule is {type(schedule).__name__}, which follows a metric: choose a schedule of steps")
+    return schedule
+
+
+def advance(schedule: LRScheduler | Scheduler, steps: int) -> None:
+    """Set the rate that follows after `steps` steps of the optimiser."""
+    if isinstance(schedule, Scheduler):  # of the two, one does nothing: steps stand for the epochs of timm's
+        schedule.step(steps)
+        schedule.step_update(steps)
+    else:
+        schedule.step()

@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import lightning
 import torch
+from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from semconv.configuration import require
@@ -26,7 +28,16 @@ from semconv.hashing import make_keys
 from semconv.indicators import Control, PaddingMode
 from semconv.masking import Masker, spread_mask
 from semconv.objective import Objective
-from semconv.optimisation import check_schedule, parameter_groups, warmup_cosine
+from semconv.optimisation import (
+    OptimizerFactory,
+    ScheduleFactory,
+    advance,
+    build_optimizer,
+    build_schedule,
+    check_schedule,
+    parameter_groups,
+    warmup_cosine,
+)
 from semconv.pictures import Reconstruction
 
 Stage = Literal["train", "val", "test", "probe"]
@@ -63,9 +74,18 @@ class Task(lightning.LightningModule, ABC):
         steps = trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise ValueError("the schedule needs a number of steps: give trainer.max_epochs or trainer.max_steps")
-        factor = partial(warmup_cosine, total=int(steps), warmup=self.warmup, floor=self.min_lr / self.base_lr)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_schedule(optimizer, int(steps)), "interval": "step"},
+        }
+
+    def make_schedule(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler | Scheduler:
+        """Build the learning rate's course: up from 0 in a line, then down half a cosine."""
+        factor = partial(warmup_cosine, total=steps, warmup=self.warmup, floor=self.min_lr / self.base_lr)
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        advance(scheduler, self.trainer.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = self.state_dict()
@@ -120,6 +140,10 @@ class MaskedReconstruction(Task):
         min_lr: learning rate at the end, likewise per 256 images.
         warmup: share of the training steps in which the rate rises from 0.
         betas: AdamW's decay rates of the moments.
+        optimizer: class of torch.optim or timm.optim, in place of AdamW, with its arguments but for lr and weight_decay: those of
+            the protocol, base_lr and weight_decay, hold for every optimiser.
+        schedule: class of torch.optim.lr_scheduler or timm.scheduler, in place of warm-up and cosine, in steps of the optimiser;
+            min_lr and warmup are then of no use.
         weight_decay: of all weights but norms, biases and tokens.
         decay_tokens: decay tokens too. MAE's reference does; we do not unless asked to.
         batch_size: images per step over all devices, before accumulation; the data's.
@@ -147,6 +171,8 @@ class MaskedReconstruction(Task):
         min_lr: float = 0.0,
         warmup: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.95),
+        optimizer: OptimizerFactory | None = None,
+        schedule: ScheduleFactory | None = None,
         weight_decay: float = 0.05,
         decay_tokens: bool = False,
         batch_size: int = 256,
@@ -179,6 +205,7 @@ class MaskedReconstruction(Task):
         self.size, self.seed, self.evaluation_seed = size, seed, evaluation_seed
         self.base_lr, self.min_lr, self.warmup, self.betas = base_lr, min_lr, warmup, betas
         self.weight_decay, self.decay_tokens, self.batch_size = weight_decay, decay_tokens, batch_size
+        self.optimizer_factory, self.schedule_factory = optimizer, schedule
         # a NaN is to be seen in the mean, and nobody is to wait for the device to look for one
         self.val_metrics = MetricCollection({"val/masked_mse": MeanMetric(nan_strategy="disable")})
         self.test_metrics = ReconstructionMetrics(self.squared)
@@ -254,10 +281,17 @@ class MaskedReconstruction(Task):
         return self.test_metrics.absent
 
     def make_optimizer(self, rate: float) -> torch.optim.Optimizer:
+        groups = parameter_groups(self, self.weight_decay, self.decay_tokens)
+        if self.optimizer_factory is not None:
+            return build_optimizer(self.optimizer_factory, groups, rate)
         # Lightning refuses to clip what a fused step of mixed precision would still have to unscale
         fused = not (self.trainer.gradient_clip_val and "mixed" in self.trainer.precision)
-        groups = parameter_groups(self, self.weight_decay, self.decay_tokens)
         return torch.optim.AdamW(groups, lr=rate, betas=self.betas, fused=fused)
+
+    def make_schedule(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler | Scheduler:
+        if self.schedule_factory is not None:
+            return build_schedule(self.schedule_factory, optimizer)
+        return super().make_schedule(optimizer, steps)
 
     def _example(self) -> View:
         """A view of one image, masked as in training: what FLOPs are counted on."""

@@ -16,13 +16,18 @@ PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 # widths and depths of the four stages
 SIZES: dict[str, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = {
+    "micro": ((8, 16, 32, 32), (1, 1, 2, 1)),
     "test": ((16, 32, 64, 64), (1, 1, 2, 2)),
+    "mini": ((32, 64, 128, 128), (1, 2, 4, 2)),
     "tiny": ((64, 128, 256, 256), (2, 2, 6, 2)),
     "small": ((96, 192, 384, 480), (2, 2, 12, 2)),
     "base": ((144, 288, 576, 720), (3, 3, 24, 3)),
     "large": ((272, 544, 1088, 1360), (3, 3, 24, 3)),
     "huge": ((360, 720, 1440, 1800), (3, 3, 30, 3)),
 }
+
+# by timm's name; the one without a size is for widths and depths of one's own
+ARCHITECTURES = {"semantic_cnn": "tiny"} | {f"semantic_cnn_{size}": size for size in SIZES}
 
 
 class PlainCNN(nn.Module):
@@ -239,10 +244,10 @@ def _describe() -> dict[str, Any]:
     }
 
 
-default_cfgs = generate_default_cfgs({f"semantic_cnn_{size}.untrained": _describe() for size in SIZES})
+default_cfgs = generate_default_cfgs({f"{name}.untrained": _describe() for name in ARCHITECTURES})
 
 
-def _register(size: str) -> None:
+def _register(name: str, size: str) -> None:
     widths, depths = SIZES[size]
 
     def create(pretrained: bool = False, **options: Any) -> nn.Module:
@@ -250,9 +255,9 @@ def _register(size: str) -> None:
         stages = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
         return build_model_with_cfg(PlainCNN, create.__name__, pretrained, feature_cfg=stages, **options)
 
-    create.__name__ = f"semantic_cnn_{size}"
+    create.__name__ = name
     register_model(create)
 
 
-for _size in SIZES:
-    _register(_size)
+for _name, _size in ARCHITECTURES.items():
+    _register(_name, _size)

@@ -7,7 +7,7 @@ from transformers.models.vit_mae.modeling_vit_mae import build_2d_sinusoidal_pos
 
 from semconv.decoders import TransformerDecoder
 from semconv.encoders import Geometry, MAEViT, Size
-from semconv.encoders.vit import SIZES
+from semconv.encoders.sizes import dimensions
 
 BLOCK = {
     "norm1": "layernorm_before",
@@ -20,18 +20,17 @@ BLOCK = {
 
 def make_hugging_face(geometry: Geometry, size: Size, num_masked: int, normalise: bool = True) -> ViTMAEForPreTraining:
     """Their model of one of our sizes, every weight of it random, biases and norms too."""
-    width, depth, heads = SIZES[size]
-    decoder_width, decoder_depth, decoder_heads = TransformerDecoder.SIZES[size]
+    vit, decoder = dimensions(size).vit, dimensions(size).decoder
     num_cells = geometry.grid[0] * geometry.grid[1]
     config = ViTMAEConfig(
-        hidden_size=width,
-        num_hidden_layers=depth,
-        num_attention_heads=heads,
-        intermediate_size=4 * width,
-        decoder_hidden_size=decoder_width,
-        decoder_num_hidden_layers=decoder_depth,
-        decoder_num_attention_heads=decoder_heads,
-        decoder_intermediate_size=4 * decoder_width,
+        hidden_size=vit.width,
+        num_hidden_layers=vit.depth,
+        num_attention_heads=vit.heads,
+        intermediate_size=4 * vit.width,
+        decoder_hidden_size=decoder.width,
+        decoder_num_hidden_layers=decoder.depth,
+        decoder_num_attention_heads=decoder.heads,
+        decoder_intermediate_size=4 * decoder.width,
         image_size=geometry.size,
         patch_size=geometry.cell,
         mask_ratio=(num_masked - 0.5) / num_cells,  # they keep int(n (1 - ratio)): half a cell away from the next number
@@ -44,8 +43,8 @@ def make_hugging_face(geometry: Geometry, size: Size, num_masked: int, normalise
         if parameter.requires_grad:
             parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
     # theirs are zeros until weights are loaded
-    model.vit.embeddings.position_embeddings.data = make_positions(geometry.grid, width)
-    model.decoder.decoder_pos_embed.data = make_positions(geometry.grid, decoder_width)
+    model.vit.embeddings.position_embeddings.data = make_positions(geometry.grid, vit.width)
+    model.decoder.decoder_pos_embed.data = make_positions(geometry.grid, decoder.width)
     return model
 
 

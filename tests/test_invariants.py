@@ -14,6 +14,7 @@ from semconv.controls import find_indicators
 from semconv.corruption import CamouflageFill, Hide, View, ZeroFill
 from semconv.encoders import Geometry, MAEViT, SemanticCNN, Size
 from semconv.encoders.encoder import count_parameters
+from semconv.encoders.sizes import SizeName
 from semconv.hashing import make_keys
 from semconv.indicators import Coordinates, Fourier, Mask, SemanticMap
 from semconv.masking import MASKERS, RandomMasker, spread_mask
@@ -168,7 +169,7 @@ def met(name: str, geometry: Geometry, size: Size) -> bool:
     return size not in LARGEST or size == LARGEST[NAMES.index(name) % 2]
 
 
-SETTINGS = pairwise(NAMES, GEOMETRIES, get_args(Size), allowed=met)
+SETTINGS = pairwise(NAMES, GEOMETRIES, get_args(SizeName), allowed=met)
 
 
 @cache
@@ -180,7 +181,7 @@ def count_baseline(geometry: Geometry, size: Size) -> int:
 @every_experiment
 def test_encoders_of_one_size_have_as_many_parameters_as_the_baseline(name):
     make, settings = encoder_factory(name), [(geometry, size) for each, geometry, size in SETTINGS if each == name]
-    assert {size for _, size in settings} >= set(get_args(Size)) - set(LARGEST)
+    assert {size for _, size in settings} >= set(get_args(SizeName)) - set(LARGEST)
     for geometry, size in settings:
         with torch.device("meta"):
             own = count_parameters(make(geometry, size))

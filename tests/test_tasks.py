@@ -1,12 +1,19 @@
 import math
+from functools import partial
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from timm.scheduler import CosineLRScheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
+from semconv import load_run
 from semconv.hashing import make_keys
-from semconv.optimisation import NORMS, parameter_groups, warmup_cosine
-from tests.experiments import all_experiments, every_experiment, make_task, random_images
-from tests.recording import train
+from semconv.optimisation import NORMS, advance, build_optimizer, build_schedule, parameter_groups, warmup_cosine
+from semconv.tracking.identity import identity
+from tests.experiments import all_experiments, every_experiment, make_task, parsed, random_images
+from tests.recording import logged, train
 
 
 def test_the_rate_rises_from_zero_in_a_line_and_falls_in_half_a_cosine():
@@ -25,6 +32,90 @@ def test_the_rate_goes_with_the_images_of_a_step(tmp_path):
         rates[accumulated] = cli.trainer.optimizers[0].defaults["lr"]
     # .256 * images / 256, with 32 images a batch
     assert rates == pytest.approx({1: 0.032, 2: 0.064})
+
+
+class HalfCosine(LambdaLR):
+    """The default schedule of three steps, as somebody else's class."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        super().__init__(optimizer, partial(warmup_cosine, total=3, warmup=0.1, floor=0))
+
+
+def test_the_default_is_adamw_with_warm_up_and_half_a_cosine_to_the_bit(tmp_path):
+    written_out = ["--model.optimizer=AdamW", "--model.optimizer.betas=[0.9,0.95]", "--model.optimizer.fused=true"]
+    schedule = f"--model.schedule={__name__}.HalfCosine"
+    weights = [
+        train("cnn_plain", tmp_path / name, *options).model.state_dict()
+        for name, options in (("a", []), ("b", [*written_out, schedule]))
+    ]
+    assert logged(tmp_path / "a") == logged(tmp_path / "b")
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def rates_of(make_schedule, rate):
+    """The rates of six steps, as the schedule itself gives them."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+    schedule, found = make_schedule(optimizer), []
+    for step in range(6):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        advance(schedule, step + 1)
+    return found
+
+
+OTHERS = {
+    "torch": (
+        [
+            "--model.optimizer=torch.optim.SGD",
+            "--model.optimizer.momentum=0.9",
+            "--model.schedule=StepLR",
+            "--model.schedule.step_size=2",
+        ],
+        partial(StepLR, step_size=2),
+    ),
+    "timm": (
+        [
+            *("--model.optimizer=timm.optim.Lion", "--model.schedule=timm.scheduler.CosineLRScheduler"),
+            *("--model.schedule.t_initial=6", "--model.schedule.warmup_t=2"),
+        ],
+        partial(CosineLRScheduler, t_initial=6, warmup_t=2),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")
+@pytest.mark.parametrize("case", OTHERS)
+def test_an_optimiser_and_a_schedule_of_others_follow_the_protocol_and_resume_to_the_bits(case, tmp_path):
+    options, make_schedule = OTHERS[case]
+    options = [*options, "--trainer.max_steps=6", "--trainer.accumulate_grad_batches=2", "--data.batch_size=8"]
+    saving = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=3, save_top_k=-1, filename="{step}")
+    whole = train("cnn_plain", tmp_path / "whole", *options, callbacks=[saving])
+    (optimizer,) = whole.trainer.optimizers
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0]
+    assert all(group["initial_lr"] == 0.008 * 16 / 256 for group in optimizer.param_groups)
+    rates = [row["train/learning_rate"] for row in logged(tmp_path / "whole")]
+    assert rates == pytest.approx(rates_of(make_schedule, 0.008 * 16 / 256), rel=1e-6)  # in float32
+    assert len(set(rates)) > 2
+    resumed = train("cnn_plain", tmp_path / "resumed", *options, ckpt_path=tmp_path / "saved" / "step=3.ckpt")
+    ours, theirs = resumed.model.state_dict(), whole.model.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    (run,) = tmp_path.glob("whole/*/2*")
+    assert load_run(run).config["model"]["init_args"]["optimizer"]["class_path"] == options[0].partition("=")[2]
+    default, other = (identity(parsed("cnn_plain", *each))["protocol"]["model"] for each in ((), tuple(options[:-3])))
+    assert {key for key in default if default[key] != other[key]} == {"optimizer", "schedule"}
+
+
+def test_optimisers_and_schedules_that_cannot_follow_the_protocol_are_refused():
+    groups = parameter_groups(make_task("cnn_plain"), 0.05, decay_tokens=False)
+    optimizer = build_optimizer(torch.optim.SGD, groups, 0.1)
+    with pytest.raises(ValueError, match=r"model.optimizer.weight_decay is 0.3: give model.weight_decay"):
+        build_optimizer(partial(torch.optim.SGD, weight_decay=0.3), groups, 0.1)
+    with pytest.raises(ValueError, match=r"model.optimizer cannot be built: LBFGS doesn't support per-parameter options"):
+        build_optimizer(torch.optim.LBFGS, groups, 0.1)
+    with pytest.raises(ValueError, match=r"model.schedule is ReduceLROnPlateau, which follows a metric"):
+        build_schedule(ReduceLROnPlateau, optimizer)
+    with pytest.raises(ValueError, match=r"model.schedule cannot be built: Expected positive integer total_steps"):
+        build_schedule(partial(OneCycleLR, max_lr=0.1, total_steps=-1), optimizer)
 
 
 @all_experiments

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from semconv.configuration import bare, flatten, get, keys
+from semconv.configuration import bare, epochs_lifted, flatten, get, keys
 from semconv.shipped import find
 from semconv.tracking.secrets import refuse_secret_interpolation
 from semconv.yaml_files import parse_yaml, read_yaml, to_yaml
@@ -71,12 +71,19 @@ class Option:
 def prepare(arguments: list[str]) -> list[str]:
     """Convert arguments for the parser: null for None, each class before its own arguments, links in place of equal values.
 
+    `trainer.max_steps` alone is the whole budget: epochs that an earlier file gives are lifted.
+
     Raises:
         ValueError: there is no such file, or a file or a value reads a secret from the environment.
     """
-    options = [_relinked(option) if option.is_config else option for option in read(arguments)]
+    given = list(read(arguments))
+    options = [_relinked(option) if option.is_config else option for option in given]
     for option in options:
         refuse_secret_interpolation(option.value or "", option.name)
+    # files in their order, and then all that the command line itself sets
+    files, words = ([_values(option) for option in given if option.is_config is kind] for kind in (True, False))
+    if epochs_lifted([*files, {key: value for values in words for key, value in values.items()}]):
+        options.append(Option("--trainer.max_epochs", "-1", joined=True))
     return [word for option in classes_first(options) for word in option.words]
 
 

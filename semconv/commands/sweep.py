@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -13,7 +13,11 @@ from semconv.commands.errors import in_one_line
 from semconv.shipped import find
 from semconv.sweeping.file import Sweep, read_sweep
 
+if TYPE_CHECKING:
+    from semconv.sweeping.ledger import Ledger
+
 TRAINING = "semconv.commands.train"  # as text: the import takes seconds, and only the processes of trials need it
+VALIDATED = "val/masked_mse"  # by which runs of a sweep without a metric are ranked: tests choose nothing
 DESCRIPTION = """Run a W&B sweep file without the W&B server: grid, random and bayes search, hyperband, several trials at a time.
 --resume continues an interrupted sweep and its interrupted trials; finished trials are not run again. Several processes can share
 the folder of a sweep."""
@@ -47,8 +51,9 @@ def work(sweep: Sweep, folder: Path, again: str, jobs: int, failures: int, count
         count: see `run_trials`.
         resume: see `run_trials`.
     """
-    code, is_over = run_trials(sweep, folder, jobs, failures, count, resume)
-    left = "" if is_over else f"; not all trials are finished: {again} continues"
+    code, ledger = run_trials(sweep, folder, jobs, failures, count, resume)
+    _print_best(ledger)
+    left = "" if ledger.is_over() else f"; not all trials are finished: {again} continues"
     print(f"semconv compare {folder} compares the runs{left}")
     return code
 
@@ -66,8 +71,8 @@ def run_trials(
     count: int | None = None,
     resume: bool = True,
     done: Sequence[Mapping[str, Any]] = (),
-) -> tuple[int, bool]:
-    """Run trials of a sweep, and show their progress: the exit code, and whether none is left.
+) -> tuple[int, "Ledger"]:
+    """Run trials of a sweep, and show their progress: the exit code, and the list of trials.
 
     Args:
         sweep: the sweep.
@@ -89,7 +94,22 @@ def run_trials(
     if resume:
         ledger.retry_failed()
     with Display(Console(highlight=False), sweep.total) as display:
-        return Runner(ledger, display, jobs, count, failures, TRAINING).work(), ledger.is_over()
+        return Runner(ledger, display, jobs, count, failures, TRAINING).work(), ledger
+
+
+def _print_best(ledger: "Ledger") -> None:
+    """Print the best of the finished trials, by the metric of the sweep."""
+    from optuna.trial import TrialState
+
+    from semconv.commands.results import Finished, print_best
+    from semconv.sweeping.display import described
+    from semconv.sweeping.trials import find_run
+
+    found = []
+    for trial in ledger.trials(TrialState.COMPLETE):
+        if (run := find_run(ledger.folder, ledger.run_of(trial))) is not None:
+            found.append(Finished(described(ledger.sweep.varied(trial.user_attrs["parameters"])), run, run.summary))
+    print_best(found, ledger.sweep.metric or VALIDATED, ledger.sweep.maximise)
 
 
 def _refuse_endless(sweep: Sweep, count: int | None) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import shlex
 import sys
 import traceback
 import warnings
@@ -13,7 +14,7 @@ from typing import Any, Literal, NoReturn
 import lightning
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch.callbacks import Callback, LambdaCallback
+from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LambdaCallback, LearningRateFinder, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -28,6 +29,7 @@ from semconv.callbacks.progress import RunProgress
 from semconv.commands.arguments import follower_problem, given_values, links_in_force, prepare, read, with_links
 from semconv.commands.errors import correct, fail, in_one_line
 from semconv.commands.refusals import empty_argument, explain, interpolation
+from semconv.commands.results import print_results
 from semconv.commands.short import write_out
 from semconv.configuration import not_finite
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
@@ -214,6 +216,11 @@ class SemconvCLI(LightningCLI):
             "--evaluation", type=Extent, default="quick", help="Evaluation of the features after each test: none, quick or full."
         )
         parser.add_argument(
+            "--evaluation_every",
+            type=PositiveInt | None,
+            help="Epochs between probes of the features during training (val/linear_top1, val/knn_top1), on at most 2,000 images.",
+        )
+        parser.add_argument(
             "--evaluation_images",
             type=PositiveInt,
             default=10_000,
@@ -240,6 +247,7 @@ class SemconvCLI(LightningCLI):
         self._origin = self._trace(saved)
         self.record = self._open_record(saved)
         given = self._get(self.config_init, "trainer")
+        _refuse_finders(_as_list(given.get("callbacks")))
         return super().instantiate_trainer(
             **kwargs,
             logger=[self.record, *(logger for logger in _as_list(given.get("logger")) if isinstance(logger, Logger))],
@@ -285,6 +293,7 @@ class SemconvCLI(LightningCLI):
     def _callbacks(self, saved: dict[str, Any]) -> list[Callback]:
         folder, facts, whole = self.record.folder, derived_facts(saved), self._whole()
         given, cost, tests = self._get(self.config_init, "trainer"), Cost(folder), self.config.get("subcommand") == "test"
+        has_bar = any(isinstance(callback, ProgressBar) for callback in _as_list(given.get("callbacks")))
         divergence = Divergence(whole["nonfinite_steps"])
         checkpoints = Checkpoints(folder.checkpoints, whole["checkpoint_every"], whole["checkpoint_minutes"], divergence.read)
         saves = given.get("enable_checkpointing") is not False
@@ -302,18 +311,25 @@ class SemconvCLI(LightningCLI):
             Announcement(folder, facts, cost),
             Evaluation(
                 *(folder, whole["evaluation"], whole["evaluation_images"], whole["recalibrate_batch_norm"]),
-                whole.get("ckpt_path") if tests else None,
+                *(whole.get("ckpt_path") if tests else None, whole["evaluation_every"]),
             ),
-            *([RunProgress()] if given.get("enable_progress_bar") is not False else []),
+            *([RunProgress()] if given.get("enable_progress_bar") is not False and not has_bar else []),
             *([checkpoints] if saves else []),  # Lightning moves it to the end: the others' states are then up to date
             Interruption(checkpoints if saves else None),
         ]
 
     def _run_subcommand(self, subcommand: str) -> None:
+        folder, shows = self.record.folder, self.trainer.is_global_zero
         try:
             super()._run_subcommand(subcommand)
+        except Terminated:
+            if shows and subcommand in ("fit", "run") and newest_checkpoint(folder.checkpoints):
+                print(f"to continue this run: semconv {subcommand} --resume {shlex.quote(str(folder.path))}", file=sys.stderr)
+            raise
         finally:
-            self.record.end(self.record.folder.summary.get("status", "failed"))
+            self.record.end(folder.summary.get("status", "failed"))
+        if shows and subcommand in ("test", "run"):
+            print_results(folder.summary)
 
 
 def build(arguments: list[str]) -> SemconvCLI:
@@ -396,6 +412,7 @@ def quieten() -> None:
     """Silence Lightning's messages at every start, but not its important warnings."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # which log what they measure
     for message in (".*does not have many workers", ".*isinstance.treespec, LeafSpec"):
         warnings.filterwarnings("ignore", message)
 
@@ -448,6 +465,20 @@ def _resumable(folder: RunFolder) -> str:
     if checkpoint is None:
         raise ValueError(f"{folder.path} has no complete checkpoint: start it again by -c {folder.path}/config.yaml")
     return str(checkpoint)
+
+
+def _refuse_finders(callbacks: list[Callback]) -> None:
+    """Refuse callbacks that would change, in training, what the run records of it.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for callback in callbacks:
+        if isinstance(callback, LearningRateFinder | BatchSizeFinder):
+            raise ValueError(
+                f"{type(callback).__name__} changes the protocol in training: search by semconv sweep learning_rate or semconv "
+                "study, which record every value"
+            )
 
 
 def _plugins(trainer: Namespace) -> list[Any]:

@@ -15,7 +15,8 @@ Level = tuple[tuple[str, Any], ...]  # factors with their values
 SHOWN_PROTOCOL = (
     *("data.source", "data.size", "data.batch_size", "trainer.max_epochs", "trainer.max_steps"),
     *("model.cell", "model.masker", "model.masker.ratio", "model.corruption", "model.corruption.fill"),
-    *("model.objective.normalise", "model.padding_mode", "model.size", "model.base_lr"),
+    *("model.objective.normalise", "model.padding_mode", "model.size", "model.size.vit.width", "model.size.vit.depth"),
+    *("model.size.cnn.widths", "model.size.cnn.depths", "model.optimizer", "model.schedule", "model.base_lr"),
 )
 DECLARED = ("zero", "shuffled")  # controls that a verdict needs where the indicators declare none
 HARMLESS = ("as_plain", "mlp_ratio")  # arguments of an encoder that a control may change and still belong to its variant

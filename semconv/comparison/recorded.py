@@ -12,7 +12,7 @@ from typing import Any
 
 from semconv.comparison.declared import declared_by
 from semconv.comparison.run import FinishedRun, Found, started_at
-from semconv.configuration import one_line
+from semconv.configuration import BUDGET, one_line
 from semconv.files import write_text
 from semconv.metrics import METRICS, find
 from semconv.tracking.folder import RunFolder
@@ -24,7 +24,6 @@ IDENTITY = (
     *("protocol", "network", "started", "commit", "torch"),
 )
 CLOCKS = ("trainer/global_step", "trainer/seconds")
-BUDGET = ("trainer.max_steps", "trainer.max_epochs")
 KEPT = ("description", "tuned", "protocols", "networks")  # in the YAML file
 SHARED = ("experiment", "control", "variant", "controls", "conveys")  # of a network, whatever its seed
 

@@ -2,15 +2,18 @@
 
 import os
 import sys
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from timm.utils.misc import natural_key
 
 from semconv.data.errors import SourceMissing
 from semconv.data.images import FileImages, printable
+from semconv.data.order import is_held_out
 
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "eval", "test", "testing"}
 # files that Pillow reads; the same for listing, training, maps and prediction
@@ -36,7 +39,13 @@ class Listing:
 
 
 def open_folder(
-    folder: str, split: str, channels: int, splits: Sequence[str] = ("train", "test"), skip: bool = False
+    folder: str,
+    split: str,
+    channels: int,
+    splits: Sequence[str] = ("train", "test"),
+    skip: bool = False,
+    test_fraction: float | None = None,
+    labelled: bool = True,
 ) -> FileImages:
     """The images of `folder/split/class`. Class folders are optional, and so are split folders for the first split.
 
@@ -47,26 +56,47 @@ def open_folder(
         folder: the folder.
         split: the split to open.
         channels: 1 or 3.
-        splits: names of all splits that are used, that for training first.
+        splits: names of all splits that are used: for training, for testing and, if there is a third, for validation.
         skip: leave out a folder that cannot be read.
+        test_fraction: share of the images of a folder without splits that is the second split, chosen by a hash of the name.
+        labelled: folders are classes.
 
     Raises:
-        ValueError: the folder, the split or its images are missing, or a folder cannot be read.
+        ValueError: the folder, the split or its images are missing, a folder cannot be read, or there are splits and a fraction.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise SourceMissing(f"there is no folder {folder}: give a folder of images, scenes, torch/…, hfds/…, hfids/… or wds/…")
-    base = _find_split(root, split, splits)
+    base = _find_split(root, split if test_fraction is None else splits[0], splits)
+    if test_fraction is not None and base != root:
+        raise ValueError(f"test_fraction is {test_fraction}, and {root} has splits: leave it out")
     others = [root / name for name in _subfolders(root) if name in {*SPLIT_NAMES, *splits} and base not in (root, root / name)]
     found = list_images(base, skip, others)
     if not found.images:
         raise SourceMissing(f"{base} holds no images: {', '.join(sorted(SUFFIXES))} are read")
-    labels = {name: number for number, name in enumerate(_classes(root, base, splits))}
+    if test_fraction is not None:
+        _keep_part(found, base, split, splits, test_fraction)
+    labels = {name: number for number, name in enumerate(_classes(root, base, splits) if labelled else [])}
     samples = [(path, labels.get(_class_of(path, base), -1)) for path in found.images]
     if labels and (unlabelled := [path for path, label in samples if label < 0]):
         found.unused[f"images of no class of {splits[0]}, which get no label"] += unlabelled
     _report(base, found)
     return FileImages(samples, list(labels) or None, channels)
+
+
+def _keep_part(found: Listing, base: Path, split: str, splits: Sequence[str], test_fraction: float) -> None:
+    """Keep the images of one split of a folder without splits.
+
+    A hash of its name, relative to the folder, decides on each image, so that an image stays where it is when others are added.
+    """
+    if split not in splits[:2]:
+        raise ValueError(f"{base} has no split {split!r}: with test_fraction there are {splits[0]} and {splits[1]}")
+    names = [zlib.crc32(os.fsencode(os.path.relpath(path, base))) for path in found.images]
+    held_out = is_held_out("test", torch.tensor(names), test_fraction).tolist()
+    number = len(found.images)
+    found.images = [path for path, held in zip(found.images, held_out, strict=True) if held == (split == splits[1])]
+    if not found.images:
+        raise ValueError(f"test_fraction {test_fraction} of {number} images leaves none for {split}: give another, or more images")
 
 
 def list_images(base: Path, skip: bool = False, others: Sequence[Path] = ()) -> Listing:
@@ -138,15 +168,27 @@ def _find_split(root: Path, split: str, splits: Sequence[str]) -> Path:
     others = [name for name in names if name not in known and _has_images(root / name, set())] if known else []
     if len(known) > 1 or (known and not others) or (split in known and split not in SPLIT_NAMES):
         if split not in known:
-            raise ValueError(f"{root} has no split {split!r}: choose among {', '.join(known)}")
+            raise ValueError(f"{root} has no split {split!r}: {_choices(known, split, splits)}")
         if others and split == splits[0]:
             print(f"{root}: {_shown(others)}: not used, beside the splits {', '.join(known)}", file=sys.stderr)
         return root / split
     if split != splits[0]:
-        raise ValueError(f"{root} has no split {split!r}, only images to train with: add folders {splits[0]} and {split}")
+        raise ValueError(
+            f"{root} has no split {split!r}, only images to train with: add folders {splits[0]} and {split}, or give "
+            "--data.test_fraction 0.2"
+        )
     if known:
         print(f"{root}: the folder {known[0]} is taken for a class, as {_shown(others)} are beside it", file=sys.stderr)
     return root
+
+
+def _choices(known: Sequence[str], split: str, splits: Sequence[str]) -> str:
+    """The option that takes one of the splits that are there."""
+    option = dict(zip(splits, ("train_split", "test_split", "validation_split"), strict=False)).get(split)
+    unused = [name for name in known if name not in splits]
+    if option is None or not unused:
+        return f"choose among {', '.join(known)}"
+    return f"give --data.{option} {' or '.join(unused)}"
 
 
 def _classes(root: Path, base: Path, splits: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ from semconv.data.decoding import MAX_PIXELS, Range, guess_range
 from semconv.data.images import Images
 from semconv.data.loading import BatchReader, Loader
 from semconv.data.maps import MapKind, Maps, open_maps
-from semconv.data.order import Ticket, Tickets, check_shares, evaluation_batches, is_validation, train_batches
+from semconv.data.order import Ticket, Tickets, check_shares, evaluation_batches, is_held_out, train_batches
 from semconv.data.sources import Moments, Source, open_first
 from semconv.data.streams import StreamImages
 
@@ -58,6 +58,9 @@ class ImageData(LightningDataModule):
             `train-{0000..0009}.tar|10000`.
         test_split: split to test on, such as val for folders without test.
         validation_split: split to validate on, in place of validation_fraction.
+        test_fraction: share of a folder without splits that is held out for the test, by a hash of the name of each image, the same
+            for every seed; images that are added later move no other. null: the folder has splits.
+        labels: classes of a folder of images: its folders, or none; then labels are -1, and there are no probes of classes.
         image_column: for hfds and hfids. Default: the first column of images.
         label_column: for hfds and hfids. Default: the first column of classes, else label or labels; without any, labels are -1.
         maps: a map for each image, used by `ExternalMap` only: `source` for the class of every pixel of scenes; or a folder with
@@ -99,6 +102,8 @@ class ImageData(LightningDataModule):
         train_split: str = "train",
         test_split: str = "test",
         validation_split: str | None = None,
+        test_fraction: float | None = None,
+        labels: Literal["folders", "none"] = "folders",
         image_column: str | None = None,
         label_column: str | None = None,
         maps: str | None = None,
@@ -124,6 +129,10 @@ class ImageData(LightningDataModule):
         for value in std or ():
             require("std", value, 0, exclude="low")
         require("validation_fraction", validation_fraction, 0, 1, exclude="high")
+        if test_fraction is not None:
+            require("test_fraction", test_fraction, 0, 1, exclude="low high")
+            if test_split == train_split:
+                raise ValueError(f"test_split is {test_split}, as train_split: leave it out beside test_fraction")
         if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
             raise ValueError(f"crop_scale is {list(crop_scale)}: give two rising shares above 0, of 1 at most, or null")
         for name, number, least in (
@@ -136,6 +145,7 @@ class ImageData(LightningDataModule):
             Source(
                 *(name, (size[0], size[1]), channels, root, image_column, label_column, download),
                 *(tuple(filter(None, (train_split, test_split, validation_split))), on_bad_image == "skip"),
+                *(test_fraction, labels == "folders"),
             )
             for name in ([source] if isinstance(source, str) else source)
         ]
@@ -202,7 +212,7 @@ class ImageData(LightningDataModule):
         index = torch.arange(images.num_images)
         if part == "test" or self.validation_split:
             return images, index
-        held_out = is_validation(index, self.validation_fraction)
+        held_out = is_held_out("validation", index, self.validation_fraction)
         return images, index[held_out if part == "validation" else ~held_out]
 
     def train_dataloader(self) -> Loader:
@@ -279,6 +289,8 @@ class ImageData(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
         """Crop, flip and normalise the images, on the device."""
+        if not isinstance(batch, Batch):  # the example that Lightning's summary of a model sends the same way
+            return batch
         batch = augment(batch, self.size)
         return batch._replace(images=normalise(batch.images, *self.moments))
 
@@ -326,8 +338,18 @@ class ImageData(LightningDataModule):
             parts.append("test")
         counts = ", ".join(f"{len(self.select(part)[1]):,} {part}" for part in parts)
         mean, std = (" ".join(f"{value:.4g}" for value in values) for values in self.moments)
-        shape = " x ".join(map(str, (*self.size, self.channels)))
-        return f"{self._source().name}: {counts} images of {shape}, mean {mean}, std {std}"
+        return f"{self._source().name}: {counts} images of {self._shape}, mean {mean}, std {std}"
+
+    def __str__(self) -> str:
+        """As `describe`, once the images are open; opening may take long, and fail."""
+        if self.train_split in self.opened:
+            return self.describe()
+        names = " or ".join(source.name for source in self.candidates)
+        return f"{names}: images of {self._shape}, not opened"
+
+    @property
+    def _shape(self) -> str:
+        return " x ".join(map(str, (*self.size, self.channels)))
 
     def _source(self) -> Source:
         if self.chosen is None and len(self.candidates) == 1:
@@ -349,15 +371,18 @@ class ImageData(LightningDataModule):
         images.values = self._range(source, split, images)
         if not self.cache_limit:
             return images
+        fraction = [] if source.test_fraction is None else [str(source.test_fraction)]
+        choice = [split, *fraction, *([] if source.labelled else ["unlabelled"])]
         depends = {
             **asdict(source),
-            "split": split,
+            "split": "-".join(choice),
             "root": str(Path(source.root).resolve()),
             "size": None,
             "download": None,
             "splits": None,
             "skip": None,
         }
+        del depends["test_fraction"], depends["labelled"]  # of what was cached before these options, the name stays
         if images.values is not None:
             depends["range"] = images.values
         if self.max_pixels != MAX_PIXELS:  # then others may be left out

@@ -1,7 +1,7 @@
 """The order of images and their division into batches: functions of (seed, epoch), equal for every world size and worker count."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,9 +17,9 @@ class Ticket(NamedTuple):
     members: Tensor  # b, int64: indices into the data set
 
 
-def is_validation(index: Tensor, fraction: float) -> Tensor:
-    """True for images of validation: bool, the shape of `index`. A hash of the index only, not of a run's seed."""
-    return uniform(make_keys(0, "validation", index), 1)[..., 0] < fraction
+def is_held_out(part: Literal["validation", "test"], numbers: Tensor, fraction: float) -> Tensor:
+    """True for images of a part: bool, the shape of `numbers`. A hash of an image's number only, not of a run's seed."""
+    return uniform(make_keys(0, part, numbers), 1)[..., 0] < fraction
 
 
 def train_batches(index: Tensor, seed: int, epoch: int, batch_size: int, block: int) -> tuple[Tensor, ...]:

@@ -21,6 +21,7 @@ from semconv.data.streams import open_webdataset
 
 SCENES_SEED = 0  # of the data set, independent of the run's seed
 FIRST_TEST_SCENE = 2**32  # beyond any train set, so that the test set does not depend on the number of training images
+SCHEMES = ("scenes", "torch", "npy", "hfds", "hfids", "wds")  # first parts of names; of all others, a folder's
 NUM_SCENES = {"train": 4096, "test": 1024}
 IMAGENET_MOMENTS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GREY = (0.299, 0.587, 0.114)  # ITU-R 601-2, as Pillow and torchvision
@@ -43,6 +44,8 @@ class Source:
     download: bool = False
     splits: tuple[str, ...] = ("train", "test")  # that for training first
     skip: bool = False
+    test_fraction: float | None = None
+    labelled: bool = True
 
     def open(self, split: str, num_images: int | None = None) -> Images:
         """Open the images of a split.
@@ -56,6 +59,9 @@ class Source:
             raise ValueError(
                 f"channels is {self.channels}: {self.name} has 1 (grey) or 3 (RGB); arrays of npy/FOLDER have any number"
             )
+        if prefix in SCHEMES and (self.test_fraction is not None or not self.labelled):
+            option = "labels is none" if self.test_fraction is None else f"test_fraction is {self.test_fraction}"
+            raise ValueError(f"{option}, and {self.name} is no folder of images: leave it out")
         columns = (self.channels, self.image_column, self.label_column)
         match prefix:
             case "scenes":
@@ -70,7 +76,7 @@ class Source:
                 return open_hub_stream(rest, split, *columns, num_images)
             case "wds":
                 return open_webdataset(rest, split, self.channels, num_images)
-        return open_folder(self.name, split, self.channels, self.splits, self.skip)
+        return open_folder(self.name, split, self.channels, self.splits, self.skip, self.test_fraction, self.labelled)
 
     @property
     def world(self) -> World:

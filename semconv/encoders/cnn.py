@@ -12,13 +12,14 @@ from semconv import timm_models
 from semconv.configuration import require
 from semconv.convolution import MechanismFactory, Plain, SemanticConv2d, unlike_plain
 from semconv.corruption import View
-from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, TimmModel, count_parameters, with_finer
+from semconv.encoders.encoder import Encoder, Encoding, Geometry, TimmModel, count_parameters, with_finer
 from semconv.encoders.matching import match_cost
+from semconv.encoders.sizes import Size, dimensions
 from semconv.encoders.vit import MAEViT
 from semconv.indicators import Grid, Indicator, Indicators, Signals
 from semconv.mechanisms.sparse import Sparse
 from semconv.sparse import VisibleSites, convolve, through_map
-from semconv.timm_models import SIZES, ConvNeXtBlock, Norm, Reduction, init_convolutional, make_stages, stage_strides
+from semconv.timm_models import ConvNeXtBlock, Norm, Reduction, init_convolutional, make_stages, stage_strides
 
 Depth = Literal["stem", "stages", "all"]
 
@@ -38,7 +39,7 @@ class SemanticCNN(Encoder):
 
     Args:
         geometry: the images to build for.
-        size: one of the sizes of the baseline.
+        size: one of the sizes of the baseline, by name or written out.
         indicators: the indicators to condition on.
         mechanism: how signals enter a convolution.
         depth: where: at the stem; at the stem and the first spatial convolution of each stage; at all spatial convolutions; or at
@@ -89,7 +90,7 @@ class SemanticCNN(Encoder):
         if as_plain:
             indicators, mechanism = None, Plain
         self.mlp_ratio = mlp_ratio
-        widths, depths = SIZES[size]
+        widths, depths = dimensions(size).cnn.widths, dimensions(size).cnn.depths
         self.stride, self.num_features = geometry.cell, widths[-1]
         *finer, _ = dict(zip(stage_strides(geometry.cell), widths, strict=True)).items()
         self.finer = tuple((width, stride) for stride, width in reversed(finer))
@@ -138,7 +139,12 @@ class SemanticCNN(Encoder):
             "`import semconv.timm_models` registers this architecture with timm. So does `import semantic_cnn`, the file\n"
             'beside the weights, which needs no semconv. For the map of features, give `global_pool=""` and call `model(pixels)`.'
         )
-        return TimmModel(f"semantic_cnn_{self._size}", self._plain, state, note, Path(timm_models.__file__))
+        named = isinstance(self._size, str)
+        given = (
+            {} if named else {"widths": list(dimensions(self._size).cnn.widths), "depths": list(dimensions(self._size).cnn.depths)}
+        )
+        name = f"semantic_cnn_{self._size}" if named else "semantic_cnn"
+        return TimmModel(name, given | self._plain, state, note, Path(timm_models.__file__))
 
     def _encode_all(self, pixels: Tensor, signals: Signals) -> list[Tensor]:
         maps = [self.stem(pixels, signals)]
@@ -251,13 +257,18 @@ def _matched_ratio(
     slope = count_plain(5) - plain
     extra = count_parameters(build(mechanism=mechanism, mlp_ratio=4)) - plain
     tolerated = SemanticCNN.TOLERANCE * target
-    ratio = 4 + (target - plain) / slope
+    ratio = max(NARROWEST, 4 + (target - plain) / slope)
     # rounded to whole widths, plain misses the target by a little, too
     if abs(extra) <= tolerated and abs(count_parameters(build(mechanism=mechanism, mlp_ratio=ratio)) - target) <= tolerated:
         return ratio
     ratio = max(NARROWEST, 4 + (target - plain - extra) / slope)
     matched = count_parameters(build(mechanism=mechanism, mlp_ratio=ratio))
     if abs(matched - target) > tolerated:
+        if not extra:
+            raise ValueError(
+                f"the CNN of this size has {matched:,} parameters with the narrowest MLPs, and the vision transformer {target:,}: "
+                "give size.cnn smaller widths or depths, or size.vit larger ones"
+            )
         raise ValueError(
             f"conditioning takes {extra:,} parameters, more than narrowing the MLPs can offset: the encoder would have "
             f"{matched:,}, the baseline has {target:,}; condition fewer layers (depth), or on fewer indicators, or give an "

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from semconv.corruption import View
 from semconv.hashing import make_keys
 from semconv.indicators import Information, PaddingMode
-
-Size = Literal["test", "tiny", "small", "base", "large", "huge"]
 
 
 @dataclass(frozen=True)

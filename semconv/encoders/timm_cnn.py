@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import View
 from semconv.encoders.cnn import Depth
-from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, TimmModel, with_finer
+from semconv.encoders.encoder import Encoder, Encoding, Geometry, TimmModel, with_finer
+from semconv.encoders.sizes import Size
 from semconv.encoders.weights import aligned, read_tensors, require_fit
 from semconv.indicators import Grid, Indicator
 from semconv.rewriting.network import semanticize

@@ -11,21 +11,11 @@ from torch import Tensor, nn
 
 from semconv.configuration import require
 from semconv.corruption import View
-from semconv.encoders.encoder import Encoder, Encoding, Geometry, Size, TimmModel
+from semconv.encoders.encoder import Encoder, Encoding, Geometry, TimmModel
+from semconv.encoders.sizes import Size, dimensions
 
-# width, depth, heads: base, large and huge as published (He et al., 2022; Dosovitskiy et al., 2021), tiny and small as in DeiT
-SIZES: dict[Size, tuple[int, int, int]] = {
-    "test": (64, 4, 4),
-    "tiny": (192, 12, 3),
-    "small": (384, 12, 6),
-    "base": (768, 12, 12),
-    "large": (1024, 24, 16),
-    "huge": (1280, 32, 16),
-}
 # timm's names, of which width, depth and patch are arguments
 ARCHITECTURES: dict[Size, str] = {
-    "test": "vit_tiny_patch16_224",
-    "tiny": "vit_tiny_patch16_224",
     "small": "vit_small_patch16_224",
     "base": "vit_base_patch16_224",
     "large": "vit_large_patch16_224",
@@ -38,7 +28,7 @@ class MAEViT(Encoder):
 
     Args:
         geometry: the images to build for.
-        size: width, depth and heads.
+        size: width, depth and heads, by name or written out.
         masked: what becomes of masked patches: they are dropped (MAE), replaced by a learned token (SimMIM; Xie et al., 2022), or
             seen as the corruption left them (a denoising autoencoder).
         patch_size: side of a patch in pixels, which must divide the mask cell; the cell itself where it is not given.
@@ -63,7 +53,8 @@ class MAEViT(Encoder):
         self.stride = geometry.cell if patch_size is None else patch_size
         if self.stride < 1 or geometry.cell % self.stride:
             raise ValueError(f"patches of {self.stride} pixels do not tile mask cells of {geometry.cell}: change patch_size")
-        width, depth, heads = SIZES[size]
+        given = dimensions(size).vit
+        width = given.width
         self.num_features, self.masked, self._size, self._image_size = width, masked, size, geometry.size
         self.drops_masked = masked == "drop"
         self.conveys = frozenset({"position"} if masked == "see" else {"mask", "position"})
@@ -72,7 +63,7 @@ class MAEViT(Encoder):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width)) if masked == "token" else None
         self.pos_embed = nn.Parameter(position_embedding(width, grid, num_prefix_tokens=1), requires_grad=False)
-        self.blocks = make_blocks(width, depth, heads, drop_path)
+        self.blocks = make_blocks(width, given.depth, given.heads, drop_path)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.apply(self.init_weights)
 
@@ -95,7 +86,8 @@ class MAEViT(Encoder):
             "global_pool": "token",
         }
         state = {name: tensor for name, tensor in self.state_dict().items() if name != "mask_token"}
-        return TimmModel(ARCHITECTURES[self._size], arguments, state, "The first token is the class token, one per patch follows.")
+        architecture = ARCHITECTURES.get(self._size, "vit_tiny_patch16_224")
+        return TimmModel(architecture, arguments, state, "The first token is the class token, one per patch follows.")
 
     def _encode(self, view: View, ends: list[int]) -> list[Encoding]:
         """Features after the given numbers of blocks, the last of them being all."""

@@ -98,6 +98,23 @@ def evaluate(
     return results | _untrained(extractor) | importance(evaluated), classifier
 
 
+def while_training(evaluated: Evaluated, num_images: int, recalibrate: bool) -> dict[str, float]:
+    """Accuracies of both probes on whole validation images, fitted to training images; test images stay unseen.
+
+    Args:
+        evaluated: the network and its images.
+        num_images: at most so many images of train, and of validation.
+        recalibrate: give batch norms the statistics of whole images before features are taken.
+
+    Raises:
+        ValueError: there are no labels, or too few images.
+    """
+    look = _look(evaluated, "whole", 0)
+    encoder = recalibrated(evaluated, look) if recalibrate else evaluated.encoder
+    train, validation = (extract(evaluated, encoder, part, num_images, look) for part in ("train", "validation"))
+    return _probe(train, [validation]).named("val/{}")
+
+
 def _accuracies(extractor: Extractor) -> tuple[dict[str, Any], LinearClassifier]:
     """Probes on whole images; and on masked ones, of features pooled over all sites, and over visible sites."""
     whole = _probe(*extractor.extract("whole"))

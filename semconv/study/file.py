@@ -10,7 +10,7 @@ from typing import Any
 
 from semconv import shipped
 from semconv.comparison.declared import DECLARATIONS, MOST_LOOKED_AT, WIDE, Looks
-from semconv.configuration import bare, flatten, nearest
+from semconv.configuration import BUDGET, bare, epochs_lifted, flatten, nearest
 from semconv.metrics import PRIMARY, find
 from semconv.yaml_files import read_yaml
 
@@ -125,8 +125,10 @@ class Study:
     @cached_property
     def budget(self) -> dict[str, int]:
         """The budget of a run: `trainer.max_steps`, `trainer.max_epochs`, or both."""
-        values = {**_values(self.protocol), **self.options}
-        given = {key: values.get(key) for key in ("trainer.max_steps", "trainer.max_epochs")}
+        levels = [*(_values((file,)) for file in self.protocol), self.options]
+        given = {key: value for values in levels for key, value in values.items() if key in BUDGET}
+        if epochs_lifted(levels):
+            del given["trainer.max_epochs"]
         return {key: value for key, value in given.items() if isinstance(value, int) and value > 0}
 
     @cached_property

@@ -5,10 +5,13 @@ from typing import Any
 
 from semconv.tracking.facts import control
 
-DATA_KEYS = ("source", "size", "channels", "batch_size", "num_images", "num_test_images", "crop_scale", "flip", "range")
+DATA_KEYS = (
+    *("source", "size", "channels", "batch_size", "num_images", "num_test_images", "test_fraction"),
+    *("crop_scale", "flip", "range"),
+)
 MODEL_KEYS = (
     *("cell", "size", "padding_mode", "masker", "corruption", "objective", "evaluation_seed"),
-    *("base_lr", "min_lr", "warmup", "betas", "weight_decay", "decay_tokens"),
+    *("base_lr", "min_lr", "warmup", "betas", "optimizer", "schedule", "weight_decay", "decay_tokens"),
 )
 TRAINER_KEYS = (
     *("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches", "accumulate_grad_batches", "fast_dev_run"),

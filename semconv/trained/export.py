@@ -188,7 +188,7 @@ def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEnco
 
     Args:
         folder: the export's.
-        trust: modules besides semconv and torch.nn whose classes it may name, such as `my_package`.
+        trust: modules whose classes it may name besides those that `load_run` trusts, such as `my_package`.
 
     Raises:
         ValueError: the folder is no such export, is damaged, or names a class that is not trusted.
@@ -203,9 +203,9 @@ def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEnco
     config = read_yaml(folder / "config.yaml")
     check_classes({key: config.get(key) for key in ("encoder", "control")}, (*TRUSTED, *trust))
     geometry = Geometry(config["channels"], tuple(config["image_size"]), config["cell"], config["padding_mode"])
-    types = {"encoder": Callable[[Geometry, Size], Encoder], "control": Control | None}
+    types = {"encoder": Callable[[Geometry, Size], Encoder], "control": Control | None, "size": Size}
     built = build_parts(config, folder / "config.yaml", types)
-    encoder = built.encoder(geometry, config["size"])
+    encoder = built.encoder(geometry, built.size)
     set_control(encoder, built.control)
     try:
         encoder.load_state_dict(aligned(load_file(folder / WEIGHTS), encoder.state_dict()))
@@ -266,7 +266,7 @@ def _write_wrapper(run: LoadedRun, task: MaskedReconstruction, output: Path) -> 
     config = {
         "encoder": model["encoder"],
         "control": model.get("control"),
-        "size": task.size,
+        "size": model["size"],
         "channels": task.geometry.channels,
         "image_size": list(task.geometry.size),
         "cell": task.geometry.cell,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from semconv.decoders import TransformerDecoder
-from semconv.encoders.vit import SIZES, MAEViT, position_embedding
+from semconv.encoders.sizes import SIZES
+from semconv.encoders.vit import MAEViT, position_embedding
 from semconv.encoders.weights import aligned, read_tensors, require_fit
 
 CLASSIFIER = ("head.", "fc_norm.")
@@ -98,7 +99,7 @@ def _describe(state: dict[str, Tensor]) -> str:
         return "a file of MAE's or timm's naming is needed, and this one has no patch_embed.proj.weight"
     width, channels, patch = state["patch_embed.proj.weight"].shape[:3]
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
-    known = {(width, depth): name for name, (width, depth, _) in SIZES.items()}
+    known = {(given.vit.width, given.vit.depth): name for name, given in SIZES.items()}
     size = known.get((width, depth), f"none of ours, but {width} wide and {depth} deep")
     pooling = ", fine-tuned with average pooling (fc_norm), which MAE's has not" if "fc_norm.weight" in state else ""
     side = math.isqrt(state["pos_embed"].shape[1] - 1) * patch if "pos_embed" in state else "unknown"

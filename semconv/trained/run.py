@@ -15,7 +15,7 @@ from semconv.tracking.checkpoints import read_checkpoint
 from semconv.tracking.folder import RunFolder, newest_checkpoint
 
 # what a configuration may name; everything else could be anybody's code
-TRUSTED = ("semconv", "torch.nn")
+TRUSTED = ("semconv", "torch.nn", "torch.optim", "timm.optim", "timm.scheduler")
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
@@ -31,8 +31,9 @@ class LoadedRun(NamedTuple):
 def load_run(folder: str | Path, trust: Sequence[str] = ()) -> LoadedRun:
     """Rebuild a run's task, with the weights of its newest whole checkpoint, and its data.
 
-    A run's folder may be somebody else's: its configuration is built from classes of semconv and torch.nn alone, each a subclass of
-    what its place asks for, and of its checkpoint tensors and plain values alone are read.
+    A run's folder may be somebody else's: its configuration is built from classes of semconv and torch.nn, and from optimisers and
+    schedules of torch and timm, alone, each a subclass of what its place asks for, and of its checkpoint tensors and plain values
+    alone are read.
 
     Args:
         folder: `runs/<experiment>/<run id>`.

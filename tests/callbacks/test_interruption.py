@@ -38,7 +38,7 @@ def whole(tmp_path_factory):
 
 
 def stop(folder, number):
-    """Start a run, send it a signal after its first checkpoint, and give its exit code."""
+    """Start a run, send it a signal after its first checkpoint, and wait until it has ended."""
     options = [*OPTIONS, f"--runs={folder}", "--checkpoint_every=4"]
     running = Forked(["run", *arguments("cnn_channels", *options)], folder)
     for _ in range(1200):
@@ -46,13 +46,15 @@ def stop(folder, number):
             break
         time.sleep(0.05)
     os.kill(running.pid, number)
-    return running.wait(60).returncode
+    return running.wait(60)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_saves_and_marks_the_run_which_goes_on_to_the_same_bits(number, code, whole, tmp_path):
-    assert stop(tmp_path, number) == code
+    done = stop(tmp_path, number)
+    assert done.returncode == code
     run = the_run(tmp_path)
+    assert f"to continue this run: semconv run --resume {run}" in done.stderr.splitlines()
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "terminated"
     assert read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] == summary["trainer/global_step"]
@@ -70,7 +72,7 @@ def test_a_signal_saves_and_marks_the_run_which_goes_on_to_the_same_bits(number,
 
 
 def test_a_killed_run_whose_last_checkpoint_is_cut_off_goes_on_from_the_one_before(whole, tmp_path):
-    assert stop(tmp_path, signal.SIGKILL) == -signal.SIGKILL
+    assert stop(tmp_path, signal.SIGKILL).returncode == -signal.SIGKILL
     run = the_run(tmp_path)
     assert json.loads((run / "summary.json").read_text())["status"] == "running"
     last = run / "checkpoints" / "last.ckpt"

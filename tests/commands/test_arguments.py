@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from semconv.commands.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, prepare
 from semconv.commands.list import PARTS, list_classes, list_variants
-from semconv.commands.train import main
+from semconv.commands.train import main, parse
 from semconv.configuration import get, resolve_links
 from semconv.tracking.folder import RunFolder
 from tests.experiments import FOLDER, NAMES, arguments
@@ -89,6 +89,23 @@ def test_what_follows_another_value_is_not_set_apart_from_it(option, message, ca
     assert not (tmp_path / "runs").exists()
 
 
+def test_steps_given_alone_are_the_whole_budget(tmp_path):
+    def budget(*options):
+        trainer = parse(arguments("cnn_plain", *options))["trainer"]
+        return trainer["max_epochs"], trainer["max_steps"]
+
+    both, steps = tmp_path / "both.yaml", tmp_path / "steps.yaml"
+    both.write_text("trainer: {max_steps: 5, max_epochs: 2}")
+    steps.write_text("trainer: {max_steps: 7}")
+    assert budget() == (1, -1)  # base.yaml's
+    assert budget("--trainer.max_steps=9") == (-1, 9)
+    assert budget("-c", str(steps)) == (-1, 7)
+    assert budget("-c", str(both)) == (2, 5)
+    assert budget("-c", str(both), "--trainer.max_steps=9") == (-1, 9)
+    assert budget("--trainer.max_epochs=3", "-c", str(steps), "--trainer.max_steps", "9") == (3, 9)
+    assert budget("--trainer.max_steps=-1") == (1, -1)
+
+
 def saved_config(folder, *options):
     """The config.yaml of a run of one step."""
     short = [
@@ -144,7 +161,7 @@ def test_a_patch_that_was_set_stays_though_it_equals_the_cell(option, patch, cap
         ("--data.sizes=[3,3]", "there is no option data.sizes: did you mean data.size?"),
         ("--model.encoder.depht=all", "there is no option model.encoder.depht: did you mean model.encoder.depth?"),
         ("--model.encoder.mechanism=semconv.mechanisms.AppendedValue", "did you mean AppendedValues?"),
-        ("--model.size=teny", "model.size is teny: give one of test, tiny, small, base, large, huge"),
+        ("--model.size=teny", "model.size is teny: give one of micro, test, mini, tiny, small, base, large, huge"),
         ("--data.mean=${oc.env:WANDB_API_KEY}", "--data.mean reads WANDB_API_KEY from the environment"),
     ],
 )

@@ -26,9 +26,13 @@ def told(run: Any, pixels: torch.Tensor = PIXELS, cell: int = 4) -> Any:
         return task.encoder(everything(pixels, cell))
 
 
-@pytest.mark.parametrize("name", ["mae_vit", "simmim_vit"])
-def test_timm_loads_a_vit_strictly_with_the_same_features(name, make_run, semconv, tmp_path):
-    run = make_run(name)
+SIZE = "vit: {width: 40, depth: 5, heads: 5}, cnn: {widths: [16, 24, 40, 64], depths: [1, 2, 1, 1]}"
+SIZE = "--model.size={%s, decoder: {width: 24, depth: 3, heads: 2}}" % SIZE  # noqa: UP031
+
+
+@pytest.mark.parametrize("run", [("mae_vit",), ("simmim_vit", SIZE)], ids=["mae_vit", "simmim_vit of its own size"])
+def test_timm_loads_a_vit_strictly_with_the_same_features(run, make_run, semconv, tmp_path):
+    run = make_run(*run)
     code, out, _ = semconv("export", run, "--output", tmp_path / "out")
     assert code == 0
     assert "as timm's vit_tiny_patch16_224" in out
@@ -173,7 +177,7 @@ def test_a_cnn_of_timm_told_of_places_is_a_wrapper(make_run, semconv, tmp_path):
         torch.testing.assert_close(load_exported(tmp_path / "out")(PIXELS), told(run).features, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [[], ["--model.control=semconv.controls.Constant"]], ids=["told", "control"])
+@pytest.mark.parametrize("options", [[], ["--model.control=semconv.controls.Constant", SIZE]], ids=["told", "control"])
 def test_a_wrapper_stands_alone_with_the_same_features(options, make_run, semconv, tmp_path):
     run = make_run("cnn_overlay_add", *options)
     code, out, _ = semconv("export", run, "--output", tmp_path / "out")

@@ -1,5 +1,7 @@
 import itertools
 import json
+import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,11 @@ import torch
 import yaml
 from PIL import Image
 
+from semconv import load_run
 from semconv.commands.train import SemconvCLI, build, main, parse
 from semconv.configuration import bare, flatten
+from semconv.evaluation.features import Evaluated
+from semconv.evaluation.quick import while_training
 from semconv.tracking.identity import identity
 from tests.experiments import FOLDER, arguments, every_experiment
 from tests.processes import Forked
@@ -16,6 +21,8 @@ from tests.recording import Recorder
 
 SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--data.num_images=160", "--data.num_test_images=20"]
 
+
+TIMES = ("time", "train/images_per_second")  # of rows
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -73,6 +80,27 @@ def test_a_run_is_evaluated_and_tested_again_from_its_folder_alone(name, tmp_pat
     metrics = {key: value for key, value in first.items() if key.startswith("test/")}
     assert metrics == {key: second[key] for key in metrics}
     assert 0 <= first["probe/linear_top1"] <= 1
+
+
+def test_a_run_ends_with_its_results_and_says_in_a_file_how_far_it_is(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("semconv.callbacks.progress.LINE_SECONDS", 0.01)
+    main(["run", *short("mae_vit", tmp_path), "--trainer.limit_train_batches=8", "--data.batch_size=16"])
+    found, printed = summary(the_run(tmp_path)), capsys.readouterr()
+    # endpoints first, with what needs no training beside them
+    endpoints = [line.split() for line in printed.out.splitlines()[1:3]]
+    assert endpoints[0] == [
+        "masked",
+        "MSE",
+        f"{found['test/masked_mse']:.4f}",
+        f"{found['test/mean_fill_mse']:.4f}",
+        "mean",
+        "fill",
+    ]
+    keys = ("probe/linear_top1", "untrained/probe/linear_top1", "pixels/linear_top1")
+    assert endpoints[1][2:] == [word for key in keys for word in (f"{100 * found[key]:.1f}", "%")] + ["8", "x", "8", "thumbnail"]
+    stages = [line.partition(":")[0] for line in printed.err.splitlines()]
+    assert all(stages.count(stage) > 1 for stage in ("train", "test", "evaluation"))
+    assert any(re.fullmatch(r"train: 8 of 8, loss [0-9.]+, [0-9,]+ images/s, 0:00:\d\d", line) for line in printed.err.splitlines())
 
 
 def test_raw_targets_have_pixel_errors(tmp_path):
@@ -144,9 +172,38 @@ def test_a_broken_image_is_named_in_one_line(num_workers, tmp_path, capsys):
     assert ".png" in line
 
 
-def test_a_run_without_checkpoints_or_with_lightnings_own_logger_runs(tmp_path):
-    main(["fit", *short("cnn_plain", tmp_path), "--trainer.enable_checkpointing=false", "--trainer.logger=true"])
-    assert not (the_run(tmp_path) / "checkpoints").exists()
+def test_probes_during_training_make_a_curve_and_change_no_bit(tmp_path, capsys):
+    options = ["--trainer.max_epochs=4", "--trainer.limit_train_batches=1", "--data.batch_size=32", "--model.encoder.drop_path=0.3"]
+    for name, more in (("with", ["--evaluation_every=2"]), ("without", [])):
+        main(["fit", *short("cnn_channels", tmp_path / name), *options, *more])
+    runs = [the_run(tmp_path / name) for name in ("with", "without")]
+    ours, theirs = (load_run(run) for run in runs)
+    assert all(torch.equal(ours.task.state_dict()[key], value) for key, value in theirs.task.state_dict().items())
+    (probed, plain) = ([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in runs)
+    curve = [(row["step"], row["samples_seen"]) for row in probed if "val/linear_top1" in row]
+    assert curve == [(1, 64), (3, 128)]
+    kept = [{key: row[key] for key in ("step", *row) if key not in TIMES} for row in probed if "val/linear_top1" not in row]
+    assert kept == [{key: row[key] for key in ("step", *row) if key not in TIMES} for row in plain]
+    expected = while_training(Evaluated(ours.task, ours.data, nullcontext), 2000, recalibrate=False)
+    assert {key: summary(runs[0])[key] for key in expected} == expected
+    capsys.readouterr()
+    for unprobed, reason in (
+        ("--data.num_images=16", "1[0-6] images for 20 neighbours"),
+        ("--data.validation_fraction=0", "there is no validation, in which they are made"),
+    ):
+        main(["fit", *short("cnn_plain", tmp_path / "few"), "--data.batch_size=8", "--evaluation_every=1", unprobed])
+        assert re.search(f"semconv: no probes during training: {reason}", capsys.readouterr().err)
+
+
+def test_lightnings_loggers_summaries_profilers_and_bars_work(tmp_path, capsys, caplog):
+    options = ["--trainer.enable_checkpointing=false", "--trainer.enable_model_summary=true", "--trainer.profiler=simple"]
+    options += ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path / 'csv'}"]
+    main(["fit", *short("cnn_plain", tmp_path / "runs"), *options, "--trainer.callbacks+=TQDMProgressBar"])
+    assert not (the_run(tmp_path / "runs") / "checkpoints").exists()
+    (metrics,) = tmp_path.glob("csv/**/metrics.csv")
+    assert "train/loss" in metrics.read_text()
+    assert "Total params" in capsys.readouterr().out
+    assert "FIT Profiler Report" in caplog.text
 
 
 @pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict", "run"])
@@ -227,6 +284,7 @@ BAD_INPUT = {
     "batch larger than the data": (["--data.batch_size=1000"], "batch_size is 1000"),
     "no indicators": (["--model.encoder.mechanism=semconv.mechanisms.Channels"], "Channels has no indicators"),
     "odd cell": (["--model.cell=1", "--model.objective.normalise=false"], "1 must be 2, 4, 8, 16 or 32"),
+    "a finder": (["--trainer.callbacks+=LearningRateFinder"], "LearningRateFinder changes the protocol in training: search by"),
     "no steps": (["--trainer.max_epochs=-1"], "the schedule needs a number of steps"),
 }
 

@@ -149,9 +149,15 @@ def test_a_run_with_another_order_cannot_go_on_inside_an_epoch(make_data: Make) 
 def test_one_line_describes_the_data(make_data: Make) -> None:
     data = make_data(60, validation_fraction=0.2, mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25])
     train = len(data.select("train")[1])
-    assert data.describe() == (
-        f"scenes: {train} train, {60 - train} validation, 11 test images of 8 x 8 x 3, mean 0.5 0.5 0.5, std 0.25 0.25 0.25"
+    assert (
+        str(data)
+        == data.describe()
+        == (f"scenes: {train} train, {60 - train} validation, 11 test images of 8 x 8 x 3, mean 0.5 0.5 0.5, std 0.25 0.25 0.25")
     )
+
+
+def test_data_that_are_printed_are_not_opened(tmp_path: Path) -> None:
+    assert str(ImageData([f"{tmp_path}/a", "scenes"], size=(8, 12))) == f"{tmp_path}/a or scenes: images of 8 x 12 x 3, not opened"
 
 
 @pytest.mark.parametrize(
@@ -159,6 +165,8 @@ def test_one_line_describes_the_data(make_data: Make) -> None:
     [
         ({"mean": [0.5]}, r"mean is \[0.5\] for 3 channels: give one number per channel"),
         ({"validation_fraction": 1.0}, "validation_fraction is 1.0: give a number of 0 or more and below 1"),
+        ({"test_fraction": 1.0}, "test_fraction is 1.0: give a number above 0 and below 1"),
+        ({"test_fraction": 0.2, "test_split": "train"}, "test_split is train, as train_split: leave it out"),
         ({"batch_size": 24}, "batch_size is 24 for 23 training images: give 23 or less"),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from semconv.data.order import Tickets, check_shares, evaluation_batches, is_validation, train_batches
+from semconv.data.order import Tickets, check_shares, evaluation_batches, is_held_out, train_batches
 from tests.pairwise import together
 
 
@@ -68,7 +68,7 @@ def test_tickets_begin_where_they_are_told() -> None:
 
 def test_validation_is_a_fixed_share_that_grows_with_the_fraction() -> None:
     index = torch.arange(20_000)
-    held_out = is_validation(index, 0.05)
+    held_out = is_held_out("validation", index, 0.05)
     assert held_out.float().mean() == pytest.approx(0.05, abs=0.0062)  # four standard errors
-    assert bool((is_validation(index, 0.1) | ~held_out).all())
-    assert torch.equal(held_out[500:510], is_validation(index[500:510], 0.05))
+    assert bool((is_held_out("validation", index, 0.1) | ~held_out).all())
+    assert torch.equal(held_out[500:510], is_held_out("validation", index[500:510], 0.05))

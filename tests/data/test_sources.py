@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.utils.misc import natural_key
 
 from semconv.data import ImageData
 from semconv.data.images import Images
@@ -110,8 +111,57 @@ def test_a_folder_without_splits_is_the_train_set(tmp_path: Path) -> None:
     write_folder(tmp_path, "cat/1.png", "dog/1.png")
     data = make(str(tmp_path))
     assert read_all(data.select("train")[0])[1] == [0, 1]
-    with pytest.raises(ValueError, match="no split 'test', only images to train with: add folders train and test"):
+    with pytest.raises(ValueError, match=r"add folders train and test, or give --data.test_fraction 0\.2"):
         data.setup("test")
+
+
+def test_a_folder_of_train_and_val_names_the_split_that_can_be_tested(tmp_path: Path) -> None:
+    write_folder(tmp_path, "train/1.png", "val/1.png")
+    with pytest.raises(ValueError, match=r"no split 'test': give --data\.test_split val$"):
+        make(str(tmp_path)).setup("test")
+
+
+def parts_of(folder: Path, fraction: float, **arguments: Any) -> dict[str, set[str]]:
+    """The names of the images of each part, as they are read through the cache and without it."""
+    found = []
+    for limit in (0, 2**20):
+        data = make(str(folder), test_fraction=fraction, cache_limit=limit, validation_fraction=0.3, **arguments)
+        parts = {}
+        for part in ("train", "validation", "test"):
+            images, index = data.select(part)
+            parts[part] = {str(Path(images.name(position)).relative_to(folder)) for position in index.tolist()}
+        found.append(parts)
+    assert found[0] == found[1]
+    return found[0]
+
+
+def test_a_share_of_a_folder_is_tested_and_stays_so_when_images_are_added(tmp_path: Path) -> None:
+    names = [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(40)]
+    write_folder(tmp_path, *names)
+    before, more = parts_of(tmp_path, 0.2), parts_of(tmp_path, 0.4)
+    assert set.union(*before.values()) == set(names)
+    assert sum(map(len, before.values())) == len(names)
+    assert 8 <= len(before["test"]) <= 24
+    assert before["validation"]
+    assert before["test"] < more["test"]
+    added = [f"ant/{number}.png" for number in range(40)]
+    write_folder(tmp_path, *added)
+    after = parts_of(tmp_path, 0.2)
+    assert after["test"] - set(added) == before["test"]
+    assert after["test"] & set(added)
+    moved = tmp_path.rename(tmp_path.with_name("elsewhere"))
+    assert parts_of(moved, 0.2) == after
+    assert read_all(make(str(moved), test_fraction=0.2).select("test")[0])[1] == [
+        ("ant", "cat", "dog").index(name.partition("/")[0]) for name in sorted(after["test"], key=natural_key)
+    ]
+
+
+def test_folders_that_are_no_classes_give_no_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_folder(tmp_path, *(f"{month}/{number}.png" for month in ("may", "june") for number in range(4)), "1.png")
+    data = make(str(tmp_path), labels="none")
+    assert read_all(data.select("train")[0])[1] == [-1] * 9
+    assert (data.num_classes, data.class_names) == (None, None)
+    assert "no class" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("prefix", ["", "train/"])
@@ -199,7 +249,11 @@ def errors(tmp_path: Path) -> list[tuple[ImageData, str]]:
     return [
         (make(str(tmp_path / "none")), "there is no folder .*none: give a folder of images, scenes"),
         (make(str(tmp_path / "empty")), "empty.* holds no images"),
-        (make(str(tmp_path / "splits"), train_split="training"), "no split 'training': choose among train, val"),
+        (make(str(tmp_path / "splits"), train_split="training"), "no split 'training': give --data.train_split train or val"),
+        (make(str(tmp_path / "splits"), test_fraction=0.2), "test_fraction is 0.2, and .*splits has splits: leave it out"),
+        (make("scenes", test_fraction=0.2), "test_fraction is 0.2, and scenes is no folder of images: leave it out"),
+        (make("scenes", labels="none"), "labels is none, and scenes is no folder of images: leave it out"),
+        (make(str(tmp_path / "splits" / "val"), test_fraction=0.999), "test_fraction 0.999 of 1 images leaves none for train"),
         (make([str(tmp_path / "none"), "wds/none"]), "no folder .*none: .*; there is no folder none"),
         (make("scenes", train_split="val"), "no split 'val': choose among train, test"),
         (make("scenes/moon"), "world is 'moon': choose one of"),
@@ -215,7 +269,7 @@ def errors(tmp_path: Path) -> list[tuple[ImageData, str]]:
     ]
 
 
-@pytest.mark.parametrize("case", range(15))
+@pytest.mark.parametrize("case", range(19))
 def test_what_cannot_be_opened_is_said_in_one_line_with_a_remedy(tmp_path: Path, case: int) -> None:
     data, message = errors(tmp_path)[case]
     with pytest.raises(ValueError, match=message) as caught:

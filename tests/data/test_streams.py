@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from semconv.data.order import is_validation, train_batches
+from semconv.data.order import is_held_out, train_batches
 from semconv.data.streams import StreamImages
 from tests.data.test_sources import png
 
@@ -31,7 +31,7 @@ def test_each_place_is_found_in_one_pass_per_epoch() -> None:
     source = Source(50)
     images = StreamImages(source, 50, 3, block=16)
     index = torch.arange(50)
-    index = index[~is_validation(index, 0.2)]
+    index = index[~is_held_out("validation", index, 0.2)]
     for epoch in range(3):
         batches = train_batches(index, 0, epoch, 4, images.block)
         assert read_labels(images, batches) == [batch.tolist() for batch in batches]

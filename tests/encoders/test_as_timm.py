@@ -18,6 +18,7 @@ from semconv.controls import Shuffled, set_control
 from semconv.convolution import Plain, SemanticConv2d
 from semconv.encoders import Encoder, Geometry, MAEViT, SemanticCNN
 from semconv.encoders.encoder import TimmModel
+from semconv.encoders.sizes import CNNSize, DecoderSize, Dimensions, ViTSize
 from semconv.evaluation.features import everything
 from semconv.indicators import Indicators, Mask
 from semconv.mechanisms import Channels
@@ -83,11 +84,15 @@ def test_a_variant_is_a_model_of_timms_where_nothing_is_masked_if_it_says_so_and
             torch.testing.assert_close(load(found).forward_features(PIXELS), features(encoder), rtol=1e-5, atol=1e-5)
 
 
+OWN = Dimensions(ViTSize(40, 5, 5), CNNSize((16, 24, 40, 48), (1, 2, 1, 1)), DecoderSize(24, 3, 2))
+
+
+@pytest.mark.parametrize("size", ["test", OWN], ids=["named", "written out"])
 @pytest.mark.parametrize("options", [{}, {"norm": "batch", "response_norm": True, "kernel_size": 5}, {"norm": "group"}], ids=str)
 @pytest.mark.parametrize("cell", [2, 16])
-def test_every_option_of_the_network_reaches_timms_model(options, cell):
+def test_every_option_of_the_network_reaches_timms_model(options, cell, size):
     geometry = Geometry(3, (32, 32), cell, "replicate")
-    encoder = SemanticCNN(geometry, "test", [Mask()], Channels, "stages", mlp_ratio=2, **options)
+    encoder = SemanticCNN(geometry, size, [Mask()], Channels, "stages", mlp_ratio=2, **options)
     stir(encoder.train())
     encoder(everything(PIXELS, cell))  # statistics of batch norms
     found = encoder.eval().as_timm()
@@ -121,7 +126,7 @@ def model() -> Any:
 
 
 def test_timms_calls_take_the_architecture(model):
-    assert timm.list_models("semantic_cnn_*") == sorted(f"semantic_cnn_{size}" for size in timm_models.SIZES)
+    assert timm.list_models("semantic_cnn*") == sorted(timm_models.ARCHITECTURES)
     with torch.no_grad():
         maps = model.forward_features(PIXELS)
         assert maps.shape == (2, model.num_features, 8, 8)
@@ -167,7 +172,7 @@ def test_the_file_registers_the_architectures_without_semconv(monkeypatch):
     assert {name.partition(".")[0] for name in names} <= {*sys.stdlib_module_names, "torch", "timm"}
     monkeypatch.setattr(timm.models, "register_model", found.append)
     runpy.run_path(str(file))
-    assert [each.__name__ for each in found] == [f"semantic_cnn_{size}" for size in timm_models.SIZES]
+    assert [each.__name__ for each in found] == list(timm_models.ARCHITECTURES)
 
 
 def test_a_vit_is_timms():

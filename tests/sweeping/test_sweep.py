@@ -23,6 +23,7 @@ from tests.processes import Forked
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
+BEST = ((1, "b"), (1, "a"), (2, "b"), (2, "a"), (3, "b"))
 GRID = {"x": {"values": [3, 1, 2]}}
 
 
@@ -69,6 +70,8 @@ def test_a_grid_is_run_once_with_a_line_a_log_and_a_run_for_each_trial(make_swee
     assert sorted(line.split()[0] for line in lines) == [f"{number}/6" for number in range(1, 7)]
     assert any("1/6  finished" in line and "experiment=b x=3  val/loss 3.0000" in line for line in lines), said
     assert said.splitlines()[-1] == f"semconv compare {folder} compares the runs"
+    best = said.splitlines()[said.splitlines().index("best of 6 finished runs by val/loss") :]
+    assert [line.split()[:3] for line in best[2:-1]] == [[f"experiment={name}", f"x={x}", f"{x}.0000"] for x, name in BEST]
     logs = sorted((folder / "trials").glob("*.log"))
     assert len(logs) == 6
     assert "--experiment=b" in logs[0].read_text()

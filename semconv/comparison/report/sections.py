@@ -117,11 +117,10 @@ def _curves(comparison: Comparison) -> Section:
         named = " or ".join(metric.key for metric in metrics)
         missing = f"No run at hand has two rows of {named} in its metrics.jsonl: train for longer, or log more often."
         return Section("curves", "Learning curves", missing=missing)
-    figures = []
-    for level, shown in _by_level(comparison):
-        series = {variant: numbers[variant.label] for variant in shown if variant in found}
-        if series:
-            figures.append(_curve_figure(metric, series, found, f"{metric.label}{at(level)}"))
+    figures = _curve_figures(comparison, metric, found)
+    for other in of_section("progress"):
+        if probed := {variant: made for variant in variants if (made := curve(variant, other.key)) is not None}:
+            figures += _curve_figures(comparison, other, probed)
     more = [
         _curve_figure(metric, series, found, f"{variant.title} and its controls: {metric.label}")
         for variant in variants
@@ -131,6 +130,16 @@ def _curves(comparison: Comparison) -> Section:
     looks_beside = {"the variant itself": CANDIDATE, **{name: _look_of(name) for name in sorted(filter(None, there), key=_look_of)}}
     beside = [(plots.swatch(number), name) for name, number in looks_beside.items()]
     return Section("curves", "Learning curves", figures=figures, more=more, legend=_legend(numbers), more_legend=beside)
+
+
+def _curve_figures(comparison: Comparison, metric: Metric, found: dict[Variant, Curve]) -> list[Figure]:
+    """The curves of all variants, a figure for each level."""
+    numbers, figures = looks(comparison.groups.variants), []
+    for level, shown in _by_level(comparison):
+        series = {variant: numbers[variant.label] for variant in shown if variant in found}
+        if series:
+            figures.append(_curve_figure(metric, series, found, f"{metric.label}{at(level)}"))
+    return figures
 
 
 def _curve_figure(metric: Metric, series: dict[Variant, int], found: dict[Variant, Curve], title: str) -> Figure:
