@@ -64,8 +64,8 @@ def require(name: str, value: float, low: float = -math.inf, high: float = math.
     """
     fits = (value > low if "low" in exclude else value >= low) and (value < high if "high" in exclude else value <= high)
     if not math.isfinite(value) or not fits:
-        lower = f"above {low:g}" if "low" in exclude else f"of {low:g} or more"
-        upper = f"below {high:g}" if "high" in exclude else f"at most {high:g}"
+        lower = f"above {low:.10g}" if "low" in exclude else f"of {low:.10g} or more"
+        upper = f"below {high:.10g}" if "high" in exclude else f"at most {high:.10g}"
         wanted = " and ".join(text for text, end in ((lower, low), (upper, high)) if math.isfinite(end)) or "that is finite"
         raise ValueError(f"{name} is {value}: give a number {wanted}")
 

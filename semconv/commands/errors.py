@@ -14,6 +14,7 @@ from semconv.configuration import bare, keys, nearest
 from semconv.tracking.secrets import redact
 from semconv.yaml_files import parse_yaml
 
+CHECKS = {"connectors", "accelerators"}  # modules of Lightning that check the options of a trainer
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 PACKAGE = Path(__file__).parents[1]
 # the key that jsonargparse does not accept, in each wording of its messages
@@ -74,6 +75,7 @@ def _is_lightnings(error: BaseException, frames: Sequence[str]) -> bool:
     """True where Lightning refuses an option, misses a package or, in EarlyStopping, a metric."""
     parts = Path(frames[-1]).parts if frames else ()
     refused = type(error).__name__ in ("MisconfigurationException", "ModuleNotFoundError")
+    refused = refused or (isinstance(error, ValueError | TypeError) and not CHECKS.isdisjoint(parts))
     return "lightning" in parts and (refused or parts[-1] == "early_stopping.py")
 
 

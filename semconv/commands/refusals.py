@@ -12,6 +12,10 @@ LONGEST = 80  # characters of a value in a message
 KEY = re.compile(r'Parser key "([^"]+)"')
 NOT_ACCEPTED = re.compile(r"unrecognized arguments: --|(?:Option|Key) ['\"][\w.]+['\"] is not (?:accepted|expected)")
 EXPECTED = re.compile(r"Expected (?:an? )?(.+?)(?:\. Got value: .*)?$", re.MULTILINE)
+# of Python's int and float
+NO_NUMBER = re.compile(
+    r"(?:invalid literal for (int)\(\).*?: |could not convert \w+ to float: )'(.*)'|\) argument must be .*, not '"
+)
 LITERAL = re.compile(r"typing\.Literal\[(.+)\]")
 WORDS = {
     "bool": "true or false",
@@ -50,6 +54,12 @@ def explain(message: str, error: BaseException | None) -> str:
     last = placed[-1][1] if placed else texts[-1]
     if said := _about_class(last):
         return f"{key}: {said}" if key else said
+    if found := re.match(r"the following arguments are required: (.+)", texts[-1]):
+        return f"{key}.{found[1]}".strip(".") + " has no value: give one"
+    if found := NO_NUMBER.search(last):
+        return (
+            f"{key} is {_shortened(found[2])}: give {WORDS[found[1] or 'float']}" if found[2] else f"{key} is no number: give one"
+        )
     if found := re.search(r"(\S+) does not conform to restriction v(\S+)$", last):
         return f"{key} is {found[1]}: give a number {found[2].replace('>', 'above ').replace('<', 'below ')}"
     if found := re.match(r"Key must be a string, got: (.+)\.$", texts[-1]):
@@ -123,7 +133,7 @@ def _word(expected: str) -> str:
     if found := re.fullmatch(r"tuple with (\d+) elements", expected):
         return f"a list of {found[1]} values"
     other = INTERNALS.search(expected) or re.search(r"Literal|subclass|dict|import path|path but|expected", expected)
-    return "" if other else expected
+    return "" if other or len(expected) > LONGEST else expected
 
 
 def _about_class(text: str) -> str | None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import math
 import shlex
 import sys
 import traceback
@@ -31,7 +32,7 @@ from semconv.commands.errors import correct, fail, in_one_line
 from semconv.commands.refusals import empty_argument, explain, interpolation
 from semconv.commands.results import print_results
 from semconv.commands.short import write_out
-from semconv.configuration import not_finite
+from semconv.configuration import get, not_finite, require
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.continuation import Origin, changes, is_complete, lengthened, trained_as
 from semconv.tracking.facts import derived_facts, variant_name
@@ -91,6 +92,13 @@ class Trainer(lightning.Trainer):
         super().predict(model, datamodule=datamodule, return_predictions=False, ckpt_path=ckpt_path)
 
 
+# options that Lightning takes as they are
+BOUNDS = {
+    "seed_everything": (0, 2**32 - 1),
+    **{f"trainer.{name}": (1, math.inf) for name in ("log_every_n_steps", "accumulate_grad_batches", "check_val_every_n_epoch")},
+    "trainer.num_nodes": (1, math.inf),
+    "trainer.num_sanity_val_steps": (-1, math.inf),
+}
 BuildExtent = Literal["all", "parts", "nothing"]
 
 
@@ -161,6 +169,9 @@ class SemconvCLI(LightningCLI):
             if not isinstance(given := self._whole().get(group), Namespace):
                 raise ValueError(f"{group} is {given}: give a mapping of keys to values")
         config = self._whole().as_dict()
+        for key, (low, high) in BOUNDS.items():
+            if isinstance(value := get(config, key), int):
+                require(key, value, low, high)
         if found := not_finite(config):
             raise ValueError(f"{found[0]} is {found[1]}: give a number that is finite")
         if problem := empty_argument(config) or follower_problem(config):

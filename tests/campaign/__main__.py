@@ -45,7 +45,6 @@ def main() -> None:
     names = options.only.split(",") if options.only else list(KINDS)
     if unknown := [name for name in names if name not in KINDS]:
         sys.exit(f"there are no trials of {', '.join(unknown)}: choose among {', '.join(KINDS)}")
-    _quieten()
     whole = sum(KINDS[name][1] for name in names)
     counted: dict[str, Counter[str]] = {}
     failed: list[tuple[str, Trial]] = []
@@ -107,4 +106,5 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    _quieten()
     main()

@@ -90,6 +90,10 @@ def test_numbers_that_are_not_finite_are_found_at_every_depth():
         (["--model.base_lr=.inf"], "model.base_lr is inf"),
         (["--trainer.accelerator=gpu"], "gpu"),
         (["--trainer.limit_train_batches=-3"], "limit_train_batches"),
+        (["--trainer.strategy=xyz"], "strategy='xyz'"),
+        (["--trainer.devices=x"], "devices"),
+        (["--trainer.log_every_n_steps=0"], "trainer.log_every_n_steps is 0: give a number of 1 or more"),
+        (["--seed_everything=-1"], "seed_everything is -1: give a number of 0 or more and at most 4294967295"),
         (
             ["--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/nothing", "--trainer.limit_val_batches=1"],
             "val/nothing",
