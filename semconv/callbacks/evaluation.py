@@ -52,14 +52,14 @@ class Evaluation(Callback):
         if self.every is not None and not trainer.limit_val_batches:
             self._stop_probing(trainer, "there is no validation, in which they are made: give a validation_fraction above 0")
 
-    # before validation begins: the clock of training stands still then, and the network is not yet shown validation images
+    # where validation begins, the clock of training stands still
     def on_validation_start(self, trainer: "Trainer", module: "LightningModule") -> None:
         fits = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         if not fits or self.every is None or (trainer.current_epoch + 1) % self.every or not self._can_probe(trainer, module):
             return
         evaluated = self._evaluated(trainer, module)
         try:
-            with torch.random.fork_rng(), torch.inference_mode(False):
+            with torch.inference_mode(False):
                 results = quick.while_training(evaluated, min(EARLY_IMAGES, self.num_images), self.recalibrate)
         except ValueError as error:
             self._stop_probing(trainer, str(error))

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from semconv.comparison.tables import Sheet, to_rich
 from semconv.metrics import CLASSICAL, PRIMARY, SHARE_OF_IMAGES, find, of_section, parts
 from semconv.tracking.folder import RunFolder
 
@@ -33,7 +34,7 @@ def print_results(summary: Mapping[str, Any]) -> None:
     rows = [
         [_label(key), _shown(key, summary), _shown(_baseline(key), summary), *_classical(key, summary)] for key in _keys(summary)
     ]
-    _print(Sheet("", ["results", "", "untrained", "without a network", ""], rows))
+    _print(["results", "", "untrained", "without a network", ""], rows)
     for metric in PRIMARY:
         if reason := summary.get(f"{metric.key}/reason"):
             print(f"no {metric.label}: {reason}")
@@ -45,7 +46,9 @@ def print_best(runs: Sequence[Finished], key: str, maximise: bool) -> None:
     ranked = sorted(measured, key=lambda run: run.summary[key], reverse=maximise)[:BEST]
     keys = list(dict.fromkeys([key, *(metric.key for metric in PRIMARY if any(metric.key in run.summary for run in ranked))]))
     rows = [[run.name, *(_shown(each, run.summary) for each in keys), str(run.folder.path)] for run in ranked]
-    _print(Sheet(f"best of {len(measured)} finished runs by {key}", ["trial", *map(_label, keys), "folder"], rows))
+    if rows:
+        print(f"best of {len(measured)} finished runs by {key}")
+    _print(["trial", *map(_label, keys), "folder"], rows)
 
 
 def _keys(summary: Mapping[str, Any]) -> list[str]:
@@ -83,13 +86,17 @@ def _classical(key: str, summary: Mapping[str, Any]) -> list[str]:
     return next(([_shown(other, summary), name] for name, other in known), ["", ""])
 
 
-def _print(sheet: Sheet) -> None:
-    """Print a table without empty columns; nothing where it has no row."""
-    if not sheet.rows:
-        return
-    if sheet.title:
-        print(sheet.title)
-    kept = [number for number in range(len(sheet.columns)) if any(row[number] for row in sheet.rows)]
-    rows = [[row[number] for number in kept] for row in sheet.rows]
-    sheet = Sheet(sheet.title, [sheet.columns[number] for number in kept], rows)
-    Console(width=None if sys.stdout.isatty() else 150, highlight=False).print(to_rich(sheet))
+def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table without its empty columns, numbers on the right; nothing where it has no row."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    kept = [number for number in range(len(columns)) if any(row[number] for row in rows)]
+    for number in kept:
+        table.add_column(columns[number], justify="right" if all(_is_number(row[number]) for row in rows) else "left")
+    for row in rows:
+        table.add_row(*(escape(row[number]) for number in kept))
+    if rows:
+        Console(width=None if sys.stdout.isatty() else 150, highlight=False).print(table)
+
+
+def _is_number(cell: str) -> bool:
+    return cell in ("", "none") or cell[0] in "-0123456789"

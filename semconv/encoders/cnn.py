@@ -90,7 +90,8 @@ class SemanticCNN(Encoder):
         if as_plain:
             indicators, mechanism = None, Plain
         self.mlp_ratio = mlp_ratio
-        widths, depths = dimensions(size).cnn.widths, dimensions(size).cnn.depths
+        cnn = dimensions(size).cnn
+        widths, depths = cnn.widths, cnn.depths
         self.stride, self.num_features = geometry.cell, widths[-1]
         *finer, _ = dict(zip(stage_strides(geometry.cell), widths, strict=True)).items()
         self.finer = tuple((width, stride) for stride, width in reversed(finer))
@@ -139,11 +140,9 @@ class SemanticCNN(Encoder):
             "`import semconv.timm_models` registers this architecture with timm. So does `import semantic_cnn`, the file\n"
             'beside the weights, which needs no semconv. For the map of features, give `global_pool=""` and call `model(pixels)`.'
         )
-        named = isinstance(self._size, str)
-        given = (
-            {} if named else {"widths": list(dimensions(self._size).cnn.widths), "depths": list(dimensions(self._size).cnn.depths)}
-        )
-        name = f"semantic_cnn_{self._size}" if named else "semantic_cnn"
+        name, given = f"semantic_cnn_{self._size}", {}
+        if not isinstance(self._size, str):
+            name, given = "semantic_cnn", {"widths": list(self._size.cnn.widths), "depths": list(self._size.cnn.depths)}
         return TimmModel(name, given | self._plain, state, note, Path(timm_models.__file__))
 
     def _encode_all(self, pixels: Tensor, signals: Signals) -> list[Tensor]:

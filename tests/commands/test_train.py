@@ -111,7 +111,8 @@ def test_raw_targets_have_pixel_errors(tmp_path):
     assert "test/psnr/reason" not in found
 
 
-def test_fit_validate_and_predict(tmp_path):
+def test_fit_validate_and_predict(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
     main(["fit", *short("cnn_appended", tmp_path / "fit")])
     checkpoint = the_run(tmp_path / "fit") / "checkpoints" / "last.ckpt"
     main(["validate", *short("cnn_appended", tmp_path / "val"), f"--ckpt_path={checkpoint}"])
@@ -119,6 +120,8 @@ def test_fit_validate_and_predict(tmp_path):
     fitted, validated = summary(the_run(tmp_path / "fit")), summary(the_run(tmp_path / "val"))
     assert fitted["val/masked_mse"] == validated["val/masked_mse"]
     assert len(list((the_run(tmp_path / "predict") / "media" / "predict").glob("*.png"))) == 20
+    bars = capsys.readouterr().err
+    assert all(f"{stage} \x1b" in bars for stage in ("train", "validation", "predict"))
 
 
 @pytest.mark.parametrize("steps", [1, 2])
