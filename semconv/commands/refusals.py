@@ -16,7 +16,7 @@ EXPECTED = re.compile(r"Expected (?:an? )?(.+?)(?:\. Got value: .*)?$", re.MULTI
 NO_NUMBER = re.compile(
     r"(?:invalid literal for (int)\(\).*?: |could not convert \w+ to float: )'(.*)'|\) argument must be .*, not '"
 )
-LITERAL = re.compile(r"typing\.Literal\[(.+)\]")
+LITERAL = re.compile(r"typing\.Literal\[(.+?)\]")
 WORDS = {
     "bool": "true or false",
     "int": "a whole number",
@@ -52,7 +52,9 @@ def explain(message: str, error: BaseException | None) -> str:
     placed = [(found[1], text) for text in texts if (found := KEY.match(text)) and found[1] != "config"]
     key = bare(".".join(key for i, (key, _) in enumerate(placed) if i == 0 or key != placed[i - 1][0]))
     last = placed[-1][1] if placed else texts[-1]
-    if said := _about_class(last):
+    if said := _about_part(key, last):
+        return said
+    if not LITERAL.search(last) and (said := _about_class(last)):
         return f"{key}: {said}" if key else said
     if found := re.match(r"the following arguments are required: (.+)", texts[-1]):
         return f"{key}.{found[1]}".strip(".") + " has no value: give one"
@@ -134,6 +136,17 @@ def _word(expected: str) -> str:
         return f"a list of {found[1]} values"
     other = INTERNALS.search(expected) or re.search(r"Literal|subclass|dict|import path|path but|expected", expected)
     return "" if other or len(expected) > LONGEST else expected
+
+
+def _about_part(key: str, text: str) -> str | None:
+    """What is wrong below a key that takes a mapping of its own, such as a size written out; None if nothing is said of it."""
+    if found := re.search(r"the following arguments are required: ([\w.]+)", text):
+        return f"{key}.{found[1]} has no value: give one"
+    if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
+        return f"there is no option {key}.{found[1]}.{found[2]}"
+    if found := re.search(r'Parser key "([\w.]+)":\s+(Expected .+)\. Got value: (.+)', text):
+        return f"{key}.{found[1]} is {_shortened(found[3])}: give {_wanted(found[2])}"
+    return None
 
 
 def _about_class(text: str) -> str | None:
