@@ -87,8 +87,11 @@ def test_a_variant_is_a_model_of_timms_where_nothing_is_masked_if_it_says_so_and
 OWN = Dimensions(ViTSize(40, 5, 5), CNNSize((16, 24, 40, 48), (1, 2, 1, 1)), DecoderSize(24, 3, 2))
 
 
-@pytest.mark.parametrize("size", ["test", OWN], ids=["named", "written out"])
-@pytest.mark.parametrize("options", [{}, {"norm": "batch", "response_norm": True, "kernel_size": 5}, {"norm": "group"}], ids=str)
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [({}, OWN), ({"norm": "batch", "response_norm": True, "kernel_size": 5}, "test"), ({"norm": "group"}, OWN)],
+    ids=["own size", "batch norm", "group norm, own size"],
+)
 @pytest.mark.parametrize("cell", [2, 16])
 def test_every_option_of_the_network_reaches_timms_model(options, cell, size):
     geometry = Geometry(3, (32, 32), cell, "replicate")
