@@ -112,9 +112,11 @@ class Desk:
         match words[1]:
             case "run" | "fit" if any(word.startswith("--trainer.devices=") or "recipes/full" in word for word in words):
                 self._parse_training(words[1:])  # more than one device, or the full tier
+            case "run" if any(word.partition("=")[0].endswith(("--help", ".help")) for word in words):
+                self._call(words[1:])
             case "run" if asked := several(words[2:]):  # a sweep, too
                 check(asked.sweep, limit=1)
-            case "run" | "fit" if "--help" not in words:
+            case "run" | "fit":
                 self._train(tuple(words[1:]))
             case "sweep":  # hours: its options are parsed and its file is checked; tests/sweeping/ runs sweeps
                 self._until_parsed(lambda: self._call(words[1:]))
@@ -170,6 +172,10 @@ class Desk:
         (file,) = [word for word in words if word.endswith(".sbatch")]
         assert (ROOT / file).is_file()
 
+    def evaluate(self, words: list[str]) -> None:
+        """Tab completion: tests/commands/test_completion.py presses the key."""
+        assert words[1:] == ["$(register-python-argcomplete semconv)"]
+
     def shell(self, words: list[str]) -> None:
         self._shell(["bash", "-c", shlex.join(words).replace("'&&'", "&&")], self.folder)
 
@@ -183,7 +189,7 @@ class Desk:
         return str(min(self.folder.glob(f"{pattern}*")).relative_to(self.folder)) + rest
 
     def _train(self, words: tuple[str, ...]) -> Path:
-        """Train, on very little, and give the run; a command that has been run already, in any document, gives a copy of its run."""
+        """Train on very little, and give the run; a command that was run already, in any document, gives a copy of its run."""
         if words in self.shared:
             made = self.shared[words]
             if not (place := self.folder / "runs" / made.parent.name / made.name).exists():
@@ -244,6 +250,7 @@ RULES: dict[str, Callable[[Desk, list[str]], None]] = {
     "wandb": Desk.wandb,
     "sbatch": Desk.sbatch,
     "mkdir": Desk.shell,
+    "eval": Desk.evaluate,
 }
 
 

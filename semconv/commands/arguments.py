@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from semconv.configuration import bare, flatten, get, keys, one_line
+from semconv.configuration import bare, flatten, get, one_line
 from semconv.shipped import find
 from semconv.tracking.secrets import refuse_secret_interpolation
 
@@ -21,7 +21,7 @@ FOLLOWS = {
     "model.init_args.batch_size": "${...data.init_args.batch_size}",
 }
 # options without a value
-FLAGS = ("-h", "--help", "--debug", "--print_config")
+FLAGS = ("-h", "--help", "--help-all", "--debug", "--print_config")
 # values that equal another unless they are set: a patch may be larger than a cell
 MAY_FOLLOW = {"model.init_args.objective.init_args.patch": "${...cell}"}
 
@@ -154,21 +154,6 @@ def with_links(config: Mapping[str, Any], links: Mapping[str, str]) -> dict[str,
     return linked
 
 
-def without(arguments: list[str], part: str) -> tuple[list[str], str | None]:
-    """Remove the options, and the keys in files, that set `part`; also return its whole key, or None if nothing sets it."""
-    rest: list[str] = []
-    whole = None
-    for option in read(arguments):
-        content = content_of(option) if option.is_config else None
-        setting = [key for key in ([option.key] if content is None else keys(content)) if f".{part}." in f".{key}."]
-        whole = setting[0] if setting else whole
-        if content is not None:
-            rest += ["-c", yaml.safe_dump(_pruned(content, part.partition(".")[0]))]
-        elif not setting:
-            rest += option.words
-    return rest, whole
-
-
 def _is_content(value: str) -> bool:
     """Tell the content of a configuration, or the standard input, from the name of a file."""
     try:
@@ -216,12 +201,6 @@ def content_of(option: Option) -> dict[str, Any] | None:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{option.value} is not valid YAML: {one_line(error)}") from error
     return content if isinstance(content, dict) else None
-
-
-def _pruned(content: Any, name: str) -> Any:
-    if isinstance(content, dict):
-        return {key: _pruned(value, name) for key, value in content.items() if key != name}
-    return content
 
 
 def _null(value: str) -> str:

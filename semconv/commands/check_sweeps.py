@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 
 from semconv.commands.errors import fail
+from semconv.commands.keys import check_keys
 from semconv.configuration import bare, flatten, one_line
 from semconv.shipped import find, folders
 from semconv.sweeping.distributions import grid_values
 from semconv.sweeping.file import Sweep, read_sweep
-from semconv.sweeping.macros import expand
-from semconv.sweeping.trials import own_command
+from semconv.sweeping.macros import expand, own_command
 
 DRAWN = 8  # points of a search that are tried
 DESCRIPTION = """Check W&B sweep files: W&B accepts them, the real command line accepts every value of every parameter (nothing is
@@ -76,14 +76,14 @@ def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
 
 def _check_point(sweep: Sweep, point: dict[str, Any], arguments: list[str]) -> None:
     # importing torch takes seconds; an error in the file is reported before
-    from semconv.commands.errors import correct
-    from semconv.commands.train import Refused, parse, print_config, quieten
+    from semconv.commands.train import Refused, parse, quieten
 
     quieten()
     try:
+        check_keys(arguments[0], arguments[1:])
         config = flatten(parse(arguments[1:]))
-    except Refused as error:
-        raise ValueError(f"{_show(sweep, point)}{correct(error.message, arguments, print_config)}") from error
+    except (Refused, ValueError) as error:
+        raise ValueError(f"{_show(sweep, point)}{getattr(error, 'message', error)}") from error
     for name, value in point.items():
         if name != "config" and not _holds(config.get(bare(name)), value):
             raise ValueError(f"{_show(sweep, point)}{name} has no effect: the configuration has {config.get(bare(name))}")

@@ -28,7 +28,7 @@ worse than plain; equivalent if it is within the margin of plain. Each is correc
 
 def main(arguments: list[str]) -> None:
     """Compare runs, print tables, and write them to the folder of --output."""
-    given = _parser().parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     with in_one_line():
         _compare(given)
 
@@ -165,7 +165,8 @@ def notes_on(comparison: "Comparison") -> list[str]:
     return notes
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = argparse.ArgumentParser(prog="semconv compare", description=DESCRIPTION)
     parser.add_argument(
         "runs",

@@ -14,17 +14,7 @@ CHOSEN_BY = "val/masked_mse"  # of images that no verdict rests on
 
 def main(arguments: list[str]) -> None:
     """Export a run."""
-    parser = argparse.ArgumentParser(prog="semconv export", description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument(
-        "run", metavar="RUN", type=Path, help="Folder of a run, runs/<experiment>/<run id>; or one that holds runs."
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="Folder to write; empty, or an earlier export.")
-    parser.add_argument("--by", default=CHOSEN_BY, metavar="KEY", help=f"Metric that chooses among several runs ({CHOSEN_BY}).")
-    parser.add_argument("--push", metavar="REPO", help="Upload the folder to the Hugging Face Hub, as user/name; private if new.")
-    parser.add_argument("--overwrite", action="store_true", help="Write into a folder with other content.")
-    parser.add_argument("--trust", nargs="+", default=[], metavar="MODULE", help="Modules of your own that the run may name.")
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
-    given = parser.parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     with in_one_line(given.debug):
         run = given.run if (given.run / "config.yaml").is_file() else _best(given.run, given.by)
         # importing torch takes seconds; errors in the choice come before
@@ -36,12 +26,27 @@ def main(arguments: list[str]) -> None:
         print("\n".join([f"written to {place} {kind}:", *(f"  {line}" for line in made.usage)]))
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
+    parser = argparse.ArgumentParser(prog="semconv export", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument(
+        "run", metavar="RUN", type=Path, help="Folder of a run, runs/<experiment>/<run id>; or one that holds runs."
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="Folder to write; empty, or an earlier export.")
+    parser.add_argument("--by", default=CHOSEN_BY, metavar="KEY", help=f"Metric that chooses among several runs ({CHOSEN_BY}).")
+    parser.add_argument("--push", metavar="REPO", help="Upload the folder to the Hugging Face Hub, as user/name; private if new.")
+    parser.add_argument("--overwrite", action="store_true", help="Write into a folder with other content.")
+    parser.add_argument("--trust", nargs="+", default=[], metavar="MODULE", help="Modules of your own that the run may name.")
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    return parser
+
+
 def _best(folder: Path, key: str) -> Path:
     from semconv.comparison.best import best_run
 
     best = best_run(folder, key)
     print(
-        f"{best.run}: {best.variant} has the best {key} of {best.num_variants} networks, {best.mean:.4g} over n = {best.num_seeds}, "
-        f"and this is its best seed, {best.value:.4g}"
+        f"{best.run}: of {best.num_variants} networks {best.variant} has the best {key}, {best.mean:.4g}, n = {best.num_seeds}; "
+        f"this is its best seed, {best.value:.4g}"
     )
     return best.run

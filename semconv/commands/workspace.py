@@ -24,7 +24,7 @@ MEDIA = ("panels/test", "panels/val")
 
 def main(arguments: list[str]) -> None:
     """Build the workspace, and the report if one is asked for; save them, or print them."""
-    given = _parser().parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     try:
         import wandb_workspaces  # noqa: F401
     except ModuleNotFoundError:
@@ -157,7 +157,8 @@ def _save(part: Any) -> str:
         fail(f"{server()} does not take it: {one_line(error, 300)}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = argparse.ArgumentParser(prog="semconv workspace", description=DESCRIPTION)
     parser.add_argument("--entity", required=True, help="User or team of W&B that owns the workspace.")
     parser.add_argument("--project", default="semconv", help="Project whose runs the workspace shows (semconv).")

@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 DEFAULT = ("${env}", "${interpreter}", "${program}", "${args}")
+OURS = ("run", "fit")
 VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 
 
@@ -37,6 +39,14 @@ def expand(command: Sequence[Any], program: str, parameters: Mapping[str, Any], 
         word = VARIABLE.sub(lambda found: os.environ.get(found[1], found[1]), str(part))
         words += known.get(word[2:-1], []) if word.startswith("${") and word.endswith("}") else [word]
     return words
+
+
+def own_command(words: list[str]) -> list[str]:
+    """The subcommand and arguments of a command that trains with semconv; empty for other commands."""
+    rest = words[1:] if words[:1] == ["/usr/bin/env"] else words
+    if rest[:3] in (["python", "-m", "semconv"], [sys.executable, "-m", "semconv"]):
+        rest = rest[2:]
+    return rest[1:] if rest[:1] == ["semconv"] and rest[1:2] and rest[1] in OURS else []
 
 
 def forms(parameters: Mapping[str, Any]) -> dict[str, list[str]]:

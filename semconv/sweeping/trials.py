@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
@@ -18,13 +17,12 @@ import yaml
 from semconv.sweeping import preloaded
 from semconv.sweeping.file import Sweep
 from semconv.sweeping.ledger import Claim, Ending
-from semconv.sweeping.macros import expand
+from semconv.sweeping.macros import expand, own_command
 from semconv.tracking.files import write_text
 from semconv.tracking.folder import RunFolder, newest_checkpoint
 from semconv.tracking.secrets import redact
 
 KILL_SECONDS = 30  # from SIGTERM to SIGKILL, as W&B's agent has it
-OURS = ("run", "fit")
 
 
 class Trial:
@@ -190,11 +188,3 @@ class History:
         self._file, self._read = file, 0
         self.values: list[float] = []
         self.newest: dict[str, Any] = {}
-
-
-def own_command(words: list[str]) -> list[str]:
-    """The subcommand and arguments of a command that trains with semconv; empty for other commands."""
-    rest = words[1:] if words[:1] == ["/usr/bin/env"] else words
-    if rest[:3] in (["python", "-m", "semconv"], [sys.executable, "-m", "semconv"]):
-        rest = rest[2:]
-    return rest[1:] if rest[:1] == ["semconv"] and rest[1:2] and rest[1] in OURS else []

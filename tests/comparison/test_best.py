@@ -34,11 +34,11 @@ def test_runs_of_which_none_is_the_best_are_refused_in_a_line(tmp_path):
     with pytest.raises(ValueError, match="has confirmed nothing yet"):
         best_run(tmp_path, "val/masked_mse")
     write_run(tmp_path / "a" / "1", "told", 0.5)
-    with pytest.raises(ValueError, match="no run in .* has val/masked_mse"):
+    with pytest.raises(ValueError, match=r"no run in .* has val/masked_mse"):
         best_run(tmp_path / "a", "val/masked_mse")
     write_run(tmp_path / "a" / "2", "other", 0.5, source="photos")
-    with pytest.raises(ValueError, match="as they differ in data.source: scenes, photos: give the folder of one run"):
+    with pytest.raises(ValueError, match=r"as they differ in data.source: scenes, photos: give the folder of one run"):
         best_run(tmp_path / "a", "test/masked_mse")
     (tmp_path / "a" / "sweep.yaml").write_text(json.dumps({"description": "factors: data.source"}))
-    with pytest.raises(ValueError, match="has runs of several data.source"):
+    with pytest.raises(ValueError, match=r"has runs of several data.source"):
         best_run(tmp_path / "a", "test/masked_mse")
