@@ -182,4 +182,9 @@ def _command(options: Sequence[Option]) -> list[str]:
 
 def _name(experiments: Sequence[str]) -> str:
     """The name of these runs' sweep: that of the experiments."""
-    return "+".join("-".join(Path(file.strip()).stem for file in each.split(",")) for each in experiments)[:LONGEST]
+    return "+".join("-".join(_stem(Path(file.strip())) for file in each.split(",")) for each in experiments)[:LONGEST]
+
+
+def _stem(file: Path) -> str:
+    """The name of a file; that of a run's configuration is the run's experiment."""
+    return file.parent.parent.name if file.name == "config.yaml" else file.stem

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from semconv.commands.compare import add_options, comparison_of, notes_on
+from semconv.commands.compare import add_options, comparison_of
 from semconv.commands.errors import fail, in_one_line
 from semconv.configuration import one_line
 from semconv.metrics import CLASSICAL, PRIMARY, Metric, of_section
@@ -35,6 +35,8 @@ def main(arguments: list[str]) -> None:
     if given.report:
         with in_one_line():
             comparison = comparison_of(given, given.report)
+        from semconv.comparison.finished import notes_on
+
         made["report"] = make_report(given.entity, given.project, comparison, notes_on(comparison))
     if given.dry_run:
         specs = {
