@@ -103,7 +103,7 @@ def _require_protocol(options: Sequence[Option]) -> None:
     Raises:
         ValueError: there is no protocol, or it is not the first file.
     """
-    if any(option.is_name or option.name == "--resume" or option.key == "model" for option in options):
+    if any(option.is_name or option.name in ("--resume", "--help") or option.key == "model" for option in options):
         return
     files = [(str(given.value), content_of(option), option) for given in options if given.is_config for option in each_file(given)]
     if not files:

@@ -65,10 +65,10 @@ def own_options() -> Mapping[str, Argument]:
     """The options that semconv adds to those of LightningCLI, by dotted key."""
     options: dict[str, Argument] = {}
     for call in _calls("add_argument"):
-        name = ast.literal_eval(call.args[0])
+        name = ast.literal_eval(call.args[0]).lstrip("-")
         given = {keyword.arg: keyword.value for keyword in call.keywords}
-        default = ast.unparse(given["default"]) if "default" in given else "None"
-        options[name.lstrip("-")] = Argument(name.lstrip("-"), ast.unparse(given["type"]), default, ast.literal_eval(given["help"]))
+        kind, default = (ast.unparse(given[key]) if key in given else "" for key in ("type", "default"))
+        options[name] = Argument(name, kind, default or "None", ast.literal_eval(given["help"]))
     for prefix, path in own_groups().items():
         found = signature(path)
         assert found is not None, path

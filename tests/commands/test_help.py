@@ -90,3 +90,10 @@ def test_a_class_explains_itself_without_files(words, said, semconv):
     _, out, err = semconv("run", *words)
     assert said in out + err
     assert (out + err).count("\n") == 1 or "error" not in err
+
+
+def test_all_options_are_those_of_the_parser(semconv):
+    code, out, _ = semconv("run", "--help-all")
+    assert code == 0
+    assert "--trainer.accumulate_grad_batches" in out
+    assert "--checkpoint_minutes" in out
