@@ -14,11 +14,10 @@ import yaml
 
 from semconv import indicators, mechanisms
 from semconv.commands.train import parse
-from semconv.configuration import keys
 from semconv.sweeping.file import read_sweep
 from semconv.version import __version__
 from tests.documents import DOCUMENTS, ROOT, Desk, Document, draw_images
-from tests.experiments import NAMES, arguments
+from tests.experiments import NAMES, arguments, keys
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -24,9 +23,12 @@ def test_the_notebook_runs_and_shows_pictures_the_verdict_and_the_report(tmp_pat
     work = tmp_path / "work"
     work.mkdir()
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(work)}}).execute()
-    _, condition, indicators, _, verdicts, report = [cell["outputs"] for cell in notebook.cells if cell["cell_type"] == "code"]
-    assert "equal to plain before the first step: True" in condition[0]["text"]
-    assert "image/png" in indicators[0]["data"]
-    assert "beneficial" in verdicts[0]["data"]["text/plain"]
-    assert "srcdoc=" in report[0]["data"]["text/html"]
-    assert len(list(Path(work).glob("runs/sweeps/*/*/*/summary.json"))) == 12
+    # streams apart, into which imports may warn
+    outputs = [cell["outputs"] for cell in notebook.cells if cell["cell_type"] == "code"]
+    _, condition, indicators, _, verdicts, report = outputs
+    assert any("equal to plain before the first step: True" in output.get("text", "") for output in condition)
+    shown = [[output["data"] for output in each if "data" in output][-1] for each in (indicators, verdicts, report)]
+    assert "image/png" in shown[0]
+    assert "beneficial" in shown[1]["text/plain"]
+    assert "srcdoc=" in shown[2]["text/html"]
+    assert len(list(work.glob("runs/sweeps/*/*/*/summary.json"))) == 12

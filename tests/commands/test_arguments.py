@@ -142,13 +142,6 @@ def test_a_patch_that_was_set_stays_though_it_equals_the_cell(option, patch, cap
         ("--data.sizes=[3,3]", "there is no option data.sizes: did you mean data.size?"),
         ("--model.encoder.depht=all", "there is no option model.encoder.depht: did you mean model.encoder.depth?"),
         ("--model.encoder.mechanism=semconv.mechanisms.AppendedValue", "did you mean semconv.mechanisms.AppendedValues?"),
-        ("--model.lr=1", "there is no option model.lr: did you mean model.base_lr?"),
-        ("--epochs=1", "there is no option epochs: did you mean trainer.max_epochs?"),
-        ("--batch_size=1", "there is no option batch_size: did you mean data.batch_size?"),
-        ("--wandb.mod=offline", "there is no option wandb.mod: did you mean wandb.mode?"),
-        ("--data.size=32,32", 'data.size is 32,32: did you mean "[32, 32]"?'),
-        ("--data.size=64", 'data.size is 64: did you mean "[64, 64]"?'),
-        ("--nothing.like=this", "there is no option nothing.like: --help-all lists the options"),
         ("--model.size=teny", "size: Expected one of ['test', 'tiny', 'small', 'base', 'large', 'huge']. Got value: teny"),
         ("--data.mean=${oc.env:WANDB_API_KEY}", "--data.mean reads WANDB_API_KEY from the environment"),
     ],
@@ -197,8 +190,6 @@ WITHOUT_TORCH = [
     ["fitt"],
     ["run", "cnn_chanels"],
     ["run", "cnn_plain", "--model.lr=1"],
-    ["run", "cnn_plain", "cnn_channels", "--data.size=32,32"],
-    ["run", "--model.encoder.help", "SemanticCNN"],
 ]
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import pkgutil
+import re
 
 import pytest
 from lightning.pytorch import Trainer
@@ -11,8 +12,8 @@ from semconv.commands.keys import MEANINGS, Keys, check_keys
 from semconv.commands.list import list_classes
 from semconv.commands.signatures import TRAINER, own_options, signature
 from semconv.commands.train import SemconvCLI, parse
-from semconv.configuration import flatten, keys
-from tests.experiments import FOLDER, arguments
+from semconv.configuration import flatten
+from tests.experiments import FOLDER, arguments, keys
 
 
 @pytest.fixture(scope="module")
@@ -75,21 +76,32 @@ def test_every_meaning_is_a_key_that_there_is(parsed):
     assert {name for name in MEANINGS if name in given.roots} == set()
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
+def test_a_key_that_there_is_not_names_the_one_that_is_meant():
+    for option, said in (
+        ("--model.lr=1", "there is no option model.lr: did you mean model.base_lr?"),
+        ("--epochs=1", "there is no option epochs: did you mean trainer.max_epochs?"),
+        ("--batch_size=1", "there is no option batch_size: did you mean data.batch_size?"),
+        ("--wandb.mod=offline", "there is no option wandb.mod: did you mean wandb.mode?"),
+        ("--data.size=32,32", 'data.size is 32,32: did you mean "[32, 32]"?'),
+        ("--data.size=64", 'data.size is 64: did you mean "[64, 64]"?'),
+        ("--nothing.like=this", "there is no option nothing.like: --help-all lists the options"),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+            check_keys("fit", arguments("cnn_channels", option))
+
+
+def test_a_class_explains_itself_without_files(semconv):
+    for words, said in (
         (["--model.encoder.help", "SemanticCNN"], "--model.encoder.mlp_ratio  float | None  (default: None)"),
         (["--model.encoder.help=TimmEncoder"], "--model.encoder.name  str  (required)"),
         (["--model.encoder.mechanism.help"], "  semconv.mechanisms.Gradual  "),
         (["--data.help", "ImageData"], "--data.batch_size  int  (default: 256)"),
         (["--trainer.help"], "--trainer.help: trainer takes no class"),
         (["--model.encoder.help", "SemanticCN"], "there is no such class: did you mean SemanticCNN?"),
-    ],
-)
-def test_a_class_explains_itself_without_files(words, said, semconv):
-    _, out, err = semconv("run", *words)
-    assert said in out + err
-    assert (out + err).count("\n") == 1 or "error" not in err
+    ):
+        _, out, err = semconv("run", *words)
+        assert said in out + err
+        assert "error" not in err or err.count("\n") == 1
 
 
 def test_all_options_are_those_of_the_parser(semconv):
