@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from semconv.version import __version__ as __version__
 
-__all__ = ["SemanticConv2d", "load_exported", "load_mae_checkpoint", "load_run", "semanticize"]
+__all__ = ["SemanticConv2d", "compare", "load_exported", "load_mae_checkpoint", "load_run", "semanticize"]
 
 if TYPE_CHECKING:
+    from semconv.comparison.finished import compare
     from semconv.convolution import SemanticConv2d
     from semconv.rewriting.network import semanticize
     from semconv.trained.export import load_exported
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 else:
     _MODULES = {
         "SemanticConv2d": "semconv.convolution",
+        "compare": "semconv.comparison.finished",
         "load_exported": "semconv.trained.export",
         "load_mae_checkpoint": "semconv.trained.mae",
         "load_run": "semconv.trained.run",

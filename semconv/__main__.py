@@ -11,12 +11,12 @@ TRAINING, ANALYSIS = "Training and testing", "Analysis"
 # by group: each command, its module in semconv.commands, and its line of help
 COMMANDS = {
     TRAINING: {
-        "fit": ("train", "train a network"),
-        "run": ("run", "train and then test, as one run; several experiments or seeds become a small sweep"),
+        "fit": ("training", "train a network"),
+        "run": ("training", "train and then test, as one run; several experiments or seeds become a small sweep"),
         "sweep": ("sweep", "run a W&B sweep file without the W&B server"),
         "study": ("study", "tune, screen, confirm, report: the fair procedure as one command"),
-        "test": ("train", "evaluate trained weights on the test images"),
-        "validate": ("train", "evaluate trained weights on the validation images"),
+        "test": ("training", "evaluate trained weights on the test images"),
+        "validate": ("training", "evaluate trained weights on the validation images"),
         "predict": ("predict", "save reconstructions: of test images (-c CONFIG), or of your own (RUN --images FOLDER)"),
     },
     ANALYSIS: {
@@ -25,7 +25,7 @@ COMMANDS = {
         "export": ("export", "export a run's encoder: as weights for timm, or in a wrapper"),
         "workspace": ("workspace", "save a W&B workspace, and a comparison as a W&B report"),
         "init": ("init", "copy experiments and sweeps into a folder, to edit them"),
-        "list": ("list", "list variants, their parts (mechanisms, indicators, maskers, ...) and metrics"),
+        "list": ("list", "list variants, data, sweeps, studies, parts (mechanisms, indicators, ...) and metrics"),
     },
 }
 # where a configuration may name classes of the user's own: these commands, and others that are given one of these options
@@ -35,6 +35,8 @@ OWN_OPTIONS = {"-c", "--config", "--trust"}
 
 def main() -> None:
     """Run a command; only those that train import torch."""
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks, and not a user
+        import_module("semconv.commands.completion").complete(COMMANDS[TRAINING] | COMMANDS[ANALYSIS])
     command, *arguments = sys.argv[1:] or ["--help"]
     try:
         dispatch(command, arguments)
@@ -66,7 +68,7 @@ def dispatch(command: str, arguments: list[str]) -> None:
             add_current_folder()
         module, _ = commands[command]
         # one module serves every subcommand of Lightning, and is given its name
-        import_module(f"semconv.commands.{module}").main([command, *arguments] if module == "train" else arguments)
+        import_module(f"semconv.commands.{module}").main([command, *arguments] if module == "training" else arguments)
     else:
         from semconv.commands.errors import fail
         from semconv.configuration import nearest
@@ -96,7 +98,7 @@ def overview() -> str:
             "  semconv run VARIANT [--data NAME] [--seeds 0,1,2] [-c FILE] [--dotted.key value]",
             "Resume an interrupted run:",
             "  semconv run --resume runs/<experiment>/<run>",
-            "`semconv list` names variants. `semconv COMMAND --help` lists all options. --debug shows the traceback of an error.",
+            "`semconv list` names variants. `semconv COMMAND --help` lists options. --debug shows the traceback of an error.",
         ]
     )
 

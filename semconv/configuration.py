@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -21,15 +21,6 @@ def get(config: Mapping[str, Any], key: str) -> Any:
 def bare(key: str) -> str:
     """Remove init_args and class_path from a dotted key."""
     return ".".join(part for part in key.split(".") if part not in ("init_args", "class_path"))
-
-
-def keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """List every dotted key of a configuration, inner nodes included, without init_args and class_path."""
-    for name, value in config.items():
-        key = bare(f"{prefix}{name}")
-        yield key
-        if isinstance(value, Mapping):
-            yield from keys(value, f"{key}.")
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

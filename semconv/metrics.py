@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 Direction = Literal["higher", "lower"]
 MASKED_MSE, MEAN_FILL = "test/masked_mse", "test/mean_fill_mse"
 LINEAR_TOP1, KNN_TOP1, NUM_TEST_IMAGES = "probe/linear_top1", "probe/knn_top1", "probe/num_test_images"
+ENDPOINTS = "endpoints"  # key of the table, of one row, that each run logs to W&B
 SHARE_OF_IMAGES = "share of images"
 UNTRAINED, SCRATCH, THUMBNAIL = "untrained", "scratch", "8 x 8 thumbnail"
 CLASSICAL = {  # baselines without a network, and their keys by those that they are compared with

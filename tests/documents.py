@@ -112,9 +112,11 @@ class Desk:
         match words[1]:
             case "run" | "fit" if any(word.startswith("--trainer.devices=") or "recipes/full" in word for word in words):
                 self._parse_training(words[1:])  # more than one device, or the full tier
+            case "run" if any(word.partition("=")[0].endswith(("--help", ".help")) for word in words):
+                self._call(words[1:])
             case "run" if asked := several(words[2:]):  # a sweep, too
                 check(asked.sweep, limit=1)
-            case "run" | "fit" if "--help" not in words:
+            case "run" | "fit":
                 self._train(tuple(words[1:]))
             case "sweep":  # hours: its options are parsed and its file is checked; tests/sweeping/ runs sweeps
                 self._until_parsed(lambda: self._call(words[1:]))
@@ -128,6 +130,10 @@ class Desk:
                 self._call([*words[1:], "--points=1"])
             case "check" if words[2] == "leakage":  # all circumstances, on four cells
                 self._call([*words[1:], "--data.size=[8,8]"])
+            case "export" if words[2].startswith("runs/studies/"):  # of a study there is one run
+                made = self._train(("run", "cnn_appended,indicators/mask"))
+                shutil.copytree(made, self.folder / words[2] / "appended" / made.name)
+                self._call(words[1:])
             case "export" if "--push" in words:  # an account; tests/commands/test_export.py uploads
                 self._until_parsed(lambda: self._call(words[1:]))
             case "workspace":  # an account
@@ -168,6 +174,10 @@ class Desk:
         (file,) = [word for word in words if word.endswith(".sbatch")]
         assert (ROOT / file).is_file()
 
+    def evaluate(self, words: list[str]) -> None:
+        """Tab completion: tests/commands/test_completion.py presses the key."""
+        assert words[1:] == ["$(register-python-argcomplete semconv)"]
+
     def shell(self, words: list[str]) -> None:
         self._shell(["bash", "-c", shlex.join(words).replace("'&&'", "&&")], self.folder)
 
@@ -180,8 +190,8 @@ class Desk:
         pattern, _, rest = ("runs/cnn_channels/RUN" if word == "RUN" else word).partition("RUN")
         return str(min(self.folder.glob(f"{pattern}*")).relative_to(self.folder)) + rest
 
-    def _train(self, words: tuple[str, ...]) -> None:
-        """Train, on very little; a command that has been run already, in any document, gives a copy of its run."""
+    def _train(self, words: tuple[str, ...]) -> Path:
+        """Train on very little, and give the run; a command that was run already, in any document, gives a copy of its run."""
         if words in self.shared:
             made = self.shared[words]
             if not (place := self.folder / "runs" / made.parent.name / made.name).exists():
@@ -198,6 +208,7 @@ class Desk:
             (made,) = set(self.folder.glob("runs/*/*")) - before
             assert json.loads((made / "summary.json").read_text())["status"] == "finished"
             self.shared[words] = made
+        return self.shared.get(words, self.folder)
 
     def _interrupt(self, run: Path) -> None:
         summary = (run / "summary.json").read_text()
@@ -241,6 +252,7 @@ RULES: dict[str, Callable[[Desk, list[str]], None]] = {
     "wandb": Desk.wandb,
     "sbatch": Desk.sbatch,
     "mkdir": Desk.shell,
+    "eval": Desk.evaluate,
 }
 
 

@@ -1,6 +1,6 @@
 """The files in experiments/, as the tests of invariants see them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from semconv.commands.train import SemconvCLI, parse
+from semconv.configuration import bare
 from semconv.convolution import SignalConv2d
 from semconv.corruption import Corruption, View
 from semconv.decoders import Decoder
@@ -100,3 +101,12 @@ def look(task: MaskedReconstruction, images: torch.Tensor, masker: Masker, corru
     count = masker.count(task.num_cells)
     mask = masker(keys, task.geometry.grid, count)
     return corruption(images, mask, count, keys), mask
+
+
+def keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """List every dotted key of a configuration, inner nodes included, without init_args and class_path."""
+    for name, value in config.items():
+        key = bare(f"{prefix}{name}")
+        yield key
+        if isinstance(value, Mapping):
+            yield from keys(value, f"{key}.")

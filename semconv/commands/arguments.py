@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from semconv.configuration import bare, epochs_lifted, flatten, get, keys
+from semconv.configuration import bare, epochs_lifted, flatten, get
 from semconv.shipped import find
 from semconv.tracking.secrets import refuse_secret_interpolation
 from semconv.yaml_files import parse_yaml, read_yaml, to_yaml
@@ -22,7 +22,7 @@ FOLLOWS = {
     "model.init_args.batch_size": "${...data.init_args.batch_size}",
 }
 # options without a value
-FLAGS = ("-h", "--help", "--debug", "--print_config")
+FLAGS = ("-h", "--help", "--help-all", "--debug", "--print_config")
 # values that equal another unless they are set: a patch may be larger than a cell
 MAY_FOLLOW = {"model.init_args.objective.init_args.patch": "${...cell}"}
 
@@ -168,21 +168,6 @@ def with_links(config: Mapping[str, Any], links: Mapping[str, str]) -> dict[str,
     return linked
 
 
-def without(arguments: list[str], part: str) -> tuple[list[str], str | None]:
-    """Remove the options, and the keys in files, that set `part`; also return its whole key, or None if nothing sets it."""
-    rest: list[str] = []
-    whole = None
-    for option in read(arguments):
-        content = content_of(option) if option.is_config else None
-        setting = [key for key in ([option.key] if content is None else keys(content)) if f".{part}." in f".{key}."]
-        whole = setting[0] if setting else whole
-        if content is not None:
-            rest += ["-c", to_yaml(_pruned(content, part.partition(".")[0]))]
-        elif not setting:
-            rest += option.words
-    return rest, whole
-
-
 def _is_content(value: str) -> bool:
     """Tell the content of a configuration, or the standard input, from the name of a file.
 
@@ -239,12 +224,6 @@ def content_of(option: Option) -> dict[str, Any] | None:
             raise ValueError(f"{value} holds no keys: a configuration has some, such as model and data")
         return content
     return parse_yaml(value) if value != "-" and _is_content(value) else None
-
-
-def _pruned(content: Any, name: str) -> Any:
-    if isinstance(content, dict):
-        return {key: _pruned(value, name) for key, value in content.items() if key != name}
-    return content
 
 
 def _null(value: str) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from semconv.commands.arguments import split
 from semconv.commands.errors import fail, in_one_line
+from semconv.commands.keys import check_keys
 from semconv.commands.short import write_out
 from semconv.configuration import nearest
 
@@ -127,9 +127,10 @@ def _parse(
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     given, others = parser.parse_known_args(arguments)
     with in_one_line(given.debug):
+        if not others:
+            fail(f"check {name} needs an experiment: semconv check {name} cnn_channels; semconv list variants names others")
         others = write_out(others)
-    if not any(option.is_config for option in split(others)):
-        fail(f"check {name} needs an experiment: semconv check {name} cnn_channels; semconv list variants names others")
+        check_keys("fit", others)
     return given, others, given.debug
 
 
@@ -143,7 +144,7 @@ def _build(arguments: list[str], debug: bool) -> "tuple[MaskedReconstruction, Li
     from semconv.tasks import MaskedReconstruction
 
     quieten()
-    with explaining(["fit", *arguments], debug):
+    with explaining(debug):
         built = build(arguments)
     task = built.model
     if not isinstance(task, MaskedReconstruction):

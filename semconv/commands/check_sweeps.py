@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semconv.commands.errors import fail
+from semconv.commands.keys import check_keys
 from semconv.configuration import one_line
 from semconv.shipped import find, folders
 from semconv.sweeping.distributions import grid_values
@@ -74,14 +75,15 @@ def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
 
 def _check_point(sweep: Sweep, point: dict[str, Any], arguments: list[str]) -> None:
     # importing torch takes seconds; an error in the file is reported before
-    from semconv.commands.errors import correct, user_message
-    from semconv.commands.train import Refused, print_config, quieten, try_parts
+    from semconv.commands.errors import user_message
+    from semconv.commands.train import Refused, quieten, try_parts
 
     quieten()
     try:
+        check_keys(arguments[0], arguments[1:])
         config = try_parts(arguments[1:])
     except Refused as error:
-        raise ValueError(f"{_show(sweep, point)}{correct(error.message, arguments, print_config)}") from error
+        raise ValueError(f"{_show(sweep, point)}{error.message}") from error
     except Exception as error:
         if (said := user_message(error)) is None:
             raise

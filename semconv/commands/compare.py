@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, get_args
 from rich.console import Console
 
 from semconv.commands.errors import in_one_line
-from semconv.comparison.run import FinishedRun, leave_out
-from semconv.comparison.runs import find_runs
-from semconv.configuration import nearest
 from semconv.files import write_text
-from semconv.metrics import METRICS, PRIMARY, Direction, Metric, find
+from semconv.metrics import PRIMARY, Direction
 
 if TYPE_CHECKING:
     from semconv.comparison.report.sections import Section
@@ -28,7 +25,7 @@ worse than plain; equivalent if it is within the margin of plain. Each is correc
 
 def main(arguments: list[str]) -> None:
     """Compare runs, print tables, and write them to the folder of --output."""
-    given = _parser().parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     with in_one_line():
         _compare(given)
 
@@ -36,10 +33,13 @@ def main(arguments: list[str]) -> None:
 def _compare(given: argparse.Namespace) -> None:
     comparison = comparison_of(given, given.runs)
     # scipy takes a second, which --help need not wait for
+    from semconv.comparison.finished import missing_runs, notes_on
     from semconv.comparison.tables import sheets
 
     made = sheets(comparison)
     print_sheets(made, notes_on(comparison))
+    for line in missing_runs(comparison):
+        print(line)
     if given.output:
         write_comparison(comparison, made, given.output)
 
@@ -66,6 +66,7 @@ def write_comparison(comparison: "Comparison", made: Sequence["Sheet"], output: 
         output: the folder; created if it is missing.
         sections: further sections of the page.
     """
+    from semconv.comparison.finished import notes_on
     from semconv.comparison.report import render
     from semconv.comparison.result import as_data
     from semconv.comparison.tables import to_csv, to_markdown
@@ -86,86 +87,22 @@ def comparison_of(given: argparse.Namespace, runs: Sequence[str]) -> "Comparison
     Raises:
         ValueError: they cannot be compared.
     """
-    from semconv.comparison.grouping import group
-    from semconv.comparison.result import compare
+    from semconv.comparison.finished import compare
 
-    found = find_runs(runs)
-    if not found.runs:
-        raise ValueError("no tested run in the given folders: semconv run leaves one in runs/<experiment>/<run>")
-    experiments = sorted({run.summary["experiment"] for run in found.runs})
-    for name in given.family:
-        if name not in experiments:
-            raise ValueError(f"--family {name}: there are runs of {', '.join(experiments)}")
-    if given.baseline not in experiments and given.baseline != "cnn_plain":
-        raise ValueError(f"--baseline {given.baseline}: there are runs of {', '.join(experiments)}")
-    for option in ("factor", "allow"):
-        _require_keys(f"--{option}", getattr(given, option), found.runs)
-    endpoints = [_endpoint(key, given.direction, found.runs) for key in dict.fromkeys(given.metric)] or list(PRIMARY)
-    declared = found.declared
-    groups = group(found.runs, given.baseline, [*declared.factors, *given.factor], given.allow, declared.tuned)
-    family = given.family or declared.family
-    negligible = declared.negligible if given.negligible is None else given.negligible
-    for name in family:
-        kinds = {variant.kind for variant in groups.variants if variant.experiment == name} - {"control"}
-        if kinds and "candidate" not in kinds:
-            raise ValueError(f"{name} is in the family and is no candidate, but a {kinds.pop()}: take it out of the family")
-    compared = compare(groups, endpoints, given.baseline, declared._replace(family=tuple(family), negligible=negligible))
-    lost: dict[str, str] = {}
-    for variant in groups.variants:
-        for endpoint in endpoints:
-            for seed, run in variant.failed(endpoint.key).items():
-                what = "it has diverged" if run.has_diverged else f"its {endpoint.key} is not finite"
-                lost.setdefault(run.folder, f"{what}: seed {seed} of {variant.label} has failed")
-    for folder, reason in lost.items():
-        leave_out(folder, reason)
-    return compared
-
-
-def _require_keys(option: str, given: Sequence[str], runs: Sequence[FinishedRun]) -> None:
-    """Refuse a key that no run's protocol has."""
-    keys = {key for run in runs for key in run.protocol}
-    known = {".".join(key.split(".")[:length]) for key in keys for length in range(1, key.count(".") + 2)}
-    for key in given:
-        if key not in known:
-            similar = nearest(key, sorted(known))
-            advice = f"did you mean {similar}?" if similar else "a run's summary.json lists its keys under protocol"
-            raise ValueError(f"{option} {key}: the protocol of no run has this key: {advice}")
-
-
-def _endpoint(key: str, direction: Direction | None, runs: Sequence[FinishedRun]) -> Metric:
-    """The metric that runs are to be judged by, with its direction."""
-    metric, measured = (
-        find(key) or Metric(key, key, None),
-        {name: None for run in runs for name, value in run.summary.items() if value is not None},
+    return compare(
+        runs,
+        baseline=given.baseline,
+        metrics=given.metric,
+        direction=given.direction,
+        family=given.family,
+        factors=given.factor,
+        allow=given.allow,
+        negligible=given.negligible,
     )
-    if key not in measured:
-        others = {*measured, *(one.key for one in METRICS)} - {metric.key}
-        similar, needs = nearest(key, sorted(others)), f"; it needs {metric.needs}" if metric.needs else ""
-        advice = f": did you mean {similar}?" if similar else "; semconv list metrics names those that semconv records"
-        raise ValueError(f"--metric {key}: no run has it{needs}{advice}")
-    if direction and metric.direction and direction != metric.direction:
-        raise ValueError(f"--direction {direction}: {key} is better when {metric.direction}")
-    if not direction and not metric.direction:
-        raise ValueError(f"--metric {key}: no direction of it is known to be better: give --direction higher or lower")
-    return metric._replace(direction=direction or metric.direction)
 
 
-def notes_on(comparison: "Comparison") -> list[str]:
-    """Lines above the tables: the shared protocol, the factors, the keys that may differ, and a baseline that is missing."""
-    from semconv.comparison.grouping import shared_protocol, tuned_values
-
-    groups = comparison.groups
-    shared = ", ".join(filter(None, (shared_protocol(groups.variants), *tuned_values(groups))))
-    notes = [f"protocol: {shared}"] if shared else []
-    notes += [f"factor {key}: {', '.join(map(str, values))}" for key, values in groups.factors.items()]
-    allowed = {key: values for key, values in groups.allowed.items() if key not in groups.tuned}
-    notes += [f"allowed to differ: {key}: {', '.join(map(str, values))}" for key, values in allowed.items()]
-    if not any(variant.kind == "baseline" for variant in groups.variants):
-        notes.append(f"no run of {comparison.baseline}, so there is no verdict: give its runs too, or another --baseline")
-    return notes
-
-
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = argparse.ArgumentParser(prog="semconv compare", description=DESCRIPTION)
     parser.add_argument(
         "runs",

@@ -4,21 +4,16 @@ import errno
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from semconv.commands.arguments import without
-from semconv.configuration import bare, keys, nearest
 from semconv.tracking.secrets import redact
-from semconv.yaml_files import parse_yaml
 
 CHECKS = {"connectors", "accelerators"}  # modules of Lightning that check the options of a trainer
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 PACKAGE = Path(__file__).parents[1]
-# the key that jsonargparse does not accept, in each wording of its messages
-UNKNOWN = re.compile(r"(?:unrecognized arguments: --|[Oo]ption '|[Kk]ey '(?=\S+ is not expected))([\w.]+)")
 
 
 def fail(message: str) -> NoReturn:
@@ -77,25 +72,3 @@ def _is_lightnings(error: BaseException, frames: Sequence[str]) -> bool:
     refused = type(error).__name__ in ("MisconfigurationException", "ModuleNotFoundError")
     refused = refused or (isinstance(error, ValueError | TypeError) and not CHECKS.isdisjoint(parts))
     return "lightning" in parts and (refused or parts[-1] == "early_stopping.py")
-
-
-def correct(message: str, arguments: list[str], print_config: Callable[[list[str]], str]) -> str:
-    """A message of the parser; one on an unknown key also names the nearest one that exists.
-
-    The keys that exist depend on the classes that the arguments choose, so the rest of the arguments is parsed once more.
-
-    Args:
-        message: the parser's.
-        arguments: a subcommand and its arguments.
-        print_config: from arguments to the whole configuration, as YAML.
-    """
-    if not (found := UNKNOWN.search(message)):
-        return message
-    rest, key = without(arguments[1:], bare(found[1]))
-    config = parse_yaml(print_config([arguments[0], *rest])) or {}
-    return _did_you_mean(f"there is no option {key}" if key else message, key or found[1], list(keys(config)))
-
-
-def _did_you_mean(message: str, name: str, names: list[str]) -> str:
-    found = nearest(name, names)
-    return f"{message}: did you mean {found}?" if found else f"{message}: --help lists all options"

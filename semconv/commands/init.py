@@ -14,9 +14,7 @@ FOLDERS = ("experiments", "sweeps")
 
 def main(arguments: list[str]) -> None:
     """Copy both folders, and print what was written."""
-    parser = argparse.ArgumentParser(prog="semconv init", description=DESCRIPTION)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="Folder that gets both; created if it is missing.")
-    given = parser.parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     for path in (given.folder / name for name in FOLDERS):
         if path.exists():
             fail(f"{path} is there already, and stays as it is: give another folder")
@@ -28,3 +26,10 @@ def main(arguments: list[str]) -> None:
                 write_whole(place, lambda copy, file=file: copy.write(file.read_bytes()))  # type: ignore[misc]
             print(f"written: {given.folder / name}, {len(list((given.folder / name).rglob('*.yaml')))} files")
     print(f"in {given.folder}, names mean these copies: semconv run cnn_channels")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
+    parser = argparse.ArgumentParser(prog="semconv init", description=DESCRIPTION)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="Folder that gets both; created if it is missing.")
+    return parser

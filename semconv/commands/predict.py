@@ -19,11 +19,11 @@ instead: with -c, predict is a subcommand like fit, and `semconv fit --help` lis
 def main(arguments: list[str]) -> None:
     """Reconstruct the images of a folder; given a configuration (-c), the test images that it names."""
     if any(option.is_config for option in split(arguments)):
-        from semconv.commands.train import main as train
+        from semconv.commands.training import main as train
 
         train(["predict", *arguments])
         return
-    given = _parser().parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     with in_one_line(given.debug):
         _predict(given)
 
@@ -96,7 +96,8 @@ def _require_place(output: Path, images: Path, overwrite: bool) -> None:
         fail(f"--output {output} is not empty: give another folder, or --overwrite")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = argparse.ArgumentParser(prog="semconv predict", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument("run", metavar="RUN", type=Path, help="Folder of a run, runs/<experiment>/<run id>.")
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="Folder of images of any size.")

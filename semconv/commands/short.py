@@ -6,15 +6,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from semconv.commands.arguments import Option, content_of, each_file, split
 from semconv.configuration import get
 from semconv.shipped import look, names, similar_name
-from semconv.sweeping.file import Sweep
-from semconv.yaml_files import read_yaml
+from semconv.sweeping.file import Sweep, own_folder
 
 PROTOCOL = Option("-c", "base")
 LONGEST = 80  # characters of a sweep's name
@@ -39,9 +37,10 @@ def write_out(words: list[str]) -> list[str]:
     """Write out the arguments of one run; those in the long form stay as they are.
 
     Raises:
-        ValueError: a name has no file, or the arguments ask for several runs.
+        ValueError: a name has no file, there is no protocol, or the arguments ask for several runs.
     """
     options = _with_protocol(words)
+    _require_protocol(options)
     experiments, seeds = _experiments(options), _seeds(options)
     if len(experiments) > 1 or len(seeds) > 1:
         raise ValueError("give one experiment and one seed: only semconv run takes several")
@@ -74,7 +73,7 @@ def several(words: list[str]) -> Several | None:
         "method": "grid",
         "parameters": {key: {"values": values} for key, values in parameters.items() if values},
     }
-    folder = _folder(Path(given.get("--runs", "runs")) / "sweeps", experiments, content)
+    folder = own_folder(Path(given.get("--runs", "runs")) / "sweeps", _name(experiments), content, resume=False)
     return Several(Sweep(folder.name, content), folder, int(jobs))
 
 
@@ -96,6 +95,27 @@ def _with_protocol(words: list[str]) -> list[Option]:
     first = [option for option in options if named and _sets_protocol(_as_file(option))]
     others = [option for option in options if option not in first]
     return [*(first or [PROTOCOL]), *others] if named else options
+
+
+def _require_protocol(options: Sequence[Option]) -> None:
+    """Refuse a configuration without a protocol, and files before it, whose values it would replace.
+
+    Raises:
+        ValueError: there is no protocol, or it is not the first file.
+    """
+    if any(option.is_name or option.name in ("--resume", "--help") or option.key == "model" for option in options):
+        return
+    files = [(str(given.value), content_of(option), option) for given in options if given.is_config for option in each_file(given)]
+    if not files:
+        raise ValueError("give an experiment, such as cnn_channels: semconv list names them")
+    protocol = next((name for name, content, option in files if content is None or _sets_protocol(option)), None)
+    name = files[0][0]
+    if protocol is None:
+        raise ValueError(f"-c {name} sets no protocol: give -c base before it, or write semconv run {name}")
+    if protocol != name:
+        raise ValueError(
+            f"-c {name} stands before -c {protocol}, which sets the protocol: give -c {protocol} first, or write semconv run {name}"
+        )
 
 
 def _data(option: Option) -> Option:
@@ -160,12 +180,11 @@ def _command(options: Sequence[Option]) -> list[str]:
     return words
 
 
-def _folder(place: Path, experiments: Sequence[str], content: Any) -> Path:
-    """The folder of these runs, which the same command finds again: named after the experiments, and numbered."""
-    name = "+".join("-".join(Path(file.strip()).stem for file in each.split(",")) for each in experiments)[:LONGEST]
-    for number in count(1):
-        folder = place / (name if number == 1 else f"{name}-{number}")
-        kept = folder / "sweep.yaml"
-        if not kept.exists() or read_yaml(kept) == content:
-            return folder
-    raise AssertionError
+def _name(experiments: Sequence[str]) -> str:
+    """The name of these runs' sweep: that of the experiments."""
+    return "+".join("-".join(_stem(Path(file.strip())) for file in each.split(",")) for each in experiments)[:LONGEST]
+
+
+def _stem(file: Path) -> str:
+    """The name of a file; that of a run's configuration is the run's experiment."""
+    return file.parent.parent.name if file.name == "config.yaml" else file.stem

@@ -12,7 +12,7 @@ from semconv.commands.errors import in_one_line
 from semconv.commands.sweep import positive, run_trials
 from semconv.shipped import find
 from semconv.study.file import Study, read_study
-from semconv.sweeping.file import Sweep
+from semconv.sweeping.file import Sweep, own_folder
 
 DESCRIPTION = """Run a study: tune every network by the same search, screen the candidates, confirm some of them on fresh seeds, and
 report. Each stage is one or more rounds, each of them a W&B sweep in the study's folder, which any number of processes may share.
@@ -22,10 +22,12 @@ interrupted or killed. --prepare runs nothing: it writes the sweep file of the n
 
 def main(arguments: list[str]) -> None:
     """Run a study, and print its verdicts and the path of its report."""
-    given = _parser().parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     with in_one_line():
         study = read_study(find(given.file, "sweeps/studies"))
-        folder = Path(os.path.relpath(given.output or Path("runs") / "studies" / study.name))
+        goes_on = given.resume or given.prepare
+        own = own_folder(Path("runs") / "studies", study.name, study.content, goes_on, "study.yaml")
+        folder = Path(os.path.relpath(given.output or own))
         if "," in str(folder):
             raise ValueError(f"{folder} has a comma in its name, which would end the name of a file in it: give another --output")
         code = _conduct(study, folder, given)
@@ -77,18 +79,22 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
     ]
     print_sheets(made)
     print(f"runs as a table: {folder / 'results.csv'} with results.yaml; semconv compare {folder / 'results.csv'} reads them")
+    print(f"semconv export {folder} --output weights writes the weights of the best network")
     write_comparison(comparison, made, folder / "report", sections(study, tuned, screened))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = argparse.ArgumentParser(prog="semconv study", description=DESCRIPTION)
     parser.add_argument("file", help="Study file, or the name of one of semconv's, such as demo.")
     parser.add_argument("--plan", action="store_true", help="Print runs, hours and error rates, and stop.")
     parser.add_argument("--resume", action="store_true", help="Continue an interrupted study.")
     parser.add_argument("--prepare", action="store_true", help="Write the sweep file of the next round, and stop.")
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="Runs at a time (1).")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="The study's folder (runs/studies/<name of the file>).")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="The study's folder (runs/studies/<name of the file>, numbered if taken)."
+    )
     parser.add_argument(
         "--failures", type=positive, default=3, metavar="N", help="Start no more runs of a round after this number of failures (3)."
     )

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from semconv.commands.errors import in_one_line
 from semconv.shipped import find
-from semconv.sweeping.file import Sweep, read_sweep
+from semconv.sweeping.file import Sweep, own_folder, read_sweep
 
 if TYPE_CHECKING:
     from semconv.sweeping.ledger import Ledger
@@ -25,14 +25,14 @@ the folder of a sweep."""
 
 def main(arguments: list[str]) -> None:
     """Run a sweep, and print the command that compares its runs."""
-    given = _parser().parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     with in_one_line():
         file = find(given.file, "sweeps")
         sweep = read_sweep(file)
         _refuse_endless(sweep, given.count)
         if sweep.doubt:
             print(f"semconv: warning: {sweep.doubt}", file=sys.stderr)
-        folder = given.output or _own_folder(file) or Path("runs") / "sweeps" / sweep.name
+        folder = given.output or _folder_of(file) or own_folder(Path("runs") / "sweeps", sweep.name, sweep.content, given.resume)
         place = f" --output {folder}" if given.output else ""
         again = f"semconv sweep {given.file}{place} --resume"
         code = work(sweep, folder, again, given.jobs, given.failures, given.count, given.resume)
@@ -58,7 +58,7 @@ def work(sweep: Sweep, folder: Path, again: str, jobs: int, failures: int, count
     return code
 
 
-def _own_folder(file: Path) -> Path | None:
+def _folder_of(file: Path) -> Path | None:
     """The folder of a sweep that keeps this file as its copy."""
     return file.parent if file.name == "sweep.yaml" and (file.parent / "trials").is_dir() else None
 
@@ -125,7 +125,8 @@ def positive(text: str) -> int:
     return number
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = argparse.ArgumentParser(prog="semconv sweep", description=DESCRIPTION)
     parser.add_argument("file", help="Sweep file, or the name of one of semconv's, such as quickstart.")
     parser.add_argument("--count", type=positive, metavar="N", help="Maximal number of trials that this process starts (all).")
@@ -137,7 +138,8 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="DIR",
-        help="The sweep's folder (runs/sweeps/<name of the file>; that of the file, if it is the sweep.yaml of such a folder).",
+        help="The sweep's folder (runs/sweeps/<name of the file>, with a number if that is taken; the file's "
+        "own, if it is the sweep.yaml of such a folder).",
     )
     parser.add_argument(
         "--failures", type=positive, default=3, metavar="N", help="Start no more trials after this number of failures (3)."

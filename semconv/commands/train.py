@@ -1,7 +1,6 @@
 """fit, validate, test, predict and run: a LightningCLI with a folder per run, and errors on one line."""
 
 import contextlib
-import io
 import logging
 import math
 import shlex
@@ -28,7 +27,8 @@ from semconv.callbacks.evaluation import Evaluation, Extent
 from semconv.callbacks.interruption import Interruption, Terminated, listen
 from semconv.callbacks.progress import RunProgress
 from semconv.commands.arguments import follower_problem, given_values, links_in_force, prepare, read, with_links
-from semconv.commands.errors import correct, fail, in_one_line
+from semconv.commands.errors import fail, in_one_line
+from semconv.commands.keys import check_keys
 from semconv.commands.refusals import empty_argument, explain, interpolation
 from semconv.commands.results import print_results
 from semconv.commands.short import write_out
@@ -377,23 +377,17 @@ def try_parts(arguments: list[str]) -> dict[str, Any]:
     return config
 
 
-def print_config(arguments: list[str]) -> str:
-    """The whole configuration of a subcommand and its arguments, as YAML; empty if they do not give one."""
-    printed = io.StringIO()
-    with contextlib.suppress(SystemExit, Exception), contextlib.redirect_stdout(printed):
-        SemconvCLI([*arguments, "--print_config"])
-    return printed.getvalue()
-
-
 def main(arguments: list[str]) -> None:
     """Run one subcommand; errors for the user are one line and exit code 2, with `--debug` also a traceback."""
     debug = "--debug" in arguments
     with in_one_line(debug):
-        arguments = _resuming([arguments[0], *write_out([word for word in arguments[1:] if word != "--debug"])])
+        written = write_out([word for word in arguments[1:] if word != "--debug"])
+        check_keys(arguments[0], written)
+        arguments = _resuming([arguments[0], *written])
     quieten()
     listen()
     try:
-        with explaining(arguments, debug):
+        with explaining(debug):
             SemconvCLI(_starting_from(arguments))
     except Terminated as error:
         raise SystemExit(error.exit_code) from None
@@ -403,11 +397,10 @@ def main(arguments: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def explaining(arguments: list[str], debug: bool) -> Iterator[None]:
-    """Print errors for the user on one line and exit with code 2; correct mistyped options.
+def explaining(debug: bool) -> Iterator[None]:
+    """Print errors for the user, and those of the parser, on one line and exit with code 2.
 
     Args:
-        arguments: a subcommand and its arguments, which are parsed in the block.
         debug: show the traceback too.
     """
     try:
@@ -416,7 +409,7 @@ def explaining(arguments: list[str], debug: bool) -> Iterator[None]:
     except Refused as error:
         if debug:
             traceback.print_exc()
-        fail(correct(error.message, arguments, print_config))
+        fail(error.message)
 
 
 def quieten() -> None:

@@ -5,10 +5,10 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from semconv.commands.compare import add_options, comparison_of, notes_on
+from semconv.commands.compare import add_options, comparison_of
 from semconv.commands.errors import fail, in_one_line
 from semconv.configuration import one_line
-from semconv.metrics import CLASSICAL, PRIMARY, Metric, of_section
+from semconv.metrics import CLASSICAL, ENDPOINTS, PRIMARY, Metric, of_section
 from semconv.tracking.account import has_account, server
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ pictures, run comparer. With --report also a W&B report: the text and tables of 
 Needs the package wandb-workspaces: pip install wandb-workspaces."""
 CLOCK, VARIANT = "samples_seen", "variant"
 FACTORS = ("mechanism", "indicators", "depth", "fill", "corruption", "dataset", "encoder_parameters_m", "gflops")
-MEDIA = ("panels/test", "panels/val")
+MEDIA, PICTURES = ("panels/test", "panels/val"), "original | seen | reconstruction | pasted"
 
 
 def main(arguments: list[str]) -> None:
     """Build the workspace, and the report if one is asked for; save them, or print them."""
-    given = _parser().parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     try:
         import wandb_workspaces  # noqa: F401
     except ModuleNotFoundError:
@@ -35,6 +35,8 @@ def main(arguments: list[str]) -> None:
     if given.report:
         with in_one_line():
             comparison = comparison_of(given, given.report)
+        from semconv.comparison.finished import notes_on
+
         made["report"] = make_report(given.entity, given.project, comparison, notes_on(comparison))
     if given.dry_run:
         specs = {
@@ -84,7 +86,10 @@ def make_panels() -> dict[str, list[Any]]:
             )
             for metric in of_section("curves")
         ],
-        "Endpoints": [_bars(metric) for metric in of_section("results")],
+        "Endpoints": [
+            wr.WeavePanelSummaryTable(table_name=ENDPOINTS, layout=wr.Layout(w=24, h=10)),
+            *(_bars(metric) for metric in of_section("results")),
+        ],
         "Quality against cost": [
             wr.ScatterPlot(
                 title=f"{endpoint.label} against {cost.axis}",
@@ -108,7 +113,10 @@ def make_panels() -> dict[str, list[Any]]:
             ),
             wr.ParameterImportancePlot(with_respect_to=PRIMARY[0].key),
         ],
-        "Pictures": [wr.MediaBrowser(title="original | seen | reconstruction | pasted", media_keys=list(MEDIA), num_columns=1)],
+        "Pictures": [  # a row for each image, a column for each run, whose groups are the variants
+            wr.MediaBrowser(title=f"{key}: {PICTURES}", media_keys=[key], mode="grid", grid_x_axis="run", grid_y_axis="index")
+            for key in MEDIA
+        ],
         "Runs side by side": [wr.RunComparer(diff_only="split")],
     }
 
@@ -117,6 +125,7 @@ def make_report(entity: str, project: str, comparison: "Comparison", notes: Sequ
     """A `wandb_workspaces.reports.v2.Report` of a comparison, not saved yet: its verdicts and tables, and live panels below."""
     from wandb_workspaces.reports import v2 as wr
 
+    from semconv.comparison.finished import headlines
     from semconv.comparison.report.page import findings
     from semconv.comparison.tables import sheets, to_markdown
 
@@ -125,6 +134,7 @@ def make_report(entity: str, project: str, comparison: "Comparison", notes: Sequ
     said = [f"{found.sign} {found.text} {found.what}: {found.names}" for found in findings(comparison)]
     blocks: list[Any] = [
         wr.P(f"{num_runs} runs against {comparison.baseline}, paired by seed, by `semconv compare`."),
+        *(wr.P(sentence) for sentence in headlines(comparison)),
         *(wr.P(note) for note in notes),
         *([wr.UnorderedList(items=said)] if said else []),
         *(wr.MarkdownBlock(to_markdown(sheet)) for sheet in sheets(comparison)),
@@ -157,7 +167,8 @@ def _save(part: Any) -> str:
         fail(f"{server()} does not take it: {one_line(error, 300)}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = argparse.ArgumentParser(prog="semconv workspace", description=DESCRIPTION)
     parser.add_argument("--entity", required=True, help="User or team of W&B that owns the workspace.")
     parser.add_argument("--project", default="semconv", help="Project whose runs the workspace shows (semconv).")

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from semconv.comparison.declared import WIDE, Declared
 from semconv.comparison.grouping import Groups, Level, Variant, alike, controls_of, setting, shared_protocol
@@ -10,9 +10,13 @@ from semconv.comparison.statistics import ALPHA, Paired, interaction, paired
 from semconv.comparison.verdicts import PLAIN, Claims, Evidence, Verdict, gather, in_units, judge
 from semconv.metrics import CLASSICAL, MASKED_MSE, NUM_TEST_IMAGES, SHARE_OF_IMAGES, UNTRAINED, Metric, of_section
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 COSTS = of_section("costs")
-FLOPS = "cost/flops"
+FLOPS, PARAMETERS = "cost/flops", "cost/encoder_parameters"
 NO_OPPONENTS = ("noise", "plain_slow")  # diagnostics
+MATCHED = 1.03  # networks are matched in parameters up to this ratio
 SAME_COST = 1.02  # plain of equal compute is needed where the variant takes more than this share of plain's
 
 
@@ -42,9 +46,36 @@ class Comparison(NamedTuple):
     judged: list[Judged]
     references: list[tuple[Variant, Metric, Paired]]  # other networks against plain
     interactions: list[Interaction]
-    undominated: dict[tuple[str, str], list[Variant]]  # by endpoint and cost
+    undominated: dict[tuple[str, str], list[Variant]]  # by endpoint and cost, without parameters where they are matched
     baseline: str
     family: list[str]
+
+    @property
+    def results(self) -> "DataFrame":
+        """One row per variant and level: n, mean and deviation of each endpoint, verdicts, costs."""
+        from semconv.comparison import frames
+
+        return frames.results(self)
+
+    @property
+    def verdicts(self) -> "DataFrame":
+        """One row per candidate and endpoint."""
+        from semconv.comparison import frames
+
+        return frames.verdicts(self)
+
+    @property
+    def differences(self) -> "DataFrame":
+        """One row per paired comparison: against plain, each control, plain of equal compute, and the untrained network."""
+        from semconv.comparison import frames
+
+        return frames.differences(self)
+
+    def _repr_html_(self) -> str:
+        """The report, as a notebook shows it."""
+        from semconv.comparison.report.page import inline
+
+        return inline(self)
 
 
 def compare(groups: Groups, endpoints: Sequence[Metric], baseline: str, declared: Declared) -> Comparison:
@@ -78,7 +109,12 @@ def compare(groups: Groups, endpoints: Sequence[Metric], baseline: str, declared
         judged,
         references,
         [found for endpoint in endpoints for found in _interactions(candidates, endpoint, groups)],
-        {(endpoint.key, cost.key): _pareto(groups.variants, endpoint, cost) for endpoint in endpoints for cost in COSTS},
+        {
+            (endpoint.key, cost.key): _pareto(groups.variants, endpoint, cost)
+            for endpoint in endpoints
+            for cost in COSTS
+            if not _matched(groups.variants, cost)
+        },
         baseline,
         [*(variant.label for variant in members), *absent * levels],
     )
@@ -225,6 +261,12 @@ def _interactions(candidates: Sequence[Variant], endpoint: Metric, groups: Group
             if tested:
                 found.append(Interaction(label, endpoint, *tested))
     return found
+
+
+def _matched(variants: Sequence[Variant], cost: Metric) -> bool:
+    """True for parameters that all variants have in common, as the protocol has it: they compare nothing."""
+    found = [value for variant in variants if (value := variant.mean(cost.key))]
+    return cost.key == PARAMETERS and len(found) > 1 and max(found) <= MATCHED * min(found)
 
 
 def _pareto(variants: Sequence[Variant], endpoint: Metric, cost: Metric) -> list[Variant]:

@@ -4,8 +4,8 @@ import csv
 import io
 import re
 import statistics
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -69,26 +69,49 @@ def _no_formula(value: object) -> object:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """One row per variant and level: n, mean and deviation of each endpoint, verdicts, costs."""
-    factors = list(comparison.groups.factors)
-    columns = ["variant", "kind", *factors, "n"]
-    for endpoint in comparison.endpoints:
-        columns += [f"{endpoint.key} {what}" for what in ("mean", "sd", "n", "difference", "low", "high", "p", "verdict")]
+    """One row per variant and level, as `as_rows` gives them."""
+    rows = as_rows(comparison)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*columns, *(cost.key for cost in COSTS)])
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    names = ("variant", "kind", *comparison.groups.factors)
+    writer.writerows({key: _no_formula(value) if key in names else value for key, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def as_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """One row per variant and level: values of tuned keys, n, mean and deviation of each endpoint, verdicts, costs."""
+    rows = []
     for variant in comparison.groups.variants:
-        names = [variant.label, variant.kind, *(dict(variant.level)[key] for key in factors)]
-        row: list[object] = [*map(_no_formula, names), len(variant.runs)]
+        row = {"variant": variant.label, "kind": variant.kind, **dict(variant.level), **_tuned(variant, comparison)}
+        row["n"] = len(variant.runs)
         for endpoint in comparison.endpoints:
             values = list(variant.values(endpoint.key).values())
-            sd = statistics.stdev(values) if len(values) > 1 else None
             against, verdict = _found(comparison, variant, endpoint)
-            row += [variant.mean(endpoint.key), sd, len(values)]
-            row += [against.difference, against.low, against.high] if against else [None] * 3
-            row += [verdict.p, verdict.text] if verdict else [None] * 2
-        writer.writerow([*row, *(variant.mean(cost.key) for cost in COSTS)])
-    return text.getvalue()
+            found = {
+                "mean": variant.mean(endpoint.key),
+                "sd": statistics.stdev(values) if len(values) > 1 else None,
+                "n": len(values),
+                **dict(
+                    zip(
+                        ("difference", "low", "high"),
+                        (against.difference, against.low, against.high) if against else (None,) * 3,
+                        strict=True,
+                    )
+                ),
+                "p": verdict.p if verdict else None,
+                "verdict": verdict.text if verdict else None,
+            }
+            row |= {f"{endpoint.key} {what}": value for what, value in found.items()}
+            if endpoint.baseline:
+                row[f"{endpoint.key} {endpoint.baseline_name}"] = variant.mean(endpoint.baseline)
+        rows.append(row | {cost.key: variant.mean(cost.key) for cost in COSTS})
+    return rows
+
+
+def _tuned(variant: Variant, comparison: Comparison) -> dict[str, Any]:
+    """The values of the keys that each variant has at its own value."""
+    return {key: value for key, value in variant.chosen if key in comparison.groups.tuned}
 
 
 def _found(comparison: Comparison, variant: Variant, endpoint: Metric) -> tuple[Paired | None, Verdict | None]:
@@ -104,30 +127,33 @@ def _found(comparison: Comparison, variant: Variant, endpoint: Metric) -> tuple[
 
 def results(comparison: Comparison, controls: bool = True) -> Sheet:
     """Every variant by every endpoint, with its cost, the best first; without controls where these are not wanted."""
-    heads, keys = zip(*_shown(comparison), strict=True)
-    columns = ["variant", *comparison.groups.factors, "n", *heads]
+    keys = [endpoint.key for endpoint in comparison.endpoints]
+    tuned = comparison.groups.tuned
+    columns = ["variant", *comparison.groups.factors, *(key.rpartition(".")[2] for key in tuned), "n", *keys]
     columns += [cost.head for cost in SHOWN_COSTS]
     rows = []
     for level, here in by_level(comparison.groups.variants).items():
         shown = [variant for variant in here if controls or variant.kind != "control"]
         for variant in sorted(shown, key=lambda variant: _rank(variant, comparison.endpoints[0])):
-            rows.append([_marked(variant), *_level(variant), _count(variant, comparison.endpoints), *_numbers(variant, keys)])
+            values = [str(value) for value in _tuned(variant, comparison).values()]
+            count = _count(variant, comparison.endpoints)
+            rows.append([_marked(variant), *_level(variant), *values, count, *_numbers(variant, keys)])
+            below = _baselines(variant, comparison.endpoints) if variant.kind != "control" else ()
+            rows += [[name, *_level(variant), *[""] * len(tuned), *cells] for name, cells in below]
         means = [classical(key, here) for key in keys]
         for name in CLASSICAL:
             cells = [f"{found[name]:.4f}" if name in found else "" for found in means]
             if any(cells):
-                rows.append([name, *(str(value) for _, value in level), "", *cells, "0", "0", ""])
+                rows.append([name, *(str(value) for _, value in level), *[""] * len(tuned), "", *cells, "0", "0", ""])
     return Sheet("Results: mean ± standard deviation over seeds", columns, rows)
 
 
-def _shown(comparison: Comparison) -> list[tuple[str, str]]:
-    """Heads and keys of the results: each endpoint, and behind it the same network untrained, where a run has measured that."""
-    shown = []
-    for endpoint in comparison.endpoints:
-        shown.append((endpoint.key, endpoint.key))
-        if any(variant.values(endpoint.baseline) for variant in comparison.groups.variants):
-            shown.append((endpoint.baseline_name, endpoint.baseline))
-    return shown
+def _baselines(variant: Variant, endpoints: Sequence[Metric]) -> Iterator[tuple[str, list[str]]]:
+    """Rows of the same network untrained, or from scratch, where a run has measured that: name, n, and a cell per endpoint."""
+    for name in dict.fromkeys(endpoint.baseline_name for endpoint in endpoints if endpoint.baseline):
+        found = [list(variant.values(each.baseline).values()) if each.baseline_name == name else [] for each in endpoints]
+        if any(found):
+            yield f"{_named(variant)}, {name}", [str(max(map(len, found))), *map(_spread, found), *[""] * len(SHOWN_COSTS)]
 
 
 def _count(variant: Variant, endpoints: Sequence[Metric]) -> str:

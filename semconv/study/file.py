@@ -1,5 +1,6 @@
 """Study files, read and validated."""
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -196,9 +197,11 @@ def _tune(given: Any) -> Tune:
     given = _mapping(given, "tune")
     _refuse_unknown(given, ("key", "values", "seeds", "metric", "extensions", "halving"), "tune")
     key, values = str(given.get("key", "")), _list(given.get("values"), (int, float), "tune.values")
-    first, dot, _ = key.partition(".")
-    if not dot or (first in ("model", "data") and ".init_args." not in key):
-        raise ValueError(f"tune.key is {key!r}: give the whole dotted key, such as model.init_args.base_lr")
+    first, dot, rest = key.partition(".")
+    if first in ("model", "data") and dot and ".init_args." not in key and "." not in rest:
+        key = f"{first}.init_args.{rest}"  # of an argument of the task or of the data
+    elif not dot or (first in ("model", "data") and ".init_args." not in key):
+        raise ValueError(f"tune.key is {key!r}: give model.base_lr, or another whole dotted key with its init_args")
     if len(values) < 2 or sorted(set(values)) != values or values[0] <= 0 or not math.isfinite(values[-1]):
         raise ValueError(f"tune.values are {values}: give two or more rising numbers above 0")
     metric, halving = str(given.get("metric", Tune.metric)), given.get("halving")
@@ -272,8 +275,12 @@ def _options(given: Any, tune: Any) -> dict[str, Any]:
     for key, value in options.items():
         if bare(key) in (*OWN_OPTIONS, tuned):
             raise ValueError(f"options: {key} is set by the study itself: take it out")
-        if not isinstance(value, str | int | float):
-            raise ValueError(f"options.{key} is {value!r}: give a number, true, false or text, and the rest in a file of protocol")
+        if isinstance(value, list) and all(isinstance(each, str | int | float) for each in value):
+            options[key] = json.dumps(value)  # as on a command line
+        elif not isinstance(value, str | int | float):
+            raise ValueError(
+                f"options.{key} is {value!r}: give a number, true, false, text or a list, and the rest in a file of protocol"
+            )
     return options
 
 

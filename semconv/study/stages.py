@@ -85,7 +85,7 @@ def _check(study: Study, runs: Sequence[FinishedRun]) -> None:
                 f"{run.folder} has diverged within a few steps, at the values of the protocol: {run.summary.get('divergence')}"
             )
     if study.tune and any(bare(study.tune.key) not in run.protocol for run in runs):
-        raise ValueError(f"tune.key {study.tune.key} is no key of the protocol of runs: give one such as model.init_args.base_lr")
+        raise ValueError(f"tune.key {study.tune.key} is no key of the protocol of runs: give one such as model.base_lr")
     try:
         groups = group(runs, PLAIN, study.varied, [])
     except ValueError as error:

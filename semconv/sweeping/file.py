@@ -124,6 +124,29 @@ class Sweep:
         return {name: value for name, value in point.items() if "value" not in self.parameters.get(name, {"value": None})}
 
 
+def own_folder(place: Path, name: str, content: Mapping[str, Any], resume: bool = True, copy: str = "sweep.yaml") -> Path:
+    """The folder of a sweep or a study below a place: that of its name, with a number where others of this name are there.
+
+    Args:
+        place: folder of all of them.
+        name: its name.
+        content: its content, as the folder keeps it.
+        resume: it is there already; where it is not, the folder of its name is given, whatever that holds.
+        copy: name of the file that keeps the content.
+    """
+    for number in itertools.count(1):
+        folder = place / (name if number == 1 else f"{name}-{number}")
+        if not (folder / copy).exists():
+            return place / name if resume else folder
+        try:
+            kept = read_yaml(folder / copy)
+        except ValueError:
+            continue  # damaged, so nobody's
+        if kept == content:
+            return folder
+    raise AssertionError
+
+
 def read_sweep(path: Path) -> Sweep:
     """Read a sweep file.
 

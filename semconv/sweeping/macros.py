@@ -43,6 +43,14 @@ def expand(command: Sequence[Any], program: str, parameters: Mapping[str, Any], 
     return words
 
 
+def own_command(words: Sequence[str]) -> list[str]:
+    """The subcommand and arguments of a command that trains with semconv; empty for other commands."""
+    rest = list(words[1:] if words[:1] == ["/usr/bin/env"] else words)
+    if rest[:3] in (["python", "-m", "semconv"], [sys.executable, "-m", "semconv"]):
+        rest = rest[2:]
+    return rest[1:] if rest[:1] == ["semconv"] and rest[1:2] and rest[1] in OURS else []
+
+
 def forms(parameters: Mapping[str, Any]) -> dict[str, list[str]]:
     """The parameters in the form of each macro, by the macro's name."""
     flags = {name: f"{name}={value}" for name, value in parameters.items()}
@@ -59,11 +67,3 @@ def forms(parameters: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 MACROS = ("${args_json_file}", *(f"${{{name}}}" for name in forms({})))  # of the parameters
-
-
-def own_command(words: Sequence[str]) -> list[str]:
-    """The subcommand and arguments of a command that trains with semconv; empty for other commands."""
-    rest = list(words[1:] if words[:1] == ["/usr/bin/env"] else words)
-    if rest[:3] in (["python", "-m", "semconv"], [sys.executable, "-m", "semconv"]):
-        rest = rest[2:]
-    return rest[1:] if rest[:1] == ["semconv"] and rest[1:2] and rest[1] in OURS else []

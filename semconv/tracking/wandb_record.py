@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from semconv.configuration import one_line
+from semconv.metrics import ENDPOINTS, MASKED_MSE, of_section
 from semconv.pictures import enlarge, to_rgb
 from semconv.tracking.account import has_account, server
 from semconv.tracking.folder import RunFolder, Status, newest_checkpoint
@@ -123,6 +124,8 @@ class WandbRecord:
             return
         if self.options.checkpoint_artifact:
             self._attempt(self._log_checkpoint)
+        if self._run is not None and status == "finished" and MASKED_MSE in self.folder.summary:
+            self._attempt(self._log_endpoints)
         plain = {key: value for key, value in self.folder.summary.items() if not isinstance(value, dict | list)}
         if self._run is not None:
             self._attempt(self._run.summary.update, plain)
@@ -205,6 +208,13 @@ class WandbRecord:
 
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
         self._run.log({key: wandb.Table(columns=list(columns), data=rows), "trainer/global_step": step})
+
+    def _log_endpoints(self) -> None:
+        """A table of one row, which the dashboard shows with the rows of all other runs."""
+        summary = self.folder.summary
+        keys = ("seed", *(metric.key for metric in (*of_section("results"), *of_section("costs"))))
+        row = {"variant": self.facts.get("variant"), "run": self.folder.path.name, **{key: summary.get(key) for key in keys}}
+        self._log_table(ENDPOINTS, {name: [value] for name, value in row.items()}, summary.get("trainer/global_step", 0))
 
     def _log_checkpoint(self) -> None:
         import wandb

@@ -23,6 +23,7 @@ from random import Random
 from tests.campaign.images import image_folders
 from tests.campaign.kills import kills
 from tests.campaign.leaks import leaks
+from tests.campaign.mutations import mutated_input
 from tests.campaign.records import damaged_runs, hostile_runs
 from tests.campaign.secrets import secrets
 from tests.campaign.trial import Trial, Trials
@@ -31,7 +32,8 @@ from tests.campaign.values import odd_values
 # by name, each with its share of the time and its most trials
 KINDS: dict[str, tuple[Trials, float, int]] = {
     "kills": (kills, 0.2, 10**9),
-    "values": (odd_values, 0.15, 10**9),
+    "input": (mutated_input, 0.25, 2000),
+    "values": (odd_values, 0.1, 10**9),
     "records": (damaged_runs, 0.15, 10**9),
     "hostile": (hostile_runs, 0.05, 10**9),
     "images": (image_folders, 0.05, 10**9),

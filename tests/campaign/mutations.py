@@ -13,9 +13,11 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from semconv.commands.errors import in_one_line
+from semconv.commands.keys import check_keys
 from semconv.commands.short import write_out
 from semconv.commands.train import explaining, try_parts
 from semconv.configuration import bare
+from tests.campaign.trial import Trial
 from tests.experiments import FOLDER, parsed
 
 EXPERIMENTS = ("cnn_channels", "mae_vit", "cnn_gradual", "cnn_denoising")
@@ -243,9 +245,10 @@ def attempt(words: tuple[str, ...]) -> Outcome:
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(said):
             with in_one_line():
-                arguments = ["fit", *write_out(list(words))]
-            with explaining(arguments, debug=False):
-                try_parts(arguments[1:])
+                arguments = write_out(list(words))
+                check_keys("fit", arguments)
+            with explaining(debug=False):
+                try_parts(arguments)
     except SystemExit as end:
         return Outcome("refused" if end.code else "accepted", said.getvalue(), int(end.code or 0))
     except Exception:
@@ -259,6 +262,16 @@ INTERNALS = re.compile(
     r"positional argument|object is not|full_key|KeyError|TypeError|\bSubtypes\b|jsonargparse|(?<!builtins\.)\bdict\b|\bstr\b"
 )
 OF_A_TYPE = re.compile(r"([\w.]+)(?: is .*)?: give (?:text|true|null|a (?:whole )?number$|a list|one of|a class)")
+
+
+def mutated_input(rng: random.Random, folder: Path) -> Iterator[Trial]:
+    """Mutated command lines and files of `fit`, up to model and data."""
+    while True:
+        for mutation in mutations(rng.randrange(2**32), 100, folder):
+            outcome = attempt(mutation.words)
+            wrong = faults(mutation, outcome)
+            case = f"{mutation.kind}: {' '.join(mutation.words)}"[:300]
+            yield Trial(", ".join(wrong) or outcome.ending, not wrong, case, outcome.said[-1500:])
 
 
 def faults(mutation: Mutation, outcome: Outcome) -> list[str]:

@@ -100,7 +100,7 @@ def odd_values(random: Random, folder: Path) -> Iterator[Trial]:
 
 
 def _begin(words: list[str]) -> None:
-    with explaining(words, debug=False):
+    with explaining(debug=False):
         cli = build(words[1:])
         cli.datamodule.setup("fit")
         cli.datamodule.train_dataloader()

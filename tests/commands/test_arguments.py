@@ -160,7 +160,7 @@ def test_a_patch_that_was_set_stays_though_it_equals_the_cell(option, patch, cap
         ("--trainer.max_epoch=3", "there is no option trainer.max_epoch: did you mean trainer.max_epochs?"),
         ("--data.sizes=[3,3]", "there is no option data.sizes: did you mean data.size?"),
         ("--model.encoder.depht=all", "there is no option model.encoder.depht: did you mean model.encoder.depth?"),
-        ("--model.encoder.mechanism=semconv.mechanisms.AppendedValue", "did you mean AppendedValues?"),
+        ("--model.encoder.mechanism=semconv.mechanisms.AppendedValue", "did you mean semconv.mechanisms.AppendedValues?"),
         ("--model.size=teny", "model.size is teny: give one of micro, test, mini, tiny, small, base, large, huge"),
         ("--data.mean=${oc.env:WANDB_API_KEY}", "--data.mean reads WANDB_API_KEY from the environment"),
     ],
@@ -198,7 +198,7 @@ def command(*words):
     return subprocess.run([sys.executable, "-m", "semconv", *words], capture_output=True, text=True, cwd=FOLDER.parent)
 
 
-HELP = [[command, "--help"] for command in ("compare", "check", "export", "init", "predict", "sweep", "workspace")]
+HELP = [[command, "--help"] for command in ("compare", "check", "export", "fit", "init", "predict", "sweep", "workspace")]
 WITHOUT_TORCH = [
     ["--help"],
     *HELP,
@@ -208,6 +208,7 @@ WITHOUT_TORCH = [
     ["--version"],
     ["fitt"],
     ["run", "cnn_chanels"],
+    ["run", "cnn_plain", "--model.lr=1"],
 ]
 
 
@@ -243,8 +244,11 @@ def test_list_names_every_variant_and_every_part():
     for name in [*NAMES, "semconv.mechanisms.AppendedValues", "semconv.indicators.Coordinates", "semconv.masking.BlockMasker"]:
         (line,) = [line for line in done.stdout.splitlines() if line.split()[:1] == [name]]
         assert len(line.split()) > 4
+    for kind, name in (("data", "cifar10"), ("sweeps", "quickstart"), ("studies", "demo")):
+        (line,) = [line for line in done.stdout.partition(f"\n{kind}:\n")[2].splitlines() if line.split()[:1] == [name]]
+        assert len(line.split()) > 4
     assert command("list", "mechanisms").stdout.startswith("mechanisms:")
-    assert "there is no kind mechanism: choose among variants, mechanisms" in command("list", "mechanism").stderr
+    assert "there is no kind mechanism: choose among variants, data, sweeps" in command("list", "mechanism").stderr
     assert command("list", "--experiments", "/nowhere").returncode == 2
 
 

@@ -225,8 +225,9 @@ def test_what_cannot_be_exported_is_told_in_one_line(make_run, semconv, tmp_path
     untrained = tmp_path / "untrained"
     shutil.copytree(run, untrained, ignore=shutil.ignore_patterns("checkpoints"))
     (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
     for source, output, expected in [
-        (tmp_path, "out", "holds no config.yaml: give a run's folder"),
+        (tmp_path / "empty", "out", "no tested run in"),
         (untrained, "out", "has no whole checkpoint"),
         (cut_off(run, tmp_path / "cut"), "out", "has no whole checkpoint"),
         (run, "file", "is a file: give a folder"),

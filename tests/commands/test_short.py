@@ -42,12 +42,15 @@ def files(*names: str) -> list[str]:
         (["evaluation/finetune", "--pretrained", "R"], [*files("evaluation/finetune"), "--pretrained", "R"]),
         (["--print_config", "cnn_plain"], [*files("base"), "--print_config", *files("cnn_plain")]),
         # the long form stays as it is, and so do classes
-        (files("cnn_plain"), files("cnn_plain")),
+        (files("base", "cnn_plain"), files("base", "cnn_plain")),
         (
-            ["--data", "semconv.data.ImageData", "--data.size", "[8,8]"],
-            ["--data", "semconv.data.ImageData", "--data.size", "[8,8]"],
+            ["--model=mine.Task", "--data", "semconv.data.ImageData", "--data.size", "[8,8]"],
+            ["--model=mine.Task", "--data", "semconv.data.ImageData", "--data.size", "[8,8]"],
         ),
-        (["--data={class_path: ImageData}", "--data", "ImageData"], ["--data={class_path: ImageData}", "--data", "ImageData"]),
+        (
+            [*files("base"), "--data={class_path: ImageData}", "--data", "ImageData"],
+            [*files("base"), "--data={class_path: ImageData}", "--data", "ImageData"],
+        ),
     ],
 )
 def test_names_are_short_for_files(short, long):
@@ -115,6 +118,9 @@ def test_one_experiment_and_one_seed_are_one_run():
         ("fit cnn_plain cnn_channels", "give one experiment and one seed: only semconv run takes several"),
         ("check leakage cnn_chanels", "did you mean cnn_channels?"),
         ("check leakage", "check leakage needs an experiment: semconv check leakage cnn_channels"),
+        ("run -c cnn_plain", "-c cnn_plain sets no protocol: give -c base before it, or write semconv run cnn_plain"),
+        ("fit -c cnn_plain -c base", "-c cnn_plain stands before -c base, which sets the protocol: give -c base first"),
+        ("run", "give an experiment, such as cnn_channels"),
         ("predict -c cnn_chanels", "did you mean cnn_channels?"),
         ("sweep quikstart", "there is no sweep file quikstart: did you mean quickstart?"),
         ("study demmo", "there is no study file demmo: did you mean demo?"),

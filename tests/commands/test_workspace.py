@@ -33,6 +33,7 @@ KEYS = {
     "Parallel Coordinates Plot": ("columns",),
     "Parameter Importance": ("targetKey",),
     "Media Browser": ("mediaKeys",),
+    "Weave": ("panel2Config",),
     "Run Comparer": ("diffOnly",),
 }
 
@@ -64,14 +65,17 @@ def test_the_workspace_has_its_structure(capsys):
         )
         for key in curves
     ]
-    assert [config["metrics"] for _, config in found["Endpoints"][:2]] == [
+    (kind, _), *bars = found["Endpoints"]
+    assert kind == "Weave"
+    assert [config["metrics"] for _, config in bars[:2]] == [
         ["test/masked_mse", "test/mean_fill_mse"],
         ["probe/linear_top1", "untrained/probe/linear_top1", "pixels/linear_top1"],
     ]
-    assert all(by_variant.items() <= config.items() for _, config in found["Endpoints"])
+    assert all(by_variant.items() <= config.items() for _, config in bars)
     assert len(found["Quality against cost"]) == 8
     assert [kind for kind, _ in found["Factors"]] == ["Parallel Coordinates Plot", "Parameter Importance"]
-    assert [kind for part in ("Pictures", "Runs side by side") for kind, _ in found[part]] == ["Media Browser", "Run Comparer"]
+    assert [config["gridSettings"] for _, config in found["Pictures"]] == [{"xAxis": "run", "yAxis": "index"}] * 2
+    assert [kind for kind, _ in found["Runs side by side"]] == ["Run Comparer"]
     (runs,) = made["workspace"]["spec"]["section"]["runSets"]
     assert runs["grouping"] == [{"section": "config", "name": "variant.value"}]
     assert list(runs["runFeed"]["columnPinned"]) == ["run:displayName", "summary:test/masked_mse", "summary:probe/linear_top1"]
@@ -130,9 +134,23 @@ def test_what_panels_show_is_what_runs_log(recorded, real_run, capsys):
                 case "Parameter Importance":
                     assert config["targetKey"] in summary
                 case "Media Browser":
-                    assert set(config["mediaKeys"]) == media
+                    assert set(config["mediaKeys"]) <= media
+                case "Weave":
+                    assert [path.name.partition("_")[0] for path in run.glob("files/media/table/*.json")] == ["endpoints"]
+                    assert '"endpoints"' in json.dumps(config)
             if "groupBy" in config:
                 assert config["groupBy"].removesuffix(".value") in found["config"]
+
+
+def test_each_run_has_a_row_of_its_endpoints(recorded, real_run):
+    _, run = recorded
+    (path,) = run.glob("files/media/table/endpoints_*.json")
+    table = json.loads(path.read_text())
+    (row,) = table["data"]
+    found = dict(zip(table["columns"], row, strict=True))
+    assert (found["variant"], found["run"], found["seed"]) == ("cnn_channels", real_run.path.name, 0)
+    for key in ("test/masked_mse", "probe/linear_top1", "cost/flops"):
+        assert found[key] == pytest.approx(real_run.summary[key])
 
 
 def test_each_test_image_has_its_error_the_largest_first(recorded, real_run):

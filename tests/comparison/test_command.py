@@ -1,15 +1,20 @@
 import csv
+import html
 import json
 import resource
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import wandb
 
+import semconv
 from semconv.commands.compare import main
+from semconv.commands.short import several
 from semconv.comparison.runs import find_runs
 from semconv.tracking.identity import TRAINER_KEYS, identity
 
@@ -188,6 +193,48 @@ def test_a_verdict_needs_each_control_that_the_indicators_declare(declared, ran,
     assert missing is None or missing in text
 
 
+def test_what_was_not_run_comes_with_the_command_that_runs_it(tmp_path, capsys, monkeypatch):
+    write_family(tmp_path / "runs")
+    for name in ("told-Zero", "wide"):
+        shutil.rmtree(tmp_path / "runs" / name)
+    for path in (tmp_path / "runs").glob("told*/*/summary.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "cost/flops": 2.1e9}))
+    monkeypatch.chdir(tmp_path)
+    out, _, _ = run(capsys, "runs")
+    assert "semconv run" not in out  # without a configuration there is none to be run
+    saved = config(mechanism="Channels")
+    saved["model"] |= {"class_path": "semconv.tasks.MaskedReconstruction"}
+    (tmp_path / "runs" / "told" / "0" / "config.yaml").write_text(json.dumps({**saved, "experiment": "told"}))
+    out, _, _ = run(capsys, "runs")
+    assert "told is not compared with zero and plain_wide. This runs it:\n" in out
+    (command,) = [line.split() for line in out.splitlines() if line.startswith("  semconv run ")]
+    asked = several(command[2:])
+    assert asked is not None
+    assert asked.folder == Path("runs/sweeps/told-zero+told-cnn_plain_wide")
+    file = "runs/told/0/config.yaml"
+    controls = [f"{file},controls/zero", f"{file},controls/cnn_plain_wide"]
+    assert [(point["config"], point["seed_everything"]) for point in asked.sweep.grid] == [
+        (c, s) for c in controls for s in range(5)
+    ]
+
+
+def test_a_comparison_in_python_is_that_of_the_command(tmp_path, capsys):
+    write_family(tmp_path)
+    found = semconv.compare([tmp_path], metrics=["test/masked_mse"])
+    run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "comparison.csv", index_col="variant", keep_default_na=False, na_values=[""])
+    pd.testing.assert_frame_equal(found.results.astype(object).fillna(-1), table.astype(object).fillna(-1), check_dtype=False)
+    (verdict,) = found.verdicts.to_dict("records")
+    assert (verdict["variant"], verdict["verdict"], verdict["n"]) == ("told", "beneficial", 5)
+    assert set(found.differences["against"]) == {"plain", "zero", "shuffled", "plain_wide"}
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert html.escape(page, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in found._repr_html_()
+    with pytest.raises(ValueError, match="no run has it: did you mean test/masked_mse"):
+        semconv.compare(tmp_path, metrics=["test/masked_msee"])
+    with pytest.raises(ValueError, match="there is no folder"):
+        semconv.compare(tmp_path / "none")
+
+
 def test_a_control_that_is_plain_itself_is_no_second_comparison(tmp_path, capsys):
     write_family(tmp_path)
     for seed in range(5):
@@ -225,6 +272,8 @@ def test_a_tuned_key_differs_as_a_matter_of_course_and_is_named(tmp_path, capsys
     assert code == 0
     (protocol,) = [line for line in out.splitlines() if line.startswith("protocol: ")]
     assert "base_lr tuned for each variant (cnn_plain 0.016, told 0.004)" in protocol
+    assert words(out, "variant")[0][:3] == ["variant", "base_lr", "n"]
+    assert [words(out, name)[0][:3] for name in ("cnn_plain", "told")] == [["cnn_plain", "0.016", "5"], ["told", "0.004", "5"]]
     assert "beneficial for reconstruction" in out
 
 
@@ -501,8 +550,8 @@ def test_what_a_network_gives_from_scratch_stands_beside_its_fine_tuning(tmp_pat
             (folder / "summary.json").write_text(json.dumps(summary))
     out, err, _ = run(capsys, tmp_path, "--metric", "finetune/top1")
     assert err == ""
-    assert words(out, "variant")[0][:5] == ["variant", "n", "finetune/top1", "from", "scratch"]
-    assert words(out, "told")[0][:8] == ["told", "3", "0.6100", "±", "0.0100", "0.5200", "±", "0.0200"]
+    assert words(out, "told")[0][:5] == ["told", "3", "0.6100", "±", "0.0100"]
+    assert words(out, "told,")[0][:7] == ["told,", "from", "scratch", "3", "0.5200", "±", "0.0200"]
     assert ["told", "from", "scratch", "3", "+0.0900"] in [line[:5] for line in words(out, "told")]
 
 
@@ -548,7 +597,7 @@ def test_features_that_do_not_beat_the_untrained_network_get_no_verdict(gain, wo
     assert verdict["verdict"]["reason"].startswith(reason)
     assert (verdict["verdict"]["p"] is None) == (word == "inconclusive")
     # beside the results, and in the comparisons
-    assert ("untrained" in words(out, "variant")[0]) == (gain is not None)
+    assert (["told,", "untrained", "4"] in [line[:3] for line in words(out, "told,")]) == (gain is not None)
     assert "8 x 8 thumbnail" in out
     assert (["told", "untrained", "4"] in [line[:3] for line in words(out, "told")]) == (gain is not None)
 

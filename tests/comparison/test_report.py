@@ -140,6 +140,14 @@ def test_what_it_says_is_what_the_tables_say(tmp_path, capsys):
     text = make_report(capsys, tmp_path / "runs", tmp_path / "out")
     assert "<b>beneficial</b> for reconstruction under zero fill: told</li>" in text
     assert "<b>equivalent</b> to plain for representation under zero fill: told</li>" in text
+    first, second = re.findall('<p class="headline">(.*?)</p>', text)
+    assert first.startswith(
+        "told is better than cnn_plain for reconstruction: its masked MSE is lower by 0.1004 (95 % interval 0.1000 to 0.1008"
+    )
+    assert second == "No variant is shown to be better than cnn_plain for representation: 1 equivalent to it."
+    # parameters are matched, so that they are no axis
+    costs = text[text.index('id="costs"') : text.index('id="ratios"')]
+    assert costs.count("encoder parameters") == 1
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     (verdict,) = [each for each in found["verdicts"] if each["endpoint"] == "test/masked_mse"]
     for name, against in verdict["against"].items():

@@ -12,7 +12,7 @@ from semconv.comparison.declared import declared_by
 from semconv.comparison.grouping import differences
 from semconv.configuration import flatten
 from semconv.study.file import CONTROL_FILES
-from semconv.sweeping.file import KEYS, Sweep, read_sweep, sweep_problem
+from semconv.sweeping.file import KEYS, Sweep, own_folder, read_sweep, sweep_problem
 from semconv.sweeping.macros import expand, own_command
 from semconv.tracking.facts import variant_name
 from semconv.tracking.identity import identity
@@ -259,3 +259,15 @@ def test_every_value_is_tried():
         for name, spec in sweep.parameters.items():
             if sweep.method == "grid":
                 assert [value for value in spec.get("values", []) if all(value != point[name] for point in tried)] == []
+
+
+def test_sweeps_of_one_name_do_not_share_a_folder(tmp_path):
+    one, other, third = {"a": 1}, {"a": 2}, {"a": 3}
+    for content in (one, other):
+        folder = own_folder(tmp_path, "lr", content, resume=False)
+        folder.mkdir()
+        (folder / "sweep.yaml").write_text(yaml.safe_dump(content))
+    for resume in (False, True):
+        assert [own_folder(tmp_path, "lr", content, resume).name for content in (one, other)] == ["lr", "lr-2"]
+    assert own_folder(tmp_path, "lr", third, resume=False).name == "lr-3"
+    assert own_folder(tmp_path, "lr", third, resume=True).name == "lr"  # where the ledger says that it holds another one

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import escape
 
+from semconv.comparison.finished import headlines, notes_on
 from semconv.comparison.grouping import setting
 from semconv.comparison.report.sections import Section, make
 from semconv.comparison.result import Comparison
@@ -49,6 +51,7 @@ def render(comparison: Comparison, notes: list[str], more: Sequence[Section] = (
         sections=make(comparison, more),
         notes=notes,
         findings=findings(comparison),
+        headlines=list(headlines(comparison)),
         endpoints=[endpoint.key for endpoint in comparison.endpoints],
         num_runs=sum(len(variant.runs) for variant in variants),
         num_variants=len({variant.label for variant in variants}),
@@ -56,6 +59,12 @@ def render(comparison: Comparison, notes: list[str], more: Sequence[Section] = (
         made=time.strftime("%Y-%m-%d"),
         version=__version__,
     )
+
+
+def inline(comparison: Comparison) -> str:
+    """The page in a frame, for a notebook: its styles stay inside of it."""
+    page = escape(render(comparison, notes_on(comparison)))
+    return f'<iframe srcdoc="{page}" title="semconv: report" style="width: 100%; height: 40rem; border: 0"></iframe>'
 
 
 def findings(comparison: Comparison) -> list[Finding]:

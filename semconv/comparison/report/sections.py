@@ -9,7 +9,16 @@ from semconv.comparison.declared import WIDE
 from semconv.comparison.grouping import Level, Variant, at, controls_of, differences
 from semconv.comparison.report import plots, strips
 from semconv.comparison.report.sources import Curve, Spread, curve, environments, is_local, keys_of, spread
-from semconv.comparison.result import COSTS, Comparison, against_baseline, beside_baseline, by_level, classical, plain_of
+from semconv.comparison.result import (
+    COSTS,
+    PARAMETERS,
+    Comparison,
+    against_baseline,
+    beside_baseline,
+    by_level,
+    classical,
+    plain_of,
+)
 from semconv.comparison.statistics import Paired
 from semconv.comparison.tables import Sheet, details, interactions, pareto, results, verdicts
 from semconv.comparison.verdicts import PLAIN
@@ -164,7 +173,9 @@ def _costs(comparison: Comparison) -> Section:
     numbers, figures = looks(comparison.groups.variants), []
     for endpoint in comparison.endpoints:
         for cost in COSTS:
-            best = comparison.undominated[(endpoint.key, cost.key)]
+            best = comparison.undominated.get((endpoint.key, cost.key))
+            if best is None:  # matched
+                continue
             for level, _ in _by_level(comparison):
                 here = [variant for variant in comparison.groups.variants if variant.level == level]
                 points = [
@@ -183,7 +194,9 @@ def _costs(comparison: Comparison) -> Section:
     missing = "" if figures else "No run has both an endpoint and a cost: train and test with the callbacks of semconv run."
     table = pareto(comparison)
     folded = [table] if table.rows else []
-    return Section("costs", "Quality against cost", figures=figures, folded=folded, legend=_legend(numbers), missing=missing)
+    matched = figures and all(cost != PARAMETERS for _, cost in comparison.undominated)
+    text = "All networks have the same number of encoder parameters, within 3 %: they are no cost that differs." if matched else ""
+    return Section("costs", "Quality against cost", text, figures=figures, folded=folded, legend=_legend(numbers), missing=missing)
 
 
 def _ratios(comparison: Comparison) -> Section:

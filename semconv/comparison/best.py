@@ -1,0 +1,61 @@
+"""The best of many runs, to be used further."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from semconv.comparison.grouping import group
+from semconv.comparison.runs import find_runs
+from semconv.configuration import nearest
+from semconv.metrics import METRICS, find
+
+BASELINE = "cnn_plain"
+
+
+class Best(NamedTuple):
+    """The best run of a folder."""
+
+    run: Path
+    variant: str
+    num_variants: int  # that it was chosen among
+    num_seeds: int  # of the variant
+    mean: float  # of the metric over these seeds
+    value: float  # of the run
+
+
+def best_run(folder: Path, key: str) -> Best:
+    """The best seed of the variant with the best mean of a metric. Controls and oracles are left out.
+
+    Args:
+        folder: of a study, of which the confirmation counts; of a sweep; or any other that holds runs.
+        key: the metric.
+
+    Raises:
+        ValueError: the folder has no such run, its runs cannot be compared, or the metric has no direction.
+    """
+    metric = find(key)
+    if metric is None or metric.direction is None:
+        similar = nearest(key, [known.key for known in METRICS if known.direction])
+        advice = f"did you mean {similar}?" if similar else "semconv list metrics names them"
+        raise ValueError(f"{key} is no metric of which higher or lower is better: {advice}")
+    is_study = (folder / "study.yaml").is_file()
+    places = [str(place) for place in sorted(folder.glob("confirm-*")) if place.is_dir()] if is_study else [str(folder)]
+    if not places:
+        raise ValueError(f"the study of {folder} has confirmed nothing yet: semconv study --resume continues it")
+    found = find_runs(places)
+    if not found.runs:
+        raise ValueError(f"no tested run in {folder}: semconv run leaves one in runs/<experiment>/<run>")
+    try:
+        groups = group(found.runs, BASELINE, found.declared.factors, [], found.declared.tuned)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {str(error).partition(': give fewer')[0]}: give the folder of one run") from error
+    if groups.factors:
+        raise ValueError(f"{folder} has runs of several {' and '.join(groups.factors)}: give the folder of one run")
+    means = {variant: variant.mean(key) for variant in groups.variants if variant.kind not in ("control", "oracle")}
+    ranked = sorted((-metric.sign * mean, number) for number, mean in enumerate(means.values()) if mean is not None)
+    if not ranked:
+        raise ValueError(f"no run in {folder} has {key}" + (f"; it needs {metric.needs}" if metric.needs else ""))
+    variant = list(means)[ranked[0][1]]
+    values = variant.values(key)
+    seed = min(values, key=lambda seed: -metric.sign * values[seed])
+    mean = -metric.sign * ranked[0][0]
+    return Best(Path(variant.runs[seed].folder), variant.label, len(ranked), len(values), mean, values[seed])

@@ -1,0 +1,163 @@
+"""Finished runs compared: what `semconv compare` and `semconv.compare` have in common."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from semconv import shipped
+from semconv.comparison import result
+from semconv.comparison.declared import WIDE
+from semconv.comparison.grouping import group, shared_protocol, tuned_values
+from semconv.comparison.result import Comparison
+from semconv.comparison.run import FinishedRun, leave_out
+from semconv.comparison.runs import find_runs
+from semconv.comparison.verdicts import PLAIN, Word
+from semconv.configuration import nearest
+from semconv.metrics import METRICS, PRIMARY, Direction, Metric, find
+
+OUTCOMES: dict[Word, str] = {"equivalent": "equivalent to it", "harmful": "worse", "inconclusive": "not settled"}
+CONTROL_FILES = {WIDE: "controls/cnn_plain_wide"}  # of other controls: controls/<name>
+
+
+def compare(
+    runs: str | Path | Sequence[str | Path],
+    *,
+    baseline: str = "cnn_plain",
+    metrics: Sequence[str] = (),
+    direction: Direction | None = None,
+    family: Sequence[str] = (),
+    factors: Sequence[str] = (),
+    allow: Sequence[str] = (),
+    negligible: float | None = None,
+) -> Comparison:
+    """Compare finished runs, as `semconv compare` does. A notebook shows the result as the report.
+
+    Args:
+        runs: run folders, folders or sweep folders that hold some, globs, `results.csv[:stage]` of a study, or
+            `wandb:entity/project[/sweep]`.
+        baseline: experiment without conditioning.
+        metrics: keys to judge by; the two primary endpoints by default.
+        direction: values that are better, for metrics of which semconv does not know it.
+        family: experiments over which Holm's correction goes; what a sweep declares, else all conditioned networks.
+        factors: keys that were varied on purpose.
+        allow: keys that may differ.
+        negligible: share of the margin up to which a gain or loss is called negligible.
+
+    Raises:
+        ValueError: there are no such runs, or they cannot be compared.
+    """
+    places = [runs] if isinstance(runs, str | Path) else runs
+    found = find_runs([str(place) for place in places])
+    if not found.runs:
+        raise ValueError("no tested run in the given folders: semconv run leaves one in runs/<experiment>/<run>")
+    experiments = sorted({run.summary["experiment"] for run in found.runs})
+    for name in family:
+        if name not in experiments:
+            raise ValueError(f"--family {name}: there are runs of {', '.join(experiments)}")
+    if baseline not in experiments and baseline != "cnn_plain":
+        raise ValueError(f"--baseline {baseline}: there are runs of {', '.join(experiments)}")
+    for option, keys in (("factor", factors), ("allow", allow)):
+        _require_keys(f"--{option}", keys, found.runs)
+    endpoints = [_endpoint(key, direction, found.runs) for key in dict.fromkeys(metrics)] or list(PRIMARY)
+    declared = found.declared
+    groups = group(found.runs, baseline, [*declared.factors, *factors], allow, declared.tuned)
+    members = tuple(family) or declared.family
+    for name in members:
+        kinds = {variant.kind for variant in groups.variants if variant.experiment == name} - {"control"}
+        if kinds and "candidate" not in kinds:
+            raise ValueError(f"{name} is in the family and is no candidate, but a {kinds.pop()}: take it out of the family")
+    share = declared.negligible if negligible is None else negligible
+    compared = result.compare(groups, endpoints, baseline, declared._replace(family=members, negligible=share))
+    _name_lost(compared)
+    return compared
+
+
+def missing_runs(comparison: Comparison) -> Iterator[str]:
+    """The commands that run what verdicts lack: controls, and plain of equal compute, of runs whose folders are at hand."""
+    lacking = {each.variant: each.evidence.missing for each in comparison.judged if each.evidence.missing}
+    for variant, missing in lacking.items():
+        files = [CONTROL_FILES.get(name, f"controls/{name}") for name in missing if name != PLAIN]
+        files = [file for file in files if shipped.look(file, "experiments")]
+        config = Path(variant.first.folder) / "config.yaml"
+        if files and config.is_file():
+            seeds = ",".join(map(str, sorted(variant.runs)))
+            yield f"{variant.title} is not compared with {' and '.join(missing)}. This runs it:"
+            yield f"  semconv run {' '.join(f'{config},{file}' for file in files)} --seeds {seeds}"
+
+
+def headlines(comparison: Comparison) -> Iterator[str]:
+    """The outcome of each endpoint in a sentence."""
+    for endpoint in comparison.endpoints:
+        judged = [each for each in comparison.judged if each.endpoint == endpoint and each.verdict]
+        words = Counter(each.verdict.word for each in judged if each.verdict)
+        best = max(
+            (each for each in judged if each.verdict and each.verdict.word == "beneficial"),
+            key=lambda each: each.evidence.against[PLAIN].difference,
+            default=None,
+        )
+        if best is not None:
+            found, more = best.evidence.against[PLAIN], words["beneficial"] - 1
+            interval = "" if found.low is None or found.high is None else f"95 % interval {found.low:.4f} to {found.high:.4f}, "
+            small = ". The gain is negligible" if best.verdict and best.verdict.negligible else ""
+            also = f". So {'are' if more > 1 else 'is'} {more} more" if more else ""
+            yield (
+                f"{best.variant.title} is better than {comparison.baseline} for {endpoint.name}: its {endpoint.label} is "
+                f"{endpoint.direction} by {found.difference:.4f} ({interval}n = {found.n}), and it beats its controls{small}{also}."
+            )
+        elif judged:
+            counts = [f"{words[word]} {said}" for word, said in OUTCOMES.items() if words[word]]
+            yield f"No variant is shown to be better than {comparison.baseline} for {endpoint.name}: {', '.join(counts)}."
+
+
+def notes_on(comparison: Comparison) -> list[str]:
+    """Lines above the tables: the shared protocol, the factors, the keys that may differ, and a baseline that is missing."""
+    groups = comparison.groups
+    shared = ", ".join(filter(None, (shared_protocol(groups.variants), *tuned_values(groups))))
+    notes = [f"protocol: {shared}"] if shared else []
+    notes += [f"factor {key}: {', '.join(map(str, values))}" for key, values in groups.factors.items()]
+    allowed = {key: values for key, values in groups.allowed.items() if key not in groups.tuned}
+    notes += [f"allowed to differ: {key}: {', '.join(map(str, values))}" for key, values in allowed.items()]
+    if not any(variant.kind == "baseline" for variant in groups.variants):
+        notes.append(f"no run of {comparison.baseline}, so there is no verdict: give its runs too, or another --baseline")
+    return notes
+
+
+def _name_lost(comparison: Comparison) -> None:
+    """Name each run that has diverged, or whose endpoint is not finite."""
+    lost: dict[str, str] = {}
+    for variant in comparison.groups.variants:
+        for endpoint in comparison.endpoints:
+            for seed, run in variant.failed(endpoint.key).items():
+                what = "it has diverged" if run.has_diverged else f"its {endpoint.key} is not finite"
+                lost.setdefault(run.folder, f"{what}: seed {seed} of {variant.label} has failed")
+    for folder, reason in lost.items():
+        leave_out(folder, reason)
+
+
+def _require_keys(option: str, given: Sequence[str], runs: Sequence[FinishedRun]) -> None:
+    """Refuse a key that no run's protocol has."""
+    keys = {key for run in runs for key in run.protocol}
+    known = {".".join(key.split(".")[:length]) for key in keys for length in range(1, key.count(".") + 2)}
+    for key in given:
+        if key not in known:
+            similar = nearest(key, sorted(known))
+            advice = f"did you mean {similar}?" if similar else "a run's summary.json lists its keys under protocol"
+            raise ValueError(f"{option} {key}: the protocol of no run has this key: {advice}")
+
+
+def _endpoint(key: str, direction: Direction | None, runs: Sequence[FinishedRun]) -> Metric:
+    """The metric that runs are to be judged by, with its direction."""
+    metric, measured = (
+        find(key) or Metric(key, key, None),
+        {name: None for run in runs for name, value in run.summary.items() if value is not None},
+    )
+    if key not in measured:
+        others = {*measured, *(one.key for one in METRICS)} - {metric.key}
+        similar, needs = nearest(key, sorted(others)), f"; it needs {metric.needs}" if metric.needs else ""
+        advice = f": did you mean {similar}?" if similar else "; semconv list metrics names those that semconv records"
+        raise ValueError(f"--metric {key}: no run has it{needs}{advice}")
+    if direction and metric.direction and direction != metric.direction:
+        raise ValueError(f"--direction {direction}: {key} is better when {metric.direction}")
+    if not direction and not metric.direction:
+        raise ValueError(f"--metric {key}: no direction of it is known to be better: give --direction higher or lower")
+    return metric._replace(direction=direction or metric.direction)
