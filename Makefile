@@ -37,14 +37,14 @@ mutants: setup
 campaign: setup
 	$(BIN)/python -m tests.campaign --output build/campaign.json
 
-# in an environment of its own
+# in an environment of its own; old versions warn of what newer ones have changed
 test-minimum:
 	$(PYTHON) -m venv --clear build/minimum
 	build/minimum/bin/python -m pip install --quiet --upgrade pip
 	build/minimum/bin/python -m pip install --quiet torch torchvision
 	$(PYTHON) tests/minimum.py > build/minimum/constraints.txt
 	build/minimum/bin/python -m pip install --quiet --constraint build/minimum/constraints.txt --editable ".[dev]"
-	build/minimum/bin/pytest -n auto
+	build/minimum/bin/pytest -n auto -o filterwarnings=default
 
 # goes on where it was stopped; make clean, and it begins anew
 demo: setup

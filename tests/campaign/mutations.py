@@ -266,8 +266,9 @@ OF_A_TYPE = re.compile(r"([\w.]+)(?: is .*)?: give (?:text|true|null|a (?:whole 
 
 def mutated_input(rng: random.Random, folder: Path) -> Iterator[Trial]:
     """Mutated command lines and files of `fit`, up to model and data."""
-    while True:
-        for mutation in mutations(rng.randrange(2**32), 100, folder):
+    for number in range(10**9):
+        (place := folder / str(number)).mkdir()
+        for mutation in mutations(rng.randrange(2**32), 100, place):
             outcome = attempt(mutation.words)
             wrong = faults(mutation, outcome)
             case = f"{mutation.kind}: {' '.join(mutation.words)}"[:300]
