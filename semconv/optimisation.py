@@ -10,7 +10,7 @@ from timm.scheduler.plateau_lr import PlateauLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from semconv.configuration import one_line, require
 
@@ -98,7 +98,7 @@ def build_schedule(factory: ScheduleFactory, optimizer: Optimizer) -> LRSchedule
     """A schedule of a class of torch or timm, which takes a step with each step of the optimiser.
 
     Raises:
-        ValueError: it cannot be built so, or follows a metric.
+        ValueError: it cannot be built so, follows a metric, or ignores the optimiser's rate.
     """
     try:
         schedule = factory(optimizer)
@@ -106,8 +106,12 @@ def build_schedule(factory: ScheduleFactory, optimizer: Optimizer) -> LRSchedule
         raise ValueError(
             f"model.schedule cannot be built: {one_line(error, 200)}: correct its arguments, or choose another"
         ) from error
-    if isinstance(schedule, ReduceLROnPlateau | PlateauLRScheduler):
-        raise ValueError(f"model.schedule is {type(schedule).__name__}, which follows a metric: choose a schedule of steps")
+    for kinds, why in (
+        ((ReduceLROnPlateau, PlateauLRScheduler), "follows a metric: choose a schedule of steps"),
+        ((CyclicLR, OneCycleLR), "sets a rate of its own: choose one that follows base_lr"),
+    ):
+        if isinstance(schedule, kinds):
+            raise ValueError(f"model.schedule is {type(schedule).__name__}, which {why}")
     return schedule
 
 

@@ -114,6 +114,8 @@ def test_optimisers_and_schedules_that_cannot_follow_the_protocol_are_refused():
         build_optimizer(torch.optim.LBFGS, groups, 0.1)
     with pytest.raises(ValueError, match=r"model.schedule is ReduceLROnPlateau, which follows a metric"):
         build_schedule(ReduceLROnPlateau, optimizer)
+    with pytest.raises(ValueError, match=r"model.schedule is OneCycleLR, which sets a rate of its own"):
+        build_schedule(partial(OneCycleLR, max_lr=0.1, total_steps=9, cycle_momentum=False), optimizer)
     with pytest.raises(ValueError, match=r"model.schedule cannot be built: Expected positive integer total_steps"):
         build_schedule(partial(OneCycleLR, max_lr=0.1, total_steps=-1), optimizer)
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import lightning
+import torch
 from jsonargparse import Namespace
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import PositiveInt, register_type
 from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LambdaCallback, LearningRateFinder, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -42,6 +43,8 @@ from semconv.tracking.record import RunRecord
 from semconv.tracking.secrets import redact
 from semconv.tracking.wandb_record import WandbOptions, WandbRecord
 from semconv.yaml_files import to_yaml
+
+register_type(torch.device)  # the default of an argument of some callbacks
 
 
 class Trainer(lightning.Trainer):

@@ -17,6 +17,21 @@ TRAINER_KEYS = (
     *("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches", "accumulate_grad_batches", "fast_dev_run"),
     *("precision", "gradient_clip_val"),
 )
+# keys of data and trainer that are part of the protocol where they are not as usual
+DATA_USUALLY = {
+    "train_split": "train",
+    "test_split": "test",
+    "validation_split": None,
+    "validation_fraction": 0.05,
+    "mean": None,
+    "std": None,
+}
+TRAINER_USUALLY = {"gradient_clip_algorithm": None, "overfit_batches": 0.0, "max_time": None, "min_epochs": None, "min_steps": None}
+# callbacks of Lightning that leave training as it is; any other may change it
+WATCHING = {
+    *("ModelSummary", "RichModelSummary", "ProgressBar", "TQDMProgressBar", "RichProgressBar"),
+    *("LearningRateMonitor", "DeviceStatsMonitor", "ThroughputMonitor", "ModelCheckpoint", "OnExceptionCheckpoint"),
+}
 VARIANT_KEYS = ("encoder", "decoder", "control")
 EVALUATION_KEYS = ("evaluation_images", "recalibrate_batch_norm")
 IDENTITY = ("experiment", "control", "seed", "variant", "protocol")
@@ -32,9 +47,13 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     model, data, trainer = config["model"]["init_args"], config["data"].get("init_args", {}), config["trainer"]
     protocol = {
-        "data": {key: data.get(key) for key in DATA_KEYS},
+        "data": {**{key: data.get(key) for key in DATA_KEYS}, **_unusual(data, DATA_USUALLY)},
         "model": {key: model.get(key) for key in MODEL_KEYS},
-        "trainer": {key: trainer[key] for key in TRAINER_KEYS},
+        "trainer": {
+            **{key: trainer[key] for key in TRAINER_KEYS},
+            **_unusual(trainer, TRAINER_USUALLY),
+            "callbacks": _changing(trainer.get("callbacks")),
+        },
         "evaluation": {key: config.get(key) for key in EVALUATION_KEYS},
     }
     variant = {key: model.get(key) for key in VARIANT_KEYS}
@@ -47,3 +66,18 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
         "variant": variant,
         "protocol": protocol,
     }
+
+
+def _unusual(values: Mapping[str, Any], usually: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of some keys; None where one is as usual, and None is left out of a protocol that is compared."""
+    return {key: None if values.get(key) == usual else values.get(key) for key, usual in usually.items()}
+
+
+def _changing(callbacks: Any) -> list[Any] | None:
+    """Callbacks of the user that may change training, as the configuration has them; None if there are none."""
+    given = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+    return [each for each in given if _class_name(each) not in WATCHING] or None
+
+
+def _class_name(callback: Any) -> str:
+    return str(callback.get("class_path") if isinstance(callback, Mapping) else callback).rpartition(".")[2]
