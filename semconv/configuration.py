@@ -37,11 +37,9 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         return {key: value for part in parts for key, value in part.items()}
     if isinstance(config, list | tuple) and any(isinstance(value, Mapping) for value in config):
         return {prefix: "+".join(_written(value) for value in config)}
-    return (
-        {}
-        if config is None
-        else {prefix: config if isinstance(config, str | int | float | bool) else json.dumps(config, default=str)}
-    )
+    if config is None:
+        return {}
+    return {prefix: config if isinstance(config, str | int | float | bool) else json.dumps(config, default=str)}
 
 
 def require(name: str, value: float, low: float = -math.inf, high: float = math.inf, exclude: str = "") -> None:
