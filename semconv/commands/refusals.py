@@ -67,6 +67,8 @@ def explain(message: str, error: BaseException | None) -> str:
     if found := re.match(r"Key must be a string, got: (.+)\.$", texts[-1]):
         return f"{found[1]} is no key: keys are text, such as model or data"
     value, wanted = _value(last), _wanted(last)
+    if wanted is None and key and INTERNALS.search(texts[-1]):
+        return f"{key}: give {CLASS}"
     if wanted is None or (value is None and not key):
         return _plain(f"{key}: {texts[-1]}" if key and not KEY.match(texts[-1]) else texts[-1])
     return f"{key or 'the configuration'} is {value}: give {wanted}" if value is not None else f"{key}: give {wanted}"

@@ -1,6 +1,7 @@
 """Command lines and configuration files with one fault each, drawn by a seed, and what semconv says of them."""
 
 import io
+import json
 import random
 import re
 import string
@@ -235,7 +236,8 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 def file_of(folder: Path, content: Any) -> str:
     """A file with some content as YAML."""
     path = folder / "mutated.yaml"
-    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    plain = json.loads(json.dumps(content))  # numbers of restricted types are no plain ones
+    path.write_text(yaml.safe_dump(plain, allow_unicode=True), encoding="utf-8")
     return str(path)
 
 
