@@ -146,7 +146,7 @@ def _about_part(key: str, text: str) -> str | None:
         return f"{key}.{found[1]} has no value: give one"
     if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
         return f"there is no option {key}.{found[1]}.{found[2]}"
-    if found := re.search(r'Parser key "([\w.]+)":\s+(Expected .+)\. Got value: (.+)', text):
+    if found := re.search(r'class_path \S+:\s+Parser key "([\w.]+)":\s+(Expected .+)\. Got value: (.+)', text):
         return f"{key}.{found[1]} is {_shortened(found[3])}: give {_wanted(found[2])}"
     return None
 

@@ -27,7 +27,7 @@ from tests.pairwise import together
         ("model: [1]", "model is [1]: give a class"),
         ("model: {init_args: {masker: {class_path: null}}}", "model.masker: give a class"),
         ("trainer: 3", "trainer is 3: give a mapping"),
-        ("1: 2", "1 is no key: keys are text"),
+        ("1: 2", "there is no option 1"),
         ("trainer: {max_steps: 3, max_steps: 4}", "max_steps stands twice: leave one out"),
     ],
 )
