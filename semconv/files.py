@@ -71,6 +71,8 @@ def append_text(path: Path, text: str) -> None:
     Raises:
         OSError: it cannot be written; it names the file.
     """
+    if path.exists() and not path.is_file():  # a FIFO would wait for a reader
+        raise OSError(errno.EINVAL, "it is no file", str(path))
     with naming(path), open(path, "a", encoding="utf-8") as file:
         file.write(text)
 

@@ -64,8 +64,6 @@ def explain(message: str, error: BaseException | None) -> str:
         )
     if found := re.search(r"(\S+) does not conform to restriction v(\S+)$", last):
         return f"{key} is {found[1]}: give a number {found[2].replace('>', 'above ').replace('<', 'below ')}"
-    if found := re.match(r"Key must be a string, got: (.+)\.$", texts[-1]):
-        return f"{found[1]} is no key: keys are text, such as model or data"
     value, wanted = _value(last), _wanted(last)
     if wanted is None and key and INTERNALS.search(texts[-1]):
         return f"{key}: give {CLASS}"

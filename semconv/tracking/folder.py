@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -136,7 +137,7 @@ class RunFolder:
     def rows(self) -> Iterator[dict[str, Any]]:
         """Read the rows of `metrics.jsonl`, without an incomplete last line."""
         path = self.path / "metrics.jsonl"
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError):
@@ -165,10 +166,12 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 def is_whole(path: Path) -> bool:
     """Tell whether a checkpoint exists and is complete, by its checksums."""
+    if not path.is_file():  # a FIFO would never end
+        return False
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error):  # zipfile raises any of these
         return False
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import signal
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import NamedTuple
 INTERNALS = re.compile(
     r"Traceback|<class '|<function |<bound method|NoneType|object at 0x|has no attribute|omegaconf\.|argparse\.|Errno"
 )
+
+
+PATIENCE = 100  # seconds that a command may take
 
 
 class Trial(NamedTuple):
@@ -31,8 +35,10 @@ def attempt(call: Callable[[], object], case: str) -> Trial:
     """Call what may refuse its input: by exit code 2 and one line on stderr, or by a `ValueError` of one line."""
     out, err = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with _at_most(PATIENCE), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             call()
+    except _Hung:
+        return Trial("hangs", False, case, err.getvalue()[-1000:])
     except SystemExit as end:
         lines = [line for line in err.getvalue().splitlines() if line.startswith("semconv: error:")]
         if end.code in (0, None):
@@ -46,6 +52,24 @@ def attempt(call: Callable[[], object], case: str) -> Trial:
     except Exception:
         return Trial("traceback", False, case, traceback.format_exc()[-1500:])
     return Trial("accepted", True, case)
+
+
+class _Hung(BaseException):
+    """Raised in what takes too long."""
+
+
+@contextlib.contextmanager
+def _at_most(seconds: int) -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise _Hung
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _refusal(text: str, case: str) -> Trial:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 
 import pytest
 import yaml
@@ -10,7 +11,8 @@ from semconv import load_run
 from semconv.commands.train import main
 from semconv.comparison.tables import Sheet, to_markdown
 from semconv.data.streams import _iterate_tars, open_webdataset
-from semconv.tracking.folder import RunFolder
+from semconv.tracking.checkpoints import read_checkpoint
+from semconv.tracking.folder import RunFolder, newest_checkpoint
 from semconv.trained.run import TRUSTED, check_classes
 from tests.comparison.test_command import run as compare
 from tests.comparison.test_command import write_family, write_run
@@ -117,6 +119,27 @@ def test_a_damaged_file_of_a_run_is_one_line(file, content, tmp_path, capsys):
         main(["run", "--resume", str(run)])
     err = capsys.readouterr().err
     assert (ended.value.code, len(err.splitlines())) == (2, 1), err
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a folder", "a loop", "a header of an unknown method", "an encrypted header"])
+def test_what_is_no_checkpoint_is_none(kind, tmp_path):
+    path = tmp_path / "last.ckpt"
+    if kind == "a FIFO":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "a loop":
+        path.symlink_to(path)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("data.pkl", b"x" * 100)
+        content = bytearray(path.read_bytes())
+        place = content.index(b"PK\x01\x02")  # of the central directory
+        content[place + 10 if "method" in kind else place + 8] ^= 0x63 if "method" in kind else 1
+        path.write_bytes(content)
+    assert newest_checkpoint(tmp_path) is None
+    with pytest.raises(ValueError, match=r"does not exist|is not a complete checkpoint"):
+        read_checkpoint(path)
 
 
 def test_names_are_text_in_tables(tmp_path, capsys):
