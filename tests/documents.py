@@ -8,6 +8,7 @@ import runpy
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -149,6 +150,7 @@ class Desk:
         """A program of ours, up to the end of its parser: benchmarks take minutes, tests/test_examples.py runs the examples."""
         run, words = (runpy.run_module, words[2:]) if words[1] == "-m" else (runpy.run_path, [str(ROOT / words[1]), *words[2:]])
         self.patch.setattr("sys.argv", words)
+        self.patch.delitem(sys.modules, f"{words[0]}.__main__", raising=False)  # another test may have imported it
         self._until_parsed(lambda: run(words[0], run_name="__main__"))
 
     def make(self, words: list[str]) -> None:
