@@ -4,7 +4,9 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
+from pkgutil import resolve_name
 from typing import Any
 
 BUDGET = ("trainer.max_steps", "trainer.max_epochs")
@@ -71,6 +73,21 @@ def epochs_lifted(levels: Sequence[Mapping[str, Any]]) -> bool:
     """
     steps, epochs = ([number for number, values in enumerate(levels) if values.get(key) not in (None, -1)] for key in BUDGET)
     return bool(steps and epochs) and steps[-1] > epochs[-1]
+
+
+def no_class(config: Any, prefix: str = "") -> tuple[str, str] | None:
+    """The first class path of a parsed configuration that names something else, with its key: a function would be called.
+
+    Args:
+        config: mappings, lists and values, all of whose modules the parser has imported.
+        prefix: dotted key of `config`.
+    """
+    if isinstance(config, Mapping) and isinstance(path := config.get("class_path"), str) and "." in path:
+        with suppress(ImportError, AttributeError, ValueError):  # which are refused elsewhere
+            if not isinstance(resolve_name(path), type):
+                return bare(prefix), path
+    pairs = config.items() if isinstance(config, Mapping) else enumerate(config) if isinstance(config, list | tuple) else ()
+    return next((found for key, value in pairs if (found := no_class(value, f"{prefix}.{key}".strip(".")))), None)
 
 
 def not_finite(config: Any, prefix: str = "") -> tuple[str, float] | None:

@@ -33,7 +33,7 @@ from semconv.commands.keys import check_keys
 from semconv.commands.refusals import empty_argument, explain, interpolation
 from semconv.commands.results import print_results
 from semconv.commands.short import write_out
-from semconv.configuration import get, not_finite, require
+from semconv.configuration import get, no_class, not_finite, require
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.continuation import Origin, changes, is_complete, lengthened, trained_as
 from semconv.tracking.facts import derived_facts, variant_name
@@ -175,6 +175,8 @@ class SemconvCLI(LightningCLI):
         for key, (low, high) in BOUNDS.items():
             if isinstance(value := get(config, key), int):
                 require(key, value, low, high)
+        if other := no_class(config):
+            raise ValueError(f"{other[0]} is {other[1]}, which is no class and is not called: give a class")
         if found := not_finite(config):
             raise ValueError(f"{found[0]} is {found[1]}: give a number that is finite")
         if problem := empty_argument(config) or follower_problem(config):

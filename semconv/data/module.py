@@ -1,5 +1,6 @@
 """The LightningDataModule of images."""
 
+import math
 import os
 from copy import copy
 from dataclasses import asdict
@@ -23,10 +24,11 @@ from semconv.data.images import Images
 from semconv.data.loading import BatchReader, Loader
 from semconv.data.maps import MapKind, Maps, open_maps
 from semconv.data.order import Ticket, Tickets, check_shares, evaluation_batches, is_held_out, train_batches
-from semconv.data.sources import Moments, Source, open_first
+from semconv.data.sources import FIRST_TEST_SCENE, Moments, Source, open_first
 from semconv.data.streams import StreamImages
 
 GUESSED_FROM = 16  # images
+MOST = FIRST_TEST_SCENE  # images of a split; of more scenes, some for training would be those for the test
 Part = Literal["train", "validation", "test"]
 
 
@@ -135,12 +137,12 @@ class ImageData(LightningDataModule):
                 raise ValueError(f"test_split is {test_split}, as train_split: leave it out beside test_fraction")
         if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
             raise ValueError(f"crop_scale is {list(crop_scale)}: give two rising shares above 0, of 1 at most, or null")
-        for name, number, least in (
-            *(("num_images", num_images, 1), ("num_test_images", num_test_images, 1), ("num_workers", num_workers, 0)),
-            *(("cache_limit", cache_limit, 0), ("seed", seed, 0)),
+        for name, number, least, most in (
+            *(("num_images", num_images, 1, MOST), ("num_test_images", num_test_images, 1, MOST)),
+            *(("num_workers", num_workers, 0, math.inf), ("cache_limit", cache_limit, 0, math.inf), ("seed", seed, 0, math.inf)),
         ):
             if number is not None:
-                require(name, number, least)
+                require(name, number, least, most)
         self.candidates = [
             Source(
                 *(name, (size[0], size[1]), channels, root, image_column, label_column, download),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from semconv.configuration import one_line
+from semconv.configuration import no_class, one_line
 from semconv.data import ImageData
 from semconv.tracking.checkpoints import read_checkpoint
 from semconv.tracking.folder import RunFolder, newest_checkpoint
@@ -112,6 +112,9 @@ def build_parts(config: dict[str, Any], file: Path, types: dict[str, Any]) -> An
     for key, kind in types.items():
         parser.add_argument(f"--{key}", type=kind)
     try:
-        return parser.instantiate_classes(parser.parse_object({key: config[key] for key in types}))
+        parsed = parser.parse_object({key: config[key] for key in types})
+        if other := no_class(parsed.as_dict()):
+            raise ValueError(f"{file}: {other[0]} is {other[1]}, which is no class and is not called")
+        return parser.instantiate_classes(parsed)
     except (ArgumentError, KeyError) as error:
         raise ValueError(f"{file} cannot be built: {one_line(error)}") from error

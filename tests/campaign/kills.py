@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from random import Random
 
@@ -58,7 +59,8 @@ def _end(words: list[str], place: Path, whole: Path, case: str) -> Trial:
     # Lightning numbers the epoch of the last validation otherwise where nothing but the test was left
     rows = [[{**row, "epoch": None} for row in logged(folder)] for folder in (place, whole.parent.parent)]
     if rows[0] != rows[1] or not all(torch.equal(ours[key], theirs[key]) for key in theirs):
-        return Trial("other results", False, case)
+        different = [pair for pair in zip_longest(*rows) if pair[0] != pair[1]]
+        return Trial("other results", False, case, f"{len(different)} rows differ; the first: {different[:1]}")
     return Trial("resumed to the same bits", True, case)
 
 

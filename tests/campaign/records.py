@@ -45,7 +45,7 @@ def hostile_runs(random: Random, folder: Path) -> Iterator[Trial]:
         trial = attempt(call, f"{what}, {words}")
         pages = [page for page in (folder / "out").rglob("*.html") if SCRIPT in page.read_text(encoding="utf-8")]
         if marker.exists() or pages:
-            marker.unlink(missing_ok=True)
+            marker.rmdir() if marker.is_dir() else marker.unlink(missing_ok=True)
             trial = trial._replace(outcome="executed", fine=False, said=str(pages))
         yield trial
 

@@ -3,6 +3,8 @@
 import json
 import os
 import zipfile
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import yaml
@@ -10,10 +12,13 @@ import yaml
 from semconv import load_run
 from semconv.commands.train import main
 from semconv.comparison.tables import Sheet, to_markdown
+from semconv.configuration import bare
 from semconv.data.streams import _iterate_tars, open_webdataset
+from semconv.encoders import Encoder, Geometry
+from semconv.encoders.sizes import SizeName
 from semconv.tracking.checkpoints import read_checkpoint
 from semconv.tracking.folder import RunFolder, newest_checkpoint
-from semconv.trained.run import TRUSTED, check_classes
+from semconv.trained.run import TRUSTED, build_parts, check_classes
 from tests.comparison.test_command import run as compare
 from tests.comparison.test_command import write_family, write_run
 from tests.experiments import arguments
@@ -43,6 +48,29 @@ def test_weights_are_loaded_without_opening_their_data(tmp_path):
     config["data"]["init_args"] |= {"source": ["wds/pipe:touch x", "scenes"], "mean": None}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     assert tuple(map(list, load_run(run).data.moments)) == expected  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore")
+@together("key", ["model.encoder", "model.decoder", "model.optimizer", "model.schedule", "model.encoder.init_args.mechanism"])
+def test_a_function_is_not_called_in_place_of_a_class(key, tmp_path, capsys):
+    content: Any = {"class_path": "os.mkdir", "init_args": {"path": str(tmp_path / "made")}}
+    for name in reversed(key.replace("model.", "model.init_args.", 1).split(".")):
+        content = {name: content}
+    (tmp_path / "given.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *arguments("cnn_channels", "-c", str(tmp_path / "given.yaml"))])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said == f"semconv: error: {bare(key)} is os.mkdir, which is no class and is not called: give a class\n"
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_run_calls_no_function_of_semconv_either(tmp_path):
+    part = {"class_path": "semconv.files.write_text", "init_args": {"path": str(tmp_path / "made"), "text": "x"}}
+    check_classes(part, TRUSTED)
+    with pytest.raises(ValueError, match=r"encoder is semconv\.files\.write_text, which is no class and is not called"):
+        build_parts({"encoder": part}, tmp_path / "config.yaml", {"encoder": Callable[[Geometry, SizeName], Encoder]})
+    assert not (tmp_path / "made").exists()
 
 
 @together(

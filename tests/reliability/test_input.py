@@ -57,7 +57,10 @@ def test_a_schedule_that_cannot_learn_is_refused(change):
     "make, change",
     [
         *((ImageData, change) for change in ({"std": [0.0, 1, 1]}, {"mean": [NAN, 0, 0]}, {"crop_scale": (0, 1)})),
-        *((ImageData, change) for change in ({"crop_scale": (0.5, 0.2)}, {"crop_scale": (NAN, 1)}, {"num_images": 0})),
+        *(
+            (ImageData, change)
+            for change in ({"crop_scale": (0.5, 0.2)}, {"crop_scale": (NAN, 1)}, {"num_images": 0}, {"num_images": 2**63})
+        ),
         *((ImageData, change) for change in ({"num_workers": -1}, {"cache_limit": -1}, {"seed": -1}, {"validation_fraction": NAN})),
         *((lambda **change: Objective(4, **change), {"eps": value}) for value in (0.0, -1e-6, NAN)),
         *((Noise, {"std": value}) for value in (-1.0, NAN, INF)),
