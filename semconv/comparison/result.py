@@ -1,7 +1,7 @@
 """A comparison as data, which tables, files and reports present."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from semconv.comparison.declared import WIDE, Declared
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 COSTS = of_section("costs")
-FLOPS, PARAMETERS = "cost/flops", "cost/encoder_parameters"
+OPERATIONS = ("cost/train_flops", "cost/flops")  # of a training step, which a wide plain is matched by; else of a forward pass
+PARAMETERS = "cost/encoder_parameters"
 NO_OPPONENTS = ("noise", "plain_slow")  # diagnostics
 MATCHED = 1.03  # networks are matched in parameters up to this ratio
 SAME_COST = 1.02  # plain of equal compute is needed where the variant takes more than this share of plain's
@@ -227,15 +228,25 @@ def opponents(variant: Variant, variants: Sequence[Variant]) -> tuple[dict[str, 
     A wide plain of fewer operations than the variant does not count.
     """
     plain, own = plain_of(variant, variants), controls_of(variant, variants)
-    cost, cost_of_plain = variant.mean(FLOPS), plain.mean(FLOPS) if plain else None
+    operations = operations_of(*(each.mean for each in (variant, plain, own.get(WIDE)) if each))
+    cost, cost_of_plain = variant.mean(operations), plain.mean(operations) if plain else None
     wider = cost is None or cost_of_plain is None or cost > SAME_COST * cost_of_plain
     needed = [PLAIN, *variant.controls, *([WIDE] if wider else [])]
-    if WIDE in own and wider and cost is not None and (own[WIDE].mean(FLOPS) or cost) * SAME_COST < cost:
+    if WIDE in own and wider and cost is not None and (own[WIDE].mean(operations) or cost) * SAME_COST < cost:
         del own[WIDE]
     ran = {name: other for name, other in own.items() if name not in NO_OPPONENTS and not name.startswith("gradual_")}
     found = {PLAIN: plain, **ran} if plain else ran
     same = {name for name, other in ran.items() if plain and _same(other, plain, variant.runs)}
     return {name: other for name, other in found.items() if name not in same}, [name for name in needed if name not in found]
+
+
+def operations_of(*values: Callable[[str], float | None]) -> str:
+    """The metric by which operations of networks are compared: the first of `OPERATIONS` that all of them have.
+
+    Args:
+        values: for each network, from the key of a metric to its value.
+    """
+    return next((key for key in OPERATIONS if all(value(key) is not None for value in values)), OPERATIONS[-1])
 
 
 def _same(variant: Variant, other: Variant, seeds: Iterable[int]) -> bool:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from semconv import shipped
 from semconv.comparison.declared import WIDE, Declared
 from semconv.comparison.grouping import DECLARED, group
-from semconv.comparison.result import FLOPS, SAME_COST, Comparison, compare
+from semconv.comparison.result import SAME_COST, Comparison, compare, operations_of
 from semconv.comparison.run import FinishedRun
 from semconv.comparison.statistics import Paired, paired
 from semconv.comparison.verdicts import in_units
@@ -68,7 +68,9 @@ def measure(rounds: Rounds) -> Measured:
     _check(study, list(runs.values()))
     needed = {}
     for arm in candidates(study):
-        cost, plain = (runs[each].metrics[FLOPS] for each in (arm, Arm(arm.setting, PLAIN)))
+        metrics = [runs[each].metrics for each in (arm, Arm(arm.setting, PLAIN))]
+        operations = operations_of(*(each.get for each in metrics))
+        cost, plain = (each[operations] for each in metrics)
         declared = runs[arm].summary.get("controls", DECLARED)
         needed[arm] = [*declared, *([WIDE] if cost > SAME_COST * plain else [])]
         for name in needed[arm]:

@@ -326,6 +326,18 @@ def test_a_plain_of_fewer_operations_is_no_plain_of_equal_compute(tmp_path, caps
     assert "not compared with plain_wide" in " ".join(out.split())
 
 
+def test_compute_is_equal_by_the_operations_of_training_that_a_wide_plain_is_matched_by(tmp_path, capsys):
+    write_family(tmp_path)
+    for path in tmp_path.glob("*/*/summary.json"):
+        told = path.parents[1].name == "told"
+        # in a forward pass the wide plain takes fewer operations
+        more = {"cost/flops": 2.4e9 if told else 2e9, "cost/train_flops": 6e9 if told or "wide" in str(path) else 5e9}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+    out, _, _ = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert "not compared with plain_wide" not in " ".join(out.split())
+    assert "beneficial for reconstruction" in " ".join(out.split())
+
+
 @pytest.mark.parametrize(
     "change",
     [
