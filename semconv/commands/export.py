@@ -48,5 +48,6 @@ def _best(folder: Path, key: str) -> Path:
     print(
         f"{best.run}: of {best.num_variants} networks {best.variant} has the best {key}, {best.mean:.4g}, n = {best.num_seeds}; "
         f"this is its best seed, {best.value:.4g}"
+        + ("" if key.startswith("val/") else "; it was chosen on test images, so other images will show less")
     )
     return best.run

@@ -14,7 +14,7 @@ from semconv.comparison.declared import declared_by
 from semconv.comparison.run import FinishedRun, Found, started_at
 from semconv.configuration import BUDGET, one_line
 from semconv.files import write_text
-from semconv.metrics import METRICS, find
+from semconv.metrics import METRICS, NUM_TEST_IMAGES, find
 from semconv.tracking.folder import RunFolder
 from semconv.yaml_files import read_yaml, to_yaml
 
@@ -23,7 +23,7 @@ IDENTITY = (
     *("stage", "setting", "variant", "control", "seed", "value", "fraction", "status"),
     *("protocol", "network", "started", "commit", "torch"),
 )
-CLOCKS = ("trainer/global_step", "trainer/seconds")
+COUNTS = ("trainer/global_step", "trainer/seconds", NUM_TEST_IMAGES)  # beside the metrics
 KEPT = ("description", "tuned", "protocols", "networks")  # in the YAML file
 SHARED = ("experiment", "control", "variant", "controls", "conveys")  # of a network, whatever its seed
 
@@ -58,7 +58,7 @@ def save(path: Path, rows: Sequence[tuple[dict[str, Any], FinishedRun]], tuned: 
     """
     networks: list[Any] = []
     protocols: list[Any] = []
-    columns = [*CLOCKS, *(metric.key for metric in METRICS if "*" not in metric.key)]
+    columns = [*COUNTS, *(metric.key for metric in METRICS if "*" not in metric.key)]
     columns = [key for key in columns if any(key in run.summary for _, run in rows)]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*IDENTITY, *columns], lineterminator="\n")
@@ -110,7 +110,9 @@ def _run(path: Path, line: int, row: Mapping[str, str], shared: Mapping[str, Any
         network = dict(enumerate(shared["networks"]))[int(row["network"])]
         if row["value"]:
             _put(protocol, shared["tuned"], float(row["value"]))
-        metrics = {key: float(value) for key, value in row.items() if value and key not in IDENTITY and find(key)}
+        metrics = {
+            key: float(value) for key, value in row.items() if value and (key in COUNTS or (key not in IDENTITY and find(key)))
+        }
         identity = {**network, "seed": int(row["seed"]), "status": row["status"], "protocol": protocol}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}, line {line}: it does not fit {path.with_suffix('.yaml')}: restore both files") from error

@@ -5,9 +5,11 @@ import pytest
 
 from semconv.commands import compare as compare_command
 from semconv.commands import study as study_command
-from semconv.comparison.recorded import load
+from semconv.comparison.recorded import load, row_of, save
 from semconv.comparison.runs import find_runs
+from semconv.metrics import NUM_TEST_IMAGES
 from semconv.study.results import save_runs
+from tests.comparison.test_command import write_run
 from tests.study.conftest import train
 from tests.study.test_stages import whole
 
@@ -129,3 +131,11 @@ def test_the_command_plans_runs_and_reports(write_study, study, tmp_path):
     assert (code, "holds another study" in err) == (2, True)
     _, err, code = study(tmp_path / "none.yaml")
     assert (code, len(err.splitlines()), "there is no study file" in err) == (2, 1, True)
+
+
+def test_a_table_keeps_the_number_of_test_images_below_which_accuracies_do_not_differ(tmp_path):
+    write_run(tmp_path / "runs" / "0", "told", 0.7, more={NUM_TEST_IMAGES: 60})
+    (run,) = find_runs([str(tmp_path / "runs")]).runs
+    save(tmp_path / "results.csv", [(row_of(run, "confirm", "", None, 1), run)], None, "")
+    (again,) = load(tmp_path / "results.csv").runs
+    assert again.summary[NUM_TEST_IMAGES] == 60
