@@ -93,6 +93,10 @@ class Record(Callback):
         if trainer.state.fn == "validate":
             self._begin(trainer)
 
+    def on_train_batch_start(self, trainer: "Trainer", module: "LightningModule", batch: Any, batch_idx: int) -> None:
+        # after a checkpoint of a whole epoch Lightning numbers the steps of loggers one too high
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
     def on_train_batch_end(self, trainer: "Trainer", module: "LightningModule", outputs: Any, batch: Any, batch_idx: int) -> None:
         self.samples_seen += count_images(batch) * trainer.world_size
         self._tell(trainer)
