@@ -94,7 +94,7 @@ class Record(Callback):
             self._begin(trainer)
 
     def on_train_batch_start(self, trainer: "Trainer", module: "LightningModule", batch: Any, batch_idx: int) -> None:
-        # after a checkpoint of a whole epoch Lightning numbers the steps of loggers one too high
+        # resumed from the last step of an epoch but the first, Lightning numbers the steps of loggers one too high
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_train_batch_end(self, trainer: "Trainer", module: "LightningModule", outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -64,6 +64,11 @@ class Declared(NamedTuple):
     negligible: float | None = None
 
 
+def control_file(name: str) -> str:
+    """The name of the experiment that makes a kind of control of a variant."""
+    return "controls/cnn_plain_wide" if name == WIDE else f"controls/{name}"
+
+
 def declared_by(sweep: Mapping[str, Any]) -> Declared:
     """The declarations of a sweep in W&B's schema.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from semconv import shipped
 from semconv.comparison import result
-from semconv.comparison.declared import WIDE
+from semconv.comparison.declared import control_file
 from semconv.comparison.grouping import group, shared_protocol, tuned_values
 from semconv.comparison.result import Comparison
 from semconv.comparison.run import FinishedRun, leave_out
@@ -16,7 +16,6 @@ from semconv.configuration import nearest
 from semconv.metrics import METRICS, PRIMARY, Direction, Metric, find
 
 OUTCOMES: dict[Word, str] = {"equivalent": "equivalent to it", "harmful": "worse", "inconclusive": "not settled"}
-CONTROL_FILES = {WIDE: "controls/cnn_plain_wide"}  # of other controls: controls/<name>
 
 
 def compare(
@@ -76,7 +75,7 @@ def missing_runs(comparison: Comparison) -> Iterator[str]:
     """The commands that run what verdicts lack: controls, and plain of equal compute, of runs whose folders are at hand."""
     lacking = {each.variant: each.evidence.missing for each in comparison.judged if each.evidence.missing}
     for variant, missing in lacking.items():
-        files = [CONTROL_FILES.get(name, f"controls/{name}") for name in missing if name != PLAIN]
+        files = [control_file(name) for name in missing if name != PLAIN]
         files = [file for file in files if shipped.look(file, "experiments")]
         config = Path(variant.first.folder) / "config.yaml"
         if files and config.is_file():

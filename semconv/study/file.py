@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from semconv import shipped
-from semconv.comparison.declared import DECLARATIONS, MOST_LOOKED_AT, WIDE, Looks
+from semconv.comparison.declared import DECLARATIONS, MOST_LOOKED_AT, WIDE, Looks, control_file
 from semconv.configuration import BUDGET, bare, epochs_lifted, flatten, nearest
 from semconv.metrics import PRIMARY, find
 from semconv.yaml_files import read_yaml
@@ -22,10 +22,7 @@ KEYS = (
 PLAIN = "cnn_plain"
 LAST_SEED = 2**32 - 1
 OWN_OPTIONS = ("config", "c", "seed_everything", "experiment", "runs", "resume", "ckpt_path")  # of a study
-CONTROL_FILES = {
-    WIDE: "experiments/controls/cnn_plain_wide.yaml",
-    **{name: f"experiments/controls/{name}.yaml" for name in ("zero", "constant", "fixed", "shuffled")},
-}
+CONTROL_FILES = {name: f"experiments/{control_file(name)}.yaml" for name in (WIDE, "zero", "constant", "fixed", "shuffled")}
 ONLY = ""  # name of the setting of a study that declares none
 Files = tuple[str, ...]
 

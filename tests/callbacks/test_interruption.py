@@ -12,6 +12,7 @@ import yaml
 
 from semconv import load_run
 from semconv.commands.train import main
+from semconv.tasks import MaskedReconstruction
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.folder import is_whole, newest_checkpoint
 from semconv.trained.run import check_classes
@@ -84,6 +85,27 @@ def test_a_killed_run_whose_last_checkpoint_is_cut_off_goes_on_from_the_one_befo
     assert before.name.startswith("step-")
     main(["run", "--resume", str(run)])
     assert logged(tmp_path) == logged(whole.parent.parent)
+
+
+def test_a_run_that_goes_on_from_the_end_of_an_epoch_logs_the_same_steps(tmp_path, monkeypatch):
+    options = ["--data.num_images=160", "--data.num_test_images=20", "--data.batch_size=16", "--trainer.max_epochs=-1"]
+    options += ["--trainer.max_steps=20", "--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu", "--evaluation=none"]
+    main(["run", *arguments("mae_vit", *options, f"--runs={tmp_path / 'whole'}")])
+    step = MaskedReconstruction.training_step
+
+    def crash(self, *given):
+        if self.global_step == 19:  # the second step of the third epoch, of 9 each
+            raise RuntimeError("the power is cut")
+        return step(self, *given)
+
+    monkeypatch.setattr(MaskedReconstruction, "training_step", crash)
+    with pytest.raises(RuntimeError, match="power"):
+        main(["run", *arguments("mae_vit", *options, f"--runs={tmp_path / 'cut'}", "--checkpoint_every=3")])
+    monkeypatch.setattr(MaskedReconstruction, "training_step", step)
+    run = the_run(tmp_path / "cut")
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["global_step"] == 18
+    main(["run", "--resume", str(run)])
+    assert [row["step"] for row in logged(tmp_path / "cut")] == [row["step"] for row in logged(tmp_path / "whole")]
 
 
 def test_checkpoints_are_kept_every_so_many_steps(whole):
