@@ -25,6 +25,8 @@ FOLLOWS = {
 FLAGS = ("-h", "--help", "--help-all", "--debug", "--print_config")
 # values that equal another unless they are set: a patch may be larger than a cell
 MAY_FOLLOW = {"model.init_args.objective.init_args.patch": "${...cell}"}
+# the key that another one follows, both as users write them
+FOLLOWED = {bare(target): bare(link.strip("${.}")) for target, link in FOLLOWS.items()} | {"model.objective.patch": "model.cell"}
 
 
 @dataclass(frozen=True)

@@ -50,4 +50,6 @@ def _best(folder: Path, key: str) -> Path:
         f"this is its best seed, {best.value:.4g}"
         + ("" if key.startswith("val/") else "; it was chosen on test images, so other images will show less")
     )
+    for verdict in best.verdicts:
+        print(f"verdict on {best.variant}: {verdict}")
     return best.run

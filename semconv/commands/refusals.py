@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from semconv.commands.arguments import FOLLOWED
 from semconv.commands.errors import causes
 from semconv.configuration import bare, nearest
 
@@ -64,6 +65,8 @@ def explain(message: str, error: BaseException | None) -> str:
         )
     if found := re.search(r"(\S+) does not conform to restriction v(\S+)$", last):
         return f"{key} is {found[1]}: give a number {found[2].replace('>', 'above ').replace('<', 'below ')}"
+    if key in FOLLOWED:
+        key = f"{key}, which follows {FOLLOWED[key]},"
     value, wanted = _value(last), _wanted(last)
     if wanted is None and key and INTERNALS.search(texts[-1]):
         return f"{key}: give {CLASS}"
@@ -80,7 +83,9 @@ def interpolation(error: Exception, given: Mapping[str, Any]) -> str:
         given: values of files and options by dotted key.
     """
     text = str(error)
-    key = bare(str(getattr(error, "full_key", None) or "")) or "the configuration"
+    key = bare(str(getattr(error, "full_key", None) or ""))
+    key = re.sub(r"^(?:run|fit|validate|test|predict)\.", "", key) or "the configuration"
+    key = FOLLOWED.get(key, key)  # an interpolation reaches it only from there
     if found := re.search(r"Environment variable '([^']*)' not found", text):
         return f"{key}: the environment has no variable {found[1]}: set it, or give ${{oc.env:{found[1]},VALUE}} with a default"
     if found := re.search(r"Interpolation key '([^']*)' not found", text):

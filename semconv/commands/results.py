@@ -13,6 +13,7 @@ from semconv.tracking.folder import RunFolder
 
 SECTIONS = ("results", "classification", "costs")  # behind the endpoints
 BEST = 5  # runs of a sweep
+WIDE = 300  # characters of a line in a file, so that a folder is whole
 
 
 class Finished(NamedTuple):
@@ -95,7 +96,7 @@ def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(escape(row[number]) for number in kept))
     if rows:
-        Console(width=None if sys.stdout.isatty() else 150, highlight=False).print(table)
+        Console(width=None if sys.stdout.isatty() else WIDE, highlight=False).print(table)
 
 
 def _is_number(cell: str) -> bool:

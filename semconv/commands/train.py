@@ -422,7 +422,7 @@ def quieten() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # which log what they measure
-    for message in (".*does not have many workers", ".*isinstance.treespec, LeafSpec"):
+    for message in (".*does not have many workers", ".*smaller than the logging interval", ".*isinstance.treespec, LeafSpec"):
         warnings.filterwarnings("ignore", message)
 
 

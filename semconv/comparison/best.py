@@ -3,12 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from semconv.comparison.grouping import group
-from semconv.comparison.runs import find_runs
+from semconv.comparison.finished import compare
 from semconv.configuration import nearest
 from semconv.metrics import METRICS, find
-
-BASELINE = "cnn_plain"
 
 
 class Best(NamedTuple):
@@ -20,6 +17,7 @@ class Best(NamedTuple):
     num_seeds: int  # of the variant
     mean: float  # of the metric over these seeds
     value: float  # of the run
+    verdicts: tuple[str, ...]  # on the variant, with their reasons; empty where it is plain or a reference
 
 
 def best_run(folder: Path, key: str) -> Best:
@@ -41,13 +39,11 @@ def best_run(folder: Path, key: str) -> Best:
     places = [str(place) for place in sorted(folder.glob("confirm-*")) if place.is_dir()] if is_study else [str(folder)]
     if not places:
         raise ValueError(f"the study of {folder} has confirmed nothing yet: semconv study --resume continues it")
-    found = find_runs(places)
-    if not found.runs:
-        raise ValueError(f"no tested run in {folder}: semconv run leaves one in runs/<experiment>/<run>")
     try:
-        groups = group(found.runs, BASELINE, found.declared.factors, [], found.declared.tuned)
+        comparison = compare(places)
     except ValueError as error:
         raise ValueError(f"{folder}: {str(error).partition(': give fewer')[0]}: give the folder of one run") from error
+    groups = comparison.groups
     if groups.factors:
         raise ValueError(f"{folder} has runs of several {' and '.join(groups.factors)}: give the folder of one run")
     means = {variant: variant.mean(key) for variant in groups.variants if variant.kind not in ("control", "oracle")}
@@ -58,4 +54,9 @@ def best_run(folder: Path, key: str) -> Best:
     values = variant.values(key)
     seed = min(values, key=lambda seed: -metric.sign * values[seed])
     mean = -metric.sign * ranked[0][0]
-    return Best(Path(variant.runs[seed].folder), variant.label, len(ranked), len(values), mean, values[seed])
+    verdicts = tuple(
+        f"{judged.verdict.text} for {judged.endpoint.name}: {judged.verdict.reason}"
+        for judged in comparison.judged
+        if judged.variant is variant and judged.verdict
+    )
+    return Best(Path(variant.runs[seed].folder), variant.label, len(ranked), len(values), mean, values[seed], verdicts)

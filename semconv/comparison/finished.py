@@ -7,8 +7,8 @@ from pathlib import Path
 from semconv import shipped
 from semconv.comparison import result
 from semconv.comparison.declared import control_file
-from semconv.comparison.grouping import group, shared_protocol, tuned_values
-from semconv.comparison.result import Comparison
+from semconv.comparison.grouping import Variant, group, shared_protocol, tuned_values
+from semconv.comparison.result import Comparison, plain_of, same_errors
 from semconv.comparison.run import FinishedRun, leave_out
 from semconv.comparison.runs import find_runs
 from semconv.comparison.verdicts import PLAIN, Word
@@ -116,9 +116,17 @@ def notes_on(comparison: Comparison) -> list[str]:
     notes += [f"factor {key}: {', '.join(map(str, values))}" for key, values in groups.factors.items()]
     allowed = {key: values for key, values in groups.allowed.items() if key not in groups.tuned}
     notes += [f"allowed to differ: {key}: {', '.join(map(str, values))}" for key, values in allowed.items()]
+    equal = [variant.title for variant in groups.variants if variant.kind == "control" and _equals_plain(variant, comparison)]
+    if equal:
+        notes.append(f"equal to {comparison.baseline} in every error, so no comparison of their own: {', '.join(equal)}")
     if not any(variant.kind == "baseline" for variant in groups.variants):
         notes.append(f"no run of {comparison.baseline}, so there is no verdict: give its runs too, or another --baseline")
     return notes
+
+
+def _equals_plain(variant: Variant, comparison: Comparison) -> bool:
+    plain = plain_of(variant, comparison.groups.variants)
+    return plain is not None and same_errors(variant, plain, variant.runs)
 
 
 def _name_lost(comparison: Comparison) -> None:

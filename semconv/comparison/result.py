@@ -236,7 +236,7 @@ def opponents(variant: Variant, variants: Sequence[Variant]) -> tuple[dict[str, 
         del own[WIDE]
     ran = {name: other for name, other in own.items() if name not in NO_OPPONENTS and not name.startswith("gradual_")}
     found = {PLAIN: plain, **ran} if plain else ran
-    same = {name for name, other in ran.items() if plain and _same(other, plain, variant.runs)}
+    same = {name for name, other in ran.items() if plain and same_errors(other, plain, variant.runs)}
     return {name: other for name, other in found.items() if name not in same}, [name for name in needed if name not in found]
 
 
@@ -249,8 +249,8 @@ def operations_of(*values: Callable[[str], float | None]) -> str:
     return next((key for key in OPERATIONS if all(value(key) is not None for value in values)), OPERATIONS[-1])
 
 
-def _same(variant: Variant, other: Variant, seeds: Iterable[int]) -> bool:
-    """True if two variants compute the same: their errors agree to the last bit at every seed."""
+def same_errors(variant: Variant, other: Variant, seeds: Iterable[int]) -> bool:
+    """True if the errors of two variants agree to the last bit at every one of some seeds: they compute the same."""
     ours, theirs = variant.values(MASKED_MSE), other.values(MASKED_MSE)
     return all(seed in ours and ours[seed] == theirs.get(seed) for seed in seeds)
 
@@ -283,12 +283,12 @@ def _matched(variants: Sequence[Variant], cost: Metric) -> bool:
 def _pareto(variants: Sequence[Variant], endpoint: Metric, cost: Metric) -> list[Variant]:
     """The Pareto front of each level: variants that no other one beats by endpoint or cost without being worse by the other.
 
-    Oracles do not take part.
+    Oracles and controls do not take part.
     """
     points = []
     for variant in variants:
         quality, price = variant.mean(endpoint.key), variant.mean(cost.key)
-        if variant.kind != "oracle" and quality is not None and price is not None:
+        if variant.kind not in ("oracle", "control") and quality is not None and price is not None:
             points.append((variant, endpoint.sign * quality, cost.sign * price))
     return [
         variant

@@ -191,7 +191,7 @@ def verdicts(comparison: Comparison, endpoint: Metric) -> Sheet:
 
 def details(comparison: Comparison, endpoint: Metric) -> Sheet:
     """Every paired comparison behind the verdicts, and those of references with plain."""
-    columns = ["variant", *comparison.groups.factors, "against", "n", "better by", "95 % interval", "p", "d_z"]
+    columns = ["variant", *comparison.groups.factors, "against", "n", "better by", "95 % interval", "p (uncorrected)", "d_z"]
     rows = []
     for judged in comparison.judged:
         if judged.endpoint == endpoint:
@@ -211,7 +211,7 @@ def interactions(comparison: Comparison) -> Sheet:
     """Tests whether gains depend on the factors."""
     factors = ", ".join(comparison.groups.factors)
     rows = [[found.label, found.endpoint.key, f"{found.statistic:.3g}", _p(found.p)] for found in comparison.interactions]
-    return Sheet(f"Does the gain over plain depend on {factors}?", ["variant", "endpoint", "F", "p"], rows)
+    return Sheet(f"Does the gain over plain depend on {factors}?", ["variant", "endpoint", "F", "p (uncorrected)"], rows)
 
 
 def pareto(comparison: Comparison) -> Sheet:
@@ -221,7 +221,7 @@ def pareto(comparison: Comparison) -> Sheet:
         if variants:
             rows.append([endpoint, cost.removeprefix("cost/"), ", ".join(variant.title for variant in variants)])
     return Sheet(
-        "Pareto front: no other variant is better at the same cost, or as good at a lower cost",
+        "Pareto front: no other variant is better at the same cost, or as good at a lower cost; without controls",
         ["quality", "cost", "variants"],
         rows,
     )

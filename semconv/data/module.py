@@ -28,6 +28,7 @@ from semconv.data.sources import FIRST_TEST_SCENE, Moments, Source, open_first
 from semconv.data.streams import StreamImages
 
 GUESSED_FROM = 16  # images
+FEW = 100  # validation images
 MOST = FIRST_TEST_SCENE  # images of a split; of more scenes, some for training would be those for the test
 Part = Literal["train", "validation", "test"]
 
@@ -338,9 +339,11 @@ class ImageData(LightningDataModule):
         parts: list[Part] = ["train", "validation"]
         if self.test_split in self.opened:
             parts.append("test")
-        counts = ", ".join(f"{len(self.select(part)[1]):,} {part}" for part in parts)
+        numbers = {part: len(self.select(part)[1]) for part in parts}
+        counts = ", ".join(f"{number:,} {part}" for part, number in numbers.items())
+        noisy = "; what is chosen on so few validation images is noisy" if 0 < numbers["validation"] < FEW else ""
         mean, std = (" ".join(f"{value:.4g}" for value in values) for values in self.moments)
-        return f"{self._source().name}: {counts} images of {self._shape}, mean {mean}, std {std}"
+        return f"{self._source().name}: {counts} images of {self._shape}, mean {mean}, std {std}{noisy}"
 
     def __str__(self) -> str:
         """As `describe`, once the images are open; opening may take long, and fail."""

@@ -60,20 +60,24 @@ class Display:
         place = int(trial.claim.run.rpartition("-")[2]) + 1  # a retried trial keeps the number of its first try
         line = Text(f"{place:>4}{of}  ")
         line.append(f"{state:<12}", COLOURS.get(state, ""))
-        line.append(f"{seconds:>6.0f} s  {described(trial.sweep.varied(trial.claim.parameters))}  {what}")
+        longest = LONGEST if self.console.is_terminal else None  # a log has room
+        line.append(f"{seconds:>6.0f} s  {described(trial.sweep.varied(trial.claim.parameters), longest)}  {what}")
         return line
 
     def _print(self, line: Text) -> None:
         self.console.print(line, soft_wrap=True)
 
 
-def described(parameters: Mapping[str, Any]) -> str:
-    """Abbreviate parameters: the last part of each key, files without folder and suffix."""
-    words = [
-        _bare(value) if name == "config" else f"{name.rpartition('.')[2]}={_number(value)}" for name, value in parameters.items()
-    ]
+def described(parameters: Mapping[str, Any], longest: int | None = LONGEST) -> str:
+    """Abbreviate parameters: the last part of each key, files without folder and suffix.
+
+    Args:
+        parameters: values by key.
+        longest: characters that are kept; None: all.
+    """
+    words = [_bare(value) if name == "config" else f"{_last(name)}={_number(value)}" for name, value in parameters.items()]
     text = " ".join(words)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return text if longest is None or len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def progress(trial: Trial) -> str:
@@ -86,7 +90,12 @@ def progress(trial: Trial) -> str:
 
 
 def _bare(files: Any) -> str:
-    return "+".join(name.rpartition("/")[2].removesuffix(".yaml") for name in str(files).split(","))
+    names = [name.rpartition("/")[2].removesuffix(".yaml") for name in str(files).split(",")]
+    return "+".join(name for name in names if not names[-1].startswith(f"{name}@"))  # a point of a study: cnn_plain@0.016
+
+
+def _last(key: str) -> str:
+    return "seed" if key == "seed_everything" else key.rpartition(".")[2]
 
 
 def _number(value: Any) -> str:

@@ -57,8 +57,6 @@ def main() -> None:
         failed += [(name, trial) for trial in found if not trial.fine]
         print(f"{name}: {len(found)} trials, {sum(not trial.fine for trial in found)} not fine", file=sys.stderr, flush=True)
     print(_table(counted, failed))
-    for name, trial in failed:
-        print(f"\n{name}: {trial.outcome}: {trial.case}\n{trial.said}")
     if options.output:
         content = {"seed": options.seed, "counts": counted, "failed": [(name, *trial) for name, trial in failed]}
         options.output.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -76,8 +74,10 @@ def _run(trials: Trials, seed: int, seconds: float, most: int) -> list[Trial]:
             try:
                 with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
                     found.append(next(generator))
-            except SystemExit as end:  # of what a trial prepares
-                raise RuntimeError(said.getvalue()) from end
+            except SystemExit as stopped:  # of what a trial prepares
+                raise RuntimeError(said.getvalue()) from stopped
+            if not found[-1].fine:
+                print(f"not fine: {found[-1].outcome}: {found[-1].case}\n{found[-1].said}", file=sys.stderr, flush=True)
     return found
 
 

@@ -58,14 +58,14 @@ def _fill(folder: Path, random: Random) -> None:
         Image.fromarray(pixels).save(folder / f"{number}{suffix}")
     for name in random.sample(OTHERS, random.choice((0, 0, 1, 2))):
         (folder / name).write_text("nothing")
-    if random.random() < 0.2:
-        (folder / "loop").symlink_to(folder)
-    if random.random() < 0.2:
-        (folder / "again").symlink_to(folder.parent)
-    if random.random() < 0.1:
+    links = {"loop": folder, "again": folder.parent}
+    links = {name: target for name, target in links.items() if random.random() < 0.2 and not (folder / name).is_symlink()}
+    for name, target in links.items():  # a folder may be filled twice
+        (folder / name).symlink_to(target)
+    if random.random() < 0.1 and not (folder / "pipe.png").exists():
         os.mkfifo(folder / "pipe.png")
     images = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
-    if images and random.random() < 0.2:
+    if images and random.random() < 0.2 and not (folder / "copy.png").is_symlink():
         (folder / "copy.png").symlink_to(random.choice(images))
 
 

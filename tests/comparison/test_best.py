@@ -22,7 +22,9 @@ def test_the_best_seed_of_the_network_with_the_best_mean_is_taken(tmp_path):
     best = best_run(tmp_path, "val/masked_mse")
     assert (best.run, best.variant) == (tmp_path / "confirm-2" / "told" / "0", "told")
     assert (best.num_variants, best.num_seeds, best.mean, best.value) == (3, 2, pytest.approx(0.65), 0.6)
-    assert best_run(tmp_path, "probe/linear_top1").run == tmp_path / "confirm-2" / "cnn_plain" / "1"
+    assert best.verdicts[0].startswith("inconclusive for reconstruction: a verdict takes at least 3 seeds")
+    plain = best_run(tmp_path, "probe/linear_top1")
+    assert (plain.run, plain.verdicts) == (tmp_path / "confirm-2" / "cnn_plain" / "1", ())
 
 
 def test_runs_of_which_none_is_the_best_are_refused_in_a_line(tmp_path):

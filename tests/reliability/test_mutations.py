@@ -19,6 +19,8 @@ from tests.pairwise import together
         ("--model.base_lr=${x}", "model.base_lr refers to ${x}, and there is no such key: correct it"),
         ("--model.base_lr=${oc.env:NOT_SET_AT_ALL}", "model.base_lr: the environment has no variable NOT_SET_AT_ALL: set it"),
         ("--model.base_lr=${..", "model.base_lr is ${.., which cannot be resolved: correct what stands in ${…}"),
+        ("--data.channels=${oc.env:HOME}", "model.channels, which follows data.channels, is "),
+        ("--data.channels=${x}", "data.channels refers to ${x}, and there is no such key: correct it"),
         ("--model.masker=RandomMaskr", "model.masker: there is no class RandomMaskr: did you mean RandomMasker?"),
         ("--model.masker=os.system", "model.masker: os.system is no Masker: give a class that is one"),
         ("--model.masker=nowhere.to.Be", "model.masker: there is no module nowhere: correct the class path"),
