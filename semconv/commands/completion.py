@@ -85,11 +85,11 @@ def _names(kind: Kind, below: str = "") -> Callable[..., Iterable[str]]:
 
 
 def _values(key: str) -> Callable[..., Iterable[str]]:
-    """The classes that a key takes; files for any other."""
+    """The classes that a key takes, by their names, or by their paths behind a dot; files for any other."""
 
     def values(prefix: str, **_: object) -> Iterable[str]:
         with suppress(ValueError):
-            return [path for path, _ in texts.classes_at(key)]
+            return [path if "." in prefix else path.rpartition(".")[2] for path, _ in texts.classes_at(key)]
         return FilesCompleter()(prefix)
 
     return values

@@ -29,6 +29,7 @@ LINES = {
     "semconv run cnn_plain --model.base_": "--model.base_lr",
     "semconv run cnn_plain --trainer.max_e": "--trainer.max_epochs",
     "semconv run cnn_plain --model.encoder semconv.encoders.MAE": "semconv.encoders.MAEViT",
+    "semconv run cnn_plain --model.encoder MAE": "MAEViT",
     "semconv run min": "mine",
     "semconv sweep quick": "quickstart",
     "semconv study de": "demo",
