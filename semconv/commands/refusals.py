@@ -43,6 +43,17 @@ def explain(message: str, error: BaseException | None) -> str:
         message: the parser's.
         error: with its causes, which are nested as the configuration is.
     """
+    said = re.sub(r"^\.(?:run|fit|validate|test|predict)\.", "", _explain(message, error))
+    return naming_source(said)
+
+
+def naming_source(said: str) -> str:
+    """What is said of a key, and which other key that one follows, as it is this that a user has set."""
+    key, space, rest = said.partition(" ")
+    return f"{key}, which follows {FOLLOWED[key]},{space}{rest}" if key in FOLLOWED else said
+
+
+def _explain(message: str, error: BaseException | None) -> str:
     texts = [message] if error is None else [str(cause) for cause in causes(error)]
     if unknown := next((text for text in reversed(texts) if NOT_ACCEPTED.match(text)), None):
         return _plain(unknown)
@@ -65,8 +76,6 @@ def explain(message: str, error: BaseException | None) -> str:
         )
     if found := re.search(r"(\S+) does not conform to restriction v(\S+)$", last):
         return f"{key} is {found[1]}: give a number {found[2].replace('>', 'above ').replace('<', 'below ')}"
-    if key in FOLLOWED:
-        key = f"{key}, which follows {FOLLOWED[key]},"
     value, wanted = _value(last), _wanted(last)
     if wanted is None and key and INTERNALS.search(texts[-1]):
         return f"{key}: give {CLASS}"
@@ -102,7 +111,7 @@ def empty_argument(config: Any, prefix: str = "") -> str | None:
     types = _types_of(config["class_path"]) if isinstance(config, Mapping) and "class_path" in config else {}
     for name, kind in types.items():
         if (config.get("init_args") or {}).get(name, ...) is None and not _takes_null(kind):
-            return f"{bare(f'{prefix}.{name}').strip('.')} is null: give a value, or leave it out"
+            return naming_source(f"{bare(f'{prefix}.{name}').strip('.')} is null: give a value, or leave it out")
     return next((found for key, value in pairs if (found := empty_argument(value, f"{prefix}.{key}"))), None)
 
 

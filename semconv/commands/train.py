@@ -102,6 +102,8 @@ BOUNDS = {
     "trainer.num_nodes": (1, math.inf),
     "trainer.num_sanity_val_steps": (-1, math.inf),
 }
+# options of the trainer that depend on the machine, or name parts of their own
+MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "plugins", "logger", "callbacks", "profiler")
 BuildExtent = Literal["all", "parts", "nothing"]
 
 
@@ -367,11 +369,13 @@ def parse(arguments: list[str]) -> dict[str, Any]:
 
 
 def try_parts(arguments: list[str]) -> dict[str, Any]:
-    """Build model and data of the arguments of a subcommand, to see whether they can be built; give its configuration.
+    """Build model, data and trainer of the arguments of a subcommand, to see whether they can be built; give its configuration.
+
+    What a trainer takes from the machine (devices, precision) may be that of another one, and is left out.
 
     Raises:
         Refused: the parser refuses the arguments.
-        ValueError: a part refuses its own.
+        ValueError, MisconfigurationException: a part refuses its own.
     """
     cli = SemconvCLI(arguments, run=False, extent="nothing")
     config = cli.config.as_dict()
@@ -379,6 +383,7 @@ def try_parts(arguments: list[str]) -> dict[str, Any]:
     if encoder and encoder.get("as_plain") and encoder.get("mlp_ratio") is None:
         encoder["mlp_ratio"] = 4.0  # any width will do: to measure it would take seconds
     cli.parser.instantiate_classes(cli.config)
+    Trainer(accelerator="cpu", logger=False, **{key: value for key, value in config["trainer"].items() if key not in MACHINE})
     return config
 
 

@@ -25,6 +25,8 @@ from tests.pairwise import together
         ("--model.masker=os.system", "model.masker: os.system is no Masker: give a class that is one"),
         ("--model.masker=nowhere.to.Be", "model.masker: there is no module nowhere: correct the class path"),
         ("--model.warmup=null", "model.warmup is null: give a value"),
+        ("--model.cell=null", "model.objective.patch, which follows model.cell, has no value: give one"),
+        ("--data.channels=null", "model.channels, which follows data.channels, is null: give a value"),
         ("--data.channels=0", "data.channels is 0: give a number above 0"),
         ("model: [1]", "model is [1]: give a class"),
         ("model: {init_args: {masker: {class_path: null}}}", "model.masker: give a class"),

@@ -115,7 +115,13 @@ def test_a_point_is_compared_with_the_configuration_of_its_run():
 def test_check_sweeps_refuses_what_a_run_would(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(FOLDER.parent)
     command = ["semconv", "run", "-c", "experiments/base.yaml", "-c", "experiments/cnn_channels.yaml", "${args}"]
-    for name, value in {"model.masker.ratio": 1.5, "data.crop_scale": [0, 1], "model.encoder.kernel_size": 4}.items():
+    refused = {
+        "model.masker.ratio": 1.5,
+        "data.crop_scale": [0, 1],
+        "model.encoder.kernel_size": 4,
+        "trainer.limit_val_batches": -3,
+    }
+    for name, value in refused.items():
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump({"method": "grid", "command": command, "parameters": {name: {"values": [value]}}}))
         with pytest.raises(SystemExit):
