@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +65,14 @@ class Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        repository, _, name = self.path.lstrip("/").partition("/resolve/main/")
+        if listed := re.fullmatch(r"/api/models/(.+)/(revision|tree)/\w+(?:\?.*)?", self.path):
+            files = self.server.files.get(listed[1], {})
+            tree = [
+                {"type": "file", "path": name, "size": len(text), "oid": hashlib.sha1(text).hexdigest()} for name, text in files.items()
+            ]
+            about = {"id": listed[1], "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
+            return self._answer(tree if listed[2] == "tree" else about)
+        repository, _, name = re.sub(f"/resolve/{COMMIT}/", "/resolve/main/", self.path.lstrip("/")).partition("/resolve/main/")
         content = self.server.files.get(repository, {}).get(name)
         if content is None:
             return self._answer({"error": "there is no such file"}, 404, {"X-Error-Code": "EntryNotFound"})

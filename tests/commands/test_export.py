@@ -150,6 +150,19 @@ def test_what_is_pushed_comes_back_by_timms_own_call(uploads, make_run, semconv,
         torch.testing.assert_close(model.forward_features(PIXELS), told(run).features, rtol=1e-5, atol=1e-5)
 
 
+def test_a_wrapper_that_is_pushed_comes_back_by_the_lines_that_are_printed(uploads, make_run, semconv, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    run = make_run("cnn_channels")
+    code, out, err = semconv("export", run, "--output", tmp_path / "out", "--push", "somebody/map")
+    assert code == 0, err
+    usage = [line.strip() for line in out.splitlines() if line.startswith("  ")]
+    assert all(line in uploads.files["somebody/map"]["README.md"].decode() for line in usage)
+    found: dict = {}
+    exec("\n".join(usage), found)
+    with torch.no_grad():
+        assert torch.equal(found["model"](PIXELS), told(run).features)
+
+
 @pytest.mark.parametrize(
     ("endpoint", "offline"), [("http://127.0.0.1:9", False), ("http://127.0.0.1:9", True)], ids=["silent", "off"]
 )
