@@ -20,6 +20,14 @@ def get(config: Mapping[str, Any], key: str) -> Any:
     return value
 
 
+def put(config: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value of a dotted key, with the mappings above it."""
+    *above, last = key.split(".")
+    for name in above:
+        config = config.setdefault(name, {})
+    config[last] = value
+
+
 def bare(key: str) -> str:
     """Remove init_args and class_path from a dotted key."""
     return ".".join(part for part in key.split(".") if part not in ("init_args", "class_path"))

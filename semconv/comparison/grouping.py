@@ -79,13 +79,14 @@ def group(
     """Group runs by variant and level, and pair them by seed.
 
     Of several runs of one seed the one that started last counts. A key of the protocol that differs is refused unless it is a
-    factor, allowed or tuned.
+    factor, allowed or tuned. Keys of the decoder, too, can be factors.
     """
+    settings = [run.settings for run in runs]
     differing = differences(run.protocol for run in runs)
-    given = {key: values for key, values in differing.items() if _under(key, factors)}
+    given = {key: values for key, values in differences(settings).items() if _under(key, factors)}
     allowed = {key: values for key, values in differing.items() if _under(key, [*allow, *tuned]) and key not in given}
     refused = {key: values for key, values in differing.items() if key not in given and key not in allowed}
-    varied = {key: values for key, values in given.items() if not _follows(key, given, runs)}
+    varied = {key: values for key, values in given.items() if not _follows(key, given, settings)}
     if refused:
         named = "; ".join(f"{key}: {', '.join(map(_show, values))}" for key, values in refused.items())
         first = next(iter(refused))
@@ -94,8 +95,8 @@ def group(
         )
     classes = {_encoder_class(run) for run in runs if run.summary["experiment"] == baseline}
     collected: dict[tuple, dict[int, FinishedRun]] = defaultdict(dict)
-    for run in runs:
-        level = tuple((key, run.protocol.get(key)) for key in varied)
+    for run, own in zip(runs, settings, strict=True):
+        level = tuple((key, own.get(key)) for key in varied)
         rest = tuple((key, run.protocol.get(key)) for key in allowed)
         key = (level, run.summary["experiment"], run.summary.get("control"), _kin(run), _decoder(run), rest)
         seed = run.summary["seed"]
@@ -185,11 +186,11 @@ def at(level: Level) -> str:
     return f" at {', '.join(f'{key} {_show(value)}' for key, value in level)}" if level else ""
 
 
-def _follows(key: str, factors: Mapping[str, Any], runs: Sequence[FinishedRun]) -> bool:
+def _follows(key: str, factors: Mapping[str, Any], settings: Iterable[Mapping[str, Any]]) -> bool:
     """True for an argument of a varied class whose value follows from the class."""
     for other in factors:
         if key.startswith(f"{other}."):
-            pairs = {(run.protocol.get(other), run.protocol.get(key)) for run in runs}
+            pairs = {(each.get(other), each.get(key)) for each in settings}
             return len(pairs) == len(factors[other])
     return False
 

@@ -29,6 +29,11 @@ class FinishedRun(NamedTuple):
         return flatten(self.summary["protocol"])
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The protocol and the decoder, which a comparison may vary on purpose though it is a part of the network."""
+        return {**self.protocol, **flatten(self.summary["variant"].get("decoder"), "model.decoder")}
+
+    @property
     def has_diverged(self) -> bool:
         return self.summary.get("status") == "diverged"
 

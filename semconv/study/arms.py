@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from semconv.comparison.declared import WIDE
 from semconv.comparison.run import FinishedRun
-from semconv.configuration import bare
+from semconv.configuration import bare, put
 from semconv.files import write_text
-from semconv.study.file import ONLY, PLAIN, Study
+from semconv.study.file import ONLY, PLAIN, Study, nested
 from semconv.yaml_files import to_yaml
 
 
@@ -58,14 +58,14 @@ def config_of(study: Study, point: Point, folder: Path) -> str:
         point: the point.
         folder: folder of the study.
     """
-    content: dict[str, Any] = {"experiment": point.arm.variant}
+    content: dict[str, Any] = {"experiment": point.arm.variant, **nested(study.values[point.arm.setting])}
     name = point.arm.variant
     if study.tune is not None and point.value is not None:
-        _put(content, study.tune.key, point.value)
+        put(content, study.tune.key, point.value)
         name += f"@{point.value!r}"
     if point.fraction > 1:
         for key, amount in study.budget.items():
-            _put(content, key, max(1, amount // point.fraction))
+            put(content, key, max(1, amount // point.fraction))
         name += f"@1in{point.fraction}"
     path = folder / "points" / (point.arm.setting or "only") / f"{name}.yaml"
     text = to_yaml(content)
@@ -77,12 +77,12 @@ def config_of(study: Study, point: Point, folder: Path) -> str:
 
 def point_of(study: Study, run: FinishedRun) -> Point | None:
     """The point that a finished run belongs to; None where it is none of the study's."""
-    protocol, variant = run.protocol, str(run.summary["experiment"])
-    fitting = [name for name, values in study.factors.items() if all(protocol.get(key) == value for key, value in values.items())]
+    own, variant = run.settings, str(run.summary["experiment"])
+    fitting = [name for name, values in study.factors.items() if all(own.get(key) == value for key, value in values.items())]
     if not fitting or variant not in (PLAIN, *study.family, *study.references):
         return None
     setting = max(fitting, key=lambda name: len(study.factors[name]))  # without values a setting fits everything
-    value = protocol.get(bare(study.tune.key)) if study.tune else None
+    value = own.get(bare(study.tune.key)) if study.tune else None
     return Point(Arm(setting, variant, str(run.summary.get("control") or "")), value)
 
 
@@ -108,10 +108,3 @@ def candidates(study: Study) -> list[Arm]:
 def shown(setting: str) -> str:
     """A setting in words, as the end of a title."""
     return "" if setting == ONLY else f" under {setting}"
-
-
-def _put(content: dict[str, Any], key: str, value: Any) -> None:
-    *above, last = key.split(".")
-    for name in above:
-        content = content.setdefault(name, {})
-    content[last] = value

@@ -11,7 +11,7 @@ from typing import Any
 
 from semconv import shipped
 from semconv.comparison.declared import DECLARATIONS, MOST_LOOKED_AT, WIDE, Looks, control_file
-from semconv.configuration import BUDGET, bare, epochs_lifted, flatten, nearest
+from semconv.configuration import BUDGET, bare, epochs_lifted, flatten, nearest, put
 from semconv.metrics import PRIMARY, find
 from semconv.yaml_files import read_yaml
 
@@ -89,6 +89,7 @@ class Study:
         protocol: configuration files that all runs share.
         options: further options of all runs by dotted key, such as the budget.
         settings: configuration files of each setting in which the question is asked, such as a fill.
+        values: the values of each setting, by whole dotted key, that it gives beside its files.
         plain: configuration files of the baseline.
         family: configuration files of each candidate.
         references: configuration files of other networks, which are compared with plain.
@@ -105,6 +106,7 @@ class Study:
     protocol: Files
     options: Mapping[str, Any]
     settings: Mapping[str, Files]
+    values: Mapping[str, Mapping[str, Any]]
     plain: Files
     family: Mapping[str, Files]
     references: Mapping[str, Files]
@@ -131,8 +133,15 @@ class Study:
 
     @cached_property
     def factors(self) -> dict[str, dict[str, Any]]:
-        """The values that settings give to the protocol: by setting and bare dotted key."""
-        return {name: _values(files) for name, files in self.settings.items()}
+        """The values that settings give to the protocol and the decoder: by setting and bare dotted key."""
+        return {
+            name: {
+                **_values(files),
+                **{bare(key): None for key in self.values[name]},  # where it is null
+                **{bare(key): value for key, value in flatten(nested(self.values[name])).items()},
+            }
+            for name, files in self.settings.items()
+        }
 
 
 def read_study(path: Path) -> Study:
@@ -157,7 +166,7 @@ def _study(name: str, content: Any) -> Study:
     for key in ("protocol", "plain", "family", "confirm"):
         if not content.get(key):
             raise ValueError(f"it has no {key}: see sweeps/studies/demo.yaml")
-    settings = _networks(content.get("settings") or {ONLY: []}, "settings")
+    settings, values = _settings(content.get("settings") or {ONLY: []})
     _refuse_declarations(content.get("description"))
     endpoints = tuple(_list(content.get("endpoints", [metric.key for metric in PRIMARY]), str, "endpoints"))
     if not endpoints or len(set(endpoints)) < len(endpoints):
@@ -174,6 +183,7 @@ def _study(name: str, content: Any) -> Study:
         _files(content["protocol"], "protocol"),
         _options(content.get("options") or {}, content.get("tune")),
         settings,
+        values,
         _files(content["plain"], "plain"),
         _networks(content["family"], "family"),
         _networks(content.get("references") or {}, "references"),
@@ -279,6 +289,27 @@ def _options(given: Any, tune: Any) -> dict[str, Any]:
                 f"options.{key} is {value!r}: give a number, true, false, text or a list, and the rest in a file of protocol"
             )
     return options
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted key as the content of a configuration file."""
+    content: dict[str, Any] = {}
+    for key, value in values.items():
+        put(content, key, value)
+    return content
+
+
+def _settings(given: Any) -> tuple[dict[str, Files], dict[str, dict[str, Any]]]:
+    """The files and the values of each setting."""
+    files: dict[str, Files] = {}
+    values: dict[str, dict[str, Any]] = {}
+    for name, parts in _mapping(given, "settings").items():
+        parts = parts if isinstance(parts, list) else [parts]
+        files[name] = _files([part for part in parts if not isinstance(part, dict)], f"settings.{name}")
+        values[name] = {key: value for part in parts if isinstance(part, dict) for key, value in part.items()}
+        if wrong := [key for key in values[name] if "." not in str(key) or ".init_args." not in str(key)]:
+            raise ValueError(f"settings.{name} has {wrong[0]}: give a whole dotted key, such as model.init_args.padding_mode")
+    return files, values
 
 
 def _values(files: Files) -> dict[str, Any]:
