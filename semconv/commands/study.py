@@ -10,14 +10,15 @@ from typing import Any
 from semconv.commands.compare import print_sheets, write_comparison
 from semconv.commands.errors import in_one_line
 from semconv.commands.sweep import positive, run_trials
-from semconv.shipped import find
+from semconv.shipped import HOME, find
 from semconv.study.file import Study, read_study
 from semconv.sweeping.file import Sweep, own_folder
 
 DESCRIPTION = """Run a study: tune every network by the same search, screen the candidates, confirm some of them on fresh seeds, and
 report. Each stage is one or more rounds, each of them a W&B sweep in the study's folder, which any number of processes may share.
 --plan trains every network for a few steps, prints runs, hours and error rates, and stops. --resume continues a study that was
-interrupted or killed. --prepare runs nothing: it writes the sweep file of the next round, for W&B's agents or a cluster."""
+interrupted or killed. --prepare runs nothing: it writes the sweep file of the next round, for W&B's agents or a cluster. --only and
+--seed run one row of its table again, and say whether the numbers are the same."""
 
 
 def main(arguments: list[str]) -> None:
@@ -25,6 +26,8 @@ def main(arguments: list[str]) -> None:
     given = make_parser().parse_args(arguments)
     with in_one_line():
         study = read_study(find(given.file, "sweeps/studies"))
+        if given.only is not None or given.seed is not None:
+            sys.exit(_repeat(study, given))
         goes_on = given.resume or given.prepare
         own = own_folder(Path("runs") / "studies", study.name, study.content, goes_on, "study.yaml")
         folder = Path(os.path.relpath(given.output or own))
@@ -53,7 +56,9 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
             print(f"{len(sweep.grid) - len(done)} runs to do: wandb sweep {file}, or semconv sweep {file} --resume")
             raise Unfinished(0)
         print(f"{place.name}: {len(sweep.grid) - len(done)} runs")
-        return run_trials(sweep, place, given.jobs, given.failures, done=done)[0]
+        code = run_trials(sweep, place, given.jobs, given.failures, done=done)[0]
+        save_runs(rounds, folder / "results.csv")
+        return code
 
     rounds = Rounds(study, folder, run_sweep)
     try:
@@ -84,6 +89,35 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
     return 0
 
 
+def _repeat(study: Study, given: argparse.Namespace) -> int:
+    """Run one row of the table of a study again, and compare: 0 where all numbers are the same, else 1."""
+    from semconv.study.again import differing, find_row
+    from semconv.study.rounds import Rounds, Unfinished
+
+    if given.only is None or given.seed is None:
+        raise ValueError("--only and --seed go together: give a network and a seed, such as --only cnn_channels --seed 0")
+    places = [given.table] if given.table else [Path("results") / f"{study.name}.csv", HOME / "results" / f"{study.name}.csv"]
+    table = next((place for place in places if place.is_file()), places[0])
+    point, row = find_row(study, table, given.only, given.seed)
+    known = row.summary["environment"]
+    if known.get("num_threads"):  # sums are rounded in the order of the threads
+        os.environ["OMP_NUM_THREADS"] = str(known["num_threads"])
+    folder = Path(os.path.relpath(given.output or own_folder(Path("runs") / "again", study.name, None, False, "again/sweep.yaml")))
+    rounds = Rounds(study, folder, lambda sweep, place, done: run_trials(sweep, place, 1, 1, done=done)[0])
+    try:
+        (runs,) = rounds.run("again", [point], [given.seed]).values()
+    except Unfinished as end:
+        return end.code
+    found = differing(row, runs[given.seed])
+    if not found:
+        print(f"the same to the last bit as the row of {table}: {len(row.metrics)} numbers, times and costs aside")
+        return 0
+    key, (before, now) = next(iter(found.items()))
+    print(f"{len(found)} numbers differ from the row of {table}; the first is {key}: {before!r} there, {now!r} here")
+    print(f"the row was trained on: {', '.join(f'{name} {value}' for name, value in known.items())}")
+    return 1
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(prog="semconv study", description=DESCRIPTION)
@@ -91,6 +125,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--plan", action="store_true", help="Print runs, hours and error rates, and stop.")
     parser.add_argument("--resume", action="store_true", help="Continue an interrupted study.")
     parser.add_argument("--prepare", action="store_true", help="Write the sweep file of the next round, and stop.")
+    parser.add_argument(
+        "--only", metavar="NAME", help="Run one row of the table again: a network, such as cnn_channels-zero, or SETTING/NAME."
+    )
+    parser.add_argument("--seed", type=int, metavar="S", help="The seed of the row of --only.")
+    parser.add_argument("--table", type=Path, metavar="CSV", help="The table of --only (results/<name of the file>.csv).")
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="Runs at a time (1).")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="The study's folder (runs/studies/<name of the file>, numbered if taken)."

@@ -14,23 +14,24 @@ from semconv.comparison.declared import declared_by
 from semconv.comparison.run import FinishedRun, Found, started_at
 from semconv.configuration import BUDGET, one_line
 from semconv.files import write_text
-from semconv.metrics import METRICS, NUM_TEST_IMAGES, find
+from semconv.metrics import METRICS, NUM_TEST_IMAGES, find, parts
 from semconv.tracking.folder import RunFolder
 from semconv.yaml_files import read_yaml, to_yaml
 
 STAGES = ("tune", "screen", "confirm")
 IDENTITY = (
     *("stage", "setting", "variant", "control", "seed", "value", "fraction", "status"),
-    *("protocol", "network", "started", "commit", "torch"),
+    *("protocol", "network", "environment", "started", "commit", "code"),
 )
 COUNTS = ("trainer/global_step", "trainer/seconds", NUM_TEST_IMAGES)  # beside the metrics
-KEPT = ("description", "tuned", "protocols", "networks")  # in the YAML file
+KEPT = ("description", "tuned", "protocols", "networks", "environments")  # in the YAML file
+MACHINE = ("versions", "platform", "cpu_count", "device", "num_threads")  # of an environment
 SHARED = ("experiment", "control", "variant", "controls", "conveys")  # of a network, whatever its seed
 
 
 def row_of(run: FinishedRun, stage: str, setting: str, value: float | None, fraction: int) -> dict[str, Any]:
-    """The part of a row that says what a run is; `protocol` and `network` are added by `save`."""
-    session = (RunFolder(run.folder).environment.get("sessions") or [{}])[-1]
+    """The part of a row that says what a run is; `protocol`, `network` and `environment` are added by `save`."""
+    session = _session(run)
     summary = run.summary
     return {
         "stage": stage,
@@ -43,7 +44,7 @@ def row_of(run: FinishedRun, stage: str, setting: str, value: float | None, frac
         "status": summary["status"],
         "started": summary.get("started"),
         "commit": session.get("git_commit"),
-        "torch": (session.get("versions") or {}).get("torch"),
+        "code": session.get("code"),
     }
 
 
@@ -58,8 +59,11 @@ def save(path: Path, rows: Sequence[tuple[dict[str, Any], FinishedRun]], tuned: 
     """
     networks: list[Any] = []
     protocols: list[Any] = []
-    columns = [*COUNTS, *(metric.key for metric in METRICS if "*" not in metric.key)]
-    columns = [key for key in columns if any(key in run.summary for _, run in rows)]
+    environments: list[Any] = []
+    measured = {key for _, run in rows for key, value in run.summary.items() if isinstance(value, int | float)}
+    columns = [key for key in COUNTS if key in measured]
+    columns += [key for metric in METRICS for key in sorted(parts(metric, measured).values()) if not key.startswith("trainer/")]
+    columns = list(dict.fromkeys(columns))
     text = io.StringIO()
     writer = csv.DictWriter(text, [*IDENTITY, *columns], lineterminator="\n")
     writer.writeheader()
@@ -68,9 +72,14 @@ def save(path: Path, rows: Sequence[tuple[dict[str, Any], FinishedRun]], tuned: 
         protocol = json.loads(json.dumps(run.summary["protocol"]))
         if tuned is not None and row["value"] is not None:
             _put(protocol, tuned, None)
-        metrics = {key: run.summary.get(key) for key in columns}
-        writer.writerow({**row, "network": _number(network, networks), "protocol": _number(protocol, protocols), **metrics})
-    shared = {"description": description, "tuned": tuned, "protocols": protocols, "networks": networks}
+        numbers = {
+            "network": _number(network, networks),
+            "protocol": _number(protocol, protocols),
+            "environment": _number({key: _session(run).get(key) for key in MACHINE}, environments),
+        }
+        writer.writerow({**row, **numbers, **{key: run.summary.get(key) for key in columns}})
+    lists = {"protocols": protocols, "networks": networks, "environments": environments}
+    shared = {"description": description, "tuned": tuned, **lists}
     write_text(path, text.getvalue())
     write_text(path.with_suffix(".yaml"), to_yaml(shared))
 
@@ -104,16 +113,23 @@ def load(path: Path, stage: str | None = None) -> Found:
     return Found(runs, declared if stage == "confirm" else declared._replace(looks=None))
 
 
+def _session(run: FinishedRun) -> dict[str, Any]:
+    """The last session of a run, as its `environment.json` has it."""
+    session: dict[str, Any] = (RunFolder(run.folder).environment.get("sessions") or [{}])[-1]
+    return session
+
+
 def _run(path: Path, line: int, row: Mapping[str, str], shared: Mapping[str, Any]) -> FinishedRun:
     try:
         protocol = json.loads(json.dumps(dict(enumerate(shared["protocols"]))[int(row["protocol"])]))
         network = dict(enumerate(shared["networks"]))[int(row["network"])]
+        environment = dict(enumerate(shared["environments"]))[int(row["environment"])]
         if row["value"]:
             _put(protocol, shared["tuned"], float(row["value"]))
         metrics = {
             key: float(value) for key, value in row.items() if value and (key in COUNTS or (key not in IDENTITY and find(key)))
         }
-        identity = {**network, "seed": int(row["seed"]), "status": row["status"], "protocol": protocol}
+        identity = {**network, "seed": int(row["seed"]), "status": row["status"], "protocol": protocol, "environment": environment}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}, line {line}: it does not fit {path.with_suffix('.yaml')}: restore both files") from error
     whole = {key: int(value) if value.is_integer() and key.startswith("trainer/") else value for key, value in metrics.items()}

@@ -109,9 +109,9 @@ class Rounds:
             "program": "semconv",
             "command": ["${env}", "semconv", "run", *(word for file in study.protocol for word in ("-c", file)), "${args}"],
             "method": "grid",
-            "parameters": {  # the last varies fastest: what an interrupted round has finished are whole seeds
-                "seed_everything": {"values": list(seeds)},
+            "parameters": {
                 "config": {"values": [config_of(study, point, self.folder) for point in points]},
+                "seed_everything": {"values": list(seeds)},
                 **{key: {"value": value} for key, value in given.items()},
             },
         }

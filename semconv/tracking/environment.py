@@ -1,11 +1,14 @@
 """The environment of a run: command, code, versions and machine."""
 
+import ast
 import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from functools import cache
+from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,8 @@ PACKAGES = (
     "pillow",
     "wandb",
 )
+# what starts, records and compares runs: a change of it changes no number of a run
+APART = ("checks", "commands", "comparison", "pictures.py", "study", "sweeping", "tracking", "trained", "version.py")
 
 
 def describe_session(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,6 +43,7 @@ def describe_session(about: Mapping[str, Any]) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": redact(sys.argv),
         **git_state(Path(__file__).parent),
+        "code": code_of(Path(__file__).parents[1]),
         "versions": {"semconv": __version__, "python": platform.python_version(), **_installed(PACKAGES)},
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
@@ -52,6 +58,25 @@ def git_state(folder: Path) -> dict[str, Any]:
         return {"git_commit": None, "git_dirty": None}
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return {"git_commit": commit, "git_dirty": bool(changes)}
+
+
+@cache
+def code_of(package: Path) -> str:
+    """A hash of the code that a run computes by, the same whatever its comments, docstrings and layout say."""
+    digest = blake2b(digest_size=6)
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package)
+        if name.parts[0] not in APART:
+            digest.update(f"{name.as_posix()}\n{ast.dump(_bare(ast.parse(path.read_bytes())))}\n".encode())
+    return digest.hexdigest()
+
+
+def _bare(tree: ast.Module) -> ast.Module:
+    """A module without its docstrings."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    return tree
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

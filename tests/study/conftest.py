@@ -79,7 +79,8 @@ def train(point: dict[str, Any], place: Path) -> int:
     name, control, seed = content.get("experiment", "cnn_plain"), content.get("control"), point["seed_everything"]
     rate = get(content, "model.init_args.base_lr") or 0.008
     fill = get(content, "model.init_args.corruption.init_args.fill.class_path")
-    folder = RunFolder(place / name / f"{control}-{rate}-{seed}-{fill}")
+    crop = get(content, "data.init_args.crop_scale")
+    folder = RunFolder(place / name / f"{control}-{rate}-{seed}-{fill}-{crop is None}")
     if (folder.path / "summary.json").exists():
         return 0
     noise = float(np.random.default_rng([seed, *map(ord, f"{name}{control}")]).normal(0, 0.002))
@@ -92,6 +93,9 @@ def train(point: dict[str, Any], place: Path) -> int:
         settings = {"control": control.capitalize()}
     corruption = get(content, "model.init_args.corruption")
     whole = config(base_lr=rate, **({"corruption": corruption} if corruption else {}), **settings)
+    decoder = get(content, "model.init_args.decoder.init_args")
+    whole["model"]["init_args"]["decoder"] = decoder and {"class_path": "semconv.decoders.ConvDecoder", "init_args": decoder}
+    whole["data"]["init_args"]["crop_scale"] = crop
     whole["trainer"]["max_steps"] = point.get("trainer.max_steps") or get(content, "trainer.max_steps")  # an option wins
     folder.path.mkdir(parents=True)
     if rate > 0.04 and seed % 2:

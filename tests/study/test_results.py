@@ -10,7 +10,7 @@ from semconv.comparison.runs import find_runs
 from semconv.metrics import NUM_TEST_IMAGES
 from semconv.study.results import save_runs
 from tests.comparison.test_command import write_run
-from tests.study.conftest import train
+from tests.study.conftest import GAIN, train
 from tests.study.test_stages import whole
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
@@ -98,7 +98,7 @@ def study(monkeypatch, capsys):
     return run
 
 
-def test_the_command_plans_runs_and_reports(write_study, study, tmp_path):
+def test_the_command_plans_runs_and_reports(write_study, study, tmp_path, monkeypatch):
     path, folder = write_study(screen={"seeds": [200, 201, 202], "keep": 2}), tmp_path / "runs" / "studies" / "a_study"
     out, _, code = study(path, "--plan", "--jobs", "2")
     assert code == 0
@@ -126,6 +126,16 @@ def test_the_command_plans_runs_and_reports(write_study, study, tmp_path):
     _, err, code = study(path)
     assert (code, "continue it by --resume" in err) == (2, True)
     assert study(path, "--resume")[2] == 0
+    row = ("--table", folder / "results.csv", "--only", "cnn_good-zero", "--seed", "3")
+    out, _, code = study(path, *row)
+    assert (code, out.startswith("the same to the last bit as the row of")) == (0, True)
+    monkeypatch.setitem(GAIN, "cnn_bad", 0.1)
+    out, _, code = study(path, *row[:3], "cnn_bad", "--seed", "200")
+    assert (code, out.startswith("2 numbers differ"), "the first is val/masked_mse: " in out) == (1, True, True)
+    wrong = {("cnn_god", "3"): "did you mean cnn_good?", ("cnn_good", "55"): "has no seed 55", ("cnn_good", "100"): "of the search"}
+    for (name, seed), message in wrong.items():
+        _, err, code = study(path, *row[:3], name, "--seed", seed)
+        assert (code, message in err) == (2, True)
     write_study()
     _, err, code = study(path, "--resume")
     assert (code, "holds another study" in err) == (2, True)

@@ -139,6 +139,20 @@ def test_each_setting_is_tuned_and_judged_by_itself(write_study, conduct):
     assert len(comparison.family) == 6
 
 
+def test_a_setting_gives_values_also_of_the_decoder(write_study, conduct):
+    told, crop = "model.init_args.decoder.init_args.told", "data.init_args.crop_scale"
+    settings = {"whole": {told: False, crop: None}, "crops": ["base.yaml", {told: True, crop: [0.2, 1.0]}]}
+    rounds, _ = conduct(write_study(settings=settings, tune=None))
+    *_, comparison = whole(rounds)
+    assert comparison.groups.factors == {"data.crop_scale": ["[0.2, 1.0]", None], "model.decoder.told": [True, False]}
+    assert {judged.variant.level for judged in comparison.judged} == {
+        (("data.crop_scale", None), ("model.decoder.told", False)),
+        (("data.crop_scale", "[0.2, 1.0]"), ("model.decoder.told", True)),
+    }
+    assert len(comparison.judged) == 6
+    assert not any(judged.evidence.missing for judged in comparison.judged)  # plain and controls of its own level
+
+
 def test_halving_spends_less_on_poor_values(write_study, conduct):
     values = [0.001, 0.002, 0.004, 0.008, 0.016]
     rounds, log = conduct(write_study(tune={"key": "model.init_args.base_lr", "values": values, "seeds": [100], "halving": 2}))
@@ -173,6 +187,7 @@ def test_halving_spends_less_on_poor_values(write_study, conduct):
         ({"family": {"cnn_plain": ["base.yaml"]}}, "is no name for a network"),
         ({"settings": {"a": ["ZeroFill.yaml"], "b": ["base.yaml"]}}, "settings do not all set the same keys"),
         ({"settings": {"a": ["ZeroFill.yaml"], "b": ["ZeroFill.yaml"]}}, "two settings set the same values"),
+        ({"settings": {"a": {"model.cell": 4}, "b": {"model.cell": 8}}}, "settings.a has model.cell: give a whole dotted key"),
         ({"tune": {"key": "a.b", "values": [1, float("inf")], "seeds": [100]}}, "two or more rising numbers"),
         ({"confirm": {"looks": [5], "first_seed": 2**32}}, "confirm.first_seed is"),
         ({"references": {"cnn_good": ["base.yaml"]}}, "cnn_good is in the family and among the references"),
