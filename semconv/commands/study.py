@@ -102,7 +102,7 @@ def _repeat(study: Study, given: argparse.Namespace) -> int:
     known = row.summary["environment"]
     if known.get("num_threads"):  # sums are rounded in the order of the threads
         os.environ["OMP_NUM_THREADS"] = str(known["num_threads"])
-    folder = Path(os.path.relpath(given.output or own_folder(Path("runs") / "again", study.name, None, False, "again/sweep.yaml")))
+    folder = Path(os.path.relpath(given.output or own_folder(Path("runs") / "again", study.name, {}, False, "again/sweep.yaml")))
     rounds = Rounds(study, folder, lambda sweep, place, done: run_trials(sweep, place, 1, 1, done=done)[0])
     try:
         (runs,) = rounds.run("again", [point], [given.seed]).values()
