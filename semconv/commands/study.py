@@ -61,6 +61,12 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
         return code
 
     rounds = Rounds(study, folder, run_sweep)
+    if others := rounds.of_other_code():
+        print(
+            f"semconv: warning: the code has changed since runs of {', '.join(others)} were trained: delete {folder / others[0]} and "
+            "the later rounds to run the study anew from there",
+            file=sys.stderr,
+        )
     try:
         measured = measure(rounds)
         print_sheets([cost_sheet(costs(study, measured), given.jobs), *([rates_sheet(study, measured)] if given.plan else [])])

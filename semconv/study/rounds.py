@@ -8,9 +8,12 @@ from semconv.comparison.run import FinishedRun
 from semconv.comparison.runs import find_runs
 from semconv.configuration import bare
 from semconv.files import write_text
+from semconv.shipped import PACKAGE
 from semconv.study.arms import Arm, Point, by_point, config_of
 from semconv.study.file import Study
 from semconv.sweeping.file import Sweep, sweep_problem
+from semconv.tracking.environment import code_of
+from semconv.tracking.folder import RunFolder
 from semconv.yaml_files import read_yaml, to_yaml
 
 MEASURE = "measure"  # round of a few steps of each network
@@ -87,6 +90,16 @@ class Rounds:
         """The finished runs of a round."""
         folder = self.folder / name
         return by_point(self.study, find_runs([str(folder)]).runs) if folder.is_dir() else {}
+
+    def of_other_code(self) -> list[str]:
+        """The rounds, in their order, with runs that were trained by other code than that of now."""
+        now, found = code_of(PACKAGE), []
+        for sweep in sorted(self.folder.glob("*/sweep.yaml"), key=lambda path: path.stat().st_mtime):
+            environments = sweep.parent.glob("*/*/environment.json")
+            sessions = [RunFolder(path.parent).environment.get("sessions") or [{}] for path in environments]
+            if any(session.get("code", now) != now for each in sessions for session in each):
+                found.append(sweep.parent.name)
+        return found
 
     def _is_complete(self, folder: Path, content: Mapping[str, Any], num_points: int, seeds: Sequence[int]) -> bool:
         path = folder / "sweep.yaml"

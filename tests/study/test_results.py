@@ -126,6 +126,9 @@ def test_the_command_plans_runs_and_reports(write_study, study, tmp_path, monkey
     _, err, code = study(path)
     assert (code, "continue it by --resume" in err) == (2, True)
     assert study(path, "--resume")[2] == 0
+    (environment := next((folder / "confirm-4").glob("*/*")) / "environment.json").write_text('{"sessions": [{"code": "other"}]}')
+    assert "the code has changed since runs of confirm-4 were trained: delete " in study(path, "--resume")[1]
+    environment.unlink()
     row = ("--table", folder / "results.csv", "--only", "cnn_good-zero", "--seed", "3")
     out, _, code = study(path, *row)
     assert (code, out.startswith("the same to the last bit as the row of")) == (0, True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from semconv.files import write_text
-from semconv.tracking.environment import git_state
+from semconv.tracking.environment import code_of, git_state
 from semconv.tracking.facts import derived_facts
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.secrets import is_secret_name, redact, refuse_secret_interpolation
@@ -143,3 +143,22 @@ def test_secrets_are_taken_out_of_whatever_is_recorded(monkeypatch):
         "abc",
     ]
     assert redact(Path("x")) == Path("x")
+
+
+def test_the_hash_of_the_code_changes_with_what_it_computes_alone(tmp_path):
+    hashes = []
+    for number, (name, code) in enumerate(
+        (
+            ("masking.py", "def f(x):\n    return x + 1\n"),
+            ("masking.py", 'def f(x):\n    """Says what it does."""\n    return x+1  # and why\n'),
+            ("masking.py", "def f(x):\n    return x + 2\n"),
+            ("mask.py", "def f(x):\n    return x + 1\n"),
+        )
+    ):
+        folder = tmp_path / str(number)
+        (folder / "study").mkdir(parents=True)
+        (folder / name).write_text(code)
+        (folder / "study" / "plan.py").write_text(str(number))
+        hashes.append(code_of(folder))
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
