@@ -1,11 +1,11 @@
 # make demo: set up and run the main job. make test: set up and run all checks. make docs: build the documentation.
-# make mutants: test the tests. make campaign: try to break it, for 15 minutes. make test-minimum: the tests on the lowest versions allowed.
+# make results: write what results/*.csv say into the documents. make mutants: test the tests. make campaign: try to break it, for 15 minutes. make test-minimum: the tests on the lowest versions allowed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := runs/studies/demo
 
-.PHONY: setup test lint docs mutants campaign test-minimum demo clean
+.PHONY: setup test lint docs results mutants campaign test-minimum demo clean
 
 setup: $(VENV)/.installed
 
@@ -19,6 +19,10 @@ $(VENV)/.installed: pyproject.toml
 # the site, into site/; a warning is an error
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# tables, verdicts and the picture of the answer, from results/*.csv
+results: setup
+	$(BIN)/python -m results.fill
 
 lint: setup docs
 	$(BIN)/ruff check

@@ -114,11 +114,6 @@ def test_pages_list_what_there_is():
     assert listed == {name: len(sweep.grid) or sweep.run_cap for name, sweep in sweeps.items()}
 
 
-def test_the_readme_has_the_numbers_of_the_results():
-    readme, results = (Document(name).table("variant", "conditioned on") for name in ("README.md", "docs/results.md"))
-    assert readme == results
-
-
 def test_every_test_that_a_page_names_is_there():
     named = [match for name in DOCUMENTS for match in re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", Document(name).text)]
     functions = {

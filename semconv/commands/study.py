@@ -63,8 +63,8 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
     rounds = Rounds(study, folder, run_sweep)
     if others := rounds.of_other_code():
         print(
-            f"semconv: warning: the code has changed since runs of {', '.join(others)} were trained: delete {folder / others[0]} and "
-            "the later rounds to run the study anew from there",
+            f"semconv: warning: the code has changed since runs of {', '.join(others)} were trained: delete "
+            f"{folder / others[0]} and the later rounds to run the study anew from there",
             file=sys.stderr,
         )
     try:

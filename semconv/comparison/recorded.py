@@ -129,7 +129,8 @@ def _run(path: Path, line: int, row: Mapping[str, str], shared: Mapping[str, Any
         metrics = {
             key: float(value) for key, value in row.items() if value and (key in COUNTS or (key not in IDENTITY and find(key)))
         }
-        identity = {**network, "seed": int(row["seed"]), "status": row["status"], "protocol": protocol, "environment": environment}
+        identity = {**network, "seed": int(row["seed"]), "status": row["status"], "protocol": protocol}
+        identity |= {"environment": environment, "commit": row["commit"]}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}, line {line}: it does not fit {path.with_suffix('.yaml')}: restore both files") from error
     whole = {key: int(value) if value.is_integer() and key.startswith("trainer/") else value for key, value in metrics.items()}

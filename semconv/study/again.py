@@ -8,7 +8,7 @@ from semconv.configuration import nearest
 from semconv.study.arms import Point, by_point
 from semconv.study.file import Study
 
-TIMED = ("cost/", "trainer/seconds", "evaluation/seconds")  # what no run gives twice
+TIMED = ("cost/", "trainer/seconds", "train/images_per_second", "evaluation/seconds")  # what no run gives twice
 
 
 def find_row(study: Study, table: Path, name: str, seed: int) -> tuple[Point, FinishedRun]:

@@ -159,30 +159,35 @@ def rungs(study: Study) -> list[Rung]:
 
 
 def screen(rounds: Rounds, tuned: Mapping[Arm, Tuned]) -> dict[Arm, Screened]:
-    """Compare candidates with plain on few seeds, and keep those of the largest mean gains in each setting; else {}.
-
-    A candidate whose interval lies below zero, or that has no finite value, is not kept.
-    """
+    """Compare candidates with plain on few seeds; else {}."""
     study = rounds.study
     if study.screen is None:
         return {}
-    endpoint = _metric(study.endpoints[0])
     arms = [Arm(setting, name) for setting in study.settings for name in (PLAIN, *study.family)]
-    found = rounds.run("screen", [point(arm, tuned) for arm in arms], study.screen.seeds)
+    return screened(study, rounds.run("screen", [point(arm, tuned) for arm in arms], study.screen.seeds))
+
+
+def screened(study: Study, found: Mapping[Point, Runs]) -> dict[Arm, Screened]:
+    """Keep the candidates of the largest mean gains in each setting.
+
+    A candidate whose interval lies below zero, or that has no finite value, is not kept.
+    """
+    assert study.screen is not None
+    endpoint = _metric(study.endpoints[0])
     values = {point.arm: _finite(runs, endpoint.key) for point, runs in found.items()}
-    screened: dict[Arm, Screened] = {}
+    judged: dict[Arm, Screened] = {}
     for setting in study.settings:
-        plain, gains = values[Arm(setting, PLAIN)], {}
+        plain, gains = values.get(Arm(setting, PLAIN), {}), {}
         for name in study.family:
-            ours = values[Arm(setting, name)]
+            ours = values.get(Arm(setting, name), {})
             differences = [endpoint.sign * (ours[seed] - plain[seed]) for seed in sorted(ours.keys() & plain.keys())]
             if differences:
                 _, resolution = in_units(endpoint, list(plain.values()))
                 gains[Arm(setting, name)] = paired(differences, resolution)
         able = [arm for arm, gain in gains.items() if gain.high is None or gain.high > 0]
         best = sorted(able, key=lambda arm: -gains[arm].difference)[: study.screen.keep]
-        screened |= {arm: Screened(gain, arm in best) for arm, gain in gains.items()}
-    return screened
+        judged |= {arm: Screened(gain, arm in best) for arm, gain in gains.items()}
+    return judged
 
 
 def confirm(rounds: Rounds, measured: Measured, tuned: Mapping[Arm, Tuned], arms: Sequence[Arm]) -> Comparison:

@@ -1,0 +1,1 @@
+"""Tables of published runs, and what writes them into the documents."""

@@ -1,0 +1,354 @@
+"""Fill the marked places of the documents, and the headers of study files, with what results/*.csv say: python -m results.fill
+
+A place stands between `<!-- results: KIND STUDY -->` and `<!-- end of results -->`; KIND is a function below. In a study file it is
+the line `# Came out: …`. Verdicts are those of `semconv compare` on the same table.
+"""
+
+import re
+import statistics
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from semconv.comparison.grouping import Variant, setting
+from semconv.comparison.recorded import load
+from semconv.comparison.report import plots
+from semconv.comparison.result import Comparison, Judged, classical
+from semconv.comparison.run import FinishedRun
+from semconv.comparison.statistics import Paired
+from semconv.comparison.verdicts import PLAIN
+from semconv.files import write_text
+from semconv.metrics import Metric
+from semconv.study.arms import by_point, point_of
+from semconv.study.file import ONLY, Study, read_study
+from semconv.study.results import screening_sheet
+from semconv.study.stages import compared, screened
+
+ROOT = Path(__file__).parent.parent
+STUDIES, RESULTS = ROOT / "sweeps" / "studies", ROOT / "results"
+DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+PLACE = re.compile(r"(<!-- results: (\w+)(?: (\w+))? -->)(.*?)(<!-- end of results -->)", re.DOTALL)
+CAME_OUT = re.compile(r"^# Came out: .*\n", re.MULTILINE)
+STYLE = (
+    "svg{background:#fff}text{fill:#1b1b1f;font:11px system-ui,sans-serif}.strong{font-weight:600}.grid{stroke:#d9dbe0}"
+    ".axis{stroke:#5c5f66}.margin{fill:#1b1b1f;opacity:.09}.reach{stroke:#0055e2;stroke-width:1.6}.mark{fill:#0055e2}"
+)
+CONTROLS = {"zero": "zeros: a control", "plain_wide": "nothing, at equal FLOPs"}
+
+
+class Question(NamedTuple):
+    """A part of the project's question."""
+
+    text: str
+    study: str
+    networks: tuple[str, ...]
+
+
+QUESTIONS = (
+    Question("Values at the end of the convolution", "cifar10", ("cnn_appended",)),
+    Question("A vector over the pixels", "cifar10", ("cnn_overlay_add",)),
+    Question("Another channel", "cifar10", ("cnn_mask", "cnn_position", "cnn_channels")),
+    Question("Gradually from pixels to semantics, with attention", "cifar10", ("cnn_gradual",)),
+    Question("Other indicators: location-based semantic mappings", "cifar10", ("cnn_semantic_map",)),
+    Question("Local semantic attention", "cifar10", ("cnn_local_attention",)),
+    Question("Gates that read the indicators", "cifar10", ("cnn_gated",)),
+    Question("Another decoder, random crops", "cifar10_protocol", ("cnn_channels", "cnn_gated")),
+    Question("Larger photographs", "imagenette", ("cnn_channels", "cnn_gated")),
+    Question("A high mask ratio", "mask_ratio", ("cnn_channels", "mae_vit")),
+    Question("Better features", "representation", ("cnn_channels", "cnn_gated", "mae_vit")),
+    Question("What CNNs lack and ViTs have", "cifar10", ("mae_vit", "simmim_vit")),
+)
+
+
+class Table(NamedTuple):
+    """The table of a study: its runs by stage."""
+
+    study: Study
+    runs: dict[str, list[FinishedRun]]
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The comparison of the confirmation; None before there is one."""
+        return compared(self.study, self.runs["confirm"]) if "confirm" in self.runs else None
+
+
+@cache
+def table(name: str) -> Table | None:
+    """The table of a study; None where nothing has been measured yet."""
+    path = RESULTS / f"{name}.csv"
+    if not path.is_file():
+        return None
+    stages = dict.fromkeys(line.partition(",")[0] for line in path.read_text(encoding="utf-8").splitlines()[1:])
+    return Table(read_study(STUDIES / f"{name}.yaml"), {stage: load(path, stage).runs for stage in stages})
+
+
+def verdicts(name: str) -> str:
+    """A table of all networks of the confirmation."""
+    found = table(name)
+    if found is None or found.comparison is None:
+        return unmeasured(name)
+    comparison = found.comparison
+    (endpoint, *_), study = comparison.endpoints, found.study
+    several = len(study.settings) > 1
+    rows = [["variant", *["setting"] * several, "conditioned on", f"{endpoint.label} {'↓' if endpoint.sign < 0 else '↑'}"]]
+    rows[0] += ["n", "gain over plain (95 % interval)", "verdict"]
+    for variant in sorted(
+        comparison.groups.variants, key=lambda each: (_setting(study, each), -endpoint.sign * (each.mean(endpoint.key) or 0))
+    ):
+        gain, word = _judged(comparison, variant, endpoint)
+        cells = [f"`{variant.label}`", *[_setting(study, variant)] * several, _conditions(variant), _spread(variant, endpoint)]
+        rows.append([*cells, str(len(variant.values(endpoint.key))), _gain(gain), word])
+    means = {} if several else classical(endpoint.key, comparison.groups.variants)
+    rows += [[label, "classical baseline", _short(value), "", "", ""] for label, value in means.items()]
+    return _markdown(rows)
+
+
+def caption(name: str) -> str:
+    """How a table was found: seeds, looks, chosen values."""
+    found = table(name)
+    if found is None or found.comparison is None:
+        return ""
+    study, variants = found.study, found.comparison.groups.variants
+    seeds, looks = [len(variant.runs) for variant in variants], study.confirm.looks
+    n = f"n = {min(seeds)}" + (f" to {max(seeds)}" if max(seeds) > min(seeds) else "")
+    rates = {
+        (variant.experiment, _setting(study, variant)): value
+        for variant in variants
+        if not variant.control
+        for _, value in variant.chosen
+    }
+    chosen = "; ".join(f"{' under '.join(filter(None, key))} {value:g}" for key, value in rates.items())
+    text = f"Mean ± standard deviation over {n} seeds; looks planned at {' and '.join(map(str, looks.seeds))} seeds"
+    return (
+        f"{text}, p and intervals hold for all of them together. "
+        + (f"Chosen by the search: {chosen}. " if chosen else "")
+        + _origin(found)
+    )
+
+
+def gain(name: str) -> str:
+    """The gain of the only candidate of a study, within a sentence."""
+    found = table(name)
+    if found is None or found.comparison is None:
+        return unmeasured(name)
+    (judged,) = found.comparison.judged
+    against = judged.evidence.against[PLAIN]
+    ends = " to ".join(_short(end) for end in (against.low, against.high) if end is not None)
+    return f"{_short(against.difference)} (95 % interval {ends}, {_p(judged)}, n = {against.n})"
+
+
+def screening(name: str) -> str:
+    """The table of a screening."""
+    found = table(name)
+    if found is None or "screen" not in found.runs:
+        return unmeasured(name)
+    sheet = screening_sheet(found.study, screened(found.study, by_point(found.study, found.runs["screen"])))
+    return _markdown([sheet.columns, *sheet.rows])
+
+
+def state(_: str) -> str:
+    """The number of runs of every study, by stage."""
+    rows = [["study", "tune", "screen", "confirm", "code"]]
+    for path in sorted(STUDIES.glob("*.yaml")):
+        found = table(path.stem)
+        counts = [str(len(found.runs.get(stage, []))) if found else "0" for stage in ("tune", "screen", "confirm")]
+        rows.append([f"`sweeps/studies/{path.name}`", *counts, _commits(found) if found else ""])
+    return _markdown(rows)
+
+
+def answers(_: str) -> str:
+    """A table of the project's question, part by part."""
+    rows = [["question", "network", "verdict", "better than plain by (95 % interval)", "n", "file"]]
+    for question in QUESTIONS:
+        found = table(question.study)
+        file = f"`sweeps/studies/{question.study}.yaml`"
+        for network in question.networks:
+            cells = _answers(found, network) if found else []
+            rows += [[question.text, f"`{network}`", *each, file] for each in cells or [["not yet measured", "", ""]]]
+    return _markdown(rows)
+
+
+def outcome(name: str) -> str:
+    """The verdicts of a study, within a sentence."""
+    found = table(name)
+    if found is None or found.comparison is None:
+        return f"not yet measured (`sweeps/studies/{name}.yaml`)"
+    words = []
+    for each in found.comparison.judged:
+        against = each.evidence.against.get(PLAIN)
+        n = f", n = {against.n}" if against else ""
+        words.append(
+            f"`{each.variant.label}`{_under(found.study, each.variant)} {_word(each)} for {each.endpoint.name}, {_gain(against)}{n}"
+        )
+    return "; ".join(words)
+
+
+def came_out(name: str) -> str:
+    """A line for the header of a study file; empty before the confirmation."""
+    found = table(name)
+    return "" if found is None or found.comparison is None else f"# Came out: {outcome(name).replace('`', '')}.\n"
+
+
+KINDS: dict[str, Callable[[str], str]] = {
+    each.__name__: each for each in (verdicts, caption, gain, outcome, screening, state, answers)
+}
+
+
+def filled(text: str) -> str:
+    """A document with its places filled anew; a place of one line stays within its line."""
+
+    def fill(match: re.Match[str]) -> str:
+        content = KINDS[match[2]](match[3] or "")
+        return f"{match[1]}{content}{match[5]}" if "\n" not in match[4] else f"{match[1]}\n\n{content}\n\n{match[5]}"
+
+    return PLACE.sub(fill, text)
+
+
+def headed(text: str, name: str) -> str:
+    """A study file with what came out at the end of its header."""
+    lines = CAME_OUT.sub("", text).splitlines(keepends=True)
+    end = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    return "".join([*lines[:end], came_out(name), *lines[end:]])
+
+
+def renewed() -> dict[Path, str]:
+    """All documents and study files, with what they should say."""
+    pages = {ROOT / name: filled((ROOT / name).read_text(encoding="utf-8")) for name in DOCUMENTS}
+    pages[ROOT / "docs" / "findings.svg"] = picture()
+    return pages | {path: headed(path.read_text(encoding="utf-8"), path.stem) for path in sorted(STUDIES.glob("*.yaml"))}
+
+
+def picture() -> str:
+    """The gain of every confirmed candidate over plain, as a drawing."""
+    groups: list[tuple[str, list[plots.Dot], float]] = []
+    for path in sorted(STUDIES.glob("*.yaml")):
+        if (found := table(path.stem)) is None or (comparison := found.comparison) is None:
+            continue
+        places: dict[str, list[Judged]] = {}
+        for judged in comparison.judged:
+            if judged.endpoint == comparison.endpoints[0] and PLAIN in judged.evidence.against:
+                places.setdefault(_under(found.study, judged.variant), []).append(judged)
+        for place, here in places.items():
+            rows = [_dot(judged) for judged in here]
+            groups.append((f"{path.stem}{place}: {here[0].endpoint.label}", rows, max(judged.evidence.margin for judged in here)))
+    drawn = plots.dots("Gain over plain of each confirmed candidate", groups, "better than plain by") if groups else Markup("")
+    return f"{drawn.replace('>', f'><style>{STYLE}</style>', 1)}\n"
+
+
+def unmeasured(name: str) -> str:
+    return f"Not yet measured: `semconv study sweeps/studies/{name}.yaml --jobs 2`."
+
+
+def _answers(found: Table, network: str) -> list[list[str]]:
+    """The cells of one network: verdict, gain and n of each endpoint and setting; of the screening, where it was not confirmed."""
+    rows, comparison, seen = [], found.comparison, set()
+    if comparison is not None:
+        for judged in comparison.judged:
+            if judged.variant.experiment == network:
+                seen.add(_setting(found.study, judged.variant))
+                against = judged.evidence.against.get(PLAIN)
+                under = f"{setting(judged.variant)}{_under(found.study, judged.variant)}"
+                word = f"{_word(judged)} for {judged.endpoint.name} under {under}"
+                rows.append([word, _gain(against), str(against.n if against else 0)])
+        for variant, endpoint, against in comparison.references:
+            if variant.experiment == network:
+                word = f"a reference, no verdict: {endpoint.label} under {setting(variant)}{_under(found.study, variant)}"
+                rows.append([word, _gain(against), str(against.n)])
+    if "screen" in found.runs and network in found.study.family:
+        for arm, each in screened(found.study, by_point(found.study, found.runs["screen"])).items():
+            if arm.variant == network and arm.setting not in seen:
+                name = f" under {arm.setting}" if arm.setting != ONLY else ""
+                word = f"screened{name}; {'to be confirmed' if each.kept else 'not kept'}"
+                rows.append([word, _gain(each.against_plain), str(each.against_plain.n)])
+    return rows
+
+
+def _judged(comparison: Comparison, variant: Variant, endpoint: Metric) -> tuple[Paired | None, str]:
+    for judged in comparison.judged:
+        if judged.variant is variant and judged.endpoint == endpoint:
+            return judged.evidence.against.get(PLAIN), f"{_word(judged)} ({_p(judged)})"
+    for other, of, against in comparison.references:
+        if other is variant and of == endpoint:
+            return against, ""
+    return None, ""
+
+
+def _word(judged: Judged) -> str:
+    return judged.verdict.text if judged.verdict else "no verdict"
+
+
+def _dot(judged: Judged) -> plots.Dot:
+    against = judged.evidence.against[PLAIN]
+    return plots.Dot(judged.variant.label.removeprefix("cnn_"), 0, against.difference, against.low, against.high)
+
+
+def _p(judged: Judged) -> str:
+    p = judged.verdict.p if judged.verdict else None
+    return "" if p is None else "p < .001" if p < 0.001 else f"p = {_short(p)}"
+
+
+def _conditions(variant: Variant) -> str:
+    """What a network is conditioned on, and how."""
+    if variant.control:
+        return CONTROLS.get(variant.control, f"{variant.control} signals: a control")
+    conveys = variant.first.summary.get("conveys") or []
+    mechanism = ((variant.first.summary["variant"]["encoder"].get("init_args") or {}).get("mechanism") or {}).get("class_path", "")
+    return f"{' and '.join(conveys)}, by `{mechanism.rpartition('.')[2]}`" if conveys else "nothing"
+
+
+def _setting(study: Study, variant: Variant) -> str:
+    point = point_of(study, variant.first)
+    return point.arm.setting if point else ""
+
+
+def _under(study: Study, variant: Variant) -> str:
+    name = _setting(study, variant)
+    return f" ({name})" if name != ONLY else ""
+
+
+def _spread(variant: Variant, endpoint: Metric) -> str:
+    values = list(variant.values(endpoint.key).values())
+    deviation = f" ± {_short(statistics.stdev(values))}" if len(values) > 1 else ""
+    return f"{_short(statistics.fmean(values))}{deviation}" if values else "failed"
+
+
+def _gain(found: Paired | None) -> str:
+    if found is None:
+        return ""
+    interval = "" if found.low is None or found.high is None else f" ({_short(found.low, '+')} to {_short(found.high, '+')})"
+    return f"{_short(found.difference, '+')}{interval}"
+
+
+def _origin(found: Table) -> str:
+    return f"Trained by commit {_commits(found)}."
+
+
+def _commits(found: Table) -> str:
+    commits = Counter(run.summary["commit"][:7] for runs in found.runs.values() for run in runs if run.summary.get("commit"))
+    return ", ".join(commits)
+
+
+def _short(value: float, sign: str = "") -> str:
+    """A number of four digits without its leading zero."""
+    return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{sign}.4f}")
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    head, *body = rows
+    return "\n".join("|" + "".join(f" {cell} |" if cell else " |" for cell in row) for row in (head, ["---"] * len(head), *body))
+
+
+def main() -> None:
+    """Write what has changed."""
+    for path, text in renewed().items():
+        if not path.is_file() or text != path.read_text(encoding="utf-8"):
+            write_text(path, text)
+            print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

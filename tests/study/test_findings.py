@@ -1,0 +1,66 @@
+"""What results/*.csv say is what the documents say."""
+
+from contextlib import nullcontext
+
+import pytest
+
+from results import fill
+from semconv.study.results import save_runs
+from semconv.study.rounds import Unfinished
+from tests.study.test_stages import whole
+
+
+def test_the_documents_say_what_the_tables_say():
+    """After `make results`."""
+    for path, text in fill.renewed().items():
+        assert path.read_text(encoding="utf-8") == text, path
+    readme = (fill.ROOT / "README.md").read_text(encoding="utf-8")
+    assert fill.filled(readme.replace(".7327", ".7326", 1)) == readme
+
+
+@pytest.fixture
+def study(write_study, conduct, tmp_path, monkeypatch):
+    """A study in two settings, with a reference, as far as it is given a number of runs: its name."""
+
+    def make(stop_after=None):
+        path = write_study(
+            settings={"zero": ["ZeroFill.yaml"], "camouflage": ["CamouflageFill.yaml"]},
+            screen={"seeds": [200, 201, 202], "keep": 2},
+        )
+        rounds, _ = conduct(path, stop_after=stop_after)
+        with pytest.raises(Unfinished) if stop_after else nullcontext():
+            whole(rounds)
+        (tmp_path / "results").mkdir()
+        save_runs(rounds, tmp_path / "results" / f"{path.stem}.csv")
+        monkeypatch.setattr(fill, "STUDIES", tmp_path)
+        monkeypatch.setattr(fill, "RESULTS", tmp_path / "results")
+        monkeypatch.setattr(
+            fill, "QUESTIONS", [fill.Question("Good?", path.stem, ("cnn_good",)), fill.Question("Bad?", path.stem, ("cnn_bad",))]
+        )
+        fill.table.cache_clear()
+        return path.stem
+
+    yield make
+    fill.table.cache_clear()
+
+
+def test_verdicts_gains_and_numbers_of_seeds_stand_in_the_places(study):
+    name = study()
+    answers = fill.answers("").splitlines()
+    assert any(
+        line.startswith("| Good? | `cnn_good` | beneficial for reconstruction under zero fill (zero) | +.0") for line in answers
+    )
+    assert any(line.startswith("| Bad? | `cnn_bad` | screened under camouflage; not kept | -.0") for line in answers)
+    assert "| `cnn_good-plain_wide` | zero | nothing, at equal FLOPs |" in fill.verdicts(name)
+    assert "cnn_good under zero 0.016" in fill.caption(name)
+    assert "`cnn_good` (camouflage) beneficial for reconstruction, +.0" in fill.outcome(name)
+    assert fill.headed("# a\n# Came out: old.\nb: 1\n", name).startswith("# a\n# Came out: cnn_")
+    assert fill.picture().count("<circle") == 4
+    assert fill.filled(f"<!-- results: outcome {name} -->old<!-- end of results -->!").endswith("<!-- end of results -->!")
+
+
+def test_an_unfinished_study_says_what_is_missing(study):
+    name = study(stop_after=8 + 2 * 4 * 2 * 3 + 30)  # measured, searched, and on the way
+    assert fill.verdicts(name).startswith("Not yet measured: `semconv study ")
+    assert all(line.count("not yet measured") or "screened" in line for line in fill.answers("").splitlines()[2:])
+    assert fill.headed("# a\nb: 1\n", name) == "# a\nb: 1\n"
