@@ -12,8 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from markupsafe import Markup
-
 from semconv.comparison.grouping import Variant, setting
 from semconv.comparison.recorded import load
 from semconv.comparison.report import plots
@@ -235,7 +233,9 @@ def picture() -> str:
         for place, here in places.items():
             rows = [_dot(judged) for judged in here]
             groups.append((f"{path.stem}{place}: {here[0].endpoint.label}", rows, max(judged.evidence.margin for judged in here)))
-    drawn = plots.dots("Gain over plain of each confirmed candidate", groups, "better than plain by") if groups else Markup("")
+    if not groups:
+        return ""
+    drawn = str(plots.dots("Gain over plain of each confirmed candidate", groups, "better than plain by"))
     return f"{drawn.replace('>', f'><style>{STYLE}</style>', 1)}\n"
 
 

@@ -1,6 +1,7 @@
 """What results/*.csv say is what the documents say."""
 
 from contextlib import nullcontext
+from xml.etree import ElementTree
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_verdicts_gains_and_numbers_of_seeds_stand_in_the_places(study):
     assert "cnn_good under zero 0.016" in fill.caption(name)
     assert "`cnn_good` (camouflage) beneficial for reconstruction, +.0" in fill.outcome(name)
     assert fill.headed("# a\n# Came out: old.\nb: 1\n", name).startswith("# a\n# Came out: cnn_")
-    assert fill.picture().count("<circle") == 4
+    assert len(ElementTree.fromstring(fill.picture()).findall(".//{*}circle")) == 4
     assert fill.filled(f"<!-- results: outcome {name} -->old<!-- end of results -->!").endswith("<!-- end of results -->!")
 
 
