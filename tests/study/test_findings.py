@@ -38,6 +38,7 @@ def study(write_study, conduct, tmp_path, monkeypatch):
         monkeypatch.setattr(
             fill, "QUESTIONS", [fill.Question("Good?", path.stem, ("cnn_good",)), fill.Question("Bad?", path.stem, ("cnn_bad",))]
         )
+        monkeypatch.setattr(fill, "PICTURED", ["none", path.stem])
         fill.table.cache_clear()
         return path.stem
 
