@@ -86,24 +86,11 @@ def table(name: str) -> Table | None:
 
 
 def verdicts(name: str) -> str:
-    """A table of all networks of the confirmation."""
+    """A table of all networks of the confirmation for each endpoint."""
     found = table(name)
-    if found is None or found.comparison is None:
+    if found is None or (comparison := found.comparison) is None:
         return unmeasured(name)
-    comparison = found.comparison
-    (endpoint, *_), study = comparison.endpoints, found.study
-    several = len(study.settings) > 1
-    rows = [["variant", *["setting"] * several, "conditioned on", f"{endpoint.label} {'↓' if endpoint.sign < 0 else '↑'}"]]
-    rows[0] += ["n", "gain over plain (95 % interval)", "verdict"]
-    for variant in sorted(
-        comparison.groups.variants, key=lambda each: (_setting(study, each), -endpoint.sign * (each.mean(endpoint.key) or 0))
-    ):
-        gain, word = _judged(comparison, variant, endpoint)
-        cells = [f"`{variant.label}`", *[_setting(study, variant)] * several, _conditions(variant), _spread(variant, endpoint)]
-        rows.append([*cells, str(len(variant.values(endpoint.key))), _gain(gain), word])
-    means = {} if several else classical(endpoint.key, comparison.groups.variants)
-    rows += [[label, "classical baseline", _short(value), "", "", ""] for label, value in means.items()]
-    return _markdown(rows)
+    return "\n\n".join(_verdicts(found.study, comparison, endpoint) for endpoint in comparison.endpoints)
 
 
 def caption(name: str) -> str:
@@ -240,6 +227,23 @@ def unmeasured(name: str) -> str:
     return f"Not yet measured: `semconv study sweeps/studies/{name}.yaml --jobs 2`."
 
 
+def _verdicts(study: Study, comparison: Comparison, endpoint: Metric) -> str:
+    several = len(study.settings) > 1
+    value = f"{endpoint.label} {'↓' if endpoint.sign < 0 else '↑'}"
+    rows = [["variant", *["setting"] * several, "conditioned on", value, "n", "gain over plain (95 % interval)", "verdict"]]
+
+    def rank(variant: Variant) -> tuple[str, float]:
+        return _setting(study, variant), -endpoint.sign * (variant.mean(endpoint.key) or 0)
+
+    for variant in sorted(comparison.groups.variants, key=rank):
+        gain, word = _judged(comparison, variant, endpoint)
+        cells = [f"`{variant.label}`", *[_setting(study, variant)] * several, _conditions(variant), _spread(variant, endpoint)]
+        rows.append([*cells, str(len(variant.values(endpoint.key))), _gain(gain), word])
+    means = {} if several else classical(endpoint.key, comparison.groups.variants)
+    rows += [[label, "classical baseline", _short(value), "", "", ""] for label, value in means.items()]
+    return _markdown(rows)
+
+
 def _answers(found: Table, network: str) -> list[list[str]]:
     """The cells of one network: verdict, gain and n of each endpoint and setting; of the screening, where it was not confirmed."""
     rows, comparison, seen = [], found.comparison, set()
@@ -310,7 +314,9 @@ def _under(study: Study, variant: Variant) -> str:
 def _spread(variant: Variant, endpoint: Metric) -> str:
     values = list(variant.values(endpoint.key).values())
     deviation = f" ± {_short(statistics.stdev(values))}" if len(values) > 1 else ""
-    return f"{_short(statistics.fmean(values))}{deviation}" if values else "failed"
+    baseline = variant.mean(endpoint.baseline) if endpoint.baseline else None
+    beside = "" if baseline is None else f" ({endpoint.baseline_name} {_short(baseline)})"
+    return f"{_short(statistics.fmean(values))}{deviation}{beside}" if values else "failed"
 
 
 def _gain(found: Paired | None) -> str:
