@@ -1,6 +1,7 @@
 """fit, validate, test, predict and run: a LightningCLI with a folder per run, and errors on one line."""
 
 import contextlib
+import json
 import logging
 import math
 import shlex
@@ -273,6 +274,14 @@ class SemconvCLI(LightningCLI):
             plugins=_plugins(given),
             default_root_dir=str(self.record.folder.path),
         )
+
+    def _dump_config(self) -> None:
+        # as LightningCLI does, but the parser has validated the values already, and JSON is read in no time
+        if not hasattr(self, "config_dump"):
+            text = self.parser.dump(self.config, skip_link_targets=False, skip_unset=False, skip_validation=True, format="json")
+            self.config_dump = json.loads(text)
+            if "subcommand" in self.config:
+                self.config_dump = self.config_dump[self.config.subcommand]
 
     def _saved_config(self) -> dict[str, Any]:
         """The whole configuration, as the run records it: without secrets, and with the width that was measured."""
