@@ -1,6 +1,7 @@
 import gc
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
+from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
@@ -25,6 +26,14 @@ def one_thread() -> None:
     import torch  # not above, for the process that hands tests out would wait for it
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_look_at_packages() -> Iterator[None]:
+    """Each trainer asks all packages that are installed for callbacks, which takes as long as a training step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning.fabric.utilities.registry.entry_points", cache(entry_points))
+        yield
 
 
 @pytest.fixture(autouse=True)

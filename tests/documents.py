@@ -130,7 +130,7 @@ class Desk:
             case "check" if words[2] == "sweeps":  # one point
                 self._call([*words[1:], "--points=1"])
             case "check" if words[2] == "leakage":  # all circumstances, on four cells
-                self._call([*words[1:], "--data.size=[8,8]"])
+                self._call([*words[1:], "--data.size=[8,8]", "--model.size=micro"])
             case "export" if words[2].startswith("runs/studies/"):  # of a study there is one run
                 made = self._train(("run", "cnn_appended,indicators/mask"))
                 shutil.copytree(made, self.folder / words[2] / "appended" / made.name)

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -162,17 +162,23 @@ def _surroundings(circumstances: Circumstances) -> dict[str, Any]:
     silent: dict[str, Any] = dict.fromkeys(("log", "log_dict"), lambda *_, **__: None)
     if not circumstances.trainer:
         return silent
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer = Trainer(
-            accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
-        )
+    trainer = _trainer()
     trainer.fit_loop.epoch_progress.current.completed = circumstances.epoch
     trainer.state.fn = TrainerFn.FITTING if circumstances.stage in ("train", "val") else TrainerFn.TESTING
     trainer.state.stage = {"train": RunningStage.TRAINING, "val": RunningStage.VALIDATING}.get(
         circumstances.stage, RunningStage.TESTING
     )
     return {**silent, "_trainer": trainer}
+
+
+@cache
+def _trainer() -> Trainer:
+    """One for all circumstances: to make one takes longer than to look for a leak in a small network."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Trainer(
+            accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
+        )
 
 
 def maskers(task: MaskedReconstruction) -> list[Masker]:

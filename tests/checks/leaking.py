@@ -177,6 +177,9 @@ CHEATS = [
     named("above 90 % masked", when(lambda task, batch, stage, mask: mask.float().mean() > 0.9)),
     named("below 10 % masked", when(lambda task, batch, stage, mask: mask.float().mean() < 0.1)),
     named("odd counts", when(lambda task, batch, stage, mask: int(mask[0].sum()) % 2 == 1)),
-    named("reads the map", lambda task: make_task("cnn_channels", f"--model.encoder.indicators=[{{class_path: {MAP}}}]")),
+    named(
+        "reads the map",
+        lambda task: make_task("cnn_channels", f"--model.encoder.indicators=[{{class_path: {MAP}}}]", "--model.size=micro"),
+    ),
     named("standardised by the data module", lambda task: (task, Standardised("scenes"))),
 ]

@@ -69,14 +69,14 @@ def test_a_leak_of_a_training_step_is_found_in_training_alone(name, layer, tmp_p
 
 @pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.__name__)
 def test_a_leak_under_rare_circumstances_is_found(cheat):
-    task, data = cheat(make_task("cnn_plain", "--data.size=[16,16]")), None
+    task, data = cheat(make_task("cnn_plain", "--data.size=[16,16]", "--model.size=micro")), None
     if isinstance(task, tuple):
         task, data = task
     assert any(case.leak for case in check_leakage(task, data))
 
 
 def test_a_clean_experiment_passes_and_is_as_before(monkeypatch, capsys):
-    check(monkeypatch, *arguments("cnn_overlay_replace", "--model.encoder.norm=batch", "--data.size=[8,16]"))
+    check(monkeypatch, *arguments("cnn_overlay_replace", "--model.encoder.norm=batch", "--data.size=[8,16]", "--model.size=micro"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("no hidden pixel reaches the prediction or the features: 55 ways of hiding")
     assert sum(len(re.findall(r"\bok\b", line)) for line in lines) == 28  # evaluation and training in one cell
