@@ -67,7 +67,13 @@ def test_two_processes_meet_together_what_one_does_and_learn_the_same(tmp_path):
 
 def test_two_processes_evaluate_as_one_does(tmp_path):
     """With a learning rate of 0 the networks are the same; what each process has seen is gathered."""
-    options = ["--model.base_lr=1e-12", "--trainer.max_steps=1", "--evaluation=quick", "--evaluation_images=64"]
+    options = [
+        "--model.base_lr=1e-12",
+        "--trainer.max_steps=1",
+        "--evaluation=quick",
+        "--evaluation_images=64",
+        "--model.size=micro",
+    ]
     (tmp_path / "double").mkdir()
     record_over_two_processes("cnn_channels", tmp_path / "double", *options)
     single = train("cnn_channels", tmp_path / "single", *options)

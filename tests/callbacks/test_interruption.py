@@ -22,7 +22,7 @@ from tests.recording import logged
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
-OPTIONS = ["--data.num_images=400", "--data.num_test_images=40", "--data.batch_size=32", "--trainer.max_epochs=2"]
+OPTIONS = ["--data.num_images=100", "--data.num_test_images=16", "--data.batch_size=8", "--trainer.max_epochs=2"]
 OPTIONS += ["--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu", "--evaluation=none"]
 
 

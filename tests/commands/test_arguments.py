@@ -112,7 +112,8 @@ def saved_config(folder, *options):
         "--trainer.max_steps=1",
         "--trainer.log_every_n_steps=1",
         "--trainer.limit_val_batches=0",
-        "--data.num_images=80",
+        "--data.num_images=40",
+        "--data.batch_size=8",
         "--trainer.enable_checkpointing=false",
     ]
     main(["fit", *arguments("cnn_plain", *short, f"--runs={folder}", *options)])

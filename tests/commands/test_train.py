@@ -19,7 +19,8 @@ from tests.experiments import FOLDER, arguments, every_experiment
 from tests.processes import Forked
 from tests.recording import Recorder
 
-SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--data.num_images=160", "--data.num_test_images=20"]
+SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--data.batch_size=16"]
+SHORT += ["--data.num_images=60", "--data.num_test_images=20"]
 
 
 TIMES = ("time", "train/images_per_second")  # of rows
@@ -70,7 +71,7 @@ def test_an_experiment_meets_what_all_do_trains_and_tests(name, recorder, tmp_pa
 # one of each kind: signals beside the features, features of visible sites in a pyramid, attention, tokens
 @pytest.mark.parametrize("name", ["cnn_channels", "cnn_spark", "cnn_gradual", "mae_vit"])
 def test_a_run_is_evaluated_and_tested_again_from_its_folder_alone(name, tmp_path):
-    main(["run", *short(name, tmp_path / "first"), "--evaluation_images=40"])
+    main(["run", *short(name, tmp_path / "first"), "--evaluation_images=24", "--model.size=micro"])
     run = the_run(tmp_path / "first")
     checkpoint = run / "checkpoints" / "last.ckpt"
     torch.load(checkpoint, weights_only=True)
@@ -84,7 +85,7 @@ def test_a_run_is_evaluated_and_tested_again_from_its_folder_alone(name, tmp_pat
 
 def test_a_run_ends_with_its_results_and_says_in_a_file_how_far_it_is(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("semconv.callbacks.progress.LINE_SECONDS", 0.01)
-    main(["run", *short("mae_vit", tmp_path), "--trainer.limit_train_batches=8", "--data.batch_size=16"])
+    main(["run", *short("mae_vit", tmp_path), "--trainer.limit_train_batches=8", "--data.batch_size=4"])
     found, printed = summary(the_run(tmp_path)), capsys.readouterr()
     # endpoints first, with what needs no training beside them
     endpoints = [line.split() for line in printed.out.splitlines()[1:3]]
@@ -104,7 +105,8 @@ def test_a_run_ends_with_its_results_and_says_in_a_file_how_far_it_is(tmp_path, 
 
 
 def test_raw_targets_have_pixel_errors(tmp_path):
-    main(["run", *short("cnn_plain", tmp_path), "--model.objective.normalise=false", "--model.objective.loss=l1"])
+    options = ["--model.objective.normalise=false", "--model.objective.loss=l1", "--evaluation=none"]
+    main(["run", *short("cnn_plain", tmp_path), *options])
     found = summary(the_run(tmp_path))
     assert 0 < found["test/pixel_mse"] < 1
     assert 0 < found["test/psnr"] < 60
@@ -223,7 +225,8 @@ def test_an_override_reaches_every_value_that_is_derived_from_it(subcommand, cap
 
 
 def test_the_saved_configuration_stands_alone(tmp_path):
-    main(["run", *short("cnn_overlay_add", tmp_path / "a"), "--seed_everything=3", "--data.size=[16,32]"])
+    options = ["--seed_everything=3", "--data.size=[16,32]", "--evaluation=none"]
+    main(["run", *short("cnn_overlay_add", tmp_path / "a"), *options])
     run = the_run(tmp_path / "a")
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert (run / "config.yaml").read_text().count("${") == 1  # the patch, which follows the cell unless it is set
