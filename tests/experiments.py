@@ -1,16 +1,17 @@
 """The files in experiments/, as the tests of invariants see them."""
 
 from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
+from copy import copy, deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from jsonargparse import ArgumentParser
 
-from semconv.commands.train import SemconvCLI, parse
+from semconv.commands.train import SemconvCLI
 from semconv.configuration import bare
 from semconv.convolution import SignalConv2d
 from semconv.corruption import Corruption, View
@@ -38,15 +39,24 @@ def arguments(name: str, *overrides: str) -> list[str]:
 
 
 @cache
+def read(name: str, *overrides: str) -> SemconvCLI:
+    """The configuration, of which nothing is built: to parse it takes most of the time."""
+    return SemconvCLI(arguments(name, *overrides), run=False, extent="nothing")
+
+
+@cache
 def built(name: str, *overrides: str) -> SemconvCLI:
     """Model and data, without a trainer, which takes a third of the time."""
-    return SemconvCLI(arguments(name, *overrides), run=False, extent="parts")
+    cli = copy(read(name, *overrides))
+    cli._extent = "parts"
+    cli.instantiate_classes()
+    return cli
 
 
 @cache
 def parsed(name: str, *overrides: str) -> dict[str, Any]:
     """The configuration alone, of which nothing is built; not to be changed."""
-    return parse(arguments(name, *overrides))
+    return read(name, *overrides).config.as_dict()
 
 
 def make_task(name: str, *overrides: str) -> MaskedReconstruction:
@@ -56,14 +66,25 @@ def make_task(name: str, *overrides: str) -> MaskedReconstruction:
 
 @cache
 def factory(part: str, kind: Any, name: str, *overrides: str) -> Callable[..., Any]:
+    return factory_of(part, kind, parsed(name, *overrides)["model"]["init_args"][part])
+
+
+def factory_of(part: str, kind: Any, config: Mapping[str, Any]) -> Callable[..., Any]:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument(f"--{part}", type=kind)
-    return parser.instantiate_classes(parser.parse_object({part: parsed(name, *overrides)["model"]["init_args"][part]}))[part]
+    return parser.instantiate_classes(parser.parse_object({part: config}))[part]
 
 
 def encoder_factory(name: str, *overrides: str) -> Any:
     """The encoder's class with the file's arguments, still to be called with a geometry and a size."""
     return factory("encoder", Callable[[Geometry, Size], Encoder], name, *overrides)
+
+
+def conditioned_factory(indicators: Path) -> Any:
+    """That of cnn_channels, conditioned as a file of indicators says; without the parsing of all else, which takes longer."""
+    encoder = deepcopy(parsed("cnn_channels")["model"]["init_args"]["encoder"])
+    encoder["init_args"] |= yaml.safe_load(indicators.read_text())["model"]["init_args"]["encoder"]["init_args"]
+    return factory_of("encoder", Callable[[Geometry, Size], Encoder], encoder)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,9 +27,11 @@ from tests.experiments import (
     NAMES,
     all_cnns,
     all_experiments,
+    conditioned_factory,
     encoder_factory,
     every_experiment,
     look,
+    make_sized,
     make_task,
     parsed,
     random_images,
@@ -36,14 +39,15 @@ from tests.experiments import (
 )
 from tests.pairwise import pairwise, together
 
-HIDING = pairwise(NAMES, MASKERS, (ZeroFill(), CamouflageFill()), (False, True))
+HIDING = list(product((ZeroFill(), CamouflageFill()), (False, True)))
 
 
 @every_experiment
 def test_hidden_pixels_cannot_reach_the_prediction(name):
     task = make_task(name)
     stir(task)
-    for masker, fill, training in [setting[1:] for setting in HIDING if setting[0] == name]:
+    for turn, (fill, training) in enumerate(HIDING, NAMES.index(name)):
+        masker = MASKERS[turn % len(MASKERS)]  # over all names, each of them under each fill, in training and not
         setting = Circumstances("train" if training else "test")
         assert find_leak(task, random_images(task), masker(), Hide(fill), setting) is None, (masker, fill, training)
 
@@ -82,7 +86,7 @@ def test_a_variant_sees_the_mask_in_a_blank_image_iff_it_is_told(name):
 
 @every_experiment
 def test_a_variant_sees_where_it_is_iff_it_is_told(name):
-    task = make_task(name, "--model.padding_mode=circular")
+    task = make_sized(name, Geometry(3, (32, 32), 4, "circular"))
     stir(task.encoder)
     view, mask = look(task, random_images(task, 1), RandomMasker(), Hide())
     cell = task.geometry.cell
@@ -162,11 +166,11 @@ def test_a_file_is_named_as_its_experiment_and_opens_with_its_command_and_questi
 
 
 GEOMETRIES = [Geometry(3, (32, 32), 4), Geometry(3, (96, 96), 8), Geometry(3, (224, 224), 16)]
-LARGEST = ("large", "huge")  # the most to build: each of them for every other experiment
+LARGEST = ("base", "large", "huge")  # the most to build: each of them for every third experiment
 
 
 def met(name: str, geometry: Geometry, size: Size) -> bool:
-    return size not in LARGEST or size == LARGEST[NAMES.index(name) % 2]
+    return size not in LARGEST or size == LARGEST[NAMES.index(name) % 3]
 
 
 SETTINGS = pairwise(NAMES, GEOMETRIES, get_args(SizeName), allowed=met)
@@ -197,10 +201,9 @@ def test_parameters_match_at_every_depth_of_telling(name):
         assert abs(own / count_baseline(GEOMETRIES[0], "test") - 1) <= 0.03, depth
 
 
-@together("name", sorted(path.stem for path in (FOLDER / "indicators").glob("*.yaml")))
-def test_parameters_match_whatever_is_told(name):
-    told = encoder_factory("cnn_channels", "-c", str(FOLDER / "indicators" / f"{name}.yaml"))
-    factories = told, encoder_factory("cnn_plain")
+@together("path", sorted((FOLDER / "indicators").glob("*.yaml")))
+def test_parameters_match_whatever_is_told(path):
+    factories = conditioned_factory(path), encoder_factory("cnn_plain")
     with torch.device("meta"):
         own, plain = (count_parameters(make(GEOMETRIES[0], "test")) for make in factories)
     assert abs(own / plain - 1) <= 0.03
