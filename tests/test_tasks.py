@@ -15,6 +15,8 @@ from semconv.tracking.identity import identity
 from tests.experiments import all_experiments, every_experiment, make_task, parsed, random_images
 from tests.recording import logged, train
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 def test_the_rate_rises_from_zero_in_a_line_and_falls_in_half_a_cosine():
     rates = [warmup_cosine(step, total=100, warmup=0.1, floor=0.2) for step in range(101)]

@@ -16,6 +16,8 @@ from semconv.objective import Objective
 from tests.experiments import built, make_task
 from tests.recording import train
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 GRID, SIZE = (6, 8), (24, 32)
 
 

@@ -24,6 +24,8 @@ from tests.experiments import arguments
 from tests.processes import Forked
 from tests.recording import SHORT
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 LIMITS = resource.getrlimit(resource.RLIMIT_FSIZE)
 
 

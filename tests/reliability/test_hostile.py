@@ -25,6 +25,8 @@ from tests.experiments import arguments
 from tests.pairwise import together
 from tests.recording import SHORT
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 
 @pytest.mark.parametrize("text", ["pipe:touch {}", "http://a/b';touch {};'", "s3://a/$(touch {})", "x;touch {}"])
 def test_a_source_runs_no_command(text, tmp_path):

@@ -15,6 +15,8 @@ from tests.experiments import arguments
 from tests.pairwise import together
 from tests.recording import SHORT
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 GEOMETRY = Geometry(3, (32, 32), 4)
 NAN, INF = float("nan"), float("inf")
 SCHEDULE: dict[str, Any] = {"base_lr": 1e-3, "warmup": 0.1, "weight_decay": 0.05, "betas": (0.9, 0.95)}

@@ -16,6 +16,8 @@ from semconv.trained.export import export
 from tests.experiments import arguments
 from tests.recording import SHORT
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 WRAPPED = ["module.{}", "_orig_mod.{}", "module._orig_mod.{}", "_orig_mod.module.{}"]
 
 
