@@ -7,7 +7,7 @@ from typing import Any
 
 from semconv.commands.arguments import split
 from semconv.commands.errors import fail, in_one_line
-from semconv.commands.sweep import positive
+from semconv.commands.places import positive
 
 DESCRIPTION = """Mask the images of a folder, and reconstruct them with a run's network: one PNG per image, seen | predicted |
 pasted | original, and a contact sheet. Each image is resized until it just covers the run's image size, then its centre is

@@ -9,16 +9,18 @@ from typing import Any
 
 from semconv.commands.compare import print_sheets, write_comparison
 from semconv.commands.errors import in_one_line
-from semconv.commands.sweep import positive, run_trials
+from semconv.commands.places import add_options, placed, positive
+from semconv.commands.sweep import run_trials
 from semconv.shipped import HOME, find
 from semconv.study.file import Study, read_study
 from semconv.sweeping.file import Sweep, own_folder
+from semconv.sweeping.jobs import Place
 
 DESCRIPTION = """Run a study: tune every network by the same search, screen the candidates, confirm some of them on fresh seeds, and
 report. Each stage is one or more rounds, each of them a W&B sweep in the study's folder, which any number of processes may share.
 --plan trains every network for a few steps, prints runs, hours and error rates, and stops. --resume continues a study that was
 interrupted or killed. --prepare runs nothing: it writes the sweep file of the next round, for W&B's agents or a cluster. --only and
---seed run one row of its table again, and say whether the numbers are the same."""
+--seed run one row of its table again, and say whether the numbers are the same. --cluster runs everything on a cluster of Ray."""
 
 
 def main(arguments: list[str]) -> None:
@@ -27,17 +29,19 @@ def main(arguments: list[str]) -> None:
     with in_one_line():
         study = read_study(find(given.file, "sweeps/studies"))
         if given.only is not None or given.seed is not None:
-            sys.exit(_repeat(study, given))
+            with placed(given) as place:
+                sys.exit(_repeat(study, given, place))
         goes_on = given.resume or given.prepare
         own = own_folder(Path("runs") / "studies", study.name, study.content, goes_on, "study.yaml")
         folder = Path(os.path.relpath(given.output or own))
         if "," in str(folder):
             raise ValueError(f"{folder} has a comma in its name, which would end the name of a file in it: give another --output")
-        code = _conduct(study, folder, given)
+        with placed(given) as place:
+            code = _conduct(study, folder, given, place)
     sys.exit(code)
 
 
-def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
+def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place) -> int:
     # importing Optuna and scipy takes seconds; --help and errors in the file come before
     from semconv.comparison.tables import sheets
     from semconv.study.arms import candidates
@@ -49,14 +53,14 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
 
     keep_study(study, folder, given.resume or given.plan or given.prepare)
 
-    def run_sweep(sweep: Sweep, place: Path, done: Sequence[Mapping[str, Any]]) -> int:
+    def run_sweep(sweep: Sweep, own: Path, done: Sequence[Mapping[str, Any]]) -> int:
         if given.prepare:
-            Ledger(place, sweep, join=True)
-            file = place / "sweep.yaml"
+            Ledger(own, sweep, join=True)
+            file = own / "sweep.yaml"
             print(f"{len(sweep.grid) - len(done)} runs to do: wandb sweep {file}, or semconv sweep {file} --resume")
             raise Unfinished(0)
-        print(f"{place.name}: {len(sweep.grid) - len(done)} runs")
-        code = run_trials(sweep, place, given.jobs, given.failures, done=done)[0]
+        print(f"{own.name}: {len(sweep.grid) - len(done)} runs")
+        code = run_trials(sweep, own, place, given.failures, done=done)[0]
         save_runs(rounds, folder / "results.csv")
         return code
 
@@ -69,7 +73,7 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
         )
     try:
         measured = measure(rounds)
-        print_sheets([cost_sheet(costs(study, measured), given.jobs), *([rates_sheet(study, measured)] if given.plan else [])])
+        print_sheets([cost_sheet(costs(study, measured), place.jobs), *([rates_sheet(study, measured)] if given.plan else [])])
         if given.plan:
             return 0
         tuned = tune(rounds, measured)
@@ -77,9 +81,9 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
         kept = [arm for arm in candidates(study) if not study.screen or (arm in screened and screened[arm].kept)]
         comparison = confirm(rounds, measured, tuned, kept)
     except Unfinished as end:
-        place = f" --output {folder}" if given.output else ""
+        output = f" --output {folder}" if given.output else ""
         option = "--prepare" if given.prepare else "--resume"
-        print(f"not all runs are finished: semconv study {given.file}{place} {option} continues")
+        print(f"not all runs are finished: semconv study {given.file}{output} {option} continues")
         return end.code
     finally:
         save_runs(rounds, folder / "results.csv")
@@ -95,7 +99,7 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace) -> int:
     return 0
 
 
-def _repeat(study: Study, given: argparse.Namespace) -> int:
+def _repeat(study: Study, given: argparse.Namespace, place: Place) -> int:
     """Run one row of the table of a study again, and compare: 0 where all numbers are the same, else 1."""
     from semconv.study.again import differing, find_row
     from semconv.study.rounds import Rounds, Unfinished
@@ -109,7 +113,7 @@ def _repeat(study: Study, given: argparse.Namespace) -> int:
     if known.get("num_threads"):  # sums are rounded in the order of the threads
         os.environ["OMP_NUM_THREADS"] = str(known["num_threads"])
     folder = Path(os.path.relpath(given.output or own_folder(Path("runs") / "again", study.name, {}, False, "again/sweep.yaml")))
-    rounds = Rounds(study, folder, lambda sweep, place, done: run_trials(sweep, place, 1, 1, done=done)[0])
+    rounds = Rounds(study, folder, lambda sweep, own, done: run_trials(sweep, own, place, 1, done=done)[0])
     try:
         (runs,) = rounds.run("again", [point], [given.seed]).values()
     except Unfinished as end:
@@ -136,11 +140,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, metavar="S", help="The seed of the row of --only.")
     parser.add_argument("--table", type=Path, metavar="CSV", help="The table of --only (results/<name of the file>.csv).")
-    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="Runs at a time (1).")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="The study's folder (runs/studies/<name of the file>, numbered if taken)."
     )
     parser.add_argument(
         "--failures", type=positive, default=3, metavar="N", help="Start no more runs of a round after this number of failures (3)."
     )
+    add_options(parser, "Runs")
     return parser

@@ -1,7 +1,6 @@
 """The `semconv sweep` command."""
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from semconv.commands.errors import in_one_line
+from semconv.commands.places import add_options, placed, positive
 from semconv.shipped import find
 from semconv.sweeping.file import Sweep, own_folder, read_sweep
+from semconv.sweeping.jobs import Place
 
 if TYPE_CHECKING:
     from semconv.sweeping.ledger import Ledger
@@ -20,7 +21,7 @@ TRAINING = "semconv.commands.train"  # as text: the import takes seconds, and on
 VALIDATED = "val/masked_mse"  # by which runs of a sweep without a metric are ranked: tests choose nothing
 DESCRIPTION = """Run a W&B sweep file without the W&B server: grid, random and bayes search, hyperband, several trials at a time.
 --resume continues an interrupted sweep and its interrupted trials; finished trials are not run again. Several processes can share
-the folder of a sweep."""
+the folder of a sweep. --cluster runs the trials on a cluster of Ray."""
 
 
 def main(arguments: list[str]) -> None:
@@ -33,25 +34,28 @@ def main(arguments: list[str]) -> None:
         if sweep.doubt:
             print(f"semconv: warning: {sweep.doubt}", file=sys.stderr)
         folder = given.output or _folder_of(file) or own_folder(Path("runs") / "sweeps", sweep.name, sweep.content, given.resume)
-        place = f" --output {folder}" if given.output else ""
-        again = f"semconv sweep {given.file}{place} --resume"
-        code = work(sweep, folder, again, given.jobs, given.failures, given.count, given.resume)
+        output = f" --output {folder}" if given.output else ""
+        again = f"semconv sweep {given.file}{output} --resume"
+        with placed(given) as place:
+            code = work(sweep, folder, again, place, given.failures, given.count, given.resume)
     sys.exit(code)
 
 
-def work(sweep: Sweep, folder: Path, again: str, jobs: int, failures: int, count: int | None = None, resume: bool = False) -> int:
+def work(
+    sweep: Sweep, folder: Path, again: str, place: Place, failures: int, count: int | None = None, resume: bool = False
+) -> int:
     """Run trials of a sweep, print the command that compares them, and return the exit code.
 
     Args:
         sweep: the sweep.
         folder: its folder.
         again: what continues it.
-        jobs: see `run_trials`.
+        place: see `run_trials`.
         failures: see `run_trials`.
         count: see `run_trials`.
         resume: see `run_trials`.
     """
-    code, ledger = run_trials(sweep, folder, jobs, failures, count, resume)
+    code, ledger = run_trials(sweep, folder, place, failures, count, resume)
     _print_best(ledger)
     left = "" if ledger.is_over() else f"; not all trials are finished: {again} continues"
     print(f"semconv compare {folder} compares the runs{left}")
@@ -66,7 +70,7 @@ def _folder_of(file: Path) -> Path | None:
 def run_trials(
     sweep: Sweep,
     folder: Path,
-    jobs: int,
+    place: Place,
     failures: int,
     count: int | None = None,
     resume: bool = True,
@@ -77,7 +81,7 @@ def run_trials(
     Args:
         sweep: the sweep.
         folder: its folder.
-        jobs: trials at a time; they share the cores.
+        place: where they run.
         failures: number of failed trials after which no more are started.
         count: maximal number of trials that are started; None: all.
         resume: continue the sweep in its folder, failed trials too, or join other processes in it.
@@ -88,13 +92,11 @@ def run_trials(
     from semconv.sweeping.ledger import Ledger
     from semconv.sweeping.runner import Runner
 
-    if jobs > 1:
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     ledger = Ledger(folder, sweep, resume, done)
     if resume:
         ledger.retry_failed()
     with Display(Console(highlight=False), sweep.total) as display:
-        return Runner(ledger, display, jobs, count, failures, TRAINING).work(), ledger
+        return Runner(ledger, display, place, count, failures, TRAINING).work(), ledger
 
 
 def _print_best(ledger: "Ledger") -> None:
@@ -103,7 +105,7 @@ def _print_best(ledger: "Ledger") -> None:
 
     from semconv.commands.results import Finished, print_best
     from semconv.sweeping.display import described
-    from semconv.sweeping.trials import find_run
+    from semconv.sweeping.jobs import find_run
 
     found = []
     for trial in ledger.trials(TrialState.COMPLETE):
@@ -117,20 +119,11 @@ def _refuse_endless(sweep: Sweep, count: int | None) -> None:
         raise ValueError(f"{sweep.name} is a {sweep.method} search that never ends: give --count, or run_cap in the file")
 
 
-def positive(text: str) -> int:
-    """A whole number from 1 on, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("give 1 or more")
-    return number
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(prog="semconv sweep", description=DESCRIPTION)
     parser.add_argument("file", help="Sweep file, or the name of one of semconv's, such as quickstart.")
     parser.add_argument("--count", type=positive, metavar="N", help="Maximal number of trials that this process starts (all).")
-    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="Trials at a time (1); they share the cores.")
     parser.add_argument(
         "--resume", action="store_true", help="Continue the sweep in its folder, also failed trials, or join other processes in it."
     )
@@ -144,4 +137,5 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--failures", type=positive, default=3, metavar="N", help="Start no more trials after this number of failures (3)."
     )
+    add_options(parser, "Trials")
     return parser

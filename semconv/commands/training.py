@@ -10,6 +10,7 @@ from semconv.commands.keys import check_keys
 from semconv.commands.short import Several, several, write_out
 from semconv.commands.sweep import work
 from semconv.sweeping.macros import expand, own_command
+from semconv.sweeping.processes import Here
 
 FAILURES = 3  # runs that fail before no more are started
 
@@ -26,7 +27,7 @@ def main(arguments: list[str]) -> None:
         elif command == "run" and (asked := several(words)) is not None:
             _check(asked)
             print(f"{len(asked.sweep.grid)} runs in {asked.folder}; finished ones are not repeated")
-            sys.exit(work(asked.sweep, asked.folder, "the same command", asked.jobs, FAILURES, resume=True))
+            sys.exit(work(asked.sweep, asked.folder, "the same command", Here(asked.jobs), FAILURES, resume=True))
         else:
             check_keys(command, write_out(words))
     # importing torch takes seconds; help and errors in names come before

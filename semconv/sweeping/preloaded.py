@@ -4,7 +4,9 @@ One process imports torch, Lightning and semconv, computes nothing, and forks fo
 process after its imports, so that it computes the same bits; a test shows it.
 """
 
+import ctypes
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -15,9 +17,10 @@ from pathlib import Path
 from semconv.tracking.locks import Lock
 
 IMPORTED = ["semconv.data", "semconv.encoders", "semconv.mechanisms", "semconv.decoders", "rich.progress", "wandb"]
+ENDS_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
-def start(program: str, words: Sequence[str], environment: Mapping[str, str], log: Path, lock: Lock) -> BaseProcess:
+def start(program: str, words: Sequence[str], environment: Mapping[str, str], log: Path, lock: Lock | None) -> BaseProcess:
     """Start `semconv WORDS` in its own process.
 
     Args:
@@ -25,7 +28,7 @@ def start(program: str, words: Sequence[str], environment: Mapping[str, str], lo
         words: a subcommand that trains, and its arguments.
         environment: environment variables of the process.
         log: file for the output of the process.
-        lock: held until the process ends.
+        lock: held until the process ends; None: the process ends with this one.
     """
     context = get_context("forkserver")
     context.set_forkserver_preload([program, *IMPORTED])
@@ -34,7 +37,9 @@ def start(program: str, words: Sequence[str], environment: Mapping[str, str], lo
     return process
 
 
-def _trial(program: str, words: list[str], environment: dict[str, str], folder: str, log: str, lock: int) -> None:
+def _trial(program: str, words: list[str], environment: dict[str, str], folder: str, log: str, lock: int | None) -> None:
+    if lock is None:
+        end_with_parent()  # the importing process, which ends with the one that asked
     os.setsid()  # Ctrl-C reaches the sweep only, which passes it on
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
@@ -44,3 +49,9 @@ def _trial(program: str, words: list[str], environment: dict[str, str], folder: 
     os.chdir(folder)
     sys.argv = ["semconv", *words]
     import_module(program).main(words)
+
+
+def end_with_parent() -> None:
+    """Let this process be killed when the one that started it has ended, however that ended; on Linux alone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(ENDS_WITH_PARENT, signal.SIGKILL)

@@ -8,6 +8,7 @@ from types import FrameType
 from semconv.sweeping.display import Display
 from semconv.sweeping.file import Sweep
 from semconv.sweeping.hyperband import to_stop
+from semconv.sweeping.jobs import Place
 from semconv.sweeping.ledger import Ledger
 from semconv.sweeping.trials import History, Trial
 
@@ -22,18 +23,19 @@ class Runner:
     Args:
         ledger: the list of trials.
         display: shows the progress.
-        jobs: trials at a time.
+        place: where they run.
         count: maximal number of trials that this process starts; None: all.
         failures: number of failed trials after which no more are started.
-        program: see `Trial`.
+        training: see `Trial`.
     """
 
-    def __init__(self, ledger: Ledger, display: Display, jobs: int, count: int | None, failures: int, program: str) -> None:
+    def __init__(self, ledger: Ledger, display: Display, place: Place, count: int | None, failures: int, training: str) -> None:
         self.ledger, self.display = ledger, display
-        self.jobs, self.count, self.failures, self.program = jobs, count, failures, program
+        self.place, self.count, self.failures, self.training = place, count, failures, training
         self.running: list[Trial] = []
         self.num_started = self.num_failed = 0
-        self.received: int | None = None  # a signal
+        self.received: list[int] = []  # signals
+        self._passed_on = 0  # of them
         self._looked = 0.0
         self._histories: dict[int, History] = {}
 
@@ -57,17 +59,16 @@ class Runner:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        if self.received is not None:
-            return 128 + self.received
+        if self.received:
+            return 128 + self.received[-1]
         return 1 if self.num_failed else 0
 
     def _start_trials(self) -> bool:
         """Start as many trials as allowed; False if nothing is left to do."""
         while self._may_start() and (claim := self.ledger.claim()) is not None:
-            trial = Trial(claim, self.sweep, self.folder, self.program)
+            trial = Trial(claim, self.sweep, self.folder, self.training, self.place)
             self.running.append(trial)
             self.num_started += 1
-            trial.start()
             self.display.started(trial)
         if self.running:
             return True
@@ -76,7 +77,8 @@ class Runner:
 
     def _may_start(self) -> bool:
         counted = self.count is None or self.num_started < self.count
-        return self.received is None and counted and self.num_failed < self.failures and len(self.running) < self.jobs
+        may = not self.received and counted and self.num_failed < self.failures
+        return may and len(self.running) < self.place.jobs
 
     def _conclude(self) -> None:
         for trial in list(self.running):
@@ -84,7 +86,7 @@ class Runner:
             if code is None:
                 continue
             self.running.remove(trial)
-            if self.received is not None and code != 0:
+            if self.received and code != 0:
                 trial.claim.lock.close()  # the process that resumes the sweep resumes this trial
                 self.display.ended(trial, "interrupted", None, "--resume continues it")
                 continue
@@ -94,11 +96,15 @@ class Runner:
             if ending == "failed":
                 self.num_failed += 1
                 if self.num_failed == self.failures:
-                    self.display.note(f"{self.failures} trials have failed: no more are started; the last log is {trial.log}")
+                    self.display.note(f"{self.failures} trials have failed: no more are started; the last log is {trial.job.log}")
 
     def _stop_early(self) -> None:
+        if len(self.received) > max(self._passed_on, 1):
+            for trial in self.running:
+                trial.stopping = None  # a second signal ends a run at once
+        self._passed_on = len(self.received)
         for trial in self.running:
-            if trial.stopping is not None or trial.departure:
+            if self.received or trial.stopping is not None or trial.departure:
                 trial.terminate()  # kills a trial that does not end in time
         given, metric = self.sweep.early_terminate, self.sweep.metric
         if given is None or metric is None or time.monotonic() < self._looked + BAND_SECONDS:
@@ -113,9 +119,4 @@ class Runner:
             own[name].terminate()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        again = self.received is not None
-        self.received = number
-        for trial in self.running:
-            if again:
-                trial.stopping = None  # a second signal ends a run at once
-            trial.terminate()
+        self.received.append(number)

@@ -1,84 +1,49 @@
-"""A trial: its command, its process, and its outcome."""
+"""A trial as the sweep sees it: where it runs, and its outcome."""
 
 import json
 import math
 import os
-import shutil
-import signal
-import subprocess
 import time
-from collections.abc import Mapping
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from semconv.files import append_text, write_text
-from semconv.sweeping import preloaded
 from semconv.sweeping.file import Sweep
+from semconv.sweeping.jobs import Job, Place, find_run
 from semconv.sweeping.ledger import Claim, Ending
-from semconv.sweeping.macros import expand, own_command
 from semconv.sweeping.points import departure
-from semconv.tracking.folder import RunFolder, newest_checkpoint
-from semconv.tracking.secrets import redact
+from semconv.tracking.folder import RunFolder
 
-NOT_STARTED = 127  # exit code, as a shell has it
 KILL_SECONDS = 30  # from SIGTERM to SIGKILL, as W&B's agent has it
 
 
 class Trial:
-    """A trial of this process.
+    """A trial of this process, started when it is made.
 
     Args:
         claim: the claimed trial.
         sweep: its sweep.
         folder: folder of the sweep.
-        program: the module whose `main` runs semconv's own training commands.
+        training: the module whose `main` runs semconv's own training commands.
+        place: where it runs.
     """
 
-    def __init__(self, claim: Claim, sweep: Sweep, folder: Path, program: str) -> None:
-        self.claim, self.sweep, self.folder, self.program = claim, sweep, folder, program
-        self.log = folder / "trials" / f"{claim.number:03d}.log"
+    def __init__(self, claim: Claim, sweep: Sweep, folder: Path, training: str, place: Place) -> None:
+        self.claim, self.sweep = claim, sweep
+        self.job = Job(claim.number, claim.run, claim.parameters, sweep.command, sweep.program, training, folder)
         self.started = time.monotonic()
         self.history = History(folder, claim.run, sweep.metric)
         self.stopping: float | None = None  # time of the request to end
         self._departure, self._arrived = "", False
-        self._process: BaseProcess | subprocess.Popen[bytes] | None = None
-        self._code = 0  # exit code where there is no process
+        self._running = place.start(self.job, claim.lock)
 
     @property
     def run(self) -> RunFolder | None:
         """The run's folder; None before it exists."""
-        return find_run(self.folder, self.claim.run)
-
-    def start(self) -> None:
-        """Start the run, or resume it from its last checkpoint; a finished run is not started again."""
-        run = self.run
-        if run is not None and run.summary.get("status") in ("finished", "diverged"):
-            return
-        resumed = run is not None and newest_checkpoint(run.checkpoints) is not None
-        if run is not None and not resumed:
-            shutil.rmtree(run.path)  # it has nothing to resume from, and its name is needed
-        words = self._words(run if resumed else None)
-        append_text(self.log, f"$ {' '.join(redact(words))}\n")
-        environment = self._environment()
-        ours = own_command(words)
-        if ours:
-            self._process = preloaded.start(self.program, ours, environment, self.log, self.claim.lock)
-        else:
-            try:
-                self._process = self._spawn(words, environment)
-            except (OSError, IndexError) as error:  # IndexError: the command is empty
-                reason = error.strerror if isinstance(error, OSError) else "it is empty"
-                append_text(self.log, f"the command {redact(' '.join(words[:1]))!r} cannot be started: {reason}\n")
-                self._code = NOT_STARTED
+        return self.job.found
 
     def poll(self) -> int | None:
         """The exit code; None while the trial runs."""
-        if self._process is None:
-            return self._code
-        return self._process.exitcode if isinstance(self._process, BaseProcess) else self._process.poll()
+        return self._running.poll()
 
     @property
     def departure(self) -> str:
@@ -92,14 +57,14 @@ class Trial:
 
     def terminate(self) -> None:
         """Ask the run to save and end; a call more than half a minute later kills it."""
-        if self._process is None or self._process.pid is None or self.poll() is not None:
+        if self.poll() is not None:
             return
         now = time.monotonic()
         if self.stopping is None:
             self.stopping = now
-            os.kill(self._process.pid, signal.SIGTERM)
+            self._running.terminate()
         elif now > self.stopping + KILL_SECONDS:
-            os.kill(self._process.pid, signal.SIGKILL)
+            self._running.kill()
 
     def outcome(self, code: int) -> tuple[Ending, float | None, str]:
         """The ending of the trial, its metric, and a short reason.
@@ -128,42 +93,8 @@ class Trial:
 
     def last_line(self) -> str:
         """The last line of the run's output."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n") if self.log.exists() else []
+        lines = self.job.log.read_text(encoding="utf-8", errors="replace").split("\n") if self.job.log.exists() else []
         return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
-
-    def _words(self, resumed: RunFolder | None) -> list[str]:
-        parameters = {**self.claim.parameters, "runs": str(self.folder)}
-        json_file = self.folder / "trials" / f"{self.claim.number:03d}.json"
-        words = expand(self.sweep.command, self.sweep.program, dict(sorted(parameters.items())), json_file)
-        ours = own_command(words)
-        if resumed is not None and ours:
-            return ["semconv", ours[0], "--resume", str(resumed.path)]
-        return words
-
-    def _environment(self) -> dict[str, str]:
-        # W&B reads a sweep's parameters from this file, and shows them as keys of the run's configuration
-        path = self.folder / "trials" / f"{self.claim.number:03d}.yaml"
-        values = {name: {"value": value} for name, value in self.claim.parameters.items()}
-        write_text(path, yaml.safe_dump({"wandb_version": 1, **values}))
-        kept = {name: value for name, value in os.environ.items() if name != "WANDB_SWEEP_ID"}
-        return {**kept, "WANDB_RUN_ID": self.claim.run, "WANDB_SWEEP_PARAM_PATH": str(path.resolve())}
-
-    def _spawn(self, words: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        with open(self.log, "ab") as log:
-            return subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=dict(environment),
-                start_new_session=True,  # Ctrl-C reaches the sweep only, which passes it on
-                pass_fds=[self.claim.lock.descriptor],
-            )
-
-
-def find_run(folder: Path, run_id: str) -> RunFolder | None:
-    """Find a run of a sweep by its id."""
-    return next((RunFolder(path) for path in folder.glob(f"*/{run_id}") if path.is_dir()), None)
 
 
 class History:

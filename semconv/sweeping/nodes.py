@@ -1,0 +1,153 @@
+"""What a node of a cluster does for a trial: start or resume it, pass its files on, and end with it."""
+
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from semconv.configuration import one_line
+from semconv.files import append_text
+from semconv.shipped import HOME, PACKAGE, look
+from semconv.sweeping.jobs import Job
+from semconv.sweeping.processes import Process, begin
+from semconv.sweeping.storage import Storage
+from semconv.version import __version__
+
+POLL_SECONDS = 0.2
+SEND_SECONDS = 10.0  # between two looks for new files
+PASSED_ON = ("WANDB_", "OMP_NUM_THREADS")  # beginnings of the environment variables that a trial has from the sweep
+
+
+class Errand(NamedTuple):
+    """A trial on its way to a node.
+
+    Args:
+        job: the trial.
+        place: the current folder of the sweep.
+        storage: address of the trial's files; None: the node sees the folder of the sweep.
+        files: the user's own configuration files and modules, by their path from the current folder, where no folder is shared.
+        environment: variables of the sweep that are the trial's too.
+        version: of semconv.
+    """
+
+    job: Job
+    place: str
+    storage: str | None
+    files: Mapping[str, bytes]
+    environment: Mapping[str, str]
+    version: str = __version__
+
+
+def errand(job: Job, storage: str | None) -> Errand:
+    """Pack what a node needs for a trial.
+
+    Raises:
+        ValueError: no folder is shared, and a configuration file lies outside of the current one.
+    """
+    environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+    return Errand(job, os.getcwd(), storage, {} if storage is None else _own_files(job.words()), environment)
+
+
+def work(errand: Errand) -> int:
+    """Run a trial, from its last checkpoint where it has one, and give its exit code.
+
+    The driver's SIGINT asks the trial to save and end. SIGTERM says that the node leaves: the trial saves, and this process ends
+    without a result, so that the trial continues on another node.
+
+    Raises:
+        ValueError: the node has another version of semconv, or sees neither the folder of the sweep nor the storage.
+    """
+    node, job = platform.node(), errand.job
+    if errand.version != __version__:
+        raise ValueError(f"{node} has semconv {__version__}, and the sweep {errand.version}: install one version everywhere")
+    os.environ.update(errand.environment)
+    if errand.storage is None:
+        if not Path(errand.place, job.folder, "sweep.yaml").is_file():
+            raise ValueError(f"{node} does not see {Path(errand.place, job.folder)}: give --storage, or an --output that it sees")
+        with _inside(errand.place):
+            return _attend(job, None)
+    with TemporaryDirectory(prefix="semconv-") as scratch:
+        place, folder = Path(scratch, "files"), Path(scratch, "sweep")
+        for name, content in errand.files.items():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(content)
+        place.mkdir(exist_ok=True)
+        (folder / "trials").mkdir(parents=True)
+        storage = Storage(errand.storage, folder)
+        storage.take()
+        storage.fetch()
+        with _inside(place):
+            return _attend(job._replace(folder=folder), storage)
+
+
+def _attend(job: Job, storage: Storage | None) -> int:
+    """Start the trial, and wait for its end."""
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda signum, _: received.append(signum)) for number in numbers}
+    process, told, sent_at = begin(job, None), False, time.monotonic()
+    try:
+        while (code := process.poll()) is None:
+            if received and not told:
+                process.terminate()
+                told = True
+            if storage is not None and time.monotonic() > sent_at + SEND_SECONDS:
+                _send(job, storage, process)
+                sent_at = time.monotonic()
+            time.sleep(POLL_SECONDS)
+        if storage is not None and storage.is_ours:
+            storage.send(*_places(job))
+        if told and signal.SIGINT not in received:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return code
+    finally:
+        process.kill()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _send(job: Job, storage: Storage, process: Process) -> None:
+    """Send files while the trial runs; a storage that does not answer now may do so later."""
+    try:
+        if storage.is_ours:
+            storage.send(*_places(job))
+        else:
+            process.kill()  # this node was taken for dead, and another one has the trial
+    except Exception as error:
+        append_text(job.log, f"the storage does not answer: {one_line(error, 200)}\n")
+
+
+def _places(job: Job) -> list[Path]:
+    """Files and folders of the trial that are sent."""
+    return [path for path in (job.found and job.found.path, job.log) if path and path.exists()]
+
+
+def _own_files(words: list[str]) -> dict[str, bytes]:
+    """The configuration files that a command names, and the modules and packages in the current folder."""
+    parts = [part.strip() for word in words for part in word.rpartition("=")[2].split(",")]
+    found = [path for part in parts if (path := look(part, "experiments")) and path.suffix in (".yaml", ".yml", ".json")]
+    shipped = HOME / "experiments"
+    files = {path for path in found if not path.is_absolute() or not path.is_relative_to(shipped)}
+    if outside := [path for path in files if path.is_absolute() or ".." in path.parts]:
+        raise ValueError(f"{outside[0]} lies outside of the current folder, and nodes that share no folder do not see it: move it")
+    here = Path()
+    packages = [path.parent for path in here.glob("*/__init__.py") if path.parent.resolve() != PACKAGE]
+    files |= {*here.glob("*.py"), *(path for package in packages for path in package.rglob("*.py"))}
+    return {path.as_posix(): path.read_bytes() for path in files}
+
+
+@contextmanager
+def _inside(place: str | Path) -> Iterator[None]:
+    """Work in a folder whose modules can be imported, after all others."""
+    with chdir(place):
+        sys.path.append(str(place))
+        try:
+            yield
+        finally:
+            sys.path.remove(str(place))
