@@ -4,6 +4,7 @@ import argparse
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from semconv.sweeping.jobs import Place
 
@@ -69,7 +70,10 @@ def placed(given: argparse.Namespace) -> Iterator[Place]:
         yield Here(given.jobs or 1)
     else:
         from semconv.sweeping.ray_cluster import RayCluster, connected
+        from semconv.sweeping.storage import Storage
 
+        if given.storage is not None:
+            Storage(given.storage, Path())  # errors in it come before the cluster
         with connected(given.cluster):
             cpus = 1.0 if given.cpus_per_trial is None else given.cpus_per_trial
             yield RayCluster(cpus, given.gpus_per_trial, given.jobs, given.storage)

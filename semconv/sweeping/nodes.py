@@ -20,7 +20,7 @@ from semconv.sweeping.storage import Storage
 from semconv.version import __version__
 
 POLL_SECONDS = 0.2
-SEND_SECONDS = 10.0  # between two looks for new files
+SEND_SECONDS = 10.0
 PASSED_ON = ("WANDB_", "OMP_NUM_THREADS")  # beginnings of the environment variables that a trial has from the sweep
 
 
@@ -33,6 +33,7 @@ class Errand(NamedTuple):
         storage: address of the trial's files; None: the node sees the folder of the sweep.
         files: the user's own configuration files and modules, by their path from the current folder, where no folder is shared.
         environment: variables of the sweep that are the trial's too.
+        send_seconds: time between two looks for new files.
         version: of semconv.
     """
 
@@ -41,6 +42,7 @@ class Errand(NamedTuple):
     storage: str | None
     files: Mapping[str, bytes]
     environment: Mapping[str, str]
+    send_seconds: float
     version: str = __version__
 
 
@@ -51,7 +53,7 @@ def errand(job: Job, storage: str | None) -> Errand:
         ValueError: no folder is shared, and a configuration file lies outside of the current one.
     """
     environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
-    return Errand(job, os.getcwd(), storage, {} if storage is None else _own_files(job.words()), environment)
+    return Errand(job, os.getcwd(), storage, {} if storage is None else _own_files(job.words()), environment, SEND_SECONDS)
 
 
 def work(errand: Errand) -> int:
@@ -71,7 +73,7 @@ def work(errand: Errand) -> int:
         if not Path(errand.place, job.folder, "sweep.yaml").is_file():
             raise ValueError(f"{node} does not see {Path(errand.place, job.folder)}: give --storage, or an --output that it sees")
         with _inside(errand.place):
-            return _attend(job, None)
+            return _attend(job, None, 0)
     with TemporaryDirectory(prefix="semconv-") as scratch:
         place, folder = Path(scratch, "files"), Path(scratch, "sweep")
         for name, content in errand.files.items():
@@ -83,10 +85,10 @@ def work(errand: Errand) -> int:
         storage.take()
         storage.fetch()
         with _inside(place):
-            return _attend(job._replace(folder=folder), storage)
+            return _attend(job._replace(folder=folder), storage, errand.send_seconds)
 
 
-def _attend(job: Job, storage: Storage | None) -> int:
+def _attend(job: Job, storage: Storage | None, send_seconds: float) -> int:
     """Start the trial, and wait for its end."""
     received: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -97,7 +99,7 @@ def _attend(job: Job, storage: Storage | None) -> int:
             if received and not told:
                 process.terminate()
                 told = True
-            if storage is not None and time.monotonic() > sent_at + SEND_SECONDS:
+            if storage is not None and time.monotonic() > sent_at + send_seconds:
                 _send(job, storage, process)
                 sent_at = time.monotonic()
             time.sleep(POLL_SECONDS)

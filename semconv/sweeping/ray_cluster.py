@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ from typing import Any
 from semconv.configuration import one_line
 from semconv.files import append_text
 from semconv.sweeping.jobs import NOT_STARTED, Job, Place, Running
-from semconv.sweeping.nodes import SEND_SECONDS, errand, work
+from semconv.sweeping.nodes import errand, work
 from semconv.sweeping.storage import Storage
 from semconv.tracking.locks import Lock
 
@@ -60,7 +61,7 @@ class RayCluster(Place):
                 storage.send(job.found.path)
         sent = errand(job, storage.address if storage else None)
         options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": LOST_NODES, "name": job.run}
-        return Remote(self.ray, self._work.options(**options).remote(sent), job, storage)
+        return Remote(self.ray, self._work.options(**options).remote(sent), job, storage, sent.send_seconds)
 
     def _nodes(self) -> list[dict[str, float]]:
         """The resources of each node."""
@@ -83,18 +84,19 @@ class Remote(Running):
         reference: of its exit code.
         job: the trial.
         storage: of its files; None: this machine sees them.
+        fetch_seconds: time between two looks for new files.
     """
 
-    def __init__(self, ray: Any, reference: Any, job: Job, storage: Storage | None) -> None:
+    def __init__(self, ray: Any, reference: Any, job: Job, storage: Storage | None, fetch_seconds: float) -> None:
         self.ray, self.reference, self.job, self.storage = ray, reference, job, storage
-        self._fetched_at, self._told = time.monotonic(), False
+        self._fetch_seconds, self._fetched_at, self._told = fetch_seconds, time.monotonic(), False
         self._code: int | None = None
 
     def poll(self) -> int | None:
         if self._code is None:
             if self.ray.wait([self.reference], timeout=0)[0]:
                 self._code = self._conclude()
-            elif self.storage is not None and time.monotonic() > self._fetched_at + SEND_SECONDS:
+            elif self.storage is not None and time.monotonic() > self._fetched_at + self._fetch_seconds:
                 with suppress(Exception):  # a storage that does not answer now may do so later
                     self.storage.fetch(everything=False)
                 self._fetched_at = time.monotonic()
@@ -141,11 +143,17 @@ def connected(address: str) -> Iterator[None]:
         import ray
     except ImportError as error:
         raise ValueError("--cluster needs Ray, which is not installed: pip install 'semconv[ray]'") from error
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    own: dict[str, Any] = {}
+    if address == "local":
+        own = {"include_dashboard": False}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    else:
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # one attempt, and not twenty of half a minute
     try:
+        if address not in ("auto", "local"):
+            _knock(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, ImportError, RuntimeError, ValueError) as error:
+    except (OSError, ImportError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"--cluster {address}: {one_line(error, 200)}: start one by ray start --head, or give --cluster local"
         ) from error
@@ -153,3 +161,11 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """See whether anything listens at an address, on which Ray would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("it has no host and port")
+    socket.create_connection((host, int(port)), timeout=10).close()
