@@ -42,7 +42,9 @@ def add_options(parser: argparse.ArgumentParser, what: str) -> None:
     )
     group = parser.add_argument_group("on a cluster of Ray")
     group.add_argument(
-        "--cluster", metavar="ADDRESS", help="Address, such as 10.0.0.1:6379 or ray://10.0.0.1:10001; auto; or local: this machine."
+        "--cluster",
+        metavar="ADDRESS",
+        help="Address, such as 10.0.0.1:6379; auto: this machine's cluster; local: this machine alone.",
     )
     group.add_argument("--cpus-per-trial", type=share, metavar="N", help="CPUs that a trial takes (1).")
     group.add_argument(

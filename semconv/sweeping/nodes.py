@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from semconv.configuration import one_line
 from semconv.files import append_text
-from semconv.shipped import HOME, PACKAGE, look
+from semconv.shipped import PACKAGE, look
 from semconv.sweeping.jobs import Job
 from semconv.sweeping.processes import Process, begin
 from semconv.sweeping.storage import Storage
@@ -133,9 +133,9 @@ def _places(job: Job) -> list[Path]:
 def _own_files(words: list[str]) -> dict[str, bytes]:
     """The configuration files that a command names, and the modules and packages in the current folder."""
     parts = [part.strip() for word in words for part in word.rpartition("=")[2].split(",")]
-    found = [path for part in parts if (path := look(part, "experiments")) and path.suffix in (".yaml", ".yml", ".json")]
-    shipped = HOME / "experiments"
-    files = {path for path in found if not path.is_absolute() or not path.is_relative_to(shipped)}
+    found = {part: path for part in parts if (path := look(part, "experiments")) and path.suffix in (".yaml", ".yml", ".json")}
+    # a name that is found elsewhere is that of a file of semconv, which nodes have
+    files = {path for part, path in found.items() if not path.is_absolute() or path == Path(part)}
     if outside := [path for path in files if path.is_absolute() or ".." in path.parts]:
         raise ValueError(f"{outside[0]} lies outside of the current folder, and nodes that share no folder do not see it: move it")
     here = Path()

@@ -133,8 +133,7 @@ def connected(address: str) -> Iterator[None]:
     """Use a cluster while the block lasts.
 
     Args:
-        address: of the cluster, such as 10.0.0.1:6379 or ray://10.0.0.1:10001; auto: that of this machine; local: one that is
-            started for the block.
+        address: of the cluster, such as 10.0.0.1:6379; auto: that of this machine; local: one that is started for the block.
 
     Raises:
         ValueError: Ray is not installed, or there is no cluster.
@@ -154,9 +153,10 @@ def connected(address: str) -> Iterator[None]:
             _knock(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, ImportError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"--cluster {address}: {one_line(error, 200)}: start one by ray start --head, or give --cluster local"
-        ) from error
+        advice = "start one by ray start --head, or give --cluster local"
+        if "AuthenticationError" in f"{error}{error.__cause__}":
+            advice = "it wants its token: set RAY_AUTH_MODE to token, and RAY_AUTH_TOKEN"
+        raise ValueError(f"--cluster {address}: {one_line(error, 200)}: {advice}") from error
     try:
         yield
     finally:
@@ -165,7 +165,7 @@ def connected(address: str) -> Iterator[None]:
 
 def _knock(address: str) -> None:
     """See whether anything listens at an address, on which Ray would wait for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise ValueError("it has no host and port")
     socket.create_connection((host, int(port)), timeout=10).close()
