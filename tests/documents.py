@@ -171,6 +171,12 @@ class Desk:
         done = CliRunner().invoke(cli, [*words[1:], "--help"])
         assert done.exit_code == 0, done.output
 
+    def ray(self, words: list[str]) -> None:
+        """A cluster: Ray's own parser takes the words; tests/sweeping/test_cluster.py has clusters."""
+        scripts = pytest.importorskip("ray.scripts.scripts", reason="Ray is not installed")
+        done = CliRunner().invoke(scripts.cli, [*words[1:], "--help"])
+        assert done.exit_code == 0, done.output
+
     def sbatch(self, words: list[str]) -> None:
         """A cluster: the file is there; tests/sweeping/test_scaling_out.py runs it under a simulated SLURM."""
         (file,) = [word for word in words if word.endswith(".sbatch")]
@@ -252,6 +258,7 @@ RULES: dict[str, Callable[[Desk, list[str]], None]] = {
     "make": Desk.make,
     "pip": Desk.pip,
     "wandb": Desk.wandb,
+    "ray": Desk.ray,
     "sbatch": Desk.sbatch,
     "mkdir": Desk.shell,
     "eval": Desk.evaluate,

@@ -116,7 +116,15 @@ def test_a_signal_ends_a_trial_with_all_that_it_has(number, code, send):
 
 def test_files_of_the_user_travel_with_a_trial(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("mine.yaml", "sweep.yaml", "experiments/own.yaml", "mine.py", "package/__init__.py", "package/deep/part.py", "other.yaml"):
+    for name in (
+        "mine.yaml",
+        "sweep.yaml",
+        "experiments/own.yaml",
+        "mine.py",
+        "package/__init__.py",
+        "package/deep/part.py",
+        "other.yaml",
+    ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(name)
     job = Job(0, "a-000", {"config": "own,cnn_channels"}, ["semconv", "run", "-c", "mine", "${args}"], "", "", tmp_path / "sweep")
