@@ -67,9 +67,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if listed := re.fullmatch(r"/api/models/(.+)/(revision|tree)/\w+(?:\?.*)?", self.path):
             files = self.server.files.get(listed[1], {})
-            tree = [
-                {"type": "file", "path": name, "size": len(text), "oid": hashlib.sha1(text).hexdigest()} for name, text in files.items()
-            ]
+            oids = {name: hashlib.sha1(text).hexdigest() for name, text in files.items()}
+            tree = [{"type": "file", "path": name, "size": len(text), "oid": oids[name]} for name, text in files.items()]
             about = {"id": listed[1], "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
             return self._answer(tree if listed[2] == "tree" else about)
         repository, _, name = re.sub(f"/resolve/{COMMIT}/", "/resolve/main/", self.path.lstrip("/")).partition("/resolve/main/")

@@ -8,7 +8,7 @@ import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -103,6 +103,12 @@ BOUNDS = {
     "trainer.num_nodes": (1, math.inf),
     "trainer.num_sanity_val_steps": (-1, math.inf),
 }
+# options of which a whole number counts batches, and any other is a share of them
+COUNTS_OR_SHARES = (
+    *(f"limit_{part}_batches" for part in ("train", "val", "test", "predict")),
+    "overfit_batches",
+    "val_check_interval",
+)
 # options of the trainer that depend on the machine, or name parts of their own
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "plugins", "logger", "callbacks", "profiler")
 BuildExtent = Literal["all", "parts", "nothing"]
@@ -174,6 +180,7 @@ class SemconvCLI(LightningCLI):
         for group in ("trainer", "wandb"):
             if not isinstance(given := self._whole().get(group), Namespace):
                 raise ValueError(f"{group} is {given}: give a mapping of keys to values")
+        self._keep_counts(given_values(args))
         config = self._whole().as_dict()
         for key, (low, high) in BOUNDS.items():
             if isinstance(value := get(config, key), int):
@@ -184,6 +191,17 @@ class SemconvCLI(LightningCLI):
             raise ValueError(f"{found[0]} is {found[1]}: give a number that is finite")
         if problem := empty_argument(config) or follower_problem(config):
             raise ValueError(problem)
+
+    def _keep_counts(self, given: Mapping[str, Any]) -> None:
+        """Take 1 for one batch, and not for 1.0, all of them.
+
+        The parser tries the types of an option in their order, and that of `int | float` is by chance: Python's typing keeps the
+        one that any package has written first.
+        """
+        trainer = self._whole()["trainer"]
+        for name in COUNTS_OR_SHARES:
+            if isinstance(value := given.get(f"trainer.{name}"), int) and isinstance(trainer[name], float):
+                trainer[name] = value
 
     def _whole(self) -> Namespace:
         """The configuration of the subcommand, or of what is built without one."""

@@ -341,7 +341,7 @@ class ImageData(LightningDataModule):
             parts.append("test")
         numbers = {part: len(self.select(part)[1]) for part in parts}
         counts = ", ".join(f"{number:,} {part}" for part, number in numbers.items())
-        noisy = "; what is chosen on so few validation images is noisy" if 0 < numbers["validation"] < FEW else ""
+        noisy = "; choices by so few validation images are noisy" if 0 < numbers["validation"] < FEW else ""
         mean, std = (" ".join(f"{value:.4g}" for value in values) for values in self.moments)
         return f"{self._source().name}: {counts} images of {self._shape}, mean {mean}, std {std}{noisy}"
 

@@ -1,6 +1,8 @@
+import inspect
 import subprocess
 import sys
 
+import lightning
 import pytest
 import yaml
 from omegaconf import OmegaConf
@@ -271,3 +273,13 @@ def test_a_mistyped_command_is_corrected():
     done = command("fti")
     assert done.returncode == 2
     assert done.stderr == "semconv: error: there is no command fti: did you mean fit?\n"
+
+
+def test_one_batch_is_not_all_batches_whatever_order_the_types_have(monkeypatch):
+    annotations = inspect.unwrap(lightning.pytorch.Trainer.__init__).__annotations__
+    for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        monkeypatch.setitem(annotations, name, float | int | None)
+    options = ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1.0", "--trainer.limit_test_batches=2"]
+    trainer = parse(arguments("cnn_plain", *options))["trainer"]
+    given = [trainer[f"limit_{name}_batches"] for name in ("train", "val", "test")]
+    assert [(type(value), value) for value in given] == [(int, 1), (float, 1.0), (int, 2)]

@@ -154,7 +154,7 @@ def test_one_line_describes_the_data(make_data: Make) -> None:
         == data.describe()
         == (
             f"scenes: {train} train, {60 - train} validation, 11 test images of 8 x 8 x 3, mean 0.5 0.5 0.5, std 0.25 0.25 0.25"
-            "; what is chosen on so few validation images is noisy"
+            "; choices by so few validation images are noisy"
         )
     )
 
