@@ -138,7 +138,11 @@ def test_what_stands_beside_the_network_in_a_step_reads_no_value_either(silent):
         optimizers=[optimizer],
         precision_plugin=SimpleNamespace(scaler=None),
         strategy=SimpleNamespace(root_device=torch.device("meta")),
-        **{"current_epoch": 0, "global_step": 9, "log_every_n_steps": 10, "is_last_batch": False, "world_size": 1},
+        current_epoch=0,
+        global_step=9,
+        log_every_n_steps=10,
+        is_last_batch=False,
+        world_size=1,
     )
     callbacks: list[Any] = [Divergence(), Dynamics()]
     for parameter in task.parameters():
