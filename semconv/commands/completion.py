@@ -53,9 +53,10 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     _with(parser.add_argument("--data"), _names("experiments", "data/"))
     for option in ("--seeds", "--jobs", "--resume", "--pretrained"):
         _with(parser.add_argument(option), FilesCompleter())
+    for option in ("--help-all", "--print_config", "--debug"):
+        if option not in parser._option_string_actions:  # a command's own
+            parser.add_argument(option, action="store_true")
     there = {option for action in parser._actions for option in action.option_strings}
-    for option in {"--help-all", "--print_config", "--debug"} - there:
-        parser.add_argument(option, action="store_true")
     for key in sorted({f"--{key}" for key in texts.example().known()} - there):
         _with(parser.add_argument(key), _values(key.removeprefix("--")))
 
