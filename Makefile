@@ -1,11 +1,12 @@
 # make demo: set up and run the main job. make test: set up and run all checks. make docs: build the documentation.
-# make results: write what results/*.csv say into the documents. make mutants: test the tests. make campaign: try to break it, for 15 minutes. make test-minimum: the tests on the lowest versions allowed.
+# make gpu: figures of a GPU, into benchmarks/results and docs/performance.md. make results: write what results/*.csv say into the documents.
+# make mutants: test the tests. make campaign: try to break it, for 15 minutes. make test-minimum: the tests on the lowest versions allowed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := runs/studies/demo
 
-.PHONY: setup test lint docs results mutants campaign test-minimum demo clean
+.PHONY: setup test lint docs gpu results mutants campaign test-minimum demo clean
 
 setup: $(VENV)/.installed
 
@@ -32,6 +33,10 @@ lint: setup docs
 
 test: lint
 	$(BIN)/pytest -n auto
+
+# needs CUDA: docs/performance.md
+gpu: setup
+	$(BIN)/python -m benchmarks.gpu
 
 # faults put into the package, one at a time, for the tests to notice: docs/testing.md
 mutants: setup

@@ -20,6 +20,7 @@ COMMANDS = {
         "predict": ("predict", "save reconstructions: of test images (-c CONFIG), or of your own (RUN --images FOLDER)"),
     },
     ANALYSIS: {
+        "estimate": ("estimate", "estimate hours, device-hours and memory of a training, from a rate given or measured here"),
         "check": ("check", "verify an experiment, your own classes included: leakage, visibility, sweeps"),
         "compare": ("compare", "compare finished runs: confidence intervals, verdicts, quality against cost"),
         "export": ("export", "export a run's encoder: as weights for timm, or in a wrapper"),
@@ -29,7 +30,7 @@ COMMANDS = {
     },
 }
 # where a configuration may name classes of the user's own: these commands, and others that are given one of these options
-OWN_CLASSES = {"fit", "run", "sweep", "study", "test", "validate", "check"}
+OWN_CLASSES = {"fit", "run", "sweep", "study", "test", "validate", "check", "estimate"}
 OWN_OPTIONS = {"-c", "--config", "--trust"}
 
 

@@ -113,15 +113,44 @@ def inference_rate(module: Any, batch: Any, data: Any, rounds: int = 5) -> float
     device = _device(module)
     batch = data.on_after_batch_transfer(tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), batch), 0)
     view, _ = module.look(batch, "test")
-    training, seconds = module.training, []
+    training = module.training
     module.eval()
     with torch.no_grad():
-        for _ in range(rounds + 2):
-            begin = now(device)
-            module(view)
-            seconds.append(now(device) - begin)
+        seconds = step_seconds(lambda: module(view), device, rounds)
     module.train(training)
-    return len(batch.images) / statistics.median(seconds[2:])
+    return len(batch.images) / seconds
+
+
+def saved_bytes(compute: Callable[[], torch.Tensor], module: nn.Module) -> int:
+    """Bytes that a forward pass keeps for its backward pass, without the parameters.
+
+    Args:
+        compute: the forward pass.
+        module: holds the parameters.
+    """
+    own = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = compute()  # held, so that no storage is freed and its address used again
+    size = sum(bytes for address, bytes in kept.items() if address not in own)
+    del loss
+    return size
+
+
+def step_seconds(step: Callable[[], object], device: torch.device, rounds: int) -> float:
+    """Seconds of a step: the median of some rounds after two of warm-up."""
+    seconds = []
+    for _ in range(rounds + 2):
+        begin = now(device)
+        step()
+        seconds.append(now(device) - begin)
+    return statistics.median(seconds[2:])
 
 
 def _convolution_backward(

@@ -21,7 +21,7 @@ from semconv.configuration import require
 from semconv.data import Batch
 from semconv.encoders import Encoder
 from semconv.evaluation.features import frozen, in_precision, pool, unmasked
-from semconv.hashing import make_keys
+from semconv.hashing import make_seed
 from semconv.optimisation import check_schedule, parameter_groups
 from semconv.tasks import MaskedReconstruction, Task
 from semconv.trained.run import load_run
@@ -74,7 +74,7 @@ class Classification(Task, ABC):
         self.encoder.train()  # a run is opened in evaluation mode, and Lightning trains in the mode that it finds
         self.cell, self.base_lr, self.warmup, self.batch_size, self.seed = run.task.geometry.cell, base_lr, warmup, batch_size, seed
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(make_keys(seed, "weights", "head")))
+            torch.manual_seed(make_seed(seed, "weights", "head"))
             self.head = self.make_head(self.encoder.num_features, self.num_classes)
         self.val_metrics = MetricCollection(
             {"val/loss": MeanMetric(nan_strategy="disable"), "val/top1": self._accuracy(1)}, compute_groups=False
@@ -248,7 +248,7 @@ class FineTune(Classification):
         return {"stem": r"encoder\.(?!(?:blocks|stages|norm)\.)", "layers": [(r"encoder\.(?:blocks|stages)\.(\d+)\.", None)]}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        with _numpy_seed(int(make_keys(self.seed, "mix", self.global_step, batch_idx, self.global_rank))):
+        with _numpy_seed(make_seed(self.seed, "mix", self.global_step, batch_idx, self.global_rank)):
             images, targets = self.mix(batch.images.clone(), batch.labels)  # it mixes in place
         # of two images that are mixed, frame and map are the first's
         return self.log_loss(self.criterion(self(batch._replace(images=images)).float(), targets), batch)

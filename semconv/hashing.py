@@ -37,6 +37,19 @@ def make_keys(*words: int | str | Tensor, device: torch.device | str | None = No
     return key if isinstance(key, Tensor) else _as_tensor(key, device)
 
 
+def make_seed(*words: int | str) -> int:
+    """The key of words that are no tensors, as a plain integer: a seed for a generator, for which no tensor is made."""
+    key = 0
+    for word in words:
+        key = _fold_int(key, zlib.crc32(word.encode()) if isinstance(word, str) else word)
+    return _signed(key)
+
+
+def draw_number(*words: int | str) -> float:
+    """The number in [0, 1) that `uniform(make_keys(*words), 1)` holds, for which no tensor is made."""
+    return (_mix_int(make_seed(*words) + GOLDEN) >> 40) * 2.0**-24
+
+
 def hash_words(keys: Tensor, count: int) -> Tensor:
     """The first `count` 64-bit words of each key's stream: int64, the shape of `keys` and then `count`."""
     counters = torch.arange(1, count + 1, device=keys.device)
@@ -66,9 +79,13 @@ def permutation(keys: Tensor, count: int) -> Tensor:
 
 def _fold(key: int | Tensor, word: int | Tensor) -> int | Tensor:
     if isinstance(key, int) and isinstance(word, int):
-        return _mix_int(_mix_int(key + GOLDEN) ^ (word % 2**64))
+        return _fold_int(key, word)
     state = torch.as_tensor(key)
     return _mix(_mix(state + GOLDEN) ^ word)
+
+
+def _fold_int(key: int, word: int) -> int:
+    return _mix_int(_mix_int(key + GOLDEN) ^ (word % 2**64))
 
 
 def _mix(state: Tensor) -> Tensor:
@@ -92,4 +109,8 @@ def _shift_right(state: Tensor, bits: int) -> Tensor:
 
 def _as_tensor(state: int, device: torch.device | str | None) -> Tensor:
     """The int64 scalar with the bits of an unsigned 64-bit integer; filled on the device, because a copy would wait for it."""
-    return torch.full((), state - 2**64 if state >= 2**63 else state, dtype=torch.int64, device=device)
+    return torch.full((), _signed(state), dtype=torch.int64, device=device)
+
+
+def _signed(state: int) -> int:
+    return state - 2**64 if state >= 2**63 else state

@@ -6,6 +6,7 @@ that order are masked: so the count is exact for every masker, and the same in e
 
 import math
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import Literal
 
 import torch
@@ -45,17 +46,16 @@ class Masker(ABC):
         ranks = self.order(keys, grid).argsort(dim=-1, stable=True).argsort(dim=-1)
         return rearrange(ranks < count, "b (gh gw) -> b gh gw", gh=grid[0], gw=grid[1])
 
-    def count(self, num_cells: int, key: Tensor | None = None) -> int:
+    def count(self, num_cells: int, place: float = 0.5) -> int:
         """The number of cells that are masked in every image.
 
         Args:
             num_cells: cells per image.
-            key: scalar hash key of the training step, on the CPU; None in evaluation.
+            place: in a range of ratios, from 0 (its low end) to 1; a training step draws it, evaluation takes the middle.
 
         Raises:
             ValueError: no cell, or every cell, would be masked.
         """
-        place = 0.5 if key is None or self.low == self.high else uniform(key, 1).item()
         self.check(num_cells)
         return round((self.low + place * (self.high - self.low)) * num_cells)
 
@@ -150,13 +150,7 @@ class CentreMasker(Masker):
         super().__init__(ratio)
 
     def order(self, keys: Tensor, grid: tuple[int, int]) -> Tensor:
-        row, column = (_offsets(length) for length in grid)
-        row, column = row[:, None], column[None, :]
-        # the Euclidean term orders the cells of one ring: the middle of its sides before its corners
-        distance = torch.maximum(row.abs(), column.abs()) + (row**2 + column**2) * (0.1 / max(grid))
-        # computed on the CPU, because not every device has float64
-        ranks = distance.flatten().argsort(stable=True).argsort()
-        return _same_for_all(ranks.to(keys.device, non_blocking=True), keys)
+        return _same_for_all(_rings(grid, keys.device), keys)
 
 
 class HalfMasker(Masker):
@@ -210,6 +204,17 @@ def _bayer(row: Tensor, column: Tensor, bits: int) -> Tensor:
         r, c = (row >> bit) & 1, (column >> bit) & 1
         value = (value << 2) | ((r ^ c) << 1) | r
     return value
+
+
+@cache  # a copy at every step would wait for the device
+def _rings(grid: tuple[int, int], device: torch.device) -> Tensor:
+    """The rank of each cell by its distance from the centre: `n`."""
+    row, column = (_offsets(length) for length in grid)
+    row, column = row[:, None], column[None, :]
+    # the Euclidean term orders the cells of one ring: the middle of its sides before its corners
+    distance = torch.maximum(row.abs(), column.abs()) + (row**2 + column**2) * (0.1 / max(grid))
+    # computed on the CPU, because not every device has float64
+    return distance.flatten().argsort(stable=True).argsort().to(device)
 
 
 def _offsets(length: int) -> Tensor:

@@ -24,7 +24,7 @@ from semconv.encoders import Encoder, Geometry, Size, initialise
 from semconv.encoders.weights import aligned, require_fit
 from semconv.evaluation.features import in_precision
 from semconv.evaluation.reconstruction import ReconstructionMetrics
-from semconv.hashing import make_keys
+from semconv.hashing import draw_number, make_keys, make_seed
 from semconv.indicators import Control, PaddingMode
 from semconv.masking import Masker, spread_mask
 from semconv.objective import Objective
@@ -41,6 +41,7 @@ from semconv.optimisation import (
 from semconv.pictures import Reconstruction
 
 Stage = Literal["train", "val", "test", "probe"]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
 
 class Task(lightning.LightningModule, ABC):
@@ -99,7 +100,7 @@ class Task(lightning.LightningModule, ABC):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # drop path draws from the global generator: seeded by step, so that a resumed run draws the same
-        torch.manual_seed(int(make_keys(self.seed, "drop", self.global_step, batch_idx, self.global_rank)))
+        torch.manual_seed(make_seed(self.seed, "drop", self.global_step, batch_idx, self.global_rank))
 
     def on_validation_epoch_start(self) -> None:
         _begin(self.val_metrics)
@@ -150,7 +151,7 @@ class MaskedReconstruction(Task):
         seed: of weights, masks and corruption.
         evaluation_seed: of evaluation masks.
         control: of semconv.controls: replaces the true signals of the encoder.
-        compile: compile encoder and decoder with torch.compile.
+        compile: compile the network with torch.compile, as one graph; a name is its mode: reduce-overhead replays CUDA graphs.
     """
 
     test_metrics: ReconstructionMetrics
@@ -179,7 +180,7 @@ class MaskedReconstruction(Task):
         seed: int = 0,
         evaluation_seed: int = 0,
         control: Control | None = None,
-        compile: bool = False,
+        compile: bool | CompileMode = False,
     ) -> None:
         super().__init__()
         check_schedule(base_lr, warmup, weight_decay, betas, min_lr)
@@ -200,8 +201,8 @@ class MaskedReconstruction(Task):
         set_control(self.encoder, control)
         self.initial_weights = deepcopy(self.encoder.state_dict())  # of no checkpoint: the configuration gives them again
         if compile:
-            self.encoder.compile()
-            self.decoder.compile()
+            # in one piece: of two, the second would write over what the first gave, where CUDA graphs share their memory
+            self.compile(mode=None if compile is True else compile)
         self.size, self.seed, self.evaluation_seed = size, seed, evaluation_seed
         self.base_lr, self.min_lr, self.warmup, self.betas = base_lr, min_lr, warmup, betas
         self.weight_decay, self.decay_tokens, self.batch_size = weight_decay, decay_tokens, batch_size
@@ -225,11 +226,11 @@ class MaskedReconstruction(Task):
         """
         if stage == "train":
             address: tuple[int | str, ...] = (self.seed, "train", self.current_epoch)
-            step_key = make_keys(self.seed, "step", self.global_step)
+            place = draw_number(self.seed, "step", self.global_step)
         else:
-            address, step_key = (self.evaluation_seed, stage), None
+            address, place = (self.evaluation_seed, stage), 0.5
         keys = make_keys(*address, *([draw] if draw else []), batch.index)
-        count = self.masker.count(self.num_cells, step_key)
+        count = self.masker.count(self.num_cells, place)
         mask = self.masker(make_keys(keys, "mask"), self.geometry.grid, count)
         view = self.corruption(batch.images, mask, count, make_keys(keys, "corruption"))
         return view._replace(frame=batch.frame, external=batch.external), mask
@@ -308,4 +309,5 @@ class MaskedReconstruction(Task):
         if isinstance(self.corruption, Hide):
             return None
         filled = ZeroFill()(batch.images, mask, 0, mask)
-        return self(view._replace(pixels=filled, mask=mask, num_masked=int(mask[0].sum())))
+        # a copy: compiled with CUDA graphs, the next forward writes over it
+        return self(view._replace(pixels=filled, mask=mask, num_masked=int(mask[0].sum()))).clone()

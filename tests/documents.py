@@ -113,6 +113,8 @@ class Desk:
         match words[1]:
             case "run" | "fit" if any(word.startswith("--trainer.devices=") or "recipes/full" in word for word in words):
                 self._parse_training(words[1:])  # more than one device, or the full tier
+            case "run" if any(word.startswith("--model.compile") for word in words):  # a minute; tests/test_tasks.py compiles
+                self._parse_training(words[1:])
             case "run" if any(word.partition("=")[0].endswith(("--help", ".help")) for word in words):
                 self._call(words[1:])
             case "run" if asked := several(words[2:]):  # a sweep, too
@@ -137,6 +139,8 @@ class Desk:
                 self._call(words[1:])
             case "export" if "--push" in words:  # an account; tests/commands/test_export.py uploads
                 self._until_parsed(lambda: self._call(words[1:]))
+            case "estimate":  # of the full tier a minute
+                self._call([*words[1:], "--data.size=[32,32]", "--model.cell=4", "--model.size=test"])
             case "workspace":  # an account
                 self._call([*words[1:], *([] if "--dry-run" in words else ["--dry-run"])])
             case "compare" if not all(any(self.folder.glob(word)) for word in _runs(words)):

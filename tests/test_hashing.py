@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from semconv.hashing import hash_words, make_keys, normal, permutation, uniform
+from semconv.hashing import draw_number, hash_words, make_keys, make_seed, normal, permutation, uniform
 
 
 def splitmix64(state: int) -> int:
@@ -38,6 +38,8 @@ def test_integers_and_tensors_make_the_same_keys():
     for seed in (0, 5, -3, 2**62):
         plain = make_keys(seed, "mask", 7, 9)
         assert torch.equal(plain, make_keys(torch.tensor(seed), "mask", torch.tensor(7), 9))
+        assert make_seed(seed, "mask", 7, 9) == int(plain)
+        assert draw_number(seed, "mask", 7, 9) == uniform(plain, 1).item()
         assert torch.equal(plain, make_keys(seed, "mask", 7, torch.tensor(9)))
 
 

@@ -37,6 +37,9 @@ def make_parser(commands: Commands) -> argparse.ArgumentParser:
             check = subparsers.add_parser(name, help=text)
             check.add_argument("check", choices=list(CHECKS))
             _add_training(check)
+        elif name == "estimate":
+            own = import_module(f"semconv.commands.{module}").make_parser()
+            _add_training(subparsers.add_parser(name, help=text, parents=[own], add_help=False))
         else:
             own = import_module(f"semconv.commands.{module}").make_parser()
             _add_completers(subparsers.add_parser(name, help=text, parents=[own], add_help=False))
@@ -51,7 +54,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     for option in ("--seeds", "--jobs", "--resume", "--pretrained"):
         _with(parser.add_argument(option), FilesCompleter())
     for option in ("--help-all", "--print_config", "--debug"):
-        parser.add_argument(option, action="store_true")
+        if option not in parser._option_string_actions:  # a command's own
+            parser.add_argument(option, action="store_true")
     there = {option for action in parser._actions for option in action.option_strings}
     for key in sorted({f"--{key}" for key in texts.example().known()} - there):
         _with(parser.add_argument(key), _values(key.removeprefix("--")))

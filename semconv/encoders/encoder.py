@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from semconv.corruption import View
-from semconv.hashing import make_keys
+from semconv.hashing import make_seed
 from semconv.indicators import Information, PaddingMode
 
 
@@ -133,7 +133,7 @@ def initialise(network: nn.Module, seed: int) -> None:
     for path, module in network.named_modules():
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed other devices too, and keep a traceback for each kind of which there is none
-            torch.default_generator.manual_seed(int(make_keys(seed, "weights", network.part, path)))  # type: ignore[arg-type]
+            torch.default_generator.manual_seed(make_seed(seed, "weights", network.part, path))  # type: ignore[arg-type]
             network.init_weights(module)  # type: ignore[operator]
 
 
