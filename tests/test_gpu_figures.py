@@ -1,6 +1,7 @@
 """benchmarks/gpu.py: what `make gpu` writes, from figures made up, from failures, and from a run on the CPU."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_figures_go_into_a_file_and_a_table_and_failures_are_named(given, tmp_pa
         calls.append(words)
         return {"output": ["fine"]}
 
-    calls = []
+    calls: list[Any] = []
     monkeypatch.setattr(gpu, "train", train)
     monkeypatch.setattr(gpu, "call", call)
     with pytest.raises(SystemExit) as stop:
