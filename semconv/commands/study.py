@@ -45,7 +45,7 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     # importing Optuna and scipy takes seconds; --help and errors in the file come before
     from semconv.comparison.tables import sheets
     from semconv.study.arms import candidates
-    from semconv.study.plan import cost_sheet, costs, rates_sheet
+    from semconv.study.plan import cost_sheet, costs, networks_sheet, rates_sheet
     from semconv.study.results import save_runs, screening_sheet, sections, tuning_sheet
     from semconv.study.rounds import Rounds, Unfinished, keep_study
     from semconv.study.stages import confirm, measure, screen, tune
@@ -73,8 +73,10 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
         )
     try:
         measured = measure(rounds)
-        print_sheets([cost_sheet(costs(study, measured), place.jobs), *([rates_sheet(study, measured)] if given.plan else [])])
+        planned = costs(study, measured)
+        print_sheets([cost_sheet(planned, place.jobs)])
         if given.plan:
+            print_sheets([networks_sheet(planned), rates_sheet(study, measured)])
             return 0
         tuned = tune(rounds, measured)
         screened = screen(rounds, tuned)

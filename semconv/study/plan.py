@@ -1,6 +1,7 @@
 """The plan of a study: runs and hours of each stage, and the error rates of its looks."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from semconv.comparison.simulation import simulate
@@ -18,13 +19,13 @@ class Cost(NamedTuple):
 
     Args:
         stage: its name.
-        arms: number of networks.
+        arms: its networks.
         runs: number of runs, at least and at most.
         seconds: time of all runs, one after another, at least and at most.
     """
 
     stage: str
-    arms: int
+    arms: Sequence[Arm]
     runs: tuple[int, int]
     seconds: tuple[float, float]
 
@@ -37,12 +38,12 @@ def costs(study: Study, measured: Measured) -> list[Cost]:
         took = sum(seconds_of(study, measured, arm, evaluates=False) for arm in arms) * seeds
         number, share = sum(rung.values for rung in planned), sum(rung.values / rung.fraction for rung in planned)
         runs, more = len(arms) * seeds, study.tune.extensions
-        found.append(Cost("tune", len(arms), (runs * number, runs * (number + more)), (took * share, took * (share + more))))
+        found.append(Cost("tune", arms, (runs * number, runs * (number + more)), (took * share, took * (share + more))))
     seconds = {arm: seconds_of(study, measured, arm) for arm in measured.runs}
     if study.screen:
         arms, seeds = [Arm(setting, name) for setting in study.settings for name in (PLAIN, *study.family)], len(study.screen.seeds)
         took = sum(seconds[arm] for arm in arms) * seeds
-        found.append(Cost("screen", len(arms), (len(arms) * seeds, len(arms) * seeds), (took, took)))
+        found.append(Cost("screen", arms, (len(arms) * seeds, len(arms) * seeds), (took, took)))
     confirmed = [Arm(setting, PLAIN) for setting in study.settings]
     for setting in study.settings:  # the dearest candidates, where a screening keeps some
         dearest = sorted((Arm(setting, name) for name in study.family), key=lambda arm: -seconds[arm] * len(measured.arms(arm)))
@@ -55,7 +56,7 @@ def costs(study: Study, measured: Measured) -> list[Cost]:
     found.append(
         Cost(
             "confirm",
-            len(confirmed) + len(references),
+            [*confirmed, *references],
             (runs * first + more, runs * last + more),
             (took * first + once * first, took * last + once * first),
         )
@@ -85,10 +86,22 @@ def cost_sheet(found: list[Cost], jobs: int) -> Sheet:
     runs = (sum(cost.runs[0] for cost in found), sum(cost.runs[1] for cost in found))
     seconds = (sum(cost.seconds[0] for cost in found), sum(cost.seconds[1] for cost in found))
     rows = []
-    for cost in (*found, Cost("total", 0, runs, seconds)):
+    for cost in (*found, Cost("total", (), runs, seconds)):
         hours = (cost.seconds[0] / 3600 / jobs, cost.seconds[1] / 3600 / jobs)
-        rows.append([cost.stage, str(cost.arms or ""), _range(cost.runs, 0), _range(hours, 2)])
+        rows.append([cost.stage, str(len(cost.arms) or ""), _range(cost.runs, 0), _range(hours, 2)])
     return Sheet(f"Plan: runs, and hours with {jobs} at a time", ["stage", "networks", "runs", "hours"], rows)
+
+
+def networks_sheet(found: list[Cost]) -> Sheet:
+    """The networks of every stage: in each setting plain and the candidates, each with its controls, and references."""
+    rows = []
+    for cost in found:
+        controls: dict[Arm, list[str]] = {}
+        for arm in cost.arms:
+            controls.setdefault(arm._replace(control=""), []).extend(filter(None, [arm.control]))
+        names = [arm.label + (f" and its {', '.join(kinds)}" if kinds else "") for arm, kinds in controls.items()]
+        rows += [[cost.stage if number == 0 else "", name] for number, name in enumerate(names)]
+    return Sheet("Networks of each stage", ["stage", "network, and controls that are trained beside it"], rows)
 
 
 def rates_sheet(study: Study, measured: Measured) -> Sheet:

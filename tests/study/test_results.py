@@ -102,11 +102,15 @@ def test_the_command_plans_runs_and_reports(write_study, study, tmp_path, monkey
     path, folder = write_study(screen={"seeds": [200, 201, 202], "keep": 2}), tmp_path / "runs" / "studies" / "a_study"
     out, _, code = study(path, "--plan", "--jobs", "2")
     assert code == 0
-    rows = {words[0]: words[1:] for line in out.splitlines() if (words := line.split())}
+    plan, networks = out.split("Networks of each stage")
+    rows = {words[0]: words[1:] for line in plan.splitlines() if (words := line.split())}
     # 12 steps of 64 images have taken 3 s, and each of the other 48 takes a second: 51 s a run
     assert rows["tune"] == ["5", "30", "to", "60", "0.21", "to", "0.42"]  # 3 to 6 values, 2 seeds
     assert rows["screen"][:2] == ["4", "12"]
     assert rows["confirm"][:4] == ["8", "32", "to", "64"]  # plain, the dearest candidate with three others, another with two
+    confirmed = networks[networks.index("confirm") : networks.index("Simulated")].split("\n")
+    named = [line.removeprefix("confirm").strip() for line in confirmed]
+    assert named[:3] == ["cnn_plain", "cnn_good and its shuffled, zero, plain_wide", "cnn_bad and its shuffled, zero"]
     assert "Simulated confirmation: family of 2, looks at 4, 8 seeds (pocock)" in out
     assert [place.name for place in folder.glob("*/") if (place / "sweep.yaml").exists()] == ["measure"]
     out, _, code = study(path, "--prepare")
