@@ -128,7 +128,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES), metavar="MODE", help=", ".join(MODES))
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu tries the script")
     parser.add_argument("--runs-only", action="store_true", help="no tests, mechanisms and estimates")
-    parser.add_argument("--extra", nargs="+", default=[], metavar="OPTION", help="further options of each run, last on the line")
+    parser.add_argument("extra", nargs="*", metavar="-- OPTION", help="further options of each run")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/gpu.json", help="file of the figures")
     parser.add_argument("--page", type=Path, default=ROOT / "docs/performance.md", help="page of the table")
     given = parser.parse_args(words)

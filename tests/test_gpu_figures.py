@@ -85,7 +85,7 @@ def test_the_page_has_a_place_for_the_table():
 
 @pytest.mark.slow
 def test_a_variant_is_trained_in_a_mode(given, tmp_path):
-    gpu.main([*given[:2], "mae_vit", "--modes", "bf16", *given[-2:], "--runs-only", "--extra", *TINY])
+    gpu.main([*given[:2], "mae_vit", "--modes", "bf16", *given[-2:], "--runs-only", "--", *TINY])
     (run,) = json.loads((tmp_path / "results" / "gpu.json").read_text())["runs"]
     assert run["images_per_second"] > 0
     assert run["peak_memory_bytes"] > 0
