@@ -64,5 +64,5 @@ def test_counts_are_written_and_what_is_not_fine_ends_with_code_one(tmp_path, mo
 
 def test_every_lower_bound_is_a_constraint():
     constraints = lowest(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"])
-    assert {"jsonargparse==4.53", "wandb-workspaces==0.4"} <= set(constraints)
+    assert {"jsonargparse==4.53", "wandb-workspaces==0.4.12"} <= set(constraints)
     assert not any(line.startswith(("torch=", "semconv")) for line in constraints)

@@ -248,7 +248,8 @@ def test_list_names_every_variant_and_every_part():
         (line,) = [line for line in done.stdout.splitlines() if line.split()[:1] == [name]]
         assert len(line.split()) > 4
     for kind, name in (("data", "cifar10"), ("sweeps", "quickstart"), ("studies", "demo")):
-        (line,) = [line for line in done.stdout.partition(f"\n{kind}:\n")[2].splitlines() if line.split()[:1] == [name]]
+        listed = done.stdout.partition(f"\n{kind}:\n")[2].partition(":\n")[0]  # up to the next kind
+        (line,) = [line for line in listed.splitlines() if line.split()[:1] == [name]]
         assert len(line.split()) > 4
     assert command("list", "mechanisms").stdout.startswith("mechanisms:")
     assert "there is no kind mechanism: choose among variants, data, sweeps" in command("list", "mechanism").stderr
