@@ -44,9 +44,9 @@ def kills(random: Random, folder: Path) -> Iterator[Trial]:
 
 def _end(words: list[str], place: Path, whole: Path, case: str) -> Trial:
     """Finish a run that was stopped, and compare it."""
-    runs = list(place.glob("*/*/config.yaml"))
+    runs = list(place.glob("*/*/summary.json"))  # written when the folder has everything else
     if not runs:
-        return Trial("killed before it had a folder", True, case)
+        return Trial("killed before it had a whole folder", True, case)
     run = runs[0].parent
     summary = json.loads((run / "summary.json").read_text())
     if summary["status"] != "finished":
