@@ -16,6 +16,7 @@ import lightning
 import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt, register_type
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LambdaCallback, LearningRateFinder, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -34,7 +35,7 @@ from semconv.commands.keys import check_keys
 from semconv.commands.refusals import empty_argument, explain, interpolation
 from semconv.commands.results import print_results
 from semconv.commands.short import write_out
-from semconv.configuration import get, no_class, not_finite, require
+from semconv.configuration import get, no_class, not_finite, one_line, require
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.continuation import Origin, changes, is_complete, lengthened, trained_as
 from semconv.tracking.facts import derived_facts, variant_name
@@ -402,7 +403,7 @@ def try_parts(arguments: list[str]) -> dict[str, Any]:
 
     Raises:
         Refused: the parser refuses the arguments.
-        ValueError, MisconfigurationException: a part refuses its own.
+        ValueError: a part refuses its own.
     """
     cli = SemconvCLI(arguments, run=False, extent="nothing")
     config = cli.config.as_dict()
@@ -410,7 +411,11 @@ def try_parts(arguments: list[str]) -> dict[str, Any]:
     if encoder and encoder.get("as_plain") and encoder.get("mlp_ratio") is None:
         encoder["mlp_ratio"] = 4.0  # any width will do: to measure it would take seconds
     cli.parser.instantiate_classes(cli.config)
-    Trainer(accelerator="cpu", logger=False, **{key: value for key, value in config["trainer"].items() if key not in MACHINE})
+    options = {key: value for key, value in config["trainer"].items() if key not in MACHINE}
+    try:
+        Trainer(accelerator="cpu", logger=False, **options)
+    except (TypeError, MisconfigurationException) as error:  # Lightning's words may hold the whole value
+        raise ValueError(f"trainer: {one_line(error, 200)}: correct the option") from error
     return config
 
 
