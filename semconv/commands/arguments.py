@@ -146,9 +146,12 @@ def follower_problem(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def links_in_force(arguments: list[str]) -> dict[str, str]:
-    """Find the optional links that no later file or option replaces by a value: the link by dotted key."""
-    values = given_values(arguments)
+def links_in_force(values: Mapping[str, Any]) -> dict[str, str]:
+    """Find the optional links that no later file or option replaces by a value: the link by dotted key.
+
+    Args:
+        values: as `given_values` gives them.
+    """
     return {target: link for target, link in MAY_FOLLOW.items() if values.get(bare(target)) == link}
 
 

@@ -8,7 +8,7 @@ import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -144,7 +144,7 @@ class SemconvCLI(LightningCLI):
     def __init__(self, args: list[str], run: bool = True, extent: BuildExtent = "all") -> None:
         self._extent, self._called = extent, args[:1]
         self._checkpoint: dict[str, Any] | None = None
-        self._links = links_in_force(args)
+        self._given = given_values(args)  # before links and defaults
         super().__init__(
             lightning.LightningModule,
             lightning.LightningDataModule,
@@ -177,11 +177,11 @@ class SemconvCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except (OmegaConfBaseException, RecursionError) as error:
-            raise ValueError(interpolation(error, given_values(args))) from error
+            raise ValueError(interpolation(error, self._given)) from error
         for group in ("trainer", "wandb"):
             if not isinstance(given := self._whole().get(group), Namespace):
                 raise ValueError(f"{group} is {given}: give a mapping of keys to values")
-        self._keep_counts(given_values(args))
+        self._keep_counts()
         config = self._whole().as_dict()
         for key, (low, high) in BOUNDS.items():
             if isinstance(value := get(config, key), int):
@@ -193,7 +193,7 @@ class SemconvCLI(LightningCLI):
         if problem := empty_argument(config) or follower_problem(config):
             raise ValueError(problem)
 
-    def _keep_counts(self, given: Mapping[str, Any]) -> None:
+    def _keep_counts(self) -> None:
         """Take 1 for one batch, and not for 1.0, all of them.
 
         The parser tries the types of an option in their order, and that of `int | float` is by chance: Python's typing keeps the
@@ -201,7 +201,7 @@ class SemconvCLI(LightningCLI):
         """
         trainer = self._whole()["trainer"]
         for name in COUNTS_OR_SHARES:
-            if isinstance(value := given.get(f"trainer.{name}"), int) and isinstance(trainer[name], float):
+            if isinstance(value := self._given.get(f"trainer.{name}"), int) and isinstance(trainer[name], float):
                 trainer[name] = value
 
     def _whole(self) -> Namespace:
@@ -346,7 +346,7 @@ class SemconvCLI(LightningCLI):
         return [
             # first: it creates the folder that the others write into
             Record(
-                *(folder, with_links(saved, self._links), {**identity(saved), "facts": facts}),
+                *(folder, with_links(saved, links_in_force(self._given)), {**identity(saved), "facts": facts}),
                 *(bool(whole.get("resume")), self._origin),
             ),
             divergence,
