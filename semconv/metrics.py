@@ -9,6 +9,7 @@ MASKED_MSE, MEAN_FILL = "test/masked_mse", "test/mean_fill_mse"
 LINEAR_TOP1, KNN_TOP1, NUM_TEST_IMAGES = "probe/linear_top1", "probe/knn_top1", "probe/num_test_images"
 ENDPOINTS = "endpoints"  # key of the table, of one row, that each run logs to W&B
 SHARE_OF_IMAGES = "share of images"
+SPEED = "images/s"
 UNTRAINED, SCRATCH, THUMBNAIL = "untrained", "scratch", "8 x 8 thumbnail"
 CLASSICAL = {  # baselines without a network, and their keys by those that they are compared with
     "mean fill": {MASKED_MSE: MEAN_FILL},
@@ -124,7 +125,7 @@ METRICS = (
     _accuracy("val/knn_top1", "k-NN top-1 (k = 20) during training", "progress", "validation", PROBED),
     Metric("train/gradient_norm", "gradient norm before clipping", None, section="curves", split="train"),
     Metric("train/learning_rate", "learning rate", None, section="curves", split="train"),
-    Metric("train/images_per_second", "training", "higher", "images/s", split="train"),
+    Metric("train/images_per_second", "training", "higher", SPEED, split="train"),
     Metric("val/loss", "cross-entropy of validation images", "lower", split="validation"),
     _accuracy("val/top1", "top-1 of validation images", split="validation", needs="a run of experiments/evaluation"),
     _mse(MASKED_MSE, "masked MSE", "results", quality="reconstruction"),
@@ -176,13 +177,13 @@ METRICS = (
     _classified(SCRATCH, "top-k of supervised training from scratch"),
     _cost("encoder_parameters", "encoder parameters", section="costs"),
     _cost("flops", "forward pass", "FLOPs", section="costs"),
-    _cost("train_images_per_second", "training", "images/s", "higher", section="costs"),
+    _cost("train_images_per_second", "training", SPEED, "higher", section="costs"),
     _cost("peak_memory_bytes", "peak memory", "bytes", section="costs"),
     _cost("parameters", "parameters"),
     _cost("decoder_parameters", "decoder parameters"),
     _cost("indicator_parameters", "parameters of mechanisms and indicators"),
     _cost("train_flops", "forward and backward pass", "FLOPs"),
-    _cost("inference_images_per_second", "inference", "images/s", "higher"),
+    _cost("inference_images_per_second", "inference", SPEED, "higher"),
     Metric("evaluation/seconds", "time of the evaluation", "lower", "s", split="", needs=QUICK),
     _count("data/num_skipped_images", "images that could not be read"),
     _count("trainer/*", "clock of training"),

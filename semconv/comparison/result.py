@@ -8,7 +8,7 @@ from semconv.comparison.declared import WIDE, Declared
 from semconv.comparison.grouping import Groups, Level, Variant, alike, controls_of, setting, shared_protocol
 from semconv.comparison.statistics import ALPHA, Paired, interaction, paired
 from semconv.comparison.verdicts import PLAIN, Claims, Evidence, Verdict, gather, in_units, judge
-from semconv.metrics import CLASSICAL, MASKED_MSE, NUM_TEST_IMAGES, SHARE_OF_IMAGES, UNTRAINED, Metric, of_section
+from semconv.metrics import CLASSICAL, MASKED_MSE, NUM_TEST_IMAGES, SHARE_OF_IMAGES, SPEED, UNTRAINED, Metric, of_section
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -18,6 +18,7 @@ OPERATIONS = ("cost/train_flops", "cost/flops")  # of a training step, which a w
 PARAMETERS = "cost/encoder_parameters"
 NO_OPPONENTS = ("noise", "plain_slow")  # diagnostics
 MATCHED = 1.03  # networks are matched in parameters up to this ratio
+STEADY = 1.1  # runs of one network are as fast as each other up to this ratio, or their speed is that of a busy machine
 SAME_COST = 1.02  # plain of equal compute is needed where the variant takes more than this share of plain's
 
 
@@ -280,11 +281,20 @@ def _matched(variants: Sequence[Variant], cost: Metric) -> bool:
     return cost.key == PARAMETERS and len(found) > 1 and max(found) <= MATCHED * min(found)
 
 
+def unsteady(variants: Iterable[Variant], cost: Metric) -> float | None:
+    """The largest ratio between the speeds of two runs of one network, where it is so large that it says more of the machine."""
+    found = [list(variant.values(cost.key).values()) for variant in variants if cost.unit == SPEED]
+    ratio = max((max(values) / min(values) for values in found if values and min(values) > 0), default=1.0)
+    return ratio if ratio > STEADY else None
+
+
 def _pareto(variants: Sequence[Variant], endpoint: Metric, cost: Metric) -> list[Variant]:
     """The Pareto front of each level: variants that no other one beats by endpoint or cost without being worse by the other.
 
-    Oracles and controls do not take part.
+    Oracles and controls do not take part. Empty for a speed that is not steady.
     """
+    if unsteady(variants, cost):
+        return []
     points = []
     for variant in variants:
         quality, price = variant.mean(endpoint.key), variant.mean(cost.key)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from semconv.comparison.grouping import Variant, setting
-from semconv.comparison.result import COSTS, Comparison, against_baseline, by_level, classical
+from semconv.comparison.result import COSTS, Comparison, against_baseline, by_level, classical, unsteady
 from semconv.comparison.statistics import Paired
 from semconv.comparison.verdicts import PLAIN, Verdict
 from semconv.metrics import CLASSICAL, MASKED_MSE, MEAN_FILL, Metric
@@ -216,10 +216,14 @@ def interactions(comparison: Comparison) -> Sheet:
 
 def pareto(comparison: Comparison) -> Sheet:
     """The Pareto front of each endpoint and cost."""
-    rows = []
+    rows, costs = [], {cost.key: cost for cost in COSTS}
     for (endpoint, cost), variants in comparison.undominated.items():
-        if variants:
-            rows.append([endpoint, cost.removeprefix("cost/"), ", ".join(variant.title for variant in variants)])
+        ratio = unsteady(comparison.groups.variants, costs[cost])
+        said = ", ".join(variant.title for variant in variants)
+        if ratio:
+            said = f"none: runs of one network differ by a factor of up to {ratio:.2g}"
+        if said:
+            rows.append([endpoint, cost.removeprefix("cost/"), said])
     return Sheet(
         "Pareto front: no other variant is better at the same cost, or as good at a lower cost; without controls",
         ["quality", "cost", "variants"],

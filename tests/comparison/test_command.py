@@ -107,6 +107,17 @@ def test_an_oracle_is_shown_and_not_ranked(tmp_path, capsys):
     assert {"knows_all"} == {reference["variant"] for reference in found["references"]}
 
 
+def test_speeds_of_a_busy_machine_rank_no_network(tmp_path, capsys):
+    write_family(tmp_path)
+    out, _, _ = run(capsys, tmp_path)
+    assert "train_images_per_second  told" in out
+    for seed in range(5):
+        write_run(tmp_path / "other" / f"{seed}", "other", 0.75, seed, {"cost/train_images_per_second": 10.0 + seed})
+    out, _, _ = run(capsys, tmp_path)
+    assert "none: runs of one network differ by a factor of up to 1.4" in " ".join(out.split())
+    assert "train_images_per_second  told" not in out
+
+
 def test_a_variant_that_beats_all_is_beneficial(tmp_path, capsys):
     write_family(tmp_path)
     out, err, code = run(capsys, tmp_path, "--output", tmp_path / "out")

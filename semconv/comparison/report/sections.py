@@ -187,7 +187,7 @@ def _costs(comparison: Comparison) -> Section:
                     name = f"{endpoint.key} against {cost.key}{at(level)}"
                     drawing = plots.scatter(name, points, cost.axis, endpoint.axis, classical(endpoint.key, here))
                     caption = f"{name}: means over {_ns(len(variant.runs) for variant in here)}, and ranges. "
-                    caption += "Ringed: on the Pareto front. Hollow: controls."
+                    caption += f"{'Ringed: on the Pareto front. ' if best else ''}Hollow: controls."
                     if any(point.baseline is not None for point in points):
                         caption += f" Bar at the end of a dotted line: the same network, {endpoint.baseline_name}."
                     figures.append(Figure(drawing, caption))
