@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -41,6 +42,7 @@ def _trial(program: str, words: list[str], environment: dict[str, str], folder: 
     if lock is None:
         end_with_parent()  # the importing process, which ends with the one that asked
     os.setsid()  # Ctrl-C reaches the sweep only, which passes it on
+    keep_niceness(os.getpid())
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
@@ -49,6 +51,19 @@ def _trial(program: str, words: list[str], environment: dict[str, str], folder: 
     os.chdir(folder)
     sys.argv = ["semconv", *words]
     import_module(program).main(words)
+
+
+def keep_niceness(leader: int) -> None:
+    """Give a new session the niceness of this process, among all sessions.
+
+    Linux shares the cores among sessions, each as nice as the next, and counts the niceness of processes within a session only
+    (sched(7), autogroup). Without this a sweep below `nice` would take as much from other work as one without.
+
+    Args:
+        leader: the process that leads the session.
+    """
+    with suppress(OSError):  # another system, or a Linux without autogroups
+        Path(f"/proc/{leader}/autogroup").write_text(str(os.nice(0)))
 
 
 def end_with_parent() -> None:

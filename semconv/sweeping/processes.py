@@ -101,7 +101,7 @@ def _environment(job: Job) -> dict[str, str]:
 
 def _spawn(words: Sequence[str], environment: Mapping[str, str], job: Job, lock: Lock | None) -> subprocess.Popen[bytes]:
     with open(job.log, "ab") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -111,3 +111,5 @@ def _spawn(words: Sequence[str], environment: Mapping[str, str], job: Job, lock:
             pass_fds=[lock.descriptor] if lock else [],
             preexec_fn=None if lock else preloaded.end_with_parent,
         )
+    preloaded.keep_niceness(process.pid)
+    return process

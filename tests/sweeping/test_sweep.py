@@ -161,6 +161,14 @@ def test_a_signal_ends_trials_softly_and_leaves_them_to_be_gone_on_with(number, 
     assert [row["x"] for row in begun(folder)] == ["3", "1", "1", "2"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="needs a Linux that shares the cores among sessions")
+def test_a_trial_is_as_nice_among_all_sessions_as_its_sweep(make_sweep, sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "nice", lambda _: 7)
+    found = tmp_path / "found"
+    sweep(make_sweep(command=["sh", "-c", f"sleep .2; cat /proc/$$/autogroup > {found}"], parameters={"x": {"value": 1}}))
+    assert found.read_text().split()[-2:] == ["nice", "7"]
+
+
 def test_failed_trials_are_told_limited_and_tried_again_on_resume(make_sweep, sweep, tmp_path, capsys):
     path, folder = make_sweep(parameters={"x": {"values": [1, 2, 3]}, "fails": {"value": True}}), tmp_path / "sweep"
     assert sweep(path, "--failures", "2") == 1
