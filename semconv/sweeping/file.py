@@ -24,8 +24,9 @@ KEYS = (
     *("method", "parameters", "metric", "early_terminate", "run_cap", "command", "program", "name", "description"),
     *("project", "entity", "kind", "apiVersion", "controller"),
 )
+OF_SERVER = ("scheduler", "metrics", "job", "image_uri")  # other searches, and W&B Launch
 MOST = 100_000  # points of a grid
-METRIC_KEYS = ("name", "goal", "target", "impute")
+METRIC_KEYS = ("name", "goal", "target", "impute", "impute_while_running")
 BAND_KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
 GOALS = {"lower": "minimize", "higher": "maximize"}
 ON_TEST_IMAGES = {metric.key.partition("/")[0] for metric in METRICS if metric.split == "test"}
@@ -167,6 +168,8 @@ def read_sweep(path: Path) -> Sweep:
 def sweep_problem(content: Mapping[str, Any]) -> str | None:
     """The error in a sweep; None if there is none."""
     for key in content:
+        if key in OF_SERVER:
+            return f"{key} is for W&B's server, which alone can run it: start this sweep by wandb sweep, or leave it out"
         if key not in KEYS:
             similar = nearest(str(key), list(KEYS))
             return f"W&B has no key {key}" + (f": did you mean {similar}?" if similar else f": its keys are {', '.join(KEYS)}")

@@ -54,15 +54,15 @@ def to_stop(
     stopped = []
     for name in running:
         own = values.get(name, [])
-        passed = [bracket for bracket in brackets(given) if bracket < len(own)]
+        passed = [bracket for bracket in brackets(given) if bracket <= len(own)]
         if not passed:
             continue
-        reached = own[passed[-1]] if given.get("strict") else min(own)
+        reached = own[passed[-1] - 1] if given.get("strict") else min(own)
         if reached > _threshold(list(values.values()), passed[-1], given.get("eta", 3)):
             stopped.append(name)
     return stopped
 
 
 def _threshold(rows: Sequence[Sequence[float]], bracket: int, eta: float) -> float:
-    there = sorted(row[bracket] for row in rows if len(row) > bracket)
+    there = sorted(row[bracket - 1] for row in rows if len(row) >= bracket)
     return there[int(1 / eta * len(there))]

@@ -12,7 +12,7 @@ from semconv.comparison.declared import declared_by
 from semconv.comparison.grouping import differences
 from semconv.configuration import flatten
 from semconv.study.file import CONTROL_FILES
-from semconv.sweeping.file import KEYS, Sweep, own_folder, read_sweep, sweep_problem
+from semconv.sweeping.file import KEYS, OF_SERVER, Sweep, own_folder, read_sweep, sweep_problem
 from semconv.sweeping.macros import expand, own_command
 from semconv.tracking.facts import variant_name
 from semconv.tracking.identity import identity
@@ -55,6 +55,7 @@ BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
         ({"metric": {"goal": "minimize"}}, "metric has no name"),
         ({"metric": {"name": "a", "goal": "least"}}, "metric.goal is least"),
         ({"method": "bayes"}, "bayes needs a metric"),
+        ({"scheduler": {"engine": "ax"}}, "scheduler is for W&B's server, which alone can run it: start this sweep by wandb sweep"),
         ({"early_terminate": {"type": "hyperband", "min_iter": 2}}, "early_terminate needs a metric"),
         ({**BAYES, "early_terminate": {"type": "hyperband"}}, "early_terminate has no bracket"),
         (
@@ -101,8 +102,8 @@ def test_a_file_that_is_no_sweep_is_refused(tmp_path):
 
 
 def test_the_keys_are_those_of_wandbs_schema():
-    schema = sweeps.config.schema.sweep_config_jsonschema
-    assert set(KEYS) == {*schema["properties"], "run_cap"}  # which W&B's server takes, and this version of its engine does not
+    known = {*sweeps.config.schema.sweep_config_jsonschema["properties"], "run_cap", *OF_SERVER}  # of the newest version
+    assert {*KEYS, *OF_SERVER} == known
 
 
 @all_files
