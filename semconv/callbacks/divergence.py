@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -12,6 +13,7 @@ from semconv.callbacks.callback import Callback
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
+OUTCOMES = ("val/masked_mse", "val/loss", "test/masked_mse")
 REMEDY = "give a smaller --model.base_lr or a longer --model.warmup, and check the mean and std of the data"
 
 
@@ -34,7 +36,7 @@ class Batch(NamedTuple):
 
 
 class Divergence(Callback):
-    """Ends a run at its first loss or gradient that is not finite.
+    """Ends a run at its first loss or gradient that is not finite, or after its last update where the error is not finite then.
 
     The check stays on the device. On a CPU it is read after every step; elsewhere reading waits for the device, and is done
     where metrics are logged, at the end of every epoch, and where `read` is called.
@@ -43,7 +45,7 @@ class Divergence(Callback):
         limit: number of consecutive steps that are not finite, at which the run ends.
 
     Raises:
-        Diverged: in training.
+        Diverged: in training, or at the end of a test.
     """
 
     def __init__(self, limit: int = 1) -> None:
@@ -78,6 +80,19 @@ class Divergence(Callback):
 
     def on_train_end(self, trainer: "Trainer", module: "LightningModule") -> None:
         self.read(trainer)
+
+    def on_validation_end(self, trainer: "Trainer", module: "LightningModule") -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:  # after training; within it the next step tells
+            self._see_outcome(trainer)
+
+    def on_test_end(self, trainer: "Trainer", module: "LightningModule") -> None:
+        self._see_outcome(trainer)
+
+    def _see_outcome(self, trainer: "Trainer") -> None:
+        for key in OUTCOMES:
+            value = trainer.callback_metrics.get(key)
+            if value is not None and not value.isfinite():
+                raise Diverged(f"{key} is not finite after step {trainer.global_step - 1}, the last: {REMEDY}")
 
     def read(self, trainer: "Trainer") -> None:
         """Wait for the device, and end the run if it has diverged; all processes must call it."""

@@ -36,6 +36,18 @@ def test_a_run_that_diverges_ends_there_and_is_named(option, tmp_path, capsys):
     assert "has diverged, and would diverge again" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("option", "seen"), [("--trainer.limit_val_batches=1", "val"), ("--trainer.limit_val_batches=0", "test")])
+def test_a_run_that_its_last_update_has_spoilt_has_diverged(option, seen, tmp_path, capsys):
+    options = ("--model.base_lr=1e30", "--trainer.max_epochs=-1", "--trainer.max_steps=2", "--evaluation=quick", option)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", *arguments("cnn_plain", *SHORT, f"--runs={tmp_path}", *options)])
+    assert ended.value.code == 3
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"semconv: the run has diverged: {seen}/masked_mse is not finite after step 1, the last: give")
+    (path,) = tmp_path.glob("*/*/summary.json")
+    assert json.loads(path.read_text())["status"] == "diverged"
+
+
 def train(divergence, losses, gradients=(), device="cpu", scaler=None):
     """Steps of a trainer with these losses, and gradients where they are given; the step after which it ends."""
     trainer = SimpleNamespace(
