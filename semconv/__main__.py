@@ -67,6 +67,7 @@ def dispatch(command: str, arguments: list[str]) -> None:
     elif command in commands:
         if command in OWN_CLASSES or OWN_OPTIONS & {word.partition("=")[0] for word in arguments}:
             add_current_folder()
+        import_module("semconv.allocator").keep_freed_memory()
         module, _ = commands[command]
         # one module serves every subcommand of Lightning, and is given its name
         import_module(f"semconv.commands.{module}").main([command, *arguments] if module == "training" else arguments)

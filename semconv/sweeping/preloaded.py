@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from semconv.allocator import keep_freed_memory
 from semconv.tracking.locks import Lock
 
 IMPORTED = ["semconv.data", "semconv.encoders", "semconv.mechanisms", "semconv.decoders", "rich.progress", "wandb"]
@@ -41,6 +42,7 @@ def start(program: str, words: Sequence[str], environment: Mapping[str, str], lo
 def _trial(program: str, words: list[str], environment: dict[str, str], folder: str, log: str, lock: int | None) -> None:
     if lock is None:
         end_with_parent()  # the importing process, which ends with the one that asked
+    keep_freed_memory()
     os.setsid()  # Ctrl-C reaches the sweep only, which passes it on
     keep_niceness(os.getpid())
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
