@@ -1,12 +1,12 @@
 # make demo: set up and run the main job. make test: set up and run all checks. make docs: build the documentation.
-# make gpu: figures of a GPU, into benchmarks/results and docs/performance.md. make results: write what results/*.csv say into the documents.
+# make bench, make gpu: figures of this machine, of its GPU, into benchmarks/results and docs/performance.md. make results: write all results into the documents.
 # make mutants: test the tests. make campaign: try to break it, for 15 minutes. make test-minimum: the tests on the lowest versions allowed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := runs/studies/demo
 
-.PHONY: setup test lint docs gpu results mutants campaign test-minimum demo clean
+.PHONY: setup test lint docs bench gpu results mutants campaign test-minimum demo clean
 
 setup: $(VENV)/.installed
 
@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# tables, verdicts and the picture of the answer, from results/*.csv
+# tables, verdicts and the picture of the answer, from results/*.csv; figures, from benchmarks/results/*.json
 results: setup
 	$(BIN)/python -m results.fill
 
@@ -34,9 +34,15 @@ lint: setup docs
 test: lint
 	$(BIN)/pytest -n auto
 
+# seven minutes on two idle cores: docs/performance.md
+bench: setup
+	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/requirements.txt
+	$(BIN)/python -m benchmarks.cpu
+	$(BIN)/python -m results.fill
+
 # needs CUDA: docs/performance.md
 gpu: setup
-	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.gpu; code=$$?; $(BIN)/python -m results.fill && exit $$code
 
 # faults put into the package, one at a time, for the tests to notice: docs/testing.md
 mutants: setup

@@ -1,6 +1,6 @@
 """The cost of reading data in a training run, as ratios measured alternately in one process.
 
-python benchmarks/data.py mae_vit cnn_plain --steps 20 --rounds 3
+python -m benchmarks.data mae_vit cnn_plain --steps 20 --rounds 3
 
 - bare: steps on one batch in memory.
 - loader: the same steps on batches of semconv's loader; its wait is the share of time for reading, cropping and normalising.
@@ -16,8 +16,8 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -25,11 +25,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from semconv.commands.train import SemconvCLI, build, quieten
+from benchmarks.pairs import alternate, ratio
+from semconv.commands.train import build, quieten
+from semconv.cost import Throughput
 from semconv.data import Batch, ImageData
 
-ROOT = Path(__file__).parent.parent
 WARMUP = 3
+SHORT = [
+    "--trainer.max_steps=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.limit_val_batches=0",
+    "--trainer.enable_checkpointing=false",
+    "--wandb.mode=disabled",
+]
 
 
 class TorchvisionImages(Dataset[tuple[Tensor, int]]):
@@ -55,15 +63,36 @@ class TorchvisionImages(Dataset[tuple[Tensor, int]]):
         return self.transform(images[0]), int(self.index[place])
 
 
-class Steps:
-    """Training steps outside of Lightning.
+class Trained:
+    """A variant outside of Lightning: model, data and steps.
 
     Args:
-        cli: with built model and data.
+        name: file of the variant.
+        options: of its command line, after the variant.
     """
 
-    def __init__(self, cli: SemconvCLI) -> None:
-        self.model: Any = cli.model.train()
+    def __init__(self, name: str, options: Sequence[str]) -> None:
+        self.options = ["-c", "base", *options, "-c", name, *SHORT]
+        cli = build([*self.options, "--runs=/nowhere"])
+        self.data: Any = cli.datamodule
+        self.data.setup("fit")
+        self.steps, self.model, self.size = Steps(cli.model), cli.model, self.data.batch_size
+        self.ours = forever(lambda: (self.data.on_after_batch_transfer(batch) for batch in self.data.train_dataloader()))
+        self.resident = next(self.ours)
+
+    def trainer(self, steps: int) -> float:
+        """Seconds of a step of a whole training, as `semconv fit` does it, without its first ones."""
+        with tempfile.TemporaryDirectory() as runs:
+            trained = build([*self.options, f"--trainer.max_steps={steps + Throughput.WARMUP}", f"--runs={runs}"])
+            trained.trainer.fit(trained.model, datamodule=trained.datamodule)
+            return self.size / float(trained.record.folder.summary["cost/train_images_per_second"])
+
+
+class Steps:
+    """Training steps outside of Lightning."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model.train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
 
     def __call__(self, batch: Batch) -> None:
@@ -75,7 +104,7 @@ class Steps:
         self.optimizer.step()
 
     def run(self, batches: Iterator[Batch], steps: int) -> tuple[float, float]:
-        """Seconds for `steps` steps after a warm-up, and seconds of these spent waiting for data."""
+        """Seconds of a step after a warm-up, and the share of them spent waiting for data."""
         waited = 0.0
         for _ in range(WARMUP):
             self(next(batches))
@@ -85,7 +114,8 @@ class Steps:
             batch = next(batches)
             waited += time.perf_counter() - asked
             self(batch)
-        return time.perf_counter() - start, waited
+        seconds = time.perf_counter() - start
+        return seconds / steps, waited / seconds
 
 
 def forever(make: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:
@@ -93,41 +123,47 @@ def forever(make: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:
         yield from make()
 
 
+def found(tier: str) -> list[str]:
+    """The options of a tier whose images are here; of the smoke tier, scenes, none."""
+    return ["-c", f"data/{tier}"] if tier != "scenes" else []
+
+
 def measure(name: str, tier: str, steps: int, rounds: int, num_workers: int) -> dict[str, Any]:
     """Measure one variant: medians over rounds."""
-    options = ["-c", f"{ROOT}/experiments/base.yaml", *(["-c", f"{ROOT}/experiments/data/{tier}.yaml"] if tier != "scenes" else [])]
-    options += ["-c", f"{ROOT}/experiments/{name}.yaml", f"--trainer.max_steps={steps + 6}", "--trainer.enable_progress_bar=false"]
-    options += ["--trainer.limit_val_batches=0", "--wandb.mode=disabled", "--trainer.enable_checkpointing=false"]
-    cli = build([*options, "--runs=/nowhere"])
-    data: Any = cli.datamodule
-    data.setup("fit")
-    step, size = Steps(cli), data.batch_size
-    ours = forever(lambda: (data.on_after_batch_transfer(batch) for batch in data.train_dataloader()))
-    resident = next(ours)
+    trained = Trained(name, found(tier))
     workers = DataLoader(
-        TorchvisionImages(data), size, shuffle=True, drop_last=True, num_workers=num_workers, persistent_workers=num_workers > 0
+        TorchvisionImages(trained.data),
+        trained.size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
     )
     theirs = forever(lambda: (Batch(images, index, index) for images, index in workers))
-    rates: dict[str, list[float]] = {"bare": [], "loader": [], "trainer": [], "torchvision": []}
     waits: dict[str, list[float]] = {"loader": [], "torchvision": []}
-    for _ in range(rounds):
-        for kind, batches in (("bare", forever(lambda: iter([resident]))), ("loader", ours), ("torchvision", theirs)):
-            seconds, waited = step.run(batches, steps)
-            rates[kind].append(steps * size / seconds)
-            if kind in waits:
-                waits[kind].append(waited / seconds)
-        with tempfile.TemporaryDirectory() as runs:
-            trained = build([*options, f"--runs={runs}"])
-            trained.trainer.fit(trained.model, datamodule=trained.datamodule)
-            rates["trainer"].append(trained.record.folder.summary["cost/train_images_per_second"])
-    medians = {kind: statistics.median(values) for kind, values in rates.items()}
+
+    def stepping(kind: str, batches: Iterator[Batch]) -> float:
+        seconds, waited = trained.steps.run(batches, steps)
+        waits.setdefault(kind, []).append(waited)
+        return seconds
+
+    turns = alternate(
+        {
+            "bare": lambda: stepping("bare", repeat(trained.resident)),
+            "loader": lambda: stepping("loader", trained.ours),
+            "torchvision": lambda: stepping("torchvision", theirs),
+            "trainer": lambda: trained.trainer(steps),
+        },
+        rounds,
+        warmup=0,  # each warms up itself
+    )
     return {
         "variant": name,
-        "bare images/s": medians["bare"],
+        "bare images/s": trained.size / turns["bare"].median,
         "data wait": statistics.median(waits["loader"]),
         "torchvision's wait": statistics.median(waits["torchvision"]),
-        "trainer / bare": statistics.median(a / b for a, b in zip(rates["trainer"], rates["bare"], strict=True)),
-        "loader / torchvision": statistics.median(a / b for a, b in zip(rates["loader"], rates["torchvision"], strict=True)),
+        "bare / trainer, of time": ratio(turns["bare"], turns["trainer"]).median,
+        "torchvision / loader, of time": ratio(turns["torchvision"], turns["loader"]).median,
     }
 
 

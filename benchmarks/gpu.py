@@ -1,4 +1,4 @@
-"""All figures of a GPU by one command, into benchmarks/results/gpu.json and the table in docs/performance.md.
+"""All figures of a GPU by one command, into benchmarks/results/gpu.json.
 
     make gpu
     python -m benchmarks.gpu --variants mae_vit cnn_plain --modes float32 bf16
@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from results.pages import markdown
 from semconv.files import write_text
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +36,6 @@ MODES = {
     "bf16, DDP on one device": [BF16, "--trainer.strategy=ddp", "--trainer.devices=1"],
 }
 IMAGENET = 1_216_825  # training images, without the held-out 5 %
-BEGIN, END = "<!-- written by make gpu -->", "<!-- end of what make gpu writes -->"
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
@@ -88,14 +88,13 @@ def errors(figures: Any) -> list[str]:
     return [found for value in figures for found in errors(value)] if isinstance(figures, list) else []
 
 
-def table(figures: dict[str, Any]) -> str:
+def text(figures: dict[str, Any]) -> str:
     """Markdown: a row for each variant, a column for each mode."""
     modes = list(dict.fromkeys(run["mode"] for run in figures["runs"]))
     cells = {(run["variant"], run["mode"]): cell(run) for run in figures["runs"]}
-    rows = [["variant", *modes], ["---"] * (1 + len(modes))]
-    rows += [[f"`{variant}`", *(cells[variant, mode] for mode in modes)] for variant in dict.fromkeys(key[0] for key in cells)]
+    rows = [[f"`{variant}`", *(cells[variant, mode] for mode in modes)] for variant in dict.fromkeys(key[0] for key in cells)]
     head = f"{figures['device']}, torch {figures['torch']}, n = 1: images per second of training (peak memory in GiB)."
-    return "\n".join([head, "", *(f"| {' | '.join(row)} |" for row in rows)])
+    return f"{head}\n\n{markdown([['variant', *modes], *rows])}"
 
 
 def cell(run: dict[str, Any]) -> str:
@@ -103,19 +102,6 @@ def cell(run: dict[str, Any]) -> str:
         return "fails"
     rate = run["images_per_second"]
     return f"{'-' if rate is None else f'{rate:,.0f}'} ({run['peak_memory_bytes'] / 2**30:.2f})"
-
-
-def put(page: str, text: str) -> str:
-    """A page with a text in place of what stands between the two marks.
-
-    Raises:
-        ValueError: the page lacks a mark.
-    """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page lacks {BEGIN} or, after it, {END}: put both where the table is to stand")
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
 
 
 def device_name(device: str) -> str:
@@ -130,16 +116,13 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--runs-only", action="store_true", help="no tests, mechanisms and estimates")
     parser.add_argument("extra", nargs="*", metavar="-- OPTION", help="further options of each run")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/gpu.json", help="file of the figures")
-    parser.add_argument("--page", type=Path, default=ROOT / "docs/performance.md", help="page of the table")
     given = parser.parse_args(words)
     if given.device == "cuda" and not torch.cuda.is_available():
         print("benchmarks.gpu: there is no CUDA device here: run it where torch.cuda.is_available() is True", file=sys.stderr)
         sys.exit(2)
-    page = put(given.page.read_text(encoding="utf-8"), "")  # refused now, not after hours
     figures = measure(given)
     given.json.parent.mkdir(parents=True, exist_ok=True)
     write_text(given.json, json.dumps(figures, indent=1) + "\n")
-    write_text(given.page, put(page, table(figures)))
     if failed := errors(figures):
         print(f"benchmarks.gpu: {len(failed)} of the figures failed; the first: {failed[0]}", file=sys.stderr)
         sys.exit(1)

@@ -1,8 +1,8 @@
 """The cost and a picture of each indicator.
 
-    python benchmarks/indicators.py                                  the table of times in docs/indicators.md
-    python benchmarks/indicators.py --picture docs/indicators.png    its picture, of a synthetic scene
-    python benchmarks/indicators.py --prototypes RUN RUN             the prototypes that runs with a SemanticMap use
+    python -m benchmarks.indicators                                  the table of times in docs/indicators.md
+    python -m benchmarks.indicators --picture docs/indicators.png    its picture, of a synthetic scene
+    python -m benchmarks.indicators --prototypes RUN RUN             the prototypes that runs with a SemanticMap use
 
 A time is that of all maps for one forward of a network (the grid of each spatial convolution, padding included), relative to
 forward and backward of the encoder of `cnn_plain` of size `test`. Both are measured alternately, in processor time, which does not
@@ -13,7 +13,6 @@ validation images: from 1, where a single one stands everywhere, to their number
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +23,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from benchmarks.pairs import alternate, ratio
 from semconv.corruption import Hide, View
 from semconv.data import ImageData
 from semconv.encoders import Geometry, SemanticCNN, initialise
@@ -98,15 +98,11 @@ def measure(view: View, rounds: int) -> None:
     """Print a row of the table for each indicator."""
     network = SemanticCNN(Geometry(3, (32, 32), 4), "test")
     grids = [Grid(32, 32, (3, 3)), Grid(16, 16, (3, 3)), Grid(16, 16, (1, 1)), Grid(8, 8, (3, 3)), Grid(8, 8, (1, 1))]
-    parts = [Indicators([make()]) for make in PARTS]
-    times: list[list[float]] = [[] for _ in parts]
-    for _ in range(rounds):
-        step = _timed(lambda: _train(network, view))
-        for indicators, found in zip(parts, times, strict=True):
-            found.append(_timed(partial(_evaluate, indicators, view, grids)) / step)
-    for indicators, found in zip(parts, times, strict=True):
-        part = next(iter(indicators))
-        print(f"{type(part).__name__:<18} {part.channels:>3} channels  {100 * statistics.median(found):6.2f} % of a step")
+    parts = {type(part).__name__: part for part in (make() for make in PARTS)}
+    tried = {name: partial(_timed, partial(_evaluate, Indicators([part]), view, grids)) for name, part in parts.items()}
+    turns = alternate({"step": partial(_timed, lambda: _train(network, view)), **tried}, rounds)
+    for name, part in parts.items():
+        print(f"{name:<18} {part.channels:>3} channels  {100 * ratio(turns[name], turns['step']).median:6.2f} % of a step")
 
 
 @torch.no_grad()

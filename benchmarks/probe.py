@@ -1,6 +1,6 @@
 """The quick linear probe beside MAE's, which trains for 90 epochs.
 
-    python benchmarks/probe.py runs/cnn_plain/<run id>
+    python -m benchmarks.probe runs/cnn_plain/<run id>
 
 Both get the same frozen features of a run, of all images of train and test, with nothing masked. MAE's protocol (He et al., 2022,
 appendix A.1) is the head, optimizer and schedule of `LinearProbe`, without crops and flips. Its accuracy is given for several

@@ -1,7 +1,7 @@
 """The cost of conditioning: step time of each mechanism relative to plain of equal parameters, as a Markdown table.
 
-    python benchmarks/speed.py                                   # all mechanisms at stem, stages, all
-    python benchmarks/speed.py FiLM Partial --depths all --rounds 9
+    python -m benchmarks.speed                                   # all mechanisms at stem, stages, all
+    python -m benchmarks.speed FiLM Partial --depths all --rounds 9
 
 Plain and conditioned networks alternate in one process; a ratio is the median over pairs. A step is that of the encoder only:
 forward, backward and AdamW on zero-filled images, conditioned on mask and coordinates (Sparse: on the mask). Decoder, objective and
@@ -11,11 +11,12 @@ plain's. If a mechanism does not support a depth, the cell says why.
 
 import argparse
 import inspect
-import statistics
 from typing import Any
 
 import torch
 
+from benchmarks.pairs import alternate, ratio
+from results.pages import markdown
 from semconv import mechanisms
 from semconv.convolution import Mechanism, MechanismFactory, Plain
 from semconv.corruption import View, ZeroFill
@@ -68,13 +69,9 @@ def make_view(geometry: Geometry, batch: int, ratio: float, device: str) -> View
 
 
 def compare(plain: Steps, conditioned: Steps, steps: int, rounds: int) -> float:
-    """Seconds of the conditioned steps over plain's: the median over pairs, in alternating order, after a warm-up pair."""
-    ratios = []
-    for number in range(rounds + 1):
-        pair = (plain, conditioned) if number % 2 else (conditioned, plain)
-        seconds = {each: each(steps) for each in pair}
-        ratios.append(seconds[conditioned] / seconds[plain])
-    return statistics.median(ratios[1:])
+    """Seconds of the conditioned steps over plain's: the median over pairs, after a warm-up pair."""
+    turns = alternate({"conditioned": lambda: conditioned(steps), "plain": lambda: plain(steps)}, rounds)
+    return ratio(turns["conditioned"], turns["plain"]).median
 
 
 def measure(given: argparse.Namespace) -> list[list[str]]:
@@ -107,8 +104,7 @@ def make_steps(mechanism: MechanismFactory, depth: Any, size: Any, geometry: Geo
 
 def table(rows: list[list[str]], depths: list[str]) -> str:
     """Markdown: times, with parameters and operations in brackets."""
-    head = ["mechanism", *(f"{depth}: time (parameters, FLOPs)" for depth in depths)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+    return markdown([["mechanism", *(f"{depth}: time (parameters, FLOPs)" for depth in depths)], *rows])
 
 
 def _costs(steps: Steps) -> tuple[int, int]:

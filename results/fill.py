@@ -1,17 +1,21 @@
-"""Fill the marked places of the documents, and the headers of study files, with what results/*.csv say: python -m results.fill
+"""Fill the marked places of the documents, and the headers of study files, with what results/*.csv and benchmarks/results/*.json
+say: python -m results.fill
 
 A place stands between `<!-- results: KIND STUDY -->` and `<!-- end of results -->`; KIND is a function below. In a study file it is
 the line `# Came out: …`. Verdicts are those of `semconv compare` on the same table.
 """
 
+import json
 import re
 import statistics
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+from results.pages import markdown
 from semconv.comparison.grouping import Variant, setting
 from semconv.comparison.recorded import load
 from semconv.comparison.report import plots
@@ -27,7 +31,7 @@ from semconv.study.results import screening_sheet
 from semconv.study.stages import compared, screened
 
 ROOT = Path(__file__).parent.parent
-STUDIES, RESULTS = ROOT / "sweeps" / "studies", ROOT / "results"
+STUDIES, RESULTS, FIGURES = ROOT / "sweeps" / "studies", ROOT / "results", ROOT / "benchmarks" / "results"
 DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 PLACE = re.compile(r"(<!-- results: (\w+)(?: (\w+))? -->)(.*?)(<!-- end of results -->)", re.DOTALL)
 CAME_OUT = re.compile(r"^# Came out: .*\n", re.MULTILINE)
@@ -133,7 +137,7 @@ def screening(name: str) -> str:
     if found is None or "screen" not in found.runs:
         return unmeasured(name)
     sheet = screening_sheet(found.study, screened(found.study, by_point(found.study, found.runs["screen"])))
-    return _markdown([sheet.columns, *sheet.rows])
+    return markdown([sheet.columns, *sheet.rows])
 
 
 def state(_: str) -> str:
@@ -143,7 +147,7 @@ def state(_: str) -> str:
         found = table(path.stem)
         counts = [str(len(found.runs.get(stage, []))) if found else "0" for stage in ("tune", "screen", "confirm")]
         rows.append([f"`sweeps/studies/{path.name}`", *counts, _commits(found) if found else ""])
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def answers(_: str) -> str:
@@ -155,7 +159,15 @@ def answers(_: str) -> str:
         for network in question.networks:
             cells = _answers(found, network) if found else []
             rows += [[question.text, f"`{network}`", *each, file] for each in cells or [["not yet measured", "", ""]]]
-    return _markdown(rows)
+    return markdown(rows)
+
+
+def figures(name: str) -> str:
+    """The figures of a benchmark: `make gpu` or `make bench`."""
+    path = FIGURES / f"{name}.json"
+    if not path.is_file():
+        return f"Not measured yet: `python -m benchmarks.{name}`."
+    return import_module(f"benchmarks.{name}").text(json.loads(path.read_text(encoding="utf-8")))
 
 
 def outcome(name: str) -> str:
@@ -180,7 +192,7 @@ def came_out(name: str) -> str:
 
 
 KINDS: dict[str, Callable[[str], str]] = {
-    each.__name__: each for each in (verdicts, caption, gain, outcome, screening, state, answers)
+    each.__name__: each for each in (verdicts, caption, gain, outcome, screening, state, answers, figures)
 }
 
 
@@ -241,7 +253,7 @@ def _verdicts(study: Study, comparison: Comparison, endpoint: Metric) -> str:
         rows.append([*cells, str(len(variant.values(endpoint.key))), _gain(gain), word])
     means = {} if several else classical(endpoint.key, comparison.groups.variants)
     rows += [[label, "classical baseline", _short(value), "", "", ""] for label, value in means.items()]
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def _answers(found: Table, network: str) -> list[list[str]]:
@@ -338,11 +350,6 @@ def _commits(found: Table) -> str:
 def _short(value: float, sign: str = "") -> str:
     """A number of four digits without its leading zero."""
     return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{sign}.4f}")
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    head, *body = rows
-    return "\n".join("|" + "".join(f" {cell} |" if cell else " |" for cell in row) for row in (head, ["---"] * len(head), *body))
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from benchmarks import gpu
+from results import fill
 
-PAGE = f"# Performance\n\n{gpu.BEGIN}\n\nold\n\n{gpu.END}\n\nMore.\n"
 TINY = [
     "--trainer.max_steps=7",
     "--data.num_images=160",
@@ -19,9 +19,16 @@ TINY = [
 
 @pytest.fixture
 def given(tmp_path):
-    (tmp_path / "page.md").write_text(PAGE)
-    places = [f"--json={tmp_path}/results/gpu.json", f"--page={tmp_path}/page.md"]
-    return ["--device=cpu", "--variants", "cnn_plain", "mae_vit", "--modes", "float32", "bf16", *places]
+    return [
+        "--device=cpu",
+        "--variants",
+        "cnn_plain",
+        "mae_vit",
+        "--modes",
+        "float32",
+        "bf16",
+        f"--json={tmp_path}/results/gpu.json",
+    ]
 
 
 def test_without_a_gpu_one_line_says_so(capsys, monkeypatch):
@@ -61,10 +68,10 @@ def test_figures_go_into_a_file_and_a_table_and_failures_are_named(given, tmp_pa
     assert figures["runs"][3] == {"variant": "mae_vit", "mode": "bf16", "error": "out of memory"}
     assert list(figures["imagenet"]) == ["cnn_plain", "mae_vit"]
     assert [words[1] for words in calls] == ["pytest", "benchmarks.speed", "semconv", "semconv"]
-    before, _, rest = (tmp_path / "page.md").read_text().partition(gpu.BEGIN)
-    written, _, after = rest.partition(gpu.END)
-    assert (before, after) == ("# Performance\n\n", "\n\nMore.\n")
-    assert written.strip().splitlines()[2:] == [
+    monkeypatch.setattr(fill, "FIGURES", tmp_path / "results")
+    page = "# Performance\n\n<!-- results: figures gpu -->\n\n{}\n\n<!-- end of results -->\n\nMore.\n"
+    assert fill.filled(page.format("old")) == page.format(gpu.text(figures))
+    assert gpu.text(figures).splitlines()[2:] == [
         "| variant | float32 | bf16 |",
         "| --- | --- | --- |",
         "| `cnn_plain` | 1,234 (1.50) | - (1.50) |",
@@ -72,20 +79,9 @@ def test_figures_go_into_a_file_and_a_table_and_failures_are_named(given, tmp_pa
     ]
 
 
-def test_a_page_without_a_place_for_the_table_is_refused_before_anything_is_measured(given, tmp_path):
-    (tmp_path / "page.md").write_text("# Performance\n")
-    with pytest.raises(ValueError, match="the page lacks"):
-        gpu.main(given)
-
-
-def test_the_page_has_a_place_for_the_table():
-    page = (gpu.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert gpu.put(page, "x").count(gpu.BEGIN) == 1
-
-
 @pytest.mark.slow
 def test_a_variant_is_trained_in_a_mode(given, tmp_path):
-    gpu.main([*given[:2], "mae_vit", "--modes", "bf16", *given[-2:], "--runs-only", "--", *TINY])
+    gpu.main([*given[:2], "mae_vit", "--modes", "bf16", given[-1], "--runs-only", "--", *TINY])
     (run,) = json.loads((tmp_path / "results" / "gpu.json").read_text())["runs"]
     assert run["images_per_second"] > 0
     assert run["peak_memory_bytes"] > 0

@@ -30,7 +30,18 @@ PACKAGES = (
     "wandb",
 )
 # what starts, records and compares runs: a change of it changes no number of a run
-APART = ("checks", "commands", "comparison", "pictures.py", "study", "sweeping", "tracking", "trained", "version.py")
+APART = (
+    "allocator.py",
+    "checks",
+    "commands",
+    "comparison",
+    "pictures.py",
+    "study",
+    "sweeping",
+    "tracking",
+    "trained",
+    "version.py",
+)
 
 
 def describe_session(about: Mapping[str, Any]) -> dict[str, Any]:
