@@ -133,7 +133,7 @@ def test_what_stands_beside_the_network_in_a_step_reads_no_value_either(silent):
     """Crops, maskers, corruptions, clipping and what runs record: at a step that is logged, at the end of none."""
     task = make_task("cnn_gradual").train().to("meta")
     data, batch = built("cnn_gradual").datamodule, draw_batch(task, "meta")
-    optimizer: Any = SimpleNamespace(param_groups=[{"lr": 0.1}])
+    optimizer = torch.optim.SGD(task.parameters())
     trainer: Any = SimpleNamespace(
         optimizers=[optimizer],
         precision_plugin=SimpleNamespace(scaler=None),

@@ -57,9 +57,10 @@ class Divergence(Callback):
 
     def on_before_optimizer_step(self, trainer: "Trainer", module: "LightningModule", optimizer: torch.optim.Optimizer) -> None:
         if getattr(trainer.precision_plugin, "scaler", None) is None:  # a loss scaler skips steps of its own accord
-            gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients)
-            self._gradient = (norm.full_tensor() if isinstance(norm, DTensor) else norm).isfinite()
+            parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+            norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+            finite = (norm.full_tensor() if isinstance(norm, DTensor) else norm).isfinite()
+            self._gradient = finite if self._gradient is None else self._gradient & finite  # of several optimisers
 
     def on_train_batch_start(self, trainer: "Trainer", module: "LightningModule", batch: Any, batch_idx: int) -> None:
         rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else 0.0

@@ -62,9 +62,9 @@ def train(divergence, losses, gradients=(), device="cpu", scaler=None):
     for step, loss in enumerate(losses):
         trainer.global_step, trainer.is_last_batch = step, step == len(losses) - 1
         divergence.on_train_batch_start(trainer, module, None, step)
-        for parameter in module.parameters():
-            parameter.grad = torch.full_like(parameter, gradients[step] if gradients else 1.0)
-        divergence.on_before_optimizer_step(trainer, module, None)
+        for parameter, gradient in zip(module.parameters(), (gradients[step] if gradients else 1.0, 1.0), strict=True):
+            parameter.grad = torch.full_like(parameter, gradient)
+            divergence.on_before_optimizer_step(trainer, module, torch.optim.SGD([parameter]))
         trainer.global_step = step + 1
         try:
             divergence.on_train_batch_end(trainer, module, {"loss": torch.tensor(loss)}, None, step)
