@@ -37,6 +37,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "cpu.json"
 OURS, PEERS = "semconv", ("transformers", "lightly")
 STEPS, BATCH = 3, 128
 EPOCH = 370  # steps of 128 images: 47,433 training images of CIFAR-10
+PROBED = 10_000  # images of train, and of test: the default of --evaluation_images
 RUNS = ("mae_vit", "cnn_plain")
 FIRST = "semconv run cnn_plain"  # of which the first step is timed
 SCENES = ["--data.num_images=12000", "--data.num_test_images=10000", f"--data.batch_size={BATCH}"]
@@ -48,10 +49,10 @@ OPERATORS = {
     "copies and sums": ("::copy_", "::cat", "::sum", "::add", "::fill_", "::where", "::mul"),
 }
 EVALUATED = {  # functions of the evaluation that call none of each other
-    "extract": "features",
-    "choose_linear": "linear probes",
-    "knn_scores": "nearest neighbours",
-    "probe_sites": "probes of sites",
+    ("features.py", "extract"): "features",
+    ("probes.py", "choose_linear"): "linear probes",
+    ("probes.py", "knn_scores"): "nearest neighbours",
+    ("sites.py", "probe_sites"): "probes of sites",
 }
 
 
@@ -116,14 +117,14 @@ def evaluation(rounds: int) -> dict[str, Any]:
 
     def evaluate() -> float:
         begin = time.perf_counter()
-        profiler.runcall(quick.evaluate, evaluated, 10_000, False, None)
+        profiler.runcall(quick.evaluate, evaluated, PROBED, False, None)
         return time.perf_counter() - begin
 
     turns = alternate({"epoch": lambda: EPOCH * trained.steps.run(trained.ours, 24)[0], "evaluation": evaluate}, rounds, warmup=0)
     total, seconds = turns["evaluation"].median, dict.fromkeys(EVALUATED.values(), 0.0)
-    for (_, _, function), found in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
-        if function in EVALUATED:
-            seconds[EVALUATED[function]] += found[3] / rounds
+    for (file, _, function), found in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
+        if name := EVALUATED.get((Path(file).name, function)):
+            seconds[name] += found[3] / rounds
     return {"turns": written(turns), "seconds": {**seconds, "all else": total - sum(seconds.values())}}
 
 
