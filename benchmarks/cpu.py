@@ -9,50 +9,28 @@ benchmarks/requirements.txt that are installed.
 """
 
 import argparse
-import contextlib
-import cProfile
 import json
 import os
 import platform
-import pstats
-import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from itertools import repeat
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.marks import read
-from benchmarks.pairs import Spread, Turns, alternate, fastest, ratio, slope, slopes
+from benchmarks.pairs import Spread, Turns, fastest, ratio, slope, slopes
+from benchmarks.parts import OPERATORS, OURS, PARTS, ROOT, ROUNDS, has_cifar
 from results.pages import markdown
 from semconv.allocator import keep_freed_memory
 from semconv.files import write_text
 
-ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "cpu.json"
-OURS, PEERS = "semconv", ("transformers", "lightly")
-STEPS, BATCH = 3, 128
-EPOCH = 370  # steps of 128 images: 47,433 training images of CIFAR-10
-PROBED = 10_000  # images of train, and of test: the default of --evaluation_images
-RUNS = ("mae_vit", "cnn_plain")
-FIRST = "semconv run cnn_plain"  # of which the first step is timed
-SCENES = ["--data.num_images=12000", "--data.num_test_images=10000", f"--data.batch_size={BATCH}"]
-OPERATORS = {
-    "matrix products": ("::mm", "::addmm", "::bmm", "convolution"),
-    "attention": ("attention",),
-    "GELU": ("gelu",),
-    "layer norms": ("layer_norm",),
-    "copies and sums": ("::copy_", "::cat", "::sum", "::add", "::fill_", "::where", "::mul"),
-}
-EVALUATED = {  # functions of the evaluation that call none of each other
-    ("features.py", "extract"): "features",
-    ("probes.py", "choose_linear"): "linear probes",
-    ("probes.py", "knn_scores"): "nearest neighbours",
-    ("sites.py", "probe_sites"): "probes of sites",
+PEERS = ("transformers", "lightly")
+MARKS = {
+    "imports": "`import torch, lightning`",
+    "built": "command, network and trainer built",
+    "data": "data opened",
+    "step": "after a step",
+    "peak": "peak",
 }
 
 
@@ -67,168 +45,6 @@ class Row(NamedTuple):
     shown: Callable[[float], str]
 
 
-def vit(rounds: int) -> dict[str, Any]:
-    """Training steps of masked autoencoders of equal dimensions, and the operators of ours and of the fastest."""
-    from benchmarks import peers
-    from semconv.encoders import Geometry
-    from semconv.encoders.sizes import CNNSize, DecoderSize, Dimensions, ViTSize
-
-    size = Dimensions(ViTSize(192, 6, 3), CNNSize((24, 48, 96, 192), (1, 1, 1, 1)), DecoderSize(128, 4, 4))
-    steps = {name: peers.make_steps(name, Geometry(3, (32, 32), 4), size, 64) for name in (OURS, *peers.installed())}
-    turns = alternate(steps, rounds)
-    return {"turns": written(turns), "shares": {name: shares(steps[name]) for name in {OURS: 0, fastest(turns.values()).name: 0}}}
-
-
-def shares(steps: Callable[[int], float]) -> dict[str, float]:
-    """The share of each kind of operator in the processor time of a few steps."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        steps(STEPS)
-    sums = dict.fromkeys((*OPERATORS, "all else"), 0.0)
-    for event in profiler.key_averages():
-        kind = next((kind for kind, names in OPERATORS.items() if any(name in event.key for name in names)), "all else")
-        sums[kind] += event.self_cpu_time_total
-    return {kind: each / sum(sums.values()) for kind, each in sums.items()}
-
-
-def trainer(rounds: int) -> dict[str, Any]:
-    """A whole training; the same steps with the loader alone, and on one batch."""
-    from benchmarks.data import Trained
-
-    trained, steps = Trained("cnn_plain", images()), 16
-    contestants: dict[str, Callable[[], float]] = {
-        "bare": lambda: trained.steps.run(repeat(trained.resident), steps)[0],
-        "loader": lambda: trained.steps.run(trained.ours, steps)[0],
-        "trainer": lambda: trained.trainer(steps),
-    }
-    return {"turns": written(alternate(contestants, rounds, warmup=0))}
-
-
-def evaluation(rounds: int) -> dict[str, Any]:
-    """The quick evaluation, an epoch of training steps, and the seconds of the evaluation's parts."""
-    from benchmarks.data import Trained
-    from semconv.evaluation import quick
-    from semconv.evaluation.features import Evaluated
-
-    trained, profiler = Trained("cnn_plain", images()), cProfile.Profile()
-    trained.data.setup("test")
-    evaluated = Evaluated(trained.model, trained.data, contextlib.nullcontext)
-
-    def evaluate() -> float:
-        begin = time.perf_counter()
-        profiler.runcall(quick.evaluate, evaluated, PROBED, False, None)
-        return time.perf_counter() - begin
-
-    turns = alternate({"epoch": lambda: EPOCH * trained.steps.run(trained.ours, 24)[0], "evaluation": evaluate}, rounds, warmup=0)
-    total, seconds = turns["evaluation"].median, dict.fromkeys(EVALUATED.values(), 0.0)
-    for (file, _, function), found in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
-        if name := EVALUATED.get((Path(file).name, function)):
-            seconds[name] += found[3] / rounds
-    return {"turns": written(turns), "seconds": {**seconds, "all else": total - sum(seconds.values())}}
-
-
-class Child(NamedTuple):
-    """A process that has ended."""
-
-    started: float  # system's clock
-    seconds: float
-    peak: int  # bytes
-    output: str
-
-
-def call(words: Sequence[str]) -> Child:
-    """Run Python in the project's folder.
-
-    Raises:
-        ValueError: it failed.
-    """
-    with tempfile.TemporaryFile("w+") as file:
-        begin = time.time()
-        process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.time() - begin
-        file.seek(0)
-        output = file.read()
-    if process.returncode:
-        raise ValueError(f"{' '.join(words)} failed: {(output.strip().splitlines() or ['no output'])[-1]}")
-    return Child(begin, seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), output)
-
-
-def processes(rounds: int) -> dict[str, Any]:
-    """Memory, and the time to the first step, of runs and of the loops of peers, each in a process of its own."""
-    from benchmarks import peers
-
-    with tempfile.TemporaryDirectory() as runs:
-        options = [*images(), f"--runs={runs}", f"--trainer.max_steps={STEPS}", "--evaluation=none", "--wandb.mode=disabled"]
-        options += ["--trainer.limit_val_batches=0", "--trainer.callbacks+=benchmarks.marks.Marks"]
-        commands = {f"semconv run {name}": ["-m", "semconv", "fit", "-c", "base", "-c", name, *options] for name in RUNS}
-        commands["imports"] = ["-c", "import torch, lightning"]
-        commands |= {name: ["-m", "benchmarks.peers", name, f"--steps={STEPS}"] for name in (OURS, *peers.installed())}
-        children: dict[str, list[Child]] = {name: [] for name in commands}
-
-        def one(name: str) -> float:
-            children[name].append(call(commands[name]))
-            return children[name][-1].seconds
-
-        turns = alternate({name: partial(one, name) for name in commands}, rounds)
-    used = {name: found[-rounds:] for name, found in children.items()}
-    memory = {name: turns[name]._replace(values=tuple(float(child.peak) for child in found)) for name, found in used.items()}
-    marks = {name: [read(child.output) for child in used[name]] for name in commands if name.startswith("semconv run")}
-    first = [mark["step"]["time"] - child.started for mark, child in zip(marks[FIRST], used[FIRST], strict=True)]
-    start = {"first step": turns[FIRST]._replace(name="first step", values=tuple(first)), "imports": turns["imports"]}
-    held = {
-        name: {"imports": memory["imports"].median}
-        | {mark: statistics.median(each[mark]["held"] for each in found) for mark in ("built", "data", "step")}
-        | {"peak": memory[name].median}
-        for name, found in marks.items()
-    }
-    return {"start": {"turns": written(start)}, "memory": {"turns": written(memory), "held": held}}
-
-
-def growth(rounds: int) -> dict[str, Any]:
-    """Steps over small grids."""
-    from benchmarks.growth import axes, measure
-
-    found = {}
-    for name, make in axes().items():
-        axis = make()
-        turns, flops, kept = measure(axis, rounds)
-        found[name] = {"unit": axis.unit, "turns": written(turns), "flops": flops, "kept": kept}
-    return found
-
-
-def study(rounds: int) -> dict[str, Any]:
-    """The staged study and the fixed design."""
-    from benchmarks.study import DRAWS, EFFECTS, compare
-    from semconv.study.file import read_study
-
-    planned = read_study(ROOT / "sweeps/studies/cifar10.yaml")
-    outcomes = [compare(planned, effect, DRAWS * rounds)._asdict() for effect in EFFECTS]
-    return {"file": "sweeps/studies/cifar10.yaml", "outcomes": outcomes}
-
-
-PARTS: dict[str, Callable[[int], dict[str, Any]]] = {
-    each.__name__: each for each in (vit, trainer, evaluation, processes, growth, study)
-}
-ROUNDS = {"vit": 15, "trainer": 5, "evaluation": 2, "processes": 3, "growth": 4, "study": 1}  # seven minutes on two idle cores
-
-
-def images() -> list[str]:
-    """Options that give CIFAR-10, or synthetic images of its shape."""
-    return ["-c", "data/cifar10"] if has_cifar() else SCENES
-
-
-def has_cifar() -> bool:
-    return (Path(os.environ.get("SEMCONV_DATA", "data")) / "cifar10").is_dir()
-
-
-def written(turns: Mapping[Any, Turns]) -> dict[Any, dict[str, Any]]:
-    """Turns for JSON."""
-    return {key: each._asdict() for key, each in turns.items()}
-
-
 def text(figures: Mapping[str, Any]) -> str:
     """Markdown: the ratios, where time and memory go, exponents, and the runs of a study."""
     head = (
@@ -237,7 +53,7 @@ def text(figures: Mapping[str, Any]) -> str:
     )
     parts = figures["parts"]
     sections = {**parts, **parts.get("processes", {})}
-    tables = [ratios(sections), *(make(sections) for make in (operators, examined, held, exponents, runs))]
+    tables = [ratios(sections), *(make(sections) for make in (operators, evaluation, held, exponents, runs))]
     return "\n\n".join([head, *filter(None, tables)])
 
 
@@ -269,7 +85,7 @@ def operators(sections: Mapping[str, Any]) -> str:
     return markdown([*rows, *([name, *(f"{100 * each[kind]:.0f}" for kind in kinds)] for name, each in shares.items())])
 
 
-def examined(sections: Mapping[str, Any]) -> str:
+def evaluation(sections: Mapping[str, Any]) -> str:
     """The seconds of the parts of the quick evaluation."""
     if "evaluation" not in sections:
         return ""
@@ -281,15 +97,8 @@ def held(sections: Mapping[str, Any]) -> str:
     """The memory of runs at their marks."""
     if "memory" not in sections:
         return ""
-    names = {
-        "imports": "`import torch, lightning`",
-        "built": "command, network and trainer built",
-        "data": "data opened",
-        "step": "after a step",
-        "peak": "peak",
-    }
-    rows = [["resident MiB", *names.values()]]
-    return markdown([*rows, *([name, *(mib(each[key]) for key in names)] for name, each in sections["memory"]["held"].items())])
+    rows = [[name, *(mib(each[key]) for key in MARKS)] for name, each in sections["memory"]["held"].items()]
+    return markdown([["resident MiB", *MARKS.values()], *rows])
 
 
 def exponents(sections: Mapping[str, Any]) -> str:
@@ -349,7 +158,7 @@ ROWS = (
     Row("speed of the trainer over that of bare steps, CNN of size test", "trainer", "bare", "trainer", ".98", milliseconds),
     Row("quick evaluation over an epoch of training, CNN of size test", "evaluation", "evaluation", "epoch", ".25", seconds),
     Row("memory of MAE-ViT of size test, batch 128, in a bare loop, over a peer's", "memory", OURS, "", "1.0", mib),
-    Row("memory of `semconv fit` with it, over a peer's bare loop", "memory", "semconv run mae_vit", "", "1.0", mib),
+    Row("memory of `semconv fit` with it, over a peer's bare loop", "memory", "semconv fit mae_vit", "", "1.0", mib),
     Row("shell to the end of the first step, over `import torch, lightning`", "start", "first step", "imports", "4 s", seconds),
 )
 
@@ -358,8 +167,9 @@ def describe() -> dict[str, Any]:
     """The machine, as the head of the tables names it."""
     import torch
 
+    cores = f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores"
     return {
-        "machine": f"{platform.system()} on {platform.machine()}",
+        "machine": cores,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "images": "CIFAR-10 (JPEG q75)" if has_cifar() else "synthetic, of the shape of CIFAR-10",
@@ -373,16 +183,18 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, default=RESULTS, help="file of the figures")
     given = parser.parse_args(words)
     keep_freed_memory()
-    parts: dict[str, Any] = {}
+    figures: dict[str, Any] = {**describe(), "parts": {}}
     if given.only and given.json.is_file():
-        parts = json.loads(given.json.read_text(encoding="utf-8"))["parts"]
+        before = json.loads(given.json.read_text(encoding="utf-8"))
+        if wrong := [key for key, value in describe().items() if before.get(key) != value]:
+            parser.error(f"{given.json} holds figures of {wrong[0]} {before.get(wrong[0])}: measure all parts anew")
+        figures["parts"] = before["parts"]
+    given.json.parent.mkdir(parents=True, exist_ok=True)
     for name in given.only or PARTS:
         begin = time.perf_counter()
-        parts[name] = PARTS[name](given.rounds or ROUNDS[name])
+        figures["parts"][name] = json.loads(json.dumps(PARTS[name](given.rounds or ROUNDS[name])))  # sizes, as keys, become text
         print(f"{name}: {time.perf_counter() - begin:.0f} s", flush=True)
-    figures = json.loads(json.dumps({**describe(), "parts": parts}))  # sizes as keys become text
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    write_text(given.json, json.dumps(figures, indent=1) + "\n")
+        write_text(given.json, json.dumps(figures, indent=1) + "\n")
     print(text(figures))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import cpu, growth, marks, pairs, peers, study
+from benchmarks import cpu, growth, marks, pairs, parts, peers, study
 from results import fill
 from semconv.cost import count_training_flops
 from semconv.encoders import Geometry
@@ -52,27 +52,27 @@ def test_an_exponent_is_that_of_the_power_law():
 
 def test_the_tables_hold_what_was_measured_in_turns_and_nothing_else(tmp_path, monkeypatch):
     step = turns(semconv=[0.2, 0.4], transformers=[0.5, 0.5], lightly=[0.4, 0.4])
-    peak = turns(**{name: [2**20, 2**20] for name in ("semconv", "semconv run mae_vit", "lightly")})
-    parts: dict[str, Any] = {
-        "vit": {"turns": cpu.written(step), "shares": {"semconv": dict.fromkeys((*cpu.OPERATORS, "all else"), 0.25)}},
-        "evaluation": {"turns": cpu.written(turns(evaluation=[1.0], epoch=[4.0])), "seconds": {"features": 0.7, "all else": 0.3}},
+    peak = turns(**{name: [2**20, 2**20] for name in ("semconv", "semconv fit mae_vit", "lightly")})
+    measured: dict[str, Any] = {
+        "vit": {"turns": parts.written(step), "shares": {"semconv": dict.fromkeys((*parts.OPERATORS, "all else"), 0.25)}},
+        "evaluation": {"turns": parts.written(turns(evaluation=[1.0], epoch=[4.0])), "seconds": {"features": 0.7, "all else": 0.3}},
         "processes": {
-            "start": {"turns": cpu.written(turns(**{"first step": [6.0], "imports": [3.0]}))},
+            "start": {"turns": parts.written(turns(**{"first step": [6.0], "imports": [3.0]}))},
             "memory": {
-                "turns": cpu.written(peak),
-                "held": {"semconv run mae_vit": dict.fromkeys(("imports", "built", "data", "step", "peak"), 2**21)},
+                "turns": parts.written(peak),
+                "held": {"semconv fit mae_vit": dict.fromkeys(("imports", "built", "data", "step", "peak"), 2**21)},
             },
         },
         "growth": {
             "batch": {
                 "unit": "images",
-                "turns": cpu.written(turns(**{"1": [1.0], "4": [2.0]})),
+                "turns": parts.written(turns(**{"1": [1.0], "4": [2.0]})),
                 "flops": {1: 1, 4: 4},
                 "kept": {1: 1, 4: 16},
             }
         },
     }
-    figures = {"machine": "here", "threads": 1, "torch": "2", "images": "none", "parts": parts}
+    figures = {"machine": "here", "threads": 1, "torch": "2", "images": "none", "parts": measured}
     (tmp_path / "cpu.json").write_text(json.dumps(figures))
     monkeypatch.setattr(fill, "FIGURES", tmp_path)
     lines = fill.figures("cpu").splitlines()
@@ -82,10 +82,30 @@ def test_the_tables_hold_what_was_measured_in_turns_and_nothing_else(tmp_path, m
     assert any(line.startswith("| quick evaluation over an epoch") and " | 0.25 (" in line for line in lines)
     assert any(line.startswith("| shell to the end") and " | 2.00 (" in line for line in lines)
     assert "| batch | 1, 4 images | 0.50 (0.50 to 0.50) | 1.00 | 2.00 |" in lines
-    assert "| semconv run mae_vit | 2 | 2 | 2 | 2 | 2 |" in lines
-    parts["vit"]["turns"]["lightly"] = turns(lightly=[0.4, 0.4])["lightly"]._asdict()
+    assert "| semconv fit mae_vit | 2 | 2 | 2 | 2 | 2 |" in lines
+    measured["vit"]["turns"]["lightly"] = turns(lightly=[0.4, 0.4])["lightly"]._asdict()
     with pytest.raises(ValueError, match="different sessions"):
         cpu.text(json.loads(json.dumps(figures)))
+
+
+def test_parts_are_written_one_by_one_and_join_those_of_the_same_machine_alone(tmp_path, monkeypatch, capsys):
+    place = tmp_path / "new" / "cpu.json"
+
+    def fail(rounds):
+        raise ValueError(f"after {rounds} rounds")
+
+    measuring: dict[str, Any] = {"study": lambda rounds: {"file": "a", "outcomes": []}, "growth": fail}
+    monkeypatch.setattr(cpu, "PARTS", measuring)
+    with pytest.raises(ValueError, match="after 2 rounds"):
+        cpu.main(["--rounds=2", f"--json={place}"])
+    assert list(json.loads(place.read_text())["parts"]) == ["study"]
+    measuring["growth"] = lambda rounds: {}
+    cpu.main(["--only", "growth", f"--json={place}"])
+    assert list(json.loads(place.read_text())["parts"]) == ["study", "growth"]
+    place.write_text(place.read_text().replace('"threads": ', '"threads": 9'))
+    with pytest.raises(SystemExit):
+        cpu.main(["--only", "growth", f"--json={place}"])
+    assert "holds figures of threads 9" in capsys.readouterr().err
 
 
 def test_marks_are_found_among_other_lines(capsys):
@@ -98,7 +118,7 @@ def test_marks_are_found_among_other_lines(capsys):
 def test_a_study_in_stages_takes_fewer_runs_than_a_fixed_design_of_its_power():
     assert study.share_kept(9, 2, 9, 0.0) == 1
     assert study.share_kept(9, 2, 3, 0.0) == pytest.approx(1 / 3, abs=0.02)
-    found = study.compare(read_study(cpu.ROOT / "sweeps/studies/cifar10.yaml"), 2.0, 50)
+    found = study.compare(read_study(parts.ROOT / "sweeps/studies/cifar10.yaml"), 2.0, 50)
     assert found.fixed_power >= found.power > 0.9
     assert found.runs < 0.5 * found.fixed_runs
     search, screened = 2 * 10 * 3, 2 * 10 * 2
