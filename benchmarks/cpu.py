@@ -53,7 +53,7 @@ def text(figures: Mapping[str, Any]) -> str:
     )
     parts = figures["parts"]
     sections = {**parts, **parts.get("processes", {})}
-    tables = [ratios(sections), *(make(sections) for make in (operators, evaluation, held, exponents, runs))]
+    tables = [ratios(sections), *(make(sections) for make in (operators, evaluation, start, held, exponents, runs))]
     return "\n\n".join([head, *filter(None, tables)])
 
 
@@ -99,6 +99,16 @@ def held(sections: Mapping[str, Any]) -> str:
         return ""
     rows = [[name, *(mib(each[key]) for key in MARKS)] for name, each in sections["memory"]["held"].items()]
     return markdown([["resident MiB", *MARKS.values()], *rows])
+
+
+def start(sections: Mapping[str, Any]) -> str:
+    """The seconds from the shell to each mark."""
+    if "start" not in sections:
+        return ""
+    passed = sections["start"]["seconds"]
+    return markdown(
+        [["seconds from the shell", *(MARKS[key] for key in passed)], ["", *(f"{each:.1f}" for each in passed.values())]]
+    )
 
 
 def exponents(sections: Mapping[str, Any]) -> str:

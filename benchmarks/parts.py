@@ -149,15 +149,19 @@ def processes(rounds: int) -> dict[str, Any]:
     used = {name: found[-rounds:] for name, found in children.items()}
     memory = {name: turns[name]._replace(values=tuple(float(child.peak) for child in found)) for name, found in used.items()}
     marks = {name: [read(child.output) for child in used[name]] for name in FITS}
-    first = [mark["step"]["time"] - child.started for mark, child in zip(marks[FIRST], used[FIRST], strict=True)]
-    start = {"first step": turns[FIRST]._replace(name="first step", values=tuple(first)), "imports": turns["imports"]}
+    passed = {
+        mark: [found[mark]["time"] - child.started for found, child in zip(marks[FIRST], used[FIRST], strict=True)]
+        for mark in ("built", "data", "step")
+    }
+    start = {"first step": turns[FIRST]._replace(name="first step", values=tuple(passed["step"])), "imports": turns["imports"]}
     held = {
         name: {"imports": memory["imports"].median}
-        | {mark: statistics.median(each[mark]["held"] for each in found) for mark in ("built", "data", "step")}
+        | {mark: statistics.median(each[mark]["held"] for each in found) for mark in passed}
         | {"peak": memory[name].median}
         for name, found in marks.items()
     }
-    return {"start": {"turns": written(start)}, "memory": {"turns": written(memory), "held": held}}
+    seconds = {"imports": turns["imports"].median, **{mark: statistics.median(each) for mark, each in passed.items()}}
+    return {"start": {"turns": written(start), "seconds": seconds}, "memory": {"turns": written(memory), "held": held}}
 
 
 def growth(rounds: int) -> dict[str, Any]:

@@ -57,7 +57,10 @@ def test_the_tables_hold_what_was_measured_in_turns_and_nothing_else(tmp_path, m
         "vit": {"turns": parts.written(step), "shares": {"semconv": dict.fromkeys((*parts.OPERATORS, "all else"), 0.25)}},
         "evaluation": {"turns": parts.written(turns(evaluation=[1.0], epoch=[4.0])), "seconds": {"features": 0.7, "all else": 0.3}},
         "processes": {
-            "start": {"turns": parts.written(turns(**{"first step": [6.0], "imports": [3.0]}))},
+            "start": {
+                "turns": parts.written(turns(**{"first step": [6.0], "imports": [3.0]})),
+                "seconds": {"imports": 3.0, "step": 6.0},
+            },
             "memory": {
                 "turns": parts.written(peak),
                 "held": {"semconv fit mae_vit": dict.fromkeys(("imports", "built", "data", "step", "peak"), 2**21)},
@@ -82,6 +85,7 @@ def test_the_tables_hold_what_was_measured_in_turns_and_nothing_else(tmp_path, m
     assert any(line.startswith("| quick evaluation over an epoch") and " | 0.25 (" in line for line in lines)
     assert any(line.startswith("| shell to the end") and " | 2.00 (" in line for line in lines)
     assert "| batch | 1, 4 images | 0.50 (0.50 to 0.50) | 1.00 | 2.00 |" in lines
+    assert "| seconds from the shell | `import torch, lightning` | after a step |" in lines
     assert "| semconv fit mae_vit | 2 | 2 | 2 | 2 | 2 |" in lines
     measured["vit"]["turns"]["lightly"] = turns(lightly=[0.4, 0.4])["lightly"]._asdict()
     with pytest.raises(ValueError, match="different sessions"):
