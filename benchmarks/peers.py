@@ -15,14 +15,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from semconv.corruption import Hide
-from semconv.data import Batch
-from semconv.decoders import TransformerDecoder
-from semconv.encoders import Geometry, MAEViT, Size
+from semconv.encoders import Geometry, Size
 from semconv.encoders.sizes import dimensions
-from semconv.masking import RandomMasker
-from semconv.objective import Objective
-from semconv.tasks import MaskedReconstruction
 
 RATIO = 0.75
 Loss = Callable[[Tensor], Tensor]  # of images `b c h w`
@@ -54,6 +48,15 @@ class Steps:
 
 def semconv_mae(geometry: Geometry, size: Size) -> tuple[nn.Module, Loss]:
     """Ours, as `mae_vit` trains it."""
+    # here, so that a process of a peer imports no Lightning
+    from semconv.corruption import Hide
+    from semconv.data import Batch
+    from semconv.decoders import TransformerDecoder
+    from semconv.encoders import MAEViT
+    from semconv.masking import RandomMasker
+    from semconv.objective import Objective
+    from semconv.tasks import MaskedReconstruction
+
     task = MaskedReconstruction(
         MAEViT,
         TransformerDecoder,
