@@ -98,7 +98,7 @@ def held(sections: Mapping[str, Any]) -> str:
     if "memory" not in sections:
         return ""
     rows = [[name, *(mib(each[key]) for key in MARKS)] for name, each in sections["memory"]["held"].items()]
-    return markdown([["resident MiB", *MARKS.values()], *rows])
+    return markdown([["resident", *MARKS.values()], *rows])
 
 
 def start(sections: Mapping[str, Any]) -> str:
@@ -160,7 +160,7 @@ def seconds(value: float) -> str:
 
 
 def mib(value: float) -> str:
-    return f"{value / 2**20:,.0f}"
+    return f"{value / 2**20:,.0f} MiB"
 
 
 ROWS = (
