@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks.pairs import alternate, ratio
+from semconv.allocator import keep_freed_memory
 from semconv.commands.train import build, quieten
 from semconv.cost import Throughput
 from semconv.data import Batch, ImageData
@@ -175,6 +176,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="of torchvision's loader")
     given = parser.parse_args()
+    keep_freed_memory()
     quieten()
     for name in given.variants:
         print(json.dumps(measure(name, given.tier, given.steps, given.rounds, given.workers)), flush=True)
