@@ -8,6 +8,7 @@ from typing import Any
 
 from semconv.commands.errors import fail
 from semconv.commands.keys import check_keys
+from semconv.commands.short import write_out
 from semconv.configuration import one_line
 from semconv.shipped import find, folders
 from semconv.sweeping.distributions import grid_values
@@ -80,8 +81,9 @@ def _check_point(sweep: Sweep, point: dict[str, Any], arguments: list[str]) -> N
 
     quieten()
     try:
-        check_keys(arguments[0], arguments[1:])
-        config = try_parts(arguments[1:])
+        words = write_out(arguments[1:])
+        check_keys(arguments[0], words)
+        config = try_parts(words)
     except Refused as error:
         raise ValueError(f"{_show(sweep, point)}{error.message}") from error
     except Exception as error:

@@ -119,7 +119,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a comparison."""
     parser.add_argument("--baseline", default="cnn_plain", metavar="NAME", help="Experiment without conditioning (cnn_plain).")
     parser.add_argument(
-        "--metric", nargs="+", default=[], metavar="KEY", help=f"Keys to judge by ({' and '.join(each.key for each in PRIMARY)})."
+        "--metric",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help=f"Keys to judge by ({' and '.join(each.key for each in PRIMARY)}).",
     )
     parser.add_argument(
         "--direction",
@@ -128,6 +133,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--family",
+        action="extend",
         nargs="+",
         default=[],
         metavar="NAME",
@@ -135,6 +141,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--factor",
+        action="extend",
         nargs="+",
         default=[],
         metavar="KEY",
@@ -146,7 +153,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="Share of the margin up to which a gain or loss is called negligible (what a sweep declares, else 1).",
     )
-    parser.add_argument("--allow", nargs="+", default=[], metavar="KEY", help="Keys that may differ; the output names them.")
+    parser.add_argument(
+        "--allow", action="extend", nargs="+", default=[], metavar="KEY", help="Keys that may differ; the output names them."
+    )
 
 
 def _share(text: str) -> float:

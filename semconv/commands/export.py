@@ -36,7 +36,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--by", default=CHOSEN_BY, metavar="KEY", help=f"Metric that chooses among several runs ({CHOSEN_BY}).")
     parser.add_argument("--push", metavar="REPO", help="Upload the folder to the Hugging Face Hub, as user/name; private if new.")
     parser.add_argument("--overwrite", action="store_true", help="Write into a folder with other content.")
-    parser.add_argument("--trust", nargs="+", default=[], metavar="MODULE", help="Modules of your own that the run may name.")
+    parser.add_argument(
+        "--trust", action="extend", nargs="+", default=[], metavar="MODULE", help="Modules of your own that the run may name."
+    )
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     return parser
 

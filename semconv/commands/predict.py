@@ -114,7 +114,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--overwrite", action="store_true", help="Write into a folder that is not empty.")
     parser.add_argument(
-        "--trust", nargs="+", default=[], metavar="MODULE", help="Modules of your own that the run's configuration may name."
+        "--trust",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="Modules of your own that the run's configuration may name.",
     )
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     return parser

@@ -174,7 +174,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--project", default="semconv", help="Project whose runs the workspace shows (semconv).")
     parser.add_argument("--name", default="semconv", help="Name of the workspace (semconv).")
     parser.add_argument(
-        "--report", nargs="+", default=[], metavar="RUNS", help="Make a report of these runs too, as semconv compare does."
+        "--report",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="RUNS",
+        help="Make a report of these runs too, as semconv compare does.",
     )
     parser.add_argument("--dry-run", action="store_true", help="Print the workspace as JSON; save nothing.")
     add_options(parser)

@@ -79,8 +79,10 @@ def group(
     """Group runs by variant and level, and pair them by seed.
 
     Of several runs of one seed the one that started last counts. A key of the protocol that differs is refused unless it is a
-    factor, allowed or tuned. Keys of the decoder, too, can be factors.
+    factor, allowed or tuned. Keys of the decoder, too, can be factors. A run that has diverged in another protocol than all others
+    is left out by name.
     """
+    runs = _with_company(runs, [*factors, *allow, *tuned])
     settings = [run.settings for run in runs]
     differing = differences(run.protocol for run in runs)
     given = {key: values for key, values in differences(settings).items() if _under(key, factors)}
@@ -111,6 +113,26 @@ def group(
         for (level, experiment, control, kin, decoder, rest), found in collected.items()
     ]
     return Groups(_distinct(variants, allowed), varied, allowed, [key for key in allowed if _under(key, tuned)])
+
+
+def _with_company(runs: Sequence[FinishedRun], free: Sequence[str]) -> list[FinishedRun]:
+    """The runs without those that have diverged under a value of the protocol, outside the free keys, that no other run has."""
+    alive = [run for run in runs if not run.has_diverged]
+    if not alive:
+        raise ValueError("all runs have diverged: there is nothing to compare; give a smaller --model.base_lr")
+    known = [run.protocol for run in alive]
+    strange = [
+        run
+        for run in runs
+        if run.has_diverged
+        and any(
+            not _under(key, free) and all(run.protocol.get(key) != other.get(key) for other in known)
+            for key in {*run.protocol, *known[0]}
+        )
+    ]
+    for run in strange:
+        leave_out(run.folder, "it has diverged, in another protocol than the other runs")
+    return [run for run in runs if run not in strange]
 
 
 def differences(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -60,7 +60,7 @@ class Ledger:
             if "id" not in self.study.user_attrs:
                 self.study.set_user_attr("id", secrets.token_hex(3))
             known = {trial.user_attrs.get("point") for trial in self.trials()}
-            for number, point in enumerate(sweep.grid):
+            for number, point in enumerate(sweep.grid[: sweep.run_cap]):
                 if number not in known:
                     self.study.enqueue_trial({}, user_attrs={"point": number, "parameters": point})
 
@@ -74,12 +74,12 @@ class Ledger:
 
     def all_started(self) -> bool:
         """Tell whether no trial is left to start: of the grid, or up to the cap; or whether the target is reached."""
-        trials = self.trials()
-        waiting, failed = ([trial for trial in trials if trial.state == state] for state in (TrialState.WAITING, TrialState.FAIL))
-        started = len(trials) - len(waiting) - len(failed)
-        if self._hit() or started >= (self.sweep.run_cap or float("inf")):
+        if self._hit():
             return True
-        return self.sweep.method == "grid" and not waiting
+        if self.trials(TrialState.WAITING):  # points of the grid, and failed trials to be tried again
+            return False
+        runs = {self.run_of(trial) for trial in self.trials()}
+        return self.sweep.method == "grid" or len(runs) >= (self.sweep.run_cap or float("inf"))
 
     def is_over(self) -> bool:
         """Tell whether no trial is left to start and none is running."""

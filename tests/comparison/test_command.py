@@ -183,6 +183,22 @@ def test_a_run_that_diverged_is_a_failed_run_of_its_seed(value, folder, tmp_path
     assert any("(1 failed)" in line for line in out.splitlines() if line.startswith(label))
 
 
+def test_a_run_that_diverged_in_another_protocol_is_left_out(tmp_path, capsys):
+    write_family(tmp_path)
+    path = tmp_path / "told" / "3" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["protocol"]["model"]["base_lr"] = 1e30
+    path.write_text(json.dumps(summary))
+    assert "as they differ in model.base_lr" in run(capsys, tmp_path)[1]
+    path.write_text(json.dumps({**summary, "status": "diverged"}))
+    _, err, code = run(capsys, tmp_path)
+    assert (err, code) == (f"left out: {path.parent}: it has diverged, in another protocol than the other runs\n", 0)
+    _, err, code = run(capsys, tmp_path, "--allow", "model.base_lr", "--allow", "data.source")
+    assert "it has diverged: seed 3 of told" in err
+    _, err, code = run(capsys, path.parent)
+    assert (code, "all runs have diverged" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("declared", "ran", "missing"),
     [

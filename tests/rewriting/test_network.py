@@ -265,7 +265,7 @@ OTHERS = {
 def test_models_of_another_make_are_conditioned_too(name):
     with torch.device("meta"):
         model = timm.create_model(name)
-    depth = "stages" if getattr(model, "feature_info", None) else "all"  # convmixer had none in older versions of timm
+    depth: Any = "stages" if getattr(model, "feature_info", None) else "all"  # convmixer had none in older versions of timm
     assert list(semanticize(model, Channels, [Mask()], depth).conditioned) == OTHERS[name]
 
 

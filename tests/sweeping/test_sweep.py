@@ -245,6 +245,18 @@ def test_the_cap_of_a_grid_holds(make_sweep, sweep, tmp_path, capsys):
     assert "not all trials" not in said
 
 
+@pytest.mark.parametrize("method", ["grid", "random"])
+def test_failed_trials_count_towards_the_cap_and_are_tried_again(method, make_sweep, sweep, tmp_path):
+    path = make_sweep(method=method, parameters={"x": {"values": [1, 2, 3, 4]}, "fails": {"value": True}}, run_cap=2)
+    assert sweep(path, "--failures", "9") == 1
+    first = [row["x"] for row in begun(tmp_path / "sweep")]
+    assert len(first) == 2
+    (tmp_path / "sweep" / "mended").touch()
+    assert sweep(path, "--resume") == 0
+    assert [row["x"] for row in begun(tmp_path / "sweep")] == first * 2
+    assert statuses(tmp_path / "sweep") == ["finished"] * 2
+
+
 def test_a_command_that_cannot_be_started_fails_its_trial_in_one_line(make_sweep, sweep, tmp_path, capsys):
     for command in (["/no/such/program", "${args}"], [str(tmp_path)], ["${unknown}"]):
         path = make_sweep(parameters={"x": {"values": [1, 2]}}, command=command)
