@@ -124,7 +124,26 @@ class Refused(SystemExit):
 
 
 class OneLineParser(LightningArgumentParser):
-    """Raises errors in the arguments as one line."""
+    """Raises errors in the arguments as one line, and validates each class within the configuration once."""
+
+    _validates = False  # for all parsers: each class within the configuration has one of its own
+
+    def validate(self, *args: Any, **kwargs: Any) -> None:
+        before, OneLineParser._validates = OneLineParser._validates, True
+        try:
+            super().validate(*args, **kwargs)
+        finally:
+            OneLineParser._validates = before
+
+    def parse_object(self, obj: Any, *args: Any, **kwargs: Any) -> Namespace:
+        if not OneLineParser._validates:
+            return super().parse_object(obj, *args, **kwargs)
+        # jsonargparse would parse what it has parsed, to validate it: three times at each depth
+        try:
+            self.validate(obj)
+        except (TypeError, KeyError) as error:
+            self.error(str(error), error)
+        return obj
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:  # of a class within the configuration: the parser around it adds its key
@@ -175,7 +194,7 @@ class SemconvCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
-            self.config = parser.parse_args(args)
+            self.config = self._parsed(parser, args)
         except (OmegaConfBaseException, RecursionError) as error:
             raise ValueError(interpolation(error, self._given)) from error
         for group in ("trainer", "wandb"):
@@ -192,6 +211,13 @@ class SemconvCLI(LightningCLI):
             raise ValueError(f"{found[0]} is {found[1]}: give a number that is finite")
         if problem := empty_argument(config) or follower_problem(config):
             raise ValueError(problem)
+
+    def _parsed(self, parser: LightningArgumentParser, args: list[str]) -> Namespace:
+        own = getattr(self, "_subcommand_parsers", {}).get("".join(self._called))
+        if own is None or any(word.startswith("--print_config") for word in args):
+            return parser.parse_args(args)
+        # the parser around that of the subcommand, which alone prints configurations, would add defaults and validate once more
+        return Namespace({"subcommand": args[0], args[0]: own.parse_args(args[1:])})
 
     def _keep_counts(self) -> None:
         """Take 1 for one batch, and not for 1.0, all of them.
