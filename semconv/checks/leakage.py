@@ -84,8 +84,9 @@ def check_leakage(task: MaskedReconstruction, data: ImageData | None = None) -> 
     if data is not None:
         yield Case(type(task.masker).__name__, "data module", Circumstances(images=4), find_mixing(task, data))
     hiding = corruptions(task)
-    ways = [(type(masker).__name__, masker, corruption) for masker in maskers(task) for corruption in hiding]
-    ways += [(f"RandomMasker {ratio:.2g}", RandomMasker(ratio), hiding[0]) for ratio in _ratios(task.num_cells)]
+    own, *others = ((type(masker).__name__, masker, hiding) for masker in maskers(task))
+    rare = ((f"RandomMasker {ratio:.2g}", RandomMasker(ratio), hiding[:1]) for ratio in _ratios(task.num_cells))
+    ways = [(name, masker, corruption) for name, masker, each in (own, *rare, *others) for corruption in each]
     for number, (name, masker, corruption) in enumerate(ways):
         for stage in (EVALUATION[number % len(EVALUATION)], "train"):
             batch = BATCHES[number % len(BATCHES)]

@@ -61,7 +61,7 @@ def test_a_leak_of_a_training_step_is_found_in_training_alone(name, layer, tmp_p
     text = (FOLDER / "base.yaml").read_text().replace("semconv.tasks.MaskedReconstruction", f"tests.checks.leaking.{name}")
     (tmp_path / "own.yaml").write_text(text)
     with pytest.raises(SystemExit) as stop:
-        check(monkeypatch, "-c", str(tmp_path / "own.yaml"), "-c", str(FOLDER / "cnn_plain.yaml"))
+        check(monkeypatch, "-c", str(tmp_path / "own.yaml"), "-c", str(FOLDER / "cnn_plain.yaml"), "--model.size=micro")
     assert stop.value.code == 1
     last = capsys.readouterr().out.splitlines()[-1]
     assert f"first at {layer} (RandomMasker, ZeroFill, train of epoch 0, 2 images, fp32)" in last
@@ -83,7 +83,7 @@ def test_a_clean_experiment_passes_and_is_as_before(monkeypatch, capsys):
 
 
 def test_what_shows_its_cells_is_checked_under_hiding():
-    task = built("cnn_denoising").model
+    task = built("cnn_denoising", "--data.size=[16,16]", "--model.size=micro").model
     assert isinstance(task.corruption, Noise)
     assert "Noise" not in {case.corruption for _, case in zip(range(10), check_leakage(task), strict=False)}
 
