@@ -11,7 +11,7 @@ from torch import nn
 from semconv.convolution import MechanismFactory, Plain
 from semconv.corruption import View
 from semconv.cost import count_training_flops, now
-from semconv.encoders.encoder import Geometry
+from semconv.encoders.encoder import Geometry, count_parameters
 
 SMALLEST, LARGEST = 1 / 16, 64.0  # times the width
 BATCH, ROUNDS = 32, 5
@@ -42,7 +42,15 @@ def match_cost(
     if cost == "flops":
         with torch.device("meta"):
             target = training_flops(build(mechanism=mechanism, mlp_ratio=mlp_ratio), geometry)
-            return _solve(lambda ratio: training_flops(build(mechanism=Plain, mlp_ratio=ratio), geometry) / target, mlp_ratio)
+            counted: dict[int, float] = {}  # by parameters: ratios that are rounded to the same widths are counted once
+
+            def relative(ratio: float) -> float:
+                plain = build(mechanism=Plain, mlp_ratio=ratio)
+                if (size := count_parameters(plain)) not in counted:
+                    counted[size] = training_flops(plain, geometry) / target
+                return counted[size]
+
+            return _solve(relative, mlp_ratio)
     if "LOCAL_RANK" in os.environ:
         raise ValueError(
             "plain of the same step time is measured in one process: give encoder.mlp_ratio as a run on one device found it"
