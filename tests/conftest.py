@@ -36,6 +36,14 @@ def one_look_at_packages() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk() -> Iterator[None]:
+    """A run makes sure of fifty small files: what a power cut would lose, no test loses."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda number: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     """No test leaves decoded images, or W&B's settings, in the user's folders, or finds some there."""
@@ -58,7 +66,10 @@ def quick_probes() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def quick_runs(quick_probes: None) -> Iterator[None]:
-    """Runs whose operations are not counted, which tests/callbacks/test_cost.py tests: a fifth of a short run."""
+    """Runs whose operations are not counted, which tests/callbacks/test_cost.py tests: a fifth of a short run. And of fewer pictures."""
+    from semconv.callbacks import Panels
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Panels.__init__, "__defaults__", (2,))
         patch.setattr("semconv.callbacks.cost.flops_per_image", lambda *_: 1.0)
         yield

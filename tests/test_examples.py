@@ -67,4 +67,5 @@ def test_the_callbacks_serve_another_module(tmp_path):
     assert summary["cost/flops"] > 0
     assert summary["test/loss"] < 0.2
     assert (path / "media" / "test.png").is_file()
+    assert len(list((path / "media" / "test").glob("pasted-*.png"))) == 8  # other tests show fewer
     assert {"config.yaml", "environment.json"} <= {child.name for child in path.iterdir()}

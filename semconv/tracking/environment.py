@@ -98,6 +98,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+@cache
 def _installed(packages: tuple[str, ...]) -> dict[str, str]:
     versions = {}
     for package in packages:

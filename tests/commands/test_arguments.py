@@ -34,8 +34,8 @@ def printed(capsys, *options):
         [True, False],
     ),
 )
-def test_none_is_null_at_every_depth(null, key, joined, capsys):
-    config = printed(capsys, *([f"--{key}={null}"] if joined else [f"--{key}", null]))
+def test_none_is_null_at_every_depth(null, key, joined):
+    config = parse(arguments("cnn_channels", *([f"--{key}={null}"] if joined else [f"--{key}", null])))
     full = {
         "data.crop_scale": "data.init_args.crop_scale",
         "model.encoder.mlp_ratio": "model.init_args.encoder.init_args.mlp_ratio",

@@ -54,7 +54,7 @@ met: list[dict] = []  # by the first experiment that hides pixels
 
 @every_experiment
 def test_an_experiment_meets_what_all_do_trains_and_tests(name, recorder, tmp_path):
-    main(["run", *short(name, tmp_path), "--evaluation=none"])
+    main(["run", *short(name, tmp_path), "--evaluation=none", "--model.size=micro"])
     if "denoising" not in name:
         met[:] = met or recorder.steps
         assert recorder.steps == met
@@ -63,13 +63,13 @@ def test_an_experiment_meets_what_all_do_trains_and_tests(name, recorder, tmp_pa
     assert summary(run)["test/masked_mse"] > 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "train/loss" in row] == [0, 1]
-    # eight rows of four pictures of 96 pixels, gaps and captions
+    # rows of four pictures of 96 pixels, gaps and captions: two rows in these tests, eight in tests/test_examples.py
     with Image.open(run / "media" / "test.png") as sheet:
-        assert sheet.size == (4 * 100 + 4, 8 * 100 + 4 + 36)
+        assert sheet.size == (4 * 100 + 4, 2 * 100 + 4 + 36)
 
 
-# one of each kind: signals beside the features, features of visible sites in a pyramid, attention, tokens
-@pytest.mark.parametrize("name", ["cnn_channels", "cnn_spark", "cnn_gradual", "mae_vit"])
+# one of each kind: signals beside the features, features of visible sites in a pyramid, tokens
+@pytest.mark.parametrize("name", ["cnn_channels", "cnn_spark", "mae_vit"])
 def test_a_run_is_evaluated_and_tested_again_from_its_folder_alone(name, tmp_path):
     main(["run", *short(name, tmp_path / "first"), "--evaluation_images=24", "--model.size=micro"])
     run = the_run(tmp_path / "first")
@@ -179,6 +179,7 @@ def test_a_broken_image_is_named_in_one_line(num_workers, tmp_path, capsys):
 
 def test_probes_during_training_make_a_curve_and_change_no_bit(tmp_path, capsys):
     options = ["--trainer.max_epochs=4", "--trainer.limit_train_batches=1", "--data.batch_size=32", "--model.encoder.drop_path=0.3"]
+    options += ["--model.size=micro"]
     for name, more in (("with", ["--evaluation_every=2"]), ("without", [])):
         main(["fit", *short("cnn_channels", tmp_path / name), *options, *more])
     runs = [the_run(tmp_path / name) for name in ("with", "without")]
@@ -196,7 +197,7 @@ def test_probes_during_training_make_a_curve_and_change_no_bit(tmp_path, capsys)
         ("--data.num_images=16", "1[0-6] images for 20 neighbours"),
         ("--data.validation_fraction=0", "there is no validation, in which they are made"),
     ):
-        main(["fit", *short("cnn_plain", tmp_path / "few"), "--data.batch_size=8", "--evaluation_every=1", unprobed])
+        main(["fit", *short("cnn_plain", tmp_path / "few"), "--data.batch_size=8", "--evaluation_every=1", "--model.size=micro", unprobed])
         assert re.search(f"semconv: no probes during training: {reason}", capsys.readouterr().err)
 
 
