@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,9 +74,15 @@ def conduct(tmp_path):
     return make
 
 
+@cache
+def merged(files: str) -> Any:
+    """The content of some files, separated by commas, that change no more; not to be changed."""
+    return OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files.split(","))))
+
+
 def train(point: dict[str, Any], place: Path) -> int:
     """Leave what a run leaves, unless it is there; give the number of runs."""
-    content: Any = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, point["config"].split(","))))
+    content = merged(point["config"])
     name, control, seed = content.get("experiment", "cnn_plain"), content.get("control"), point["seed_everything"]
     rate = get(content, "model.init_args.base_lr") or 0.008
     fill = get(content, "model.init_args.corruption.init_args.fill.class_path")

@@ -17,6 +17,8 @@ from tests.experiments import FOLDER
 from tests.sweeping.test_preloaded import COMMAND, TINY
 from tests.wandb_server import PROJECT, Manner, Server, serve
 
+# looks fifty times as often for what to do and for runs that have ended
+WANDB = "from wandb.cli.cli import cli; from wandb.wandb_agent import Agent; Agent.POLL_INTERVAL = 0.1; cli()"
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -74,7 +76,7 @@ def wandb(server: Server, folder: Path, *words: str, **environment: str) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
     given = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "WANDB_DIR": str(folder), "PATH": path}
     done = subprocess.run(
-        [sys.executable, "-m", "wandb", *words],
+        [sys.executable, "-c", WANDB, *words],
         cwd=FOLDER.parent,
         env={**own, **given, "PYTHONPATH": str(FOLDER.parent), **environment},
         capture_output=True,
