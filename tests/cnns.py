@@ -34,6 +34,15 @@ NAMES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for 
 every_model = pytest.mark.parametrize("name", NAMES)
 
 
+def every_model_by(*mechanisms: type[Mechanism]) -> pytest.MarkDecorator:
+    """Every model with all mechanisms, but half of them in each of the two fast ones of depthwise convolutions."""
+    cases = [
+        pytest.param(name, mechanisms[FAST.index(name) - 1 :: 2] if name in FAST[1:] else mechanisms, marks=case.marks, id=name)
+        for name, case in zip(FIRST, NAMES, strict=True)
+    ]
+    return pytest.mark.parametrize(("name", "mechanisms"), cases)
+
+
 @cache
 def plain(name: str) -> nn.Module:
     """timm's model of ten classes, its residual branches, which start at zero, awake."""

@@ -66,7 +66,7 @@ def quick_probes() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def quick_runs(quick_probes: None) -> Iterator[None]:
-    """Runs whose operations are not counted, which tests/callbacks/test_cost.py tests: a fifth of a short run. And of fewer pictures."""
+    """Runs of few pictures, whose operations are not counted (tests/callbacks/test_cost.py counts): a quarter of a short run."""
     from semconv.callbacks import Panels
 
     with pytest.MonkeyPatch.context() as patch:

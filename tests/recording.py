@@ -27,6 +27,7 @@ SHORT = [
     "--data.num_test_images=33",
     "--data.batch_size=32",
     "--evaluation=none",
+    "--model.size=micro",
 ]
 
 

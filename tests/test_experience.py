@@ -72,7 +72,6 @@ def test_two_processes_evaluate_as_one_does(tmp_path):
         "--trainer.max_steps=1",
         "--evaluation=quick",
         "--evaluation_images=64",
-        "--model.size=micro",
     ]
     (tmp_path / "double").mkdir()
     record_over_two_processes("cnn_channels", tmp_path / "double", *options)

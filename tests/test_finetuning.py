@@ -37,7 +37,7 @@ def fit(
     kind: str, pretrained: Path, folder: Path, *overrides: str, callbacks: Sequence[Callback] = (), ckpt_path: Any = None
 ) -> Any:
     data = yaml.safe_dump({"data": yaml.safe_load((pretrained / "config.yaml").read_text())["data"]})
-    words = ["-c", data, "-c", str(EVALUATION / f"{kind}.yaml"), *SHORT, f"--model.pretrained_run={pretrained}", *overrides]
+    words = ["-c", data, "-c", str(EVALUATION / f"{kind}.yaml"), *SHORT[:-1], f"--model.pretrained_run={pretrained}", *overrides]
     cli: Any = build([*words, f"--runs={folder}"])
     cli.trainer.callbacks.extend(callbacks)
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path)
@@ -117,7 +117,7 @@ def test_a_probe_learns_classes_that_features_tell(pretrained):
 
 def test_from_scratch_it_starts_as_the_run_itself_started(pretrained):
     tuned, scratch = (FineTune(str(pretrained), scratch=scratch) for scratch in (False, True))
-    fresh = make_task("cnn_channels", "--model.encoder.norm=batch").encoder.state_dict()
+    fresh = make_task("cnn_channels", "--model.encoder.norm=batch", "--model.size=micro").encoder.state_dict()
     assert all(torch.equal(tensor, fresh[name]) for name, tensor in scratch.encoder.state_dict().items())
     assert not all(torch.equal(tensor, fresh[name]) for name, tensor in tuned.encoder.state_dict().items())
     assert set(scratch.test_metrics) == {"scratch/top1", "scratch/top5"}

@@ -140,7 +140,7 @@ def test_the_untrained_encoder_is_that_of_step_0(name, tmp_path):
     cli = train(name, tmp_path, "--trainer.max_steps=2")
     (checkpoint,) = tmp_path.glob("*/*/checkpoints/last.ckpt")
     resumed = train(name, tmp_path / "resumed", "--trainer.max_steps=3", ckpt_path=checkpoint)
-    fresh = make_task(name).encoder.state_dict()
+    fresh = make_task(name, "--model.size=micro").encoder.state_dict()
     for task in (cli.model, resumed.model):
         weights = task.untrained_encoder().state_dict()
         assert list(weights) == list(fresh)

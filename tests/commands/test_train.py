@@ -197,7 +197,7 @@ def test_probes_during_training_make_a_curve_and_change_no_bit(tmp_path, capsys)
         ("--data.num_images=16", "1[0-6] images for 20 neighbours"),
         ("--data.validation_fraction=0", "there is no validation, in which they are made"),
     ):
-        main(["fit", *short("cnn_plain", tmp_path / "few"), "--data.batch_size=8", "--evaluation_every=1", "--model.size=micro", unprobed])
+        main(["fit", *short("cnn_plain", tmp_path / "few"), "--data.batch_size=8", "--evaluation_every=1", unprobed])
         assert re.search(f"semconv: no probes during training: {reason}", capsys.readouterr().err)
 
 

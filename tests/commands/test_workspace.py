@@ -96,6 +96,7 @@ def real_run(tmp_path_factory, quick_probes):
         )
         more = (
             "--data.num_images=300",
+            "--model.size=micro",
             "--evaluation=full",
             "--evaluation_images=60",
             "--trainer.val_check_interval=1",

@@ -158,7 +158,7 @@ def state(module: torch.nn.Module) -> list[Any]:
 @pytest.mark.usefixtures("quick_probes")
 @pytest.mark.parametrize("name", ["cnn_channels", "mae_vit"])
 def test_an_evaluation_leaves_no_trace(name, tmp_path):
-    those = evaluated(name, *(["--model.encoder.norm=batch"] if name.startswith("cnn") else []))
+    those = evaluated(name, "--model.size=micro", *(["--model.encoder.norm=batch"] if name.startswith("cnn") else []))
     those.task.train()
     before = state(those.task)
     torch.manual_seed(0)
@@ -168,7 +168,7 @@ def test_an_evaluation_leaves_no_trace(name, tmp_path):
     assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(before, after, strict=True))
     assert torch.equal(torch.random.get_rng_state(), drawn)
     assert results["probe/num_train_images"] == 100
-    assert results["probe/num_features"] == 64
+    assert results["probe/num_features"] == those.task.encoder.num_features
     wanted = {"probe/linear_top1", "probe/knn_top1", "probe/dense_miou", "probe/position_r2", "probe/mask_auc"}
     wanted |= {"probe/rgb_r2", "probe/rgb_r2/stage_4"}
     wanted |= {
@@ -396,8 +396,8 @@ def test_data_without_labels_leave_nulls_with_reasons():
 
 def test_features_that_were_trained_on_classes_score_clearly_above_random_ones():
     """An encoder trained on the labels for a few steps: what a probe has to find if it finds anything."""
-    those = evaluated("cnn_plain", "--data.size=[16, 16]")
-    data = ImageData("scenes/dark", size=(16, 16), num_images=1280, num_test_images=512, batch_size=64, crop_scale=None)
+    those = evaluated("cnn_plain", "--data.size=[16, 16]", "--model.size=micro")
+    data = ImageData("scenes/dark", size=(16, 16), num_images=1280, num_test_images=256, batch_size=64, crop_scale=None)
     data.setup("fit")
     data.setup("test")
     those = those._replace(data=data)
@@ -411,7 +411,7 @@ def test_features_that_were_trained_on_classes_score_clearly_above_random_ones()
         return top1(scores[0], test.labels), top1(scores[1], test.labels)
 
     random = accuracies()
-    encoder, head = those.task.encoder.train(), torch.nn.Linear(64, 10)
+    encoder, head = those.task.encoder.train(), torch.nn.Linear(those.task.encoder.num_features, 10)
     optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=2e-3)
     for _ in range(6):
         for batch in those.batches("train", None):

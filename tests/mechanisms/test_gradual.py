@@ -221,7 +221,7 @@ def test_it_compiles_without_a_graph_break(schedule):
 
 
 def test_training_logs_the_share_of_each_layer(tmp_path):
-    options = ["--trainer.max_steps=3", "--model.encoder.mechanism.schedule=learned"]
+    options = ["--trainer.max_steps=3", "--model.encoder.mechanism.schedule=learned", "--model.size=test"]
     model = train("cnn_gradual", tmp_path, *options).model
     rows = [row for row in logged(tmp_path) if "train/loss" in row]
     layers = ["stem", *(f"stages.{stage}.{number}" for stage, count in enumerate((1, 2, 3, 3)) for number in range(count))]

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick_runs")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    options = [*SHORT, "--model.size=micro", "--trainer.max_epochs=-1", "--wandb.mode=disabled", f"--runs={folder}"]
+    options = [*SHORT, "--trainer.max_epochs=-1", "--wandb.mode=disabled", f"--runs={folder}"]
     main(["run", *arguments("cnn_plain", *options)])
     (run,) = folder.glob("*/*")
     return run
@@ -81,13 +81,13 @@ def test_a_run_keeps_its_seed_network_and_protocol(way, option, said, run, tmp_p
 
 def test_a_checkpoint_says_itself_what_it_is_of(run, tmp_path, capsys):
     alone = shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path / "alone.ckpt")
-    words = [*arguments("cnn_plain", *SHORT, "--model.size=micro", f"--runs={tmp_path / 'other'}"), "--ckpt_path", str(alone)]
+    words = [*arguments("cnn_plain", *SHORT, f"--runs={tmp_path / 'other'}"), "--ckpt_path", str(alone)]
     assert "model.masker.ratio was 0.75 and is now 0.5" in refused(capsys, "fit", *words, "--model.masker.ratio=0.5")
 
 
 def test_a_checkpoint_of_a_whole_epoch_leaves_nothing_of_it(tmp_path, capsys):
     words = [*SHORT, "--trainer.max_steps=-1", "--trainer.max_epochs=1", "--checkpoint_every=2", f"--runs={tmp_path}"]
-    main(["fit", *arguments("cnn_plain", *words, "--model.size=micro")])
+    main(["fit", *arguments("cnn_plain", *words)])
     (run,) = tmp_path.glob("*/*")
     checkpoints = run / "checkpoints"
     again = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / 'other'}", "--ckpt_path"]

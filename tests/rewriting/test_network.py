@@ -27,22 +27,21 @@ from semconv.mechanisms import (
     OverlayReplace,
     Partial,
 )
-from tests.cnns import FIRST, call, draw, every_model, own, plain, rewrite
+from tests.cnns import FIRST, call, draw, every_model, every_model_by, own, plain, rewrite
 from tests.oracles import Mean
-from tests.pairwise import together
 
 
-@every_model
-@together("mechanism", [Channels, AppendedValues, OverlayAdd, FiLM, Gated])
-def test_until_something_is_learned_outputs_are_the_models_to_the_bit(name, mechanism):
-    model, network, view = own(name), rewrite(name, mechanism, told=False), draw()
-    for training in (False, True):
-        model.train(training)
-        network.train(training)
-        assert torch.equal(call(network, view), model(view.pixels))
-    expected, state = model.state_dict(), network.timm_state_dict()  # with the statistics of the batch
-    assert list(state) == list(expected)
-    assert all(torch.equal(state[key], expected[key]) for key in expected)
+@every_model_by(Channels, AppendedValues, OverlayAdd, FiLM, Gated)
+def test_until_something_is_learned_outputs_are_the_models_to_the_bit(name, mechanisms):
+    for mechanism in mechanisms:
+        model, network, view = own(name), rewrite(name, mechanism, told=False), draw()
+        for training in (False, True):
+            model.train(training)
+            network.train(training)
+            assert torch.equal(call(network, view), model(view.pixels))
+        expected, state = model.state_dict(), network.timm_state_dict()  # with the statistics of the batch
+        assert list(state) == list(expected)
+        assert all(torch.equal(state[key], expected[key]) for key in expected)
 
 
 @every_model
@@ -76,32 +75,30 @@ def test_stages_give_what_timms_modules_do(name):
     assert reductions == sorted(reductions)
 
 
-@every_model
-@together(
-    "mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken, FiLM, Gated, Partial, LocalAttention, Gradual]
-)
-def test_what_is_told_is_heard_and_every_weight_is_trained(name, mechanism):
-    network, view = rewrite(name, mechanism), draw()
-    other = view._replace(mask=view.mask.flip(1))
-    assert not torch.equal(call(network, view), call(network, other))
-    network.train()
-    call(network, view).square().sum().backward()
-    assert [key for key, parameter in network.named_parameters() if parameter.grad is None] == []
+@every_model_by(Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken, FiLM, Gated, Partial, LocalAttention, Gradual)
+def test_what_is_told_is_heard_and_every_weight_is_trained(name, mechanisms):
+    for mechanism in mechanisms:
+        network, view = rewrite(name, mechanism), draw()
+        other = view._replace(mask=view.mask.flip(1))
+        assert not torch.equal(call(network, view), call(network, other))
+        network.train()
+        call(network, view).square().sum().backward()
+        assert [key for key, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
-@every_model
-@together("mechanism", [Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken, FiLM, Partial])
-def test_with_nothing_masked_it_is_timms_network(name, mechanism):
-    network, view, model = rewrite(name, mechanism, Mask()), draw(share=0), own(name).eval()
-    with torch.no_grad():
-        for parameter in network.network.parameters():
-            parameter.mul_(1.01)  # as if it had been trained
-    assert network.unlike_timm == ""
-    assert network.model_name == name
-    model.load_state_dict(network.timm_state_dict(), strict=True)
-    with torch.no_grad():
-        # sums of float32 in another order
-        torch.testing.assert_close(model(view.pixels), call(network, view), rtol=1e-5, atol=1e-5)
+@every_model_by(Channels, AppendedValues, OverlayAdd, OverlayReplace, MaskToken, FiLM, Partial)
+def test_with_nothing_masked_it_is_timms_network(name, mechanisms):
+    for mechanism in mechanisms:
+        network, view, model = rewrite(name, mechanism, Mask()), draw(share=0), own(name).eval()
+        with torch.no_grad():
+            for parameter in network.network.parameters():
+                parameter.mul_(1.01)  # as if it had been trained
+        assert network.unlike_timm == ""
+        assert network.model_name == name
+        model.load_state_dict(network.timm_state_dict(), strict=True)
+        with torch.no_grad():
+            # sums of float32 in another order
+            torch.testing.assert_close(model(view.pixels), call(network, view), rtol=1e-5, atol=1e-5)
 
 
 def test_what_tells_of_places_or_pads_otherwise_is_not_timms_network():
