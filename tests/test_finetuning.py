@@ -37,7 +37,8 @@ def fit(
     kind: str, pretrained: Path, folder: Path, *overrides: str, callbacks: Sequence[Callback] = (), ckpt_path: Any = None
 ) -> Any:
     data = yaml.safe_dump({"data": yaml.safe_load((pretrained / "config.yaml").read_text())["data"]})
-    words = ["-c", data, "-c", str(EVALUATION / f"{kind}.yaml"), *SHORT[:-1], f"--model.pretrained_run={pretrained}", *overrides]
+    short = [word for word in SHORT if not word.startswith("--model.size")]  # it is the run's
+    words = ["-c", data, "-c", str(EVALUATION / f"{kind}.yaml"), *short, f"--model.pretrained_run={pretrained}", *overrides]
     cli: Any = build([*words, f"--runs={folder}"])
     cli.trainer.callbacks.extend(callbacks)
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path)
