@@ -25,7 +25,7 @@ from rich.progress import track
 from torch import Tensor
 
 from semconv.data.errors import BadImage
-from semconv.data.images import Images
+from semconv.data.images import FileImages, Images
 from semconv.files import mark, remove_remains, temporary
 
 VERSION = 2  # of what pixels depend on: 2 turns images as their EXIF orientation says
@@ -107,11 +107,14 @@ def cached(images: Images, folder: Path, limit: int, source: Mapping[str, Any], 
     Raises:
         BadImage: an image cannot be read.
     """
+    kind = "".join(letter if letter.isalnum() else "-" for letter in f"{source['name']}-{source['split']}")[-60:].strip("-")
+    stem = f"{kind}-{_digest({'version': VERSION, **source})}"
+    is_new = next(folder.glob(f"{stem}-*"), None) is None
+    if is_new and isinstance(images, FileImages) and _estimate(images) > limit:
+        return images  # before the fingerprint asks for the state of every file
     fingerprint = images.fingerprint
     if fingerprint is None:
         return images
-    kind = "".join(letter if letter.isalnum() else "-" for letter in f"{source['name']}-{source['split']}")[-60:].strip("-")
-    stem = f"{kind}-{_digest({'version': VERSION, **source})}"
     place = folder / f"{stem}-{_digest(fingerprint)}"
     found = _open(place, images)
     if found is not None:

@@ -1,6 +1,7 @@
 """Folders of image files, with or without a folder per split and per class."""
 
 import os
+import re
 import sys
 import zlib
 from collections import defaultdict
@@ -9,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from timm.utils.misc import natural_key
 
 from semconv.data.errors import SourceMissing
 from semconv.data.images import FileImages, printable
@@ -23,6 +23,7 @@ SUFFIXES = {
 }
 METADATA = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}  # of archives and file systems
 SHOWN = 3  # names in a message
+NUMBER = re.compile(r"\d+")
 
 
 @dataclass
@@ -77,11 +78,11 @@ def open_folder(
     if test_fraction is not None:
         _keep_part(found, base, split, splits, test_fraction)
     labels = {name: number for number, name in enumerate(_classes(root, base, splits) if labelled else [])}
-    samples = [(path, labels.get(_class_of(path, base), -1)) for path in found.images]
-    if labels and (unlabelled := [path for path, label in samples if label < 0]):
+    numbers = [labels.get(_class_of(path, base), -1) for path in found.images]
+    if labels and (unlabelled := [path for path, number in zip(found.images, numbers, strict=True) if number < 0]):
         found.unused[f"images of no class of {splits[0]}, which get no label"] += unlabelled
     _report(base, found)
-    return FileImages(samples, list(labels) or None, channels)
+    return FileImages(zip(found.images, numbers, strict=True), list(labels) or None, channels)
 
 
 def _keep_part(found: Listing, base: Path, split: str, splits: Sequence[str], test_fraction: float) -> None:
@@ -114,18 +115,48 @@ def list_images(base: Path, skip: bool = False, others: Sequence[Path] = ()) -> 
     # a link to a folder that holds this one, and so has been entered already, would bring what is beside it
     closed = {_identity(folder) for folder in (base, *base.resolve().parents)}
     forbidden = [Path(os.path.realpath(other)) for other in others]
-    files = dict(_walk(base, found.unused, closed, skip, forbidden))
-    links = any(files.values())
-    used = {os.path.realpath(path) for path, is_link in files.items() if not is_link} if links else set()
-    for path in sorted(files, key=natural_key):
-        if files[path] and os.path.exists(path):  # a link to nothing is an image that cannot be read
-            target = os.path.realpath(path)
-            if target in used:
-                found.unused["links to images that are used already"].append(path)
-                continue
-            used.add(target)
+    links: set[str] = set()
+    for path, is_link in _walk(base, found.unused, closed, skip, forbidden):
         found.images.append(path)
+        if is_link:
+            links.add(path)
+    found.images.sort()  # names that differ in case alone have an order too
+    found.images.sort(key=lambda path: natural_key(path[len(str(base)) :]))
+    if links:
+        _drop_repeated(found, links)
     return found
+
+
+def _drop_repeated(found: Listing, links: set[str]) -> None:
+    """Drop links to images that are listed already; a link to nothing stays, as an image that cannot be read."""
+    targets = {path: os.path.realpath(path) for path in links if os.path.exists(path)}
+    wanted, used = set(targets.values()), set()
+    folders: dict[str, str] = {}
+    for path in found.images:
+        if path not in links:
+            folder, name = os.path.split(path)
+            folders[folder] = folders.get(folder) or os.path.realpath(folder)
+            used |= {os.path.join(folders[folder], name)} & wanted
+    images = []
+    for path in found.images:
+        target = targets.get(path)
+        if target is None or target not in used:
+            images.append(path)
+        else:
+            found.unused["links to images that are used already"].append(path)
+        if target is not None:
+            used.add(target)
+    found.images = images
+
+
+def natural_key(name: str) -> str:
+    """A key that sorts names by the values of their numbers, and without regard to case; a string, as it takes least memory."""
+    return NUMBER.sub(_by_value, name.lower())
+
+
+def _by_value(digits: re.Match[str]) -> str:
+    number = str(int(digits[0]))
+    return f"\0{chr(len(number))}{number}"  # a number comes before all letters, a shorter one before longer ones
 
 
 def _walk(
@@ -133,7 +164,7 @@ def _walk(
 ) -> Iterator[tuple[str, bool]]:
     """The images below a folder, each with whether it is a link; everything else goes to `unused`."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: (entry.is_symlink(), entry.name))
+        entries = os.scandir(folder)
     except OSError as error:
         if not skip:
             raise ValueError(
@@ -141,7 +172,14 @@ def _walk(
             ) from error
         unused["folders that cannot be read"].append(str(folder))
         return
-    for entry in entries:
+    others = []
+    with entries:
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False) and _is_image(entry.name) and not _is_hidden(entry.name):
+                yield entry.path, False
+            else:
+                others.append(entry)
+    for entry in sorted(others, key=lambda entry: (entry.is_symlink(), entry.name)):
         if _is_hidden(entry.name):
             unused["hidden entries"].append(entry.path)
         elif entry.is_symlink() and any(Path(os.path.realpath(entry.path)).is_relative_to(other) for other in forbidden):
@@ -153,10 +191,10 @@ def _walk(
             else:
                 visited.add(identity)
                 yield from _walk(entry.path, unused, visited, skip, forbidden)
-        elif os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
+        elif not _is_image(entry.name):
             unused["files that are no images"].append(entry.path)
-        elif entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
-            yield entry.path, entry.is_symlink()
+        elif entry.is_symlink() and (entry.is_file() or not os.path.exists(entry.path)):
+            yield entry.path, True
         else:
             unused["entries that are no files"].append(entry.path)
 
@@ -213,6 +251,10 @@ def _class_of(path: str, base: Path) -> str:
 
 def _subfolders(folder: Path) -> list[str]:
     return sorted(child.name for child in folder.iterdir() if child.is_dir() and not _is_hidden(child.name))
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _is_hidden(name: str) -> bool:

@@ -3,7 +3,8 @@
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,31 @@ class MemoryImages(Images):
         return self.images[index], self.labels[index]
 
 
+class Samples:
+    """Path and label of each image, packed: as objects, a million of them would fill every worker that looks at them.
+
+    Args:
+        samples: path and label of each image.
+    """
+
+    def __init__(self, samples: Iterable[tuple[str, int]]) -> None:
+        self.paths, self.ends, self.labels = bytearray(), array("q", [0]), array("q")
+        for path, label in samples:
+            self.paths += os.fsencode(path)
+            self.ends.append(len(self.paths))
+            self.labels.append(label)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, position: int) -> tuple[str, int]:
+        path = bytes(self.paths[self.ends[position] : self.ends[position + 1]])
+        return os.fsdecode(path), self.labels[position]
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return (self[position] for position in range(len(self)))
+
+
 class FileImages(Images):
     """Image files on disk.
 
@@ -106,17 +132,17 @@ class FileImages(Images):
         channels: 1 or 3.
     """
 
-    def __init__(self, samples: Sequence[tuple[str, int]], class_names: Sequence[str] | None, channels: int) -> None:
-        self.samples = samples
+    def __init__(self, samples: Iterable[tuple[str, int]], class_names: Sequence[str] | None, channels: int) -> None:
+        self.samples = Samples(samples)
         self.channels = channels
-        self.num_images = len(samples)
+        self.num_images = len(self.samples)
         if class_names is not None:
             self.class_names = tuple(class_names)
             self.num_classes = len(class_names)
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint_files([path for path, _ in self.samples], [label for _, label in self.samples])
+        return fingerprint_files((path for path, _ in self.samples), self.samples.labels)
 
     def name(self, position: int) -> str:
         return printable(self.samples[position][0])
@@ -261,7 +287,7 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode(errors="replace")
 
 
-def fingerprint_files(paths: Sequence[str], labels: Sequence[int]) -> str:
+def fingerprint_files(paths: Iterable[str], labels: Sequence[int]) -> str:
     """A hash that changes with the files or the labels: of names, sizes and modification times, not of contents."""
     digest = hashlib.sha256(repr(list(labels)).encode())
     for path in paths:

@@ -1,8 +1,10 @@
 """Folders, tables, streams and what is said when they are not there."""
 
 import io
+import random
 import sys
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from timm.utils.misc import natural_key
+from timm.utils.misc import natural_key as timms_key
 
 from semconv.data import ImageData
+from semconv.data.folders import natural_key, open_folder
 from semconv.data.images import Images
 from semconv.data.motifs import CLASS_NAMES
 from semconv.data.scenes import draw_scenes
@@ -152,7 +155,7 @@ def test_a_share_of_a_folder_is_tested_and_stays_so_when_images_are_added(tmp_pa
     moved = tmp_path.rename(tmp_path.with_name("elsewhere"))
     assert parts_of(moved, 0.2) == after
     assert read_all(make(str(moved), test_fraction=0.2).select("test")[0])[1] == [
-        ("ant", "cat", "dog").index(name.partition("/")[0]) for name in sorted(after["test"], key=natural_key)
+        ("ant", "cat", "dog").index(name.partition("/")[0]) for name in sorted(after["test"], key=timms_key)
     ]
 
 
@@ -288,3 +291,26 @@ def test_a_stream_that_ends_early_says_how_long_it_was(tmp_path: Path) -> None:
     images = make(f"wds/{tmp_path}", train_split="a-0.tar|9").select("train")[0]
     with pytest.raises(ValueError, match="ended after 4 images where 9 were announced: give num_images"):
         read_all(images)
+
+
+def test_names_are_sorted_by_the_values_of_their_numbers() -> None:
+    letters = random.Random(0)
+    names = ["".join(letters.choices("aA/b.-_0019٣é", k=letters.randrange(1, 12))) for _ in range(3000)]
+    assert sorted(names, key=natural_key) == sorted(names, key=timms_key)
+    assert sorted(["a1²10", "a1²9"], key=natural_key) == ["a1²9", "a1²10"]  # a digit that is no number
+
+
+def test_a_folder_takes_little_more_memory_than_its_names(tmp_path: Path) -> None:
+    names = [f"n{number % 7:08d}/n{number % 7:08d}_{number}.jpg" for number in range(4000)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    open_folder(str(tmp_path), "train", 3)  # what is imported and cached is not counted
+    tracemalloc.start()
+    images = open_folder(str(tmp_path), "train", 3)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    length = len(str(tmp_path / names[-1]))
+    assert kept < 4000 * 1.3 * (length + 16)
+    assert peak < 4000 * 4.5 * length
+    assert [path for path, _ in images.samples] == [str(tmp_path / name) for name in sorted(names, key=timms_key)]
