@@ -10,6 +10,8 @@ from semconv.data.errors import SourceMissing
 from semconv.data.images import HubImages, encoded_bytes
 from semconv.data.streams import StreamImages
 
+ROWS = 16  # of a stream, read at a time
+
 
 def open_hub(name: str, split: str, channels: int, image_column: str | None, label_column: str | None) -> HubImages:
     """A split as a table. See `ImageData` for the arguments.
@@ -98,6 +100,8 @@ def _undecoded(data: Any, image_column: str) -> Any:
 
 
 def _iterate(stream: Any, image_column: str, label_column: str | None) -> Iterator[tuple[bytes, int]]:
-    for row in stream:
-        label = row[label_column] if label_column else None
-        yield encoded_bytes(row[image_column]), -1 if label is None else label
+    # row by row, datasets would give each worker of a DataLoader some of the files
+    for rows in stream.iter(ROWS):
+        labels = rows[label_column] if label_column else [None] * len(rows[image_column])
+        for image, label in zip(rows[image_column], labels, strict=True):
+            yield encoded_bytes(image), -1 if label is None else label

@@ -56,6 +56,9 @@ class Images(ABC):
         """The class of every pixel of the views of evaluation, uint8 `b h w`; None if unknown."""
         return None
 
+    def expect(self, ahead: Tensor | None) -> None:  # noqa: B027
+        """Learn which images will be asked for next, so that a stream holds no others; None: any."""
+
     @abstractmethod
     def read(self, index: Tensor) -> tuple[Tensor | Sequence[Tensor], Tensor]:
         """Read images (each c h w, uint8; a stacked tensor if sizes agree) and labels (b, int64, -1 if unlabelled).

@@ -42,6 +42,7 @@ class BatchReader(Dataset[Batch]):
         self.skip = skip
 
     def __getitem__(self, ticket: Ticket) -> Batch:
+        self.images.expect(ticket.ahead)
         members, images, labels = self._read(ticket.members)
         sides = torch.tensor([image.shape[-2:] for image in images])
         boxes, flipped = None, None

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import asdict
 from functools import cached_property, partial
@@ -78,7 +79,7 @@ class ImageData(LightningDataModule):
         num_images: length of the train split of scenes (default 4096), and of streams of unknown length.
         num_test_images: length of the test split of scenes (default 1024), and of streams of unknown length.
         num_workers: processes that read ahead, per device. Default: 0 for images in memory or in the cache, else the number of
-            cores minus one, at most 8. Streams use at most one.
+            cores minus one, at most 8; for streams 1, as every process reads the whole stream and decodes its share.
         cache_folder: folder for small data sets in decoded form, which are read as fast as memory. Default: semconv in
             the user's cache folder ($XDG_CACHE_HOME or ~/.cache on Linux).
         cache_limit: bytes of decoded pixels above which a split is not cached; 0 turns the cache off.
@@ -225,7 +226,7 @@ class ImageData(LightningDataModule):
             ValueError: a batch is larger than the data, or cannot be divided equally among the devices.
         """
         images, index = self.select("train")
-        rank, world_size = self._devices()
+        _, world_size = self._devices()
         if self.batch_size % world_size:
             raise ValueError(f"batch_size {self.batch_size} over {world_size} devices: give a multiple of {world_size}")
         if len(index) < self.batch_size:
@@ -233,7 +234,7 @@ class ImageData(LightningDataModule):
         batches = partial(train_batches, index, self.seed, batch_size=self.batch_size, block=images.block)
         return Loader(
             BatchReader(copy(images), self.size, self.augmentation, self.skip, self._maps_of(images)),
-            Tickets(batches, rank, world_size),
+            self._tickets(images, batches),
             len(index) // self.batch_size,
             self._num_workers(images),
             self._position,
@@ -256,10 +257,9 @@ class ImageData(LightningDataModule):
             raise ValueError(f"{part} has no images: give a validation_fraction above 0 or a validation_split")
         if count is not None:
             index = _spread(index, images, count)
-        rank, world_size = self._devices()
         batches = evaluation_batches(index, self.batch_size)
-        check_shares(batches, world_size)
-        tickets = Tickets(lambda epoch: batches, rank, world_size)
+        check_shares(batches, self._devices()[1])
+        tickets = self._tickets(images, lambda epoch: batches)
         reader = BatchReader(copy(images), self.size, skip=self.skip, maps=self._maps_of(images))
         return Loader(reader, tickets, len(batches), self._num_workers(images), note=partial(self._note_skipped, images))
 
@@ -428,11 +428,16 @@ class ImageData(LightningDataModule):
         trainer = self.trainer
         return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
+    def _tickets(self, images: Images, batches: Callable[[int], Iterable[Tensor]]) -> Tickets:
+        block = images.block if isinstance(images, StreamImages) else None
+        return Tickets(batches, *self._devices(), block, max(1, self._num_workers(images)))
+
     def _num_workers(self, images: Images) -> int:
-        number = self.num_workers
-        if number is None:
-            number = 0 if images.is_fast else min(8, (os.cpu_count() or 1) - 1)
-        return min(number, 1) if isinstance(images, StreamImages) else number
+        if self.num_workers is not None:
+            return self.num_workers
+        if isinstance(images, StreamImages):
+            return 1  # each would read the whole stream
+        return 0 if images.is_fast else min(8, (os.cpu_count() or 1) - 1)
 
     def _position(self) -> tuple[int, int]:
         """The current epoch and batch of training, also right after a resume."""

@@ -1,6 +1,8 @@
 """The order of images and their division into batches: functions of (seed, epoch), equal for every world size and worker count."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,20 +11,24 @@ from torch.utils.data import Sampler
 
 from semconv.hashing import make_keys, permutation, uniform
 
+HASHED = 2**16  # numbers at a time: of a million, the hashes would take more memory than all images that are held
+
 
 class Ticket(NamedTuple):
     """A request for one batch. It carries the epoch, so that a persistent worker needs no shared state."""
 
     epoch: int
     members: Tensor  # b, int64: indices into the data set
+    ahead: Tensor | None = None  # of a stream: all that the same reader gets of the current blocks from here on
 
 
 def is_held_out(part: Literal["validation", "test"], numbers: Tensor, fraction: float) -> Tensor:
     """True for images of a part: bool, the shape of `numbers`. A hash of an image's number only, not of a run's seed."""
-    return uniform(make_keys(0, part, numbers), 1)[..., 0] < fraction
+    parts = [uniform(make_keys(0, part, some), 1)[..., 0] < fraction for some in numbers.flatten().split(HASHED)]
+    return torch.cat(parts).view(numbers.shape)
 
 
-def train_batches(index: Tensor, seed: int, epoch: int, batch_size: int, block: int) -> tuple[Tensor, ...]:
+def train_batches(index: Tensor, seed: int, epoch: int, batch_size: int, block: int) -> Iterator[Tensor]:
     """The global batches of a training epoch; an incomplete last batch is dropped.
 
     Args:
@@ -32,10 +38,14 @@ def train_batches(index: Tensor, seed: int, epoch: int, batch_size: int, block: 
         batch_size: over all devices.
         block: number of neighbouring images that are shuffled together: all images, or the buffer of a stream.
     """
-    blocks = index.split(torch.bincount(index // block).tolist())
-    shuffled = [part[permutation(make_keys(seed, "order", epoch, number), len(part))] for number, part in enumerate(blocks)]
-    order = torch.cat(shuffled)
-    return order[: len(order) // batch_size * batch_size].split(batch_size)
+    firsts = torch.arange(0, int(index[-1]) + 1, block)[1:]
+    rest = index[:0]
+    for number, part in enumerate(index.tensor_split(torch.searchsorted(index, firsts))):
+        order = torch.cat([rest, part[permutation(make_keys(seed, "order", epoch, number), len(part))]])
+        full = len(order) // batch_size * batch_size
+        if full:
+            yield from order[:full].split(batch_size)
+        rest = order[full:]
 
 
 def evaluation_batches(index: Tensor, batch_size: int) -> tuple[Tensor, ...]:
@@ -67,12 +77,21 @@ class Tickets(Sampler[Ticket]):
         batches: from an epoch to its global batches.
         rank: rank of this device.
         world_size: number of devices.
+        block: of a stream, whose tickets say what comes next; None: any image can be read at any time.
+        num_readers: workers of this device, which take turns.
     """
 
-    def __init__(self, batches: Callable[[int], Sequence[Tensor]], rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        batches: Callable[[int], Iterable[Tensor]],
+        rank: int = 0,
+        world_size: int = 1,
+        block: int | None = None,
+        num_readers: int = 1,
+    ) -> None:
         self.batches = batches
-        self.rank = rank
-        self.world_size = world_size
+        self.rank, self.world_size = rank, world_size
+        self.block, self.num_readers = block, num_readers
         self.seek(0, 0)
 
     def seek(self, epoch: int, first_batch: int) -> None:
@@ -81,5 +100,16 @@ class Tickets(Sampler[Ticket]):
         self.first_batch = first_batch
 
     def __iter__(self) -> Iterator[Ticket]:
-        for batch in self.batches(self.epoch)[self.first_batch :]:
-            yield Ticket(self.epoch, batch[self.rank :: self.world_size])
+        shares = (batch[self.rank :: self.world_size] for batch in islice(self.batches(self.epoch), self.first_batch, None))
+        if self.block is None:
+            yield from (Ticket(self.epoch, share) for share in shares)
+            return
+        coming = deque(islice(shares, 1))
+        while coming:
+            end = (int(coming[0].max()) // self.block + 1) * self.block
+            while int(coming[-1].min()) < end and (share := next(shares, None)) is not None:
+                coming.append(share)
+            yield Ticket(self.epoch, coming[0], torch.cat(list(coming)[:: self.num_readers]))
+            coming.popleft()
+            if not coming:
+                coming.extend(islice(shares, 1))

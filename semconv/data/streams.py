@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
 class StreamImages(Images):
     """A stream, read by position. Successive requests stay in a block or go to the next; an earlier position restarts the stream.
 
-    Encoded images from the current block on are held in memory, so that requests within a block may have any order.
+    Encoded images from the current block on are held in memory, so that requests within a block may have any order: all of them,
+    or those that are expected. Any number of readers, each with a share of the batches, hold no more than one does.
 
     Args:
         start: starts the stream, which yields the content of an image file and its label (-1 if unlabelled).
@@ -53,8 +54,10 @@ class StreamImages(Images):
         if class_names is not None:
             self.class_names = tuple(class_names)
             self.num_classes = len(class_names)
+        self.expected: set[int] | None = None
         self.held: dict[int, tuple[bytes, int]] = {}
-        self._restart()
+        self.position = 0
+        self.stream: Iterator[tuple[bytes, int]] | None = None  # opened by the process that reads, a worker
 
     @property
     def block(self) -> int:
@@ -62,6 +65,16 @@ class StreamImages(Images):
 
     def name(self, position: int) -> str:
         return f"image {position} of the stream"
+
+    def expect(self, ahead: Tensor | None) -> None:
+        # what lies in one block is kept for all epochs
+        self.expected = None if ahead is None or self.num_images <= self.block else set(ahead.tolist())
+
+    def __copy__(self) -> "StreamImages":
+        copied: StreamImages = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        copied._restart()  # two readers cannot share a stream
+        return copied
 
     def read(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
         """Read on, or from the beginning, until all images are there; otherwise as `Images.read`.
@@ -74,9 +87,10 @@ class StreamImages(Images):
         if missing and min(missing) < self.position:
             self._restart()
         oldest = min(positions) // self.block * self.block
-        self.held = {i: sample for i, sample in self.held.items() if i >= oldest}
+        needed = range(oldest, self.num_images) if self.expected is None else self.expected.union(positions)
+        self.held = {i: sample for i, sample in self.held.items() if i in needed}
         while self.position <= max(positions):
-            self._read_on(oldest)
+            self._read_on(needed)
         samples = [self.held[i] for i in positions]
         pixels = [
             decode(encoded, self.channels, self.name(i), self.values, self.max_pixels)
@@ -85,11 +99,9 @@ class StreamImages(Images):
         return pixels, torch.tensor([label for _, label in samples])
 
     def _restart(self) -> None:
-        self.held = {}
-        self.position = 0
-        self.stream: Iterator[tuple[bytes, int]] | None = None  # opened by the process that reads, a worker
+        self.held, self.position, self.stream = {}, 0, None
 
-    def _read_on(self, oldest: int) -> None:
+    def _read_on(self, needed: Container[int]) -> None:
         self.stream = self.stream or iter(self.start())
         try:
             sample = next(self.stream)
@@ -98,7 +110,7 @@ class StreamImages(Images):
                 f"the stream ended after {self.position} images where {self.num_images} were announced: "
                 f"give num_images (or num_test_images) {self.position}"
             ) from None
-        if self.position >= oldest:
+        if self.position in needed:
             self.held[self.position] = sample
         self.position += 1
 

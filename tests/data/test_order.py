@@ -9,7 +9,7 @@ from tests.pairwise import together
 
 def test_an_epoch_holds_each_image_once_but_for_what_fills_no_batch() -> None:
     index = torch.arange(100, 151)
-    batches = train_batches(index, seed=1, epoch=0, batch_size=8, block=10**6)
+    batches = list(train_batches(index, seed=1, epoch=0, batch_size=8, block=10**6))
     seen = torch.cat(batches).tolist()
     assert [len(batch) for batch in batches] == [8] * 6
     assert len(set(seen)) == 48
@@ -18,7 +18,7 @@ def test_an_epoch_holds_each_image_once_but_for_what_fills_no_batch() -> None:
 
 def test_the_order_changes_with_seed_and_epoch_and_with_nothing_else() -> None:
     def order(seed: int, epoch: int, batch_size: int = 8) -> list[int]:
-        return torch.cat(train_batches(torch.arange(48), seed, epoch, batch_size, block=48)).tolist()
+        return torch.cat(list(train_batches(torch.arange(48), seed, epoch, batch_size, block=48))).tolist()
 
     assert order(0, 0) == order(0, 0, batch_size=6)
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
@@ -26,7 +26,7 @@ def test_the_order_changes_with_seed_and_epoch_and_with_nothing_else() -> None:
 
 def test_images_of_a_stream_stay_in_their_block() -> None:
     index = torch.arange(35)[torch.arange(35) % 5 > 0]
-    order = torch.cat(train_batches(index, seed=0, epoch=2, batch_size=1, block=10))
+    order = torch.cat(list(train_batches(index, seed=0, epoch=2, batch_size=1, block=10)))
     assert torch.equal((order // 10), (order // 10).sort().values)
     assert torch.equal(order.sort().values, index)
     assert not torch.equal(order, index)
@@ -61,7 +61,7 @@ def test_a_device_without_an_image_is_refused() -> None:
 def test_tickets_begin_where_they_are_told() -> None:
     tickets = Tickets(lambda epoch: train_batches(torch.arange(20), 0, epoch, 4, 20))
     tickets.seek(3, 2)
-    expected = train_batches(torch.arange(20), 0, 3, 4, 20)[2:]
+    expected = list(train_batches(torch.arange(20), 0, 3, 4, 20))[2:]
     assert [ticket.members.tolist() for ticket in tickets] == [batch.tolist() for batch in expected]
     assert {ticket.epoch for ticket in tickets} == {3}
 

@@ -1,13 +1,18 @@
 """Reading by place from what can only be read from its beginning."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from semconv.data.order import is_held_out, train_batches
+from semconv.data import Batch, ImageData
+from semconv.data.loading import BatchReader, Loader
+from semconv.data.order import Tickets, is_held_out, train_batches
 from semconv.data.streams import StreamImages
-from tests.data.test_sources import png
+from tests.data.test_sources import make, png, write_parquet, write_tar
 
 
 class Source:
@@ -33,7 +38,7 @@ def test_each_place_is_found_in_one_pass_per_epoch() -> None:
     index = torch.arange(50)
     index = index[~is_held_out("validation", index, 0.2)]
     for epoch in range(3):
-        batches = train_batches(index, 0, epoch, 4, images.block)
+        batches = tuple(train_batches(index, 0, epoch, 4, images.block))
         assert read_labels(images, batches) == [batch.tolist() for batch in batches]
         assert len(images.held) <= 2 * 16
     assert source.num_starts == 3
@@ -43,18 +48,98 @@ def test_a_stream_of_one_block_is_read_once() -> None:
     source = Source(12)
     images = StreamImages(source, 12, 3, block=16)
     for epoch in range(3):
-        read_labels(images, train_batches(torch.arange(12), 0, epoch, 4, 16))
+        read_labels(images, tuple(train_batches(torch.arange(12), 0, epoch, 4, 16)))
     assert source.num_starts == 1
 
 
 def test_reading_begins_anywhere_in_the_order() -> None:
-    batches = train_batches(torch.arange(50), 0, 1, 4, 16)
+    batches = tuple(train_batches(torch.arange(50), 0, 1, 4, 16))
     assert read_labels(StreamImages(Source(50), 50, 3, block=16), batches[7:]) == [batch.tolist() for batch in batches[7:]]
 
 
 def test_a_share_of_each_batch_can_be_read() -> None:
     batches = tuple(batch[1::2] for batch in train_batches(torch.arange(50), 0, 1, 4, 16))
     assert read_labels(StreamImages(Source(50), 50, 3, block=16), batches) == [batch.tolist() for batch in batches]
+
+
+def test_readers_hold_their_own_shares_alone_and_read_the_stream_once_an_epoch() -> None:
+    index = torch.arange(70)
+    index = index[~is_held_out("validation", index, 0.2)]
+    for world_size, num_readers in ((1, 1), (2, 1), (1, 3), (2, 2)):
+        seen: list[int] = []
+        held = {(rank, reader): 0 for rank in range(world_size) for reader in range(num_readers)}
+        for rank in range(world_size):
+            tickets = Tickets(lambda epoch: train_batches(index, 0, epoch, 6, 16), rank, world_size, 16, num_readers)
+            sources = [Source(70) for _ in range(num_readers)]
+            readers = [BatchReader(StreamImages(source, 70, 3, block=16), (8, 8)) for source in sources]
+            for first_batch in (0, 4):  # a whole epoch, and one that is resumed
+                tickets.seek(first_batch // 4, first_batch)
+                for number, ticket in enumerate(tickets):
+                    reader = readers[number % num_readers]
+                    batch = reader[ticket]
+                    assert batch.index.tolist() == batch.labels.tolist() == ticket.members.tolist()
+                    images: Any = reader.images
+                    place = rank, number % num_readers
+                    held[place] = max(held[place], len(images.held))
+                    seen += batch.index.tolist() if first_batch == 0 else []
+            assert {source.num_starts for source in sources} == {2}
+        assert sorted(seen) == sorted(torch.cat(list(train_batches(index, 0, 0, 6, 16))).tolist())
+        # a batch may lie in two blocks; each reader has up to one batch more than its share
+        assert max(held.values()) <= 2 * 16 / (world_size * num_readers) + 6
+
+
+def batches_of(data: ImageData, rank: int, world_size: int, first_batch: int = 0) -> tuple[list[Batch], list[Batch]]:
+    """The training batches of one device in epoch 1, and its batches of evaluation."""
+    loaders: list[Loader] = []
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, state=SimpleNamespace(fn=None))  # type: ignore[assignment]
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        loader.position = lambda: (1, first_batch)
+        loaders.append(loader)
+    loaders[1].position = lambda: (0, 0)
+    try:
+        return list(loaders[0]), list(loaders[1])
+    finally:
+        for loader in loaders:
+            if loader._iterator is not None and loader.loader.num_workers:
+                loader._iterator._shutdown_workers()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["wds", "hfids"])
+def test_streams_give_each_image_once_to_any_number_of_ranks_and_workers(kind: str, tmp_path: Path) -> None:
+    """Three shards of unequal length, for up to two ranks with two workers each."""
+    pytest.importorskip("webdataset")
+    counts = (20, 3, 18)
+    options: dict[str, Any] = {"batch_size": 4, "validation_fraction": 0.25, "crop_scale": None, "flip": False}
+    for number, count in enumerate(counts):
+        if kind == "wds":
+            write_tar(tmp_path / f"a-{number}.tar", count)
+        else:
+            first = sum(counts[:number])
+            write_parquet(tmp_path, count, f"train-{number}", label=list(range(first, first + count)))
+
+    def data(num_workers: int) -> ImageData:
+        if kind == "wds":
+            options["train_split"] = "a-{0..2}.tar|41"
+        else:
+            options["num_images"] = 41
+        return make(f"{kind}/{tmp_path}", num_workers=num_workers, **options)
+
+    def facts(batch: Batch) -> list[tuple[int, int, int]]:
+        sums = batch.images.flatten(1).long().sum(1).tolist()
+        return sorted(zip(batch.index.tolist(), batch.labels.tolist(), sums, strict=True))
+
+    alone = [[facts(batch) for batch in batches] for batches in batches_of(data(0), 0, 1)]
+    assert len({image for batch in alone[0] for image, *_ in batch}) == 4 * len(alone[0])
+    assert sum(map(len, alone[1])) == len(data(0).select("validation")[1])
+    for num_workers, world_size, first_batch in ((2, 1, 3), (0, 2, 0), (2, 2, 0)):
+        shares = [batches_of(data(num_workers), rank, world_size, first_batch) for rank in range(world_size)]
+        for which, expected in enumerate((alone[0][first_batch:], alone[1])):
+            together = [
+                sorted(fact for part in batch for fact in facts(part))
+                for batch in zip(*(share[which] for share in shares), strict=True)
+            ]
+            assert together == expected
 
 
 def test_a_length_must_be_known() -> None:
