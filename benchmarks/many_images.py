@@ -85,7 +85,7 @@ def black(images: FileImages, index: Tensor) -> tuple[list[Tensor], Tensor]:
 
 
 def list_folder(folder: Path, count: int) -> None:
-    FileImages.read = black  # type: ignore[method-assign]
+    FileImages.read = black  # type: ignore[assignment, method-assign]
     ImageData(str(folder), **OPTIONS).setup("fit")
 
 

@@ -3,6 +3,8 @@
 from typing import TypeVar
 
 import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 
@@ -18,3 +20,8 @@ def all_gather(value: T, world_size: int) -> list[T]:
     if world_size > 1:
         torch.distributed.all_gather_object(everyone, value)
     return everyone
+
+
+def gathered(value: Tensor) -> Tensor:
+    """A tensor whose parts lie on several processes, as a whole on each; all processes must call it. Others are as they are."""
+    return value.full_tensor() if isinstance(value, DTensor) else value

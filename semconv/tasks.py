@@ -39,6 +39,7 @@ from semconv.optimisation import (
     warmup_cosine,
 )
 from semconv.pictures import Reconstruction
+from semconv.sharding import shard
 
 Stage = Literal["train", "val", "test", "probe"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
@@ -68,6 +69,10 @@ class Task(lightning.LightningModule, ABC):
     @abstractmethod
     def make_optimizer(self, rate: float) -> torch.optim.Optimizer:
         """Build the optimiser for a peak learning rate."""
+
+    def configure_model(self) -> None:
+        if self.device_mesh is not None:  # of the strategy fsdp2
+            shard(self, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         trainer = self.trainer

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from semconv.commands.train import SemconvCLI, build
 from semconv.data import Batch
+from semconv.processes import gathered
 from tests.experiments import arguments
 from tests.processes import Forked
 
@@ -67,16 +68,20 @@ def logged(folder: Path) -> list[dict[str, Any]]:
 
 def main(name: str, folder: Path, *overrides: str) -> None:
     recorder = Recorder()
-    cli = train(name, folder, *overrides, callbacks=[recorder])
+    sources = [word for word in overrides if word.startswith("--ckpt_path=")]  # an option of subcommands
+    options = [word for word in overrides if word not in sources]
+    ckpt_path = Path(sources[0].partition("=")[2]) if sources else None
+    cli = train(name, folder, *options, callbacks=[recorder], ckpt_path=ckpt_path)
     results: Any = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
-    weights = [parameter.double().square().sum().item() for parameter in cli.model.parameters()]
-    record = {"steps": recorder.steps, "test": results[0], "weights": weights}
+    weights = [gathered(parameter).double().square().sum().item() for parameter in cli.model.parameters()]
+    held = sum(getattr(parameter, "_local_tensor", parameter).numel() for parameter in cli.model.parameters())
+    record = {"steps": recorder.steps, "test": results[0], "weights": weights, "held": held}
     (folder / f"rank{cli.trainer.global_rank}.json").write_text(json.dumps(record))
 
 
-def record_over_two_processes(name: str, folder: Path, *overrides: str) -> list[dict[str, Any]]:
+def record_over_two_processes(name: str, folder: Path, *overrides: str, strategy: str = "ddp") -> list[dict[str, Any]]:
     """Train on two processes; what each of them has met, computed and logged."""
-    words = [name, str(folder), *overrides, "--trainer.devices=2", "--trainer.strategy=ddp"]
+    words = [name, str(folder), *overrides, "--trainer.devices=2", f"--trainer.strategy={strategy}"]
     done = Forked(words, folder, program=_one_of_several).wait()
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]

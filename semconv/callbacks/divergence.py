@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from semconv.callbacks.callback import Callback
+from semconv.processes import gathered
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -59,7 +59,7 @@ class Divergence(Callback):
         if getattr(trainer.precision_plugin, "scaler", None) is None:  # a loss scaler skips steps of its own accord
             parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
             norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-            finite = (norm.full_tensor() if isinstance(norm, DTensor) else norm).isfinite()
+            finite = gathered(norm).isfinite()
             self._gradient = finite if self._gradient is None else self._gradient & finite  # of several optimisers
 
     def on_train_batch_start(self, trainer: "Trainer", module: "LightningModule", batch: Any, batch_idx: int) -> None:

@@ -8,6 +8,7 @@ import torch
 from semconv.callbacks.callback import Callback
 from semconv.convolution import Mechanism
 from semconv.cost import count_images
+from semconv.processes import gathered
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -28,10 +29,10 @@ class Dynamics(Callback):
     def on_before_optimizer_step(self, trainer: Any, module: "LightningModule", optimizer: torch.optim.Optimizer) -> None:
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # nothing is logged at other steps
             gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-            module.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
+            module.log("train/gradient_norm", gathered(torch.nn.utils.get_total_norm(gradients)))
             module.log("train/learning_rate", optimizer.param_groups[0]["lr"])
             for key, value in measured(module).items():
-                module.log(key, value)
+                module.log(key, gathered(value))
 
     def on_train_batch_end(self, trainer: Any, module: "LightningModule", outputs: Any, batch: Any, batch_idx: int) -> None:
         self._images += count_images(batch) * trainer.world_size

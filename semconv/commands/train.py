@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LambdaCallbac
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from omegaconf.errors import OmegaConfBaseException
 
 from semconv.callbacks import Cost, Diverged, Divergence, Dynamics, ErrorTable, Panels, Record
@@ -36,6 +37,7 @@ from semconv.commands.refusals import empty_argument, explain, interpolation
 from semconv.commands.results import print_results
 from semconv.commands.short import write_out
 from semconv.configuration import get, no_class, not_finite, one_line, require
+from semconv.sharding import FullySharded
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.continuation import Origin, changes, is_complete, lengthened, trained_as
 from semconv.tracking.facts import derived_facts, variant_name
@@ -312,6 +314,7 @@ class SemconvCLI(LightningCLI):
         self.record = self._open_record(saved)
         given = self._get(self.config_init, "trainer")
         _refuse_finders(_as_list(given.get("callbacks")))
+        _check_sharding(given, self._whole(), self.config.get("subcommand"))
         return super().instantiate_trainer(
             **kwargs,
             logger=[self.record, *(logger for logger in _as_list(given.get("logger")) if isinstance(logger, Logger))],
@@ -485,7 +488,10 @@ def quieten() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # which log what they measure
-    for message in (".*does not have many workers", ".*smaller than the logging interval", ".*isinstance.treespec, LeafSpec"):
+    for message in (
+        *(".*does not have many workers", ".*smaller than the logging interval", ".*isinstance.treespec, LeafSpec"),
+        "FSDP2-wrapped module .* returned a view tensor",  # nothing is written into the output of a part
+    ):
         warnings.filterwarnings("ignore", message)
 
 
@@ -551,6 +557,32 @@ def _refuse_finders(callbacks: list[Callback]) -> None:
                 f"{type(callback).__name__} changes the protocol in training: search by semconv sweep learning_rate or semconv "
                 "study, which record every value"
             )
+
+
+def _check_sharding(trainer: Namespace, config: Namespace, subcommand: str | None) -> None:
+    """Refuse strategies that shard weights in other ways, and what does not work with sharded ones.
+
+    Raises:
+        ValueError: there is one.
+    """
+    strategy = trainer.get("strategy")
+    if isinstance(strategy, FSDPStrategy | ModelParallelStrategy) and not isinstance(strategy, FullySharded):
+        raise ValueError(f"trainer.strategy is {type(strategy).__name__}: give fsdp2, which shards the weights of every variant")
+    if isinstance(strategy, str) and strategy in FSDPStrategy.get_registered_strategies():
+        raise ValueError(f"trainer.strategy is {strategy}: give fsdp2, which shards the weights of every variant")
+    if strategy != "fsdp2" and not isinstance(strategy, FullySharded):
+        return
+    model = config["model"]["init_args"]
+    for key, value, remedy in (
+        ("evaluation", subcommand in ("run", "test") and config["evaluation"] != "none" and config["evaluation"], "none"),
+        ("evaluation_every", config["evaluation_every"], "null"),
+        ("model.compile", model.get("compile"), "false"),
+        ("trainer.sync_batchnorm", trainer.get("sync_batchnorm"), "false"),
+        ("trainer.precision", trainer.get("precision") in ("16", 16, "16-mixed") and trainer["precision"], "bf16-mixed"),
+    ):
+        if value:
+            later = ", and evaluate its checkpoint on one device by semconv test" if key == "evaluation" else ""
+            raise ValueError(f"{key} is {value}, which does not work with the strategy fsdp2: give {remedy}{later}")
 
 
 def _plugins(trainer: Namespace) -> list[Any]:

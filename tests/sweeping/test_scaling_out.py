@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,32 +13,6 @@ from tests.experiments import FOLDER
 
 ROOT = FOLDER.parent
 SLURM = sorted((ROOT / "examples" / "slurm").glob("*.sbatch"))
-SHARDED = """
-import sys
-import torch
-import torch.distributed as dist
-from torch.distributed.fsdp import FullyShardedDataParallel
-from semconv.corruption import Hide
-from semconv.masking import RandomMasker
-from tests.experiments import look, make_task, random_images
-
-dist.init_process_group("gloo")
-task = make_task("cnn_channels").train()
-images = random_images(task, 4)
-view, mask = look(task, images, RandomMasker(), Hide())
-weights = sum(parameter.numel() for parameter in task.parameters())
-alone = task.objective(task(view), images, mask)
-alone.backward()
-norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in task.parameters() if parameter.grad is not None])
-task.zero_grad()
-sharded = FullyShardedDataParallel(task, use_orig_params=True, device_id=torch.device("cpu"))
-together = task.objective(sharded(view), images, mask)
-together.backward()
-assert torch.isclose(alone, together, rtol=1e-6), (alone, together)
-assert torch.isclose(norm, sharded.clip_grad_norm_(1e9), rtol=1e-4)
-assert abs(sum(parameter.numel() for parameter in sharded.parameters()) - weights / 2) < 0.01 * weights
-print("sharded")
-"""
 
 
 @pytest.mark.parametrize("path", SLURM, ids=lambda path: path.stem)
@@ -112,14 +85,3 @@ def test_a_sweep_on_a_cluster_joins_and_passes_the_signal_on(desk):
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 143
     assert (folder / "called").read_text().splitlines()[-1] == "ended"
-
-
-@pytest.mark.slow
-def test_two_processes_that_share_a_networks_weights_compute_what_one_does(tmp_path):
-    (tmp_path / "sharded.py").write_text(SHARDED)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(tmp_path / "sharded.py")]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=250
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("sharded") == 2
