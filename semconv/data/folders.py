@@ -75,9 +75,14 @@ def open_folder(
     found = list_images(base, skip, others)
     if not found.images:
         raise SourceMissing(f"{base} holds no images: {', '.join(sorted(SUFFIXES))} are read")
+    first = root / splits[0]
+    if base in (root, first) or not first.is_dir():
+        classes = _classes(base, found.images)
+    else:
+        classes = _classes_of_split(first, skip, [base, *(other for other in others if other != first)])
     if test_fraction is not None:
         _keep_part(found, base, split, splits, test_fraction)
-    labels = {name: number for number, name in enumerate(_classes(root, base, splits) if labelled else [])}
+    labels = {name: number for number, name in enumerate(classes if labelled else [])}
     numbers = [labels.get(_class_of(path, base), -1) for path in found.images]
     if labels and (unlabelled := [path for path, number in zip(found.images, numbers, strict=True) if number < 0]):
         found.unused[f"images of no class of {splits[0]}, which get no label"] += unlabelled
@@ -111,12 +116,12 @@ def list_images(base: Path, skip: bool = False, others: Sequence[Path] = ()) -> 
     Raises:
         ValueError: a folder cannot be read, and `skip` is False.
     """
-    found = Listing()
     # a link to a folder that holds this one, and so has been entered already, would bring what is beside it
     closed = {_identity(folder) for folder in (base, *base.resolve().parents)}
-    forbidden = [Path(os.path.realpath(other)) for other in others]
+    walk = _Walk(skip, closed, [Path(os.path.realpath(other)) for other in others])
+    found = Listing(unused=walk.unused)
     links: set[str] = set()
-    for path, is_link in _walk(base, found.unused, closed, skip, forbidden):
+    for path, is_link in walk.images(base):
         found.images.append(path)
         if is_link:
             links.add(path)
@@ -159,51 +164,96 @@ def _by_value(digits: re.Match[str]) -> str:
     return f"\0{chr(len(number))}{number}"  # a number comes before all letters, a shorter one before longer ones
 
 
-def _walk(
-    folder: str | Path, unused: dict[str, list[str]], visited: set[tuple[int, int]], skip: bool, forbidden: Sequence[Path] = ()
-) -> Iterator[tuple[str, bool]]:
-    """The images below a folder, each with whether it is a link; everything else goes to `unused`."""
-    try:
-        entries = os.scandir(folder)
-    except OSError as error:
-        if not skip:
+@dataclass
+class _Walk:
+    """A walk that enters each folder once: links after all folders, so that an image counts where it lies.
+
+    Of links, those with the shorter path come first, and a link to a folder inside another link's folder keeps its images.
+    """
+
+    skip: bool = True  # leave out a folder that cannot be read
+    visited: set[tuple[int, int]] = field(default_factory=set)
+    forbidden: Sequence[Path] = ()  # resolved folders that are not entered through a link
+    unused: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    links: list[str] = field(default_factory=list)  # to folders, not followed yet
+
+    def images(self, base: str | Path) -> Iterator[tuple[str, bool]]:
+        """The images below a folder, each with whether it is a link."""
+        self.visited.add(_identity(base))
+        folders = [str(base)]
+        while folders:
+            for folder in folders:
+                yield from self.enter(folder)
+            links, self.links = sorted(self.links, key=lambda path: (path.count(os.sep), natural_key(path))), []
+            folders = [link for link in links if self._is_new(link)]
+
+    def enter(self, folder: str | Path) -> Iterator[tuple[str, bool]]:
+        """The same, but links to folders wait in `links`."""
+        try:
+            entries = os.scandir(folder)
+        except OSError as error:
+            self._leave_out(folder, error)
+            return
+        others = []
+        with entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False) and _is_image(entry.name) and not _is_hidden(entry.name):
+                    yield entry.path, False
+                else:
+                    others.append(entry)
+        for entry in sorted(others, key=lambda entry: entry.name):
+            if _is_hidden(entry.name):
+                self.unused["hidden entries"].append(entry.path)
+            elif entry.is_symlink():
+                yield from self._follow(entry.path)
+            elif entry.is_dir():
+                if self._is_new(entry.path):
+                    yield from self.enter(entry.path)
+            elif _is_image(entry.name):
+                self.unused["entries that are no files"].append(entry.path)
+            else:
+                self.unused["files that are no images"].append(entry.path)
+
+    def _follow(self, link: str) -> Iterator[tuple[str, bool]]:
+        if any(Path(os.path.realpath(link)).is_relative_to(other) for other in self.forbidden):
+            self.unused["links to images of other splits"].append(link)
+        elif os.path.isdir(link):
+            self.links.append(link)
+        elif not _is_image(link):
+            self.unused["files that are no images" if os.path.exists(link) else "links that cannot be followed"].append(link)
+        elif os.path.isfile(link) or not os.path.exists(link):
+            yield link, True
+        else:
+            self.unused["entries that are no files"].append(link)
+
+    def _is_new(self, folder: str) -> bool:
+        try:
+            identity = _identity(folder)
+        except OSError as error:
+            self._leave_out(folder, error)
+            return False
+        if identity in self.visited:
+            self.unused["links to folders that are read already"].append(folder)
+        elif identity in map(_identity, self.forbidden):
+            self.unused["links to images of other splits"].append(folder)
+        else:
+            self.visited.add(identity)
+            return True
+        return False
+
+    def _leave_out(self, folder: str | Path, error: OSError) -> None:
+        if not self.skip:
             raise ValueError(
                 f"{printable(str(folder))} cannot be read ({error.strerror}): give access, remove it, or set on_bad_image to skip"
             ) from error
-        unused["folders that cannot be read"].append(str(folder))
-        return
-    others = []
-    with entries:
-        for entry in entries:
-            if entry.is_file(follow_symlinks=False) and _is_image(entry.name) and not _is_hidden(entry.name):
-                yield entry.path, False
-            else:
-                others.append(entry)
-    for entry in sorted(others, key=lambda entry: (entry.is_symlink(), entry.name)):
-        if _is_hidden(entry.name):
-            unused["hidden entries"].append(entry.path)
-        elif entry.is_symlink() and any(Path(os.path.realpath(entry.path)).is_relative_to(other) for other in forbidden):
-            unused["links to images of other splits"].append(entry.path)
-        elif entry.is_dir():
-            identity = _identity(entry.path)
-            if identity in visited:
-                unused["links to folders that are read already"].append(entry.path)
-            else:
-                visited.add(identity)
-                yield from _walk(entry.path, unused, visited, skip, forbidden)
-        elif not _is_image(entry.name):
-            unused["files that are no images"].append(entry.path)
-        elif entry.is_symlink() and (entry.is_file() or not os.path.exists(entry.path)):
-            yield entry.path, True
-        else:
-            unused["entries that are no files"].append(entry.path)
+        self.unused["folders that cannot be read"].append(str(folder))
 
 
 def _find_split(root: Path, split: str, splits: Sequence[str]) -> Path:
     """The folder of a split: where one folder alone has the name of a split, and others hold images, it is a class."""
     names = _subfolders(root)
     known = [name for name in names if name in SPLIT_NAMES or name in splits]
-    others = [name for name in names if name not in known and _has_images(root / name, set())] if known else []
+    others = [name for name in names if name not in known and _has_images(root / name)] if known else []
     if len(known) > 1 or (known and not others) or (split in known and split not in SPLIT_NAMES):
         if split not in known:
             raise ValueError(f"{root} has no split {split!r}: {_choices(known, split, splits)}")
@@ -229,24 +279,31 @@ def _choices(known: Sequence[str], split: str, splits: Sequence[str]) -> str:
     return f"give --data.{option} {' or '.join(unused)}"
 
 
-def _classes(root: Path, base: Path, splits: Sequence[str]) -> list[str]:
-    """The class folders of the first split, in the order of their labels."""
-    if base != root and (root / splits[0]).is_dir():
-        base = root / splits[0]
-    visited = {_identity(base)}
-    names = sorted(_subfolders(base), key=lambda name: (base / name).is_symlink())  # a link to a class is none itself
-    return sorted((name for name in names if _has_images(base / name, visited)), key=natural_key)
+def _classes(base: Path, images: Sequence[str]) -> list[str]:
+    """The class folders that hold images, in the order of their labels."""
+    return sorted(sorted({_class_of(path, base) for path in images} - {""}), key=natural_key)
 
 
-def _has_images(folder: Path, visited: set[tuple[int, int]]) -> bool:
-    if _identity(folder) in visited:
-        return False
-    visited.add(_identity(folder))
-    return next(_walk(folder, defaultdict(list), visited, skip=True), None) is not None
+def _classes_of_split(base: Path, skip: bool, others: Sequence[Path]) -> list[str]:
+    """The class folders of a split, without the whole list of its images where each class holds one that is no link."""
+    names = _subfolders(base)
+    if any((base / name).is_symlink() for name in names) or not all(_holds_file(base / name, skip) for name in names):
+        return _classes(base, list_images(base, skip, others).images)
+    return sorted(names, key=natural_key)
+
+
+def _holds_file(folder: Path, skip: bool) -> bool:
+    return any(not is_link for _, is_link in _Walk(skip).enter(folder))
+
+
+def _has_images(folder: Path) -> bool:
+    return next(_Walk().images(folder), None) is not None
 
 
 def _class_of(path: str, base: Path) -> str:
-    return path[len(str(base)) + 1 :].partition(os.sep)[0]
+    """The folder below the base that holds an image; '' for an image in the base itself."""
+    name, inside, _ = path[len(str(base)) + 1 :].partition(os.sep)
+    return name if inside else ""
 
 
 def _subfolders(folder: Path) -> list[str]:

@@ -77,6 +77,32 @@ def test_links_bring_no_image_twice(tmp_path, capsys):
     assert "1 links to images that are used already (a/same.png)" in said
 
 
+def test_an_image_has_the_class_of_the_folder_where_it_lies(tmp_path, capsys):
+    root = two_classes(tmp_path / "data", ("a", "b", "c"))
+    store = tmp_path / "store"
+    for number, name in enumerate(("x.png", "d/x.png", "e/x.png", "e/y.png")):
+        put(store / name, number)
+    (root / "train" / "a" / "deep").mkdir()
+    (root / "train" / "a" / "deep" / "over").symlink_to(root / "train" / "b")  # read before b, in the order of names
+    (root / "train" / "c" / "up").symlink_to(root / "train" / "a" / "deep")
+    (root / "train" / "b" / "e").symlink_to(store / "e")  # of two links to one folder, the one higher up
+    (root / "train" / "e").symlink_to(store / "e")
+    (root / "train" / "d").symlink_to(store / "d")
+    (root / "train" / "all").symlink_to(store)  # keeps what no other link names
+    (root / "train" / "loop").symlink_to("loop")
+    expected = {"a": 10, "all": 1, "b": 10, "c": 10, "d": 1, "e": 2}
+    data = make(root)
+    data.setup("test")
+    assert data.class_names == tuple(expected)
+    images = data.select("train")[0]
+    found = images.read(torch.arange(images.num_images))[1].bincount()
+    assert found.tolist() == list(expected.values())
+    assert labels(data, "test") == {0, 2, 3}  # of the same classes
+    said = capsys.readouterr().err
+    assert "5 links to folders that are read already (" in said
+    assert "1 links that cannot be followed (loop)" in said
+
+
 def test_a_folder_that_cannot_be_read_stops_or_is_named(tmp_path, capsys, monkeypatch):
     two_classes(tmp_path)
     closed, scandir = str(tmp_path / "train" / "b"), os.scandir
