@@ -258,7 +258,7 @@ def _find_split(root: Path, split: str, splits: Sequence[str]) -> Path:
         if split not in known:
             raise ValueError(f"{root} has no split {split!r}: {_choices(known, split, splits)}")
         if others and split == splits[0]:
-            print(f"{root}: {_shown(others)}: not used, beside the splits {', '.join(known)}", file=sys.stderr)
+            print(f"{root}: {shown(others)}: not used, beside the splits {', '.join(known)}", file=sys.stderr)
         return root / split
     if split != splits[0]:
         raise ValueError(
@@ -266,7 +266,7 @@ def _find_split(root: Path, split: str, splits: Sequence[str]) -> Path:
             "--data.test_fraction 0.2"
         )
     if known:
-        print(f"{root}: the folder {known[0]} is taken for a class, as {_shown(others)} are beside it", file=sys.stderr)
+        print(f"{root}: the folder {known[0]} is taken for a class, as {shown(others)} are beside it", file=sys.stderr)
     return root
 
 
@@ -326,11 +326,12 @@ def _identity(folder: str | Path) -> tuple[int, int]:
 def _report(base: Path, found: Listing) -> None:
     if found.unused:
         parts = [
-            f"{len(paths)} {reason} ({_shown([os.path.relpath(path, base) for path in paths])})"
+            f"{len(paths)} {reason} ({shown([os.path.relpath(path, base) for path in paths])})"
             for reason, paths in found.unused.items()
         ]
         print(f"{base}: {len(found.images):,} images; besides: {', '.join(parts)}", file=sys.stderr)
 
 
-def _shown(names: Sequence[str]) -> str:
+def shown(names: Sequence[str]) -> str:
+    """The first names, for a message."""
     return ", ".join([*map(printable, names[:SHOWN]), *(["…"] if len(names) > SHOWN else [])])

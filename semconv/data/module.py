@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from semconv.data.augmentation import Augmentation, augment
 from semconv.data.batch import Batch, normalise
 from semconv.data.cache import CachedImages, cached
 from semconv.data.decoding import MAX_PIXELS, Range, guess_range
+from semconv.data.folders import shown
 from semconv.data.images import Images
 from semconv.data.loading import BatchReader, Loader
 from semconv.data.maps import MapKind, Maps, open_maps
@@ -394,7 +396,7 @@ class ImageData(LightningDataModule):
             depends["max_pixels"] = self.max_pixels
         kept = cached(images, self.cache_folder, self.cache_limit, depends, self.skip)
         if self.skip and isinstance(kept, CachedImages) and kept.bad:  # known before they are read
-            self.skipped[split] = sorted(kept.name(place) for place in kept.bad)
+            self._leave_out(split, {kept.name(place) for place in kept.bad})
         return kept
 
     def _range(self, source: Source, split: str, images: Images) -> Range | None:
@@ -420,9 +422,15 @@ class ImageData(LightningDataModule):
         return next(name for name, opened in self.opened.items() if opened is images)
 
     def _note_skipped(self, images: Images, places: set[int]) -> None:
-        split = self._split(images)
-        names = {images.name(place) for place in places}
-        self.skipped[split] = sorted(names.union(self.skipped.get(split, [])))
+        self._leave_out(self._split(images), {images.name(place) for place in places}, " so far")
+
+    def _leave_out(self, split: str, names: set[str], known: str = "") -> None:
+        """Keep the names of images that cannot be read, and say so once for a split."""
+        before = self.skipped.get(split, [])
+        self.skipped[split] = sorted(names.union(before))
+        if names and not before:
+            said = f"{len(names)} images of {split} cannot be read{known}, and are left out ({shown(self.skipped[split])})"
+            print(f"{self._source().name}: {said}: the summary of the run lists all", file=sys.stderr)
 
     def _devices(self) -> tuple[int, int]:
         trainer = self.trainer

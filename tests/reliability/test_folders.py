@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def two_classes(root, classes=("a", "b"), train=10, test=4):
 
 
 def make(root, **options):
-    return ImageData(str(root), size=(8, 8), batch_size=4, **{"num_workers": 0, "cache_limit": 0, **options})
+    return ImageData(str(root), size=(8, 8), **{"batch_size": 4, "num_workers": 0, "cache_limit": 0, **options})
 
 
 def count(data, part="train"):
@@ -75,6 +76,28 @@ def test_links_bring_no_image_twice(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "2 links to folders that are read already (" in said
     assert "1 links to images that are used already (a/same.png)" in said
+
+
+@pytest.mark.parametrize("limit", [0, 10**9], ids=["decoded", "cached"])
+def test_images_that_cannot_be_read_are_named_once(limit, tmp_path, capsys, monkeypatch):
+    root, read = two_classes(tmp_path / "data"), Path.read_bytes
+
+    def refuse(path):
+        if path.name == "3.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    (root / "test" / "a" / "0.png").write_bytes(b"no image")
+    options = {"cache_limit": limit, "cache_folder": str(tmp_path / "cache"), "validation_fraction": 0, "batch_size": 32}
+    for _ in range(2):  # the second time from the cache
+        data = make(root, on_bad_image="skip", **options)
+        for part in ("train", "train", "test"):
+            assert sum(len(batch.index) for batch in data.evaluation_dataloader(part)) == {"train": 18, "test": 5}[part]
+        train, test = (line for line in capsys.readouterr().err.splitlines() if "left out" in line)
+        assert "2 images of train cannot be read" in train
+        assert f"({root}/train/a/3.png, {root}/train/b/3.png): the summary of the run lists all" in train
+        assert "3 images of test cannot be read" in test
 
 
 def test_an_image_has_the_class_of_the_folder_where_it_lies(tmp_path, capsys):
