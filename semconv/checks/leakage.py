@@ -137,18 +137,30 @@ def find_mixing(task: MaskedReconstruction, data: ImageData) -> Leak | None:
 
     Args:
         task: draws the masks.
-        data: its transfer normalises, and may crop and flip, as the data module of the experiment does.
+        data: the data module of the experiment; its transfer normalises, and may crop and flip in training.
     """
     generator = torch.Generator().manual_seed(0)
     raw = torch.randint(0, 256, (4, task.geometry.channels, *task.geometry.size), generator=generator).to(torch.uint8)
-    before = data.on_after_batch_transfer(_batch(raw))
-    _, mask = task.look(before, "test")
-    hidden = spread_mask(mask, task.geometry.size)
-    after = data.on_after_batch_transfer(_batch(torch.where(hidden, 255 - raw, raw)))
-    seen = [torch.where(hidden, 0, batch.images) for batch in (before, after)]
-    if _same(seen[:1], seen[1:]):
-        return None
-    return Leak("features", "content", f"{type(data).__name__}.on_after_batch_transfer", view=True)
+    for stage in EVALUATION:  # in training a transfer may crop and flip: then hidden pixels are elsewhere afterwards
+        before = _transfer(data, _batch(raw), stage)
+        hidden = spread_mask(task.look(before[-1][1], "test")[1], task.geometry.size)
+        after = _transfer(data, _batch(torch.where(hidden, 255 - raw, raw)), stage)
+        for (hook, one), (_, other) in zip(before, after, strict=True):
+            seen = [torch.where(hidden, 0, batch.images) for batch in (one, other)]
+            if not _same(seen[:1], seen[1:]):
+                return Leak("features", "content", f"{type(data).__name__}.{hook}", view=True)
+    return None
+
+
+def _transfer(data: ImageData, batch: Batch, stage: Stage) -> list[tuple[str, Batch]]:
+    """The batch after each hook of its transfer to the device, with the same draws every time."""
+    steps = []
+    with _replaced(data, trainer=_trainer_in(Circumstances(stage))), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for hook in ("on_before_batch_transfer", "on_after_batch_transfer"):
+            batch = getattr(data, hook)(batch, 0)
+            steps.append((hook, batch))
+    return steps
 
 
 def _ratios(cells: int) -> list[float]:
@@ -163,13 +175,17 @@ def _surroundings(circumstances: Circumstances) -> dict[str, Any]:
     silent: dict[str, Any] = dict.fromkeys(("log", "log_dict"), lambda *_, **__: None)
     if not circumstances.trainer:
         return silent
+    return {**silent, "_trainer": _trainer_in(circumstances)}
+
+
+def _trainer_in(circumstances: Circumstances) -> Trainer:
     trainer = _trainer()
     trainer.fit_loop.epoch_progress.current.completed = circumstances.epoch
     trainer.state.fn = TrainerFn.FITTING if circumstances.stage in ("train", "val") else TrainerFn.TESTING
     trainer.state.stage = {"train": RunningStage.TRAINING, "val": RunningStage.VALIDATING}.get(
         circumstances.stage, RunningStage.TESTING
     )
-    return {**silent, "_trainer": trainer}
+    return trainer
 
 
 @cache
@@ -314,7 +330,7 @@ def _as_it_was(task: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _replaced(task: nn.Module, **parts: Any) -> Iterator[None]:
+def _replaced(task: nn.Module | ImageData, **parts: Any) -> Iterator[None]:
     """Other parts within; they shadow those that are modules, which cannot be assigned anything else."""
     before = {name: vars(task)[name] for name in parts if name in vars(task)}
     vars(task).update(parts)

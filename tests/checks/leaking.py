@@ -146,9 +146,27 @@ class ReadsTheMap(ExternalMap):
 class Standardised(ImageData):
     """Standardises each image by its own pixels, those that will be hidden with them."""
 
-    def on_after_batch_transfer(self, batch, dataloader_idx=0):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
         batch = super().on_after_batch_transfer(batch, dataloader_idx)
         return batch._replace(images=batch.images - _mean(batch.images))
+
+
+class StandardisedEarly(ImageData):
+    """Does so before the transfer, in validation alone."""
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        if not self.trainer.validating:
+            return batch
+        return batch._replace(images=batch.images - _mean(batch.images.float()).to(torch.uint8))
+
+
+class Noisy(ImageData):
+    """Adds noise, and flips in training: no leak."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        batch = super().on_after_batch_transfer(batch, dataloader_idx)
+        images = batch.images.flip(-1) if self.trainer.training else batch.images
+        return batch._replace(images=images + torch.randn_like(images))
 
 
 def _with(**parts):
@@ -182,4 +200,5 @@ CHEATS = [
         lambda task: make_task("cnn_channels", f"--model.encoder.indicators=[{{class_path: {MAP}}}]", "--model.size=micro"),
     ),
     named("standardised by the data module", lambda task: (task, Standardised("scenes"))),
+    named("standardised before the transfer", lambda task: (task, StandardisedEarly("scenes"))),
 ]

@@ -3,10 +3,10 @@ import re
 import pytest
 
 from semconv.__main__ import main
-from semconv.checks.leakage import Circumstances, Leak, check_leakage, find_leak
+from semconv.checks.leakage import Circumstances, Leak, check_leakage, find_leak, find_mixing
 from semconv.corruption import Hide, Noise
 from semconv.masking import RandomMasker
-from tests.checks.leaking import CHEATS, CentredHide, LateFill, MultipliedFill, ResizedHide
+from tests.checks.leaking import CHEATS, CentredHide, LateFill, MultipliedFill, Noisy, ResizedHide
 from tests.experiments import FOLDER, arguments, built, make_task, random_images
 
 STEM = "encoder.stem.convolution.convolution"
@@ -73,6 +73,12 @@ def test_a_leak_under_rare_circumstances_is_found(cheat):
     if isinstance(task, tuple):
         task, data = task
     assert any(case.leak for case in check_leakage(task, data))
+
+
+def test_a_data_module_may_draw_noise_and_flip():
+    data = Noisy("scenes", size=(16, 16))
+    assert find_mixing(make_task("cnn_plain", "--data.size=[16,16]", "--model.size=micro"), data) is None
+    assert data.trainer is None
 
 
 def test_a_clean_experiment_passes_and_is_as_before(monkeypatch, capsys):
