@@ -21,7 +21,7 @@ SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 }
-METADATA = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}  # of archives and file systems
+METADATA = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}  # of archives and file systems
 SHOWN = 3  # names in a message
 NUMBER = re.compile(r"\d+")
 
@@ -68,25 +68,27 @@ def open_folder(
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise SourceMissing(f"there is no folder {folder}: give a folder of images, scenes, torch/…, hfds/…, hfids/… or wds/…")
-    base = _find_split(root, split if test_fraction is None else splits[0], splits)
-    if test_fraction is not None and base != root:
-        raise ValueError(f"test_fraction is {test_fraction}, and {root} has splits: leave it out")
-    others = [root / name for name in _subfolders(root) if name in {*SPLIT_NAMES, *splits} and base not in (root, root / name)]
+    base = _find_base(root, split, splits, test_fraction)
+    beside = [root / name for name in _subfolders(root) if _is_split(name, splits)] if base != root else []
+    others = [other for other in beside if not base.samefile(other)]
     found = list_images(base, skip, others)
     if not found.images:
         raise SourceMissing(f"{base} holds no images: {', '.join(sorted(SUFFIXES))} are read")
-    first = root / splits[0]
-    if base in (root, first) or not first.is_dir():
+    first = _named(splits[0], _subfolders(root))
+    if first is None or base in (root, root / first):
         classes = _classes(base, found.images)
     else:
-        classes = _classes_of_split(first, skip, [base, *(other for other in others if other != first)])
+        classes = _classes_of_split(root / first, skip, [other for other in beside if not other.samefile(root / first)])
     if test_fraction is not None:
         _keep_part(found, base, split, splits, test_fraction)
     labels = {name: number for number, name in enumerate(classes if labelled else [])}
     numbers = [labels.get(_class_of(path, base), -1) for path in found.images]
     if labels and (unlabelled := [path for path, number in zip(found.images, numbers, strict=True) if number < 0]):
         found.unused[f"images of no class of {splits[0]}, which get no label"] += unlabelled
-    _report(base, found)
+    if base != root and split == splits[0]:
+        _report(root, *_beside(root, splits))
+    if split == splits[0] or test_fraction is None:  # the other part of a folder has been said
+        _report(base, f"{len(found.images):,} images", found.unused)
     return FileImages(zip(found.images, numbers, strict=True), list(labels) or None, channels)
 
 
@@ -129,7 +131,18 @@ def list_images(base: Path, skip: bool = False, others: Sequence[Path] = ()) -> 
     found.images.sort(key=lambda path: natural_key(path[len(str(base)) :]))
     if links:
         _drop_repeated(found, links)
+    if empty := _without_images(walk.entered, found.images):
+        found.unused["folders without images"] = empty
     return found
+
+
+def _without_images(folders: Sequence[str], images: Sequence[str]) -> list[str]:
+    """The uppermost folders below which no image lies."""
+    full: set[str] = set()
+    for path in images:
+        while (path := os.path.dirname(path)) and path not in full:
+            full.add(path)
+    return [folder for folder in folders if folder not in full and os.path.dirname(folder) in full]
 
 
 def _drop_repeated(found: Listing, links: set[str]) -> None:
@@ -176,6 +189,7 @@ class _Walk:
     forbidden: Sequence[Path] = ()  # resolved folders that are not entered through a link
     unused: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     links: list[str] = field(default_factory=list)  # to folders, not followed yet
+    entered: list[str] = field(default_factory=list)
 
     def images(self, base: str | Path) -> Iterator[tuple[str, bool]]:
         """The images below a folder, each with whether it is a link."""
@@ -194,6 +208,7 @@ class _Walk:
         except OSError as error:
             self._leave_out(folder, error)
             return
+        self.entered.append(str(folder))
         others = []
         with entries:
             for entry in entries:
@@ -249,31 +264,71 @@ class _Walk:
         self.unused["folders that cannot be read"].append(str(folder))
 
 
-def _find_split(root: Path, split: str, splits: Sequence[str]) -> Path:
-    """The folder of a split: where one folder alone has the name of a split, and others hold images, it is a class."""
+def _find_base(root: Path, split: str, splits: Sequence[str], test_fraction: float | None) -> Path:
+    """The folder of a split, or the root, if there are none: then all folders are classes.
+
+    Folders are splits where all that hold images have names of splits; where several have, and one of them holds folders of images;
+    or where an option gives one a name of its own.
+    """
     names = _subfolders(root)
-    known = [name for name in names if name in SPLIT_NAMES or name in splits]
+    known = [name for name in names if _is_split(name, splits)]
     others = [name for name in names if name not in known and _has_images(root / name)] if known else []
-    if len(known) > 1 or (known and not others) or (split in known and split not in SPLIT_NAMES):
-        if split not in known:
+    stated = any(name.lower() not in SPLIT_NAMES for name in known)
+    if known and (not others or stated or (len(known) > 1 and any(_has_folders_of_images(root / name) for name in known))):
+        if test_fraction is not None:
+            raise ValueError(f"test_fraction is {test_fraction}, and {root} has splits: leave it out")
+        name = _named(split, known)
+        if name is None:
             raise ValueError(f"{root} has no split {split!r}: {_choices(known, split, splits)}")
-        if others and split == splits[0]:
-            print(f"{root}: {shown(others)}: not used, beside the splits {', '.join(known)}", file=sys.stderr)
-        return root / split
-    if split != splits[0]:
-        raise ValueError(
-            f"{root} has no split {split!r}, only images to train with: add folders {splits[0]} and {split}, or give "
-            "--data.test_fraction 0.2"
-        )
-    if known:
-        print(f"{root}: the folder {known[0]} is taken for a class, as {shown(others)} are beside it", file=sys.stderr)
+        return root / name
+    if split != splits[0] and test_fraction is None:
+        what, remedy = "images to train with", f"add folders {splits[0]} and {split}"
+        if _named(split, known):
+            what, remedy = f"classes ({shown(known)} beside {shown(others)})", f"move {shown(others)} elsewhere if those are splits"
+        raise ValueError(f"{root} has no split {split!r}, only {what}: {remedy}, or give --data.test_fraction 0.2")
+    if known and split == splits[0]:
+        print(f"{root}: no splits but classes: {shown(known)} (beside {shown(others)})", file=sys.stderr)
     return root
+
+
+def _named(split: str, names: Sequence[str]) -> str | None:
+    """The folder of a split: of the same name, else of the same name in other case."""
+    return split if split in names else next((name for name in names if name.lower() == split.lower()), None)
+
+
+def _is_split(name: str, splits: Sequence[str]) -> bool:
+    return name.lower() in SPLIT_NAMES.union(each.lower() for each in splits)
+
+
+def _beside(root: Path, splits: Sequence[str]) -> tuple[str, dict[str, list[str]]]:
+    """The splits that are used, and all else that is beside them."""
+    folders = _subfolders(root)
+    used = [name for name in (_named(split, folders) for split in splits) if name is not None]
+    unused = defaultdict(list)
+    for name in sorted(os.listdir(root)):
+        path = root / name
+        if _is_hidden(name):
+            unused["hidden entries"].append(str(path))
+        elif name not in folders:
+            unused["images in no split" if _is_image(name) else "files that are no images"].append(str(path))
+        elif not any(path.samefile(root / other) for other in used):
+            unused[_kind(path, splits)].append(str(path))
+    return f"the splits are {' and '.join(used)}", unused
+
+
+def _kind(folder: Path, splits: Sequence[str]) -> str:
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return "folders that cannot be read"
+    if not _has_images(folder):
+        return "folders without images"
+    return "splits that are not used" if _is_split(folder.name, splits) else "folders of images in no split"
 
 
 def _choices(known: Sequence[str], split: str, splits: Sequence[str]) -> str:
     """The option that takes one of the splits that are there."""
     option = dict(zip(splits, ("train_split", "test_split", "validation_split"), strict=False)).get(split)
-    unused = [name for name in known if name not in splits]
+    used = [_named(each, known) for each in splits]
+    unused = [name for name in known if name not in used]
     if option is None or not unused:
         return f"choose among {', '.join(known)}"
     return f"give --data.{option} {' or '.join(unused)}"
@@ -300,6 +355,10 @@ def _has_images(folder: Path) -> bool:
     return next(_Walk().images(folder), None) is not None
 
 
+def _has_folders_of_images(folder: Path) -> bool:
+    return any(_has_images(folder / name) for name in _subfolders(folder))
+
+
 def _class_of(path: str, base: Path) -> str:
     """The folder below the base that holds an image; '' for an image in the base itself."""
     name, inside, _ = path[len(str(base)) + 1 :].partition(os.sep)
@@ -307,7 +366,13 @@ def _class_of(path: str, base: Path) -> str:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(child.name for child in folder.iterdir() if child.is_dir() and not _is_hidden(child.name))
+    """Names of folders, but for hidden ones; none if the folder cannot be read."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return []
+    folders = (entry for entry in entries if (os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()))
+    return sorted(entry.name for entry in folders if not _is_hidden(entry.name))
 
 
 def _is_image(name: str) -> bool:
@@ -323,13 +388,12 @@ def _identity(folder: str | Path) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
-def _report(base: Path, found: Listing) -> None:
-    if found.unused:
+def _report(base: Path, what: str, unused: dict[str, list[str]]) -> None:
+    if unused:
         parts = [
-            f"{len(paths)} {reason} ({shown([os.path.relpath(path, base) for path in paths])})"
-            for reason, paths in found.unused.items()
+            f"{len(paths)} {reason} ({shown([os.path.relpath(path, base) for path in paths])})" for reason, paths in unused.items()
         ]
-        print(f"{base}: {len(found.images):,} images; besides: {', '.join(parts)}", file=sys.stderr)
+        print(f"{base}: {what}; besides: {', '.join(parts)}", file=sys.stderr)
 
 
 def shown(names: Sequence[str]) -> str:

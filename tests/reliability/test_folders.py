@@ -148,20 +148,62 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path, capsys):
         put(tmp_path / name / "0.png")
     data = make(tmp_path)
     assert (count(data), data.class_names) == (3, ("bus", "car", "train"))
-    assert "the folder train is taken for a class, as bus, car are beside it" in capsys.readouterr().err
+    assert "no splits but classes: train (beside bus, car)" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no split 'test', only images to train with"):
         data.setup("test")
 
 
-def test_other_folders_beside_splits_are_named(tmp_path, capsys):
+def test_folders_are_splits_where_all_are(tmp_path, capsys):
+    for name in ("bus", "test", "train"):
+        put(tmp_path / name / "0.png")
+    data = make(tmp_path)
+    assert (count(data), data.class_names) == (3, ("bus", "test", "train"))
+    assert "no splits but classes: test, train (beside bus)" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"no split 'test', only classes \(test, train beside bus\): move bus elsewhere if"):
+        data.setup("test")
+    parts = make(tmp_path, test_fraction=0.5, validation_fraction=0)
+    assert count(parts) + count(parts, "test") == 3
+    assert capsys.readouterr().err.count("no splits but classes") == 1
+    put(tmp_path / "train" / "red" / "0.png")  # folders of classes: then it is a split
+    assert count(make(tmp_path)) == 2
+
+
+def test_names_of_splits_have_any_case(tmp_path, capsys):
+    for name in ("Train/b", "Train/a", "TEST/b", "Val/a"):
+        put(tmp_path / name / "0.png")
+    data = make(tmp_path)
+    assert (data.class_names, labels(data), labels(data, "test")) == (("a", "b"), {0, 1}, {1})
+    assert "the splits are Train and TEST; besides: 1 splits that are not used (Val)" in capsys.readouterr().err
+    assert labels(make(tmp_path, test_split="val"), "test") == {0}
+    with pytest.raises(ValueError, match=r"no split 'validation': give --data.validation_split Val$"):
+        make(tmp_path, validation_split="validation").select("validation")
+
+
+def test_what_is_beside_splits_or_empty_is_named(tmp_path, capsys):
     two_classes(tmp_path)
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations" / "a.json").write_text("{}")
-    assert (count(make(tmp_path)), capsys.readouterr().err) == (20, "")
-    put(tmp_path / "extra" / "0.png")
-    assert count(make(tmp_path)) == 20
-    assert "extra: not used, beside the splits test, train" in capsys.readouterr().err
-    assert count(make(tmp_path, test_split="extra"), "test") == 1
+    make(tmp_path).setup("fit")
+    assert capsys.readouterr().err == ""
+    for name in ("0.png", "val/0.png", "extra/1.png", "extra/2.png"):
+        put(tmp_path / name)
+    for name in ("empty", "train/c/d", "train/a/e"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("annotations/a.json", "labels.csv", ".hidden", "train/e/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    data = make(tmp_path)
+    data.setup("test")
+    data.setup("fit")
+    assert (count(data), data.class_names) == (20, ("a", "b"))
+    beside, below = capsys.readouterr().err.splitlines()
+    assert beside == (
+        f"{tmp_path}: the splits are train and test; besides: 1 hidden entries (.hidden), 1 images in no split (0.png), 2 folders "
+        "without images (annotations, empty), 1 folders of images in no split (extra), 1 files that are no images (labels.csv), "
+        "1 splits that are not used (val)"
+    )
+    assert below.endswith(
+        "train: 20 images; besides: 1 files that are no images (e/notes.txt), 3 folders without images (a/e, c, e)"
+    )
+    assert count(make(tmp_path, test_split="extra"), "test") == 2
 
 
 def test_classes_are_those_of_the_training_split(tmp_path, capsys):
