@@ -180,6 +180,7 @@ class ImageData(LightningDataModule):
         self.seed = seed
         self.skipped: dict[str, list[str]] = {}  # names by split of the images that this process has left out
         self.opened: dict[str, Images] = {}
+        self.listed: dict[str, Images] = {}  # not opened yet
         self.maps, self.map_kind = maps, map_kind
         self.opened_maps: dict[str, Maps] = {}
         self.chosen: Source | None = None
@@ -370,7 +371,8 @@ class ImageData(LightningDataModule):
         source = self._source()
         if split not in self.opened:
             lengths = {self.test_split: self.num_test_images, self.train_split: self.num_images}
-            self.opened[split] = self._cached(source, split, source.open(split, lengths.get(split)))
+            images = self.listed.pop(split, None) or source.open(split, lengths.get(split))
+            self.opened[split] = self._cached(source, split, images)
         return self.opened[split]
 
     def _cached(self, source: Source, split: str, images: Images) -> Images:
@@ -403,7 +405,7 @@ class ImageData(LightningDataModule):
         """The range of values, the same for all splits: the given one, or a guess from images of the train split."""
         if self.given_range is None and not self._guessed:
             if split != self.train_split and images.stored(0) is not None:
-                images = source.open(self.train_split, self.num_images)
+                images = self.listed[self.train_split] = source.open(self.train_split, self.num_images)
                 images.max_pixels = self.max_pixels
             some = torch.linspace(0, images.num_images - 1, min(GUESSED_FROM, images.num_images)).long().tolist()
             stored = (images.stored(position) for position in some)

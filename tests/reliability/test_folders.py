@@ -293,14 +293,17 @@ def test_images_of_more_than_eight_bits_are_scaled_by_their_range(top, guess, tm
         (tmp_path / split).mkdir()
         for number in range(4):
             Image.fromarray((grey * top * share).astype(np.uint16)).save(tmp_path / split / f"{number}.png")
+    (tmp_path / "train" / "notes.txt").write_text("none")
     data = make(tmp_path, channels=1)
     data.setup("test")
     data.setup("fit")
     said = capsys.readouterr().err
+    assert said.count("notes.txt") == 1  # although the train split is listed for its range, too
     assert (f"values reach {top}, and 0 to {guess} is taken for black to white" in said) == (guess != 65535)
     for part, share in (("train", 1.0), ("test", 0.2)):
         images = data.select(part)[0]
         assert int(torch.stack(list(images.read(torch.arange(4))[0])).max()) == round(int(top * share) * 255 / guess)
+    (tmp_path / "train" / "notes.txt").unlink()
     stated = make(tmp_path, channels=1, range=(0, top))
     assert int(torch.stack(list(stated.select("train")[0].read(torch.arange(4))[0])).max()) == 255
     assert capsys.readouterr().err == ""
