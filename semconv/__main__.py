@@ -65,7 +65,8 @@ def dispatch(command: str, arguments: list[str]) -> None:
     elif command == "--version":
         print(import_module("semconv.version").__version__)
     elif command in commands:
-        if command in OWN_CLASSES or OWN_OPTIONS & {word.partition("=")[0] for word in arguments}:
+        given = {word.partition("=")[0] for word in arguments}
+        if command in OWN_CLASSES or OWN_OPTIONS & given or os.environ.get("SEMCONV_TRUST"):
             add_current_folder()
         import_module("semconv.allocator").keep_freed_memory()
         module, _ = commands[command]

@@ -3,10 +3,9 @@
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from difflib import get_close_matches
-from pkgutil import resolve_name
 from typing import Any
 
 BUDGET = ("trainer.max_steps", "trainer.max_epochs")
@@ -87,15 +86,22 @@ def no_class(config: Any, prefix: str = "") -> tuple[str, str] | None:
     """The first class path of a parsed configuration that names something else, with its key: a function would be called.
 
     Args:
-        config: mappings, lists and values, all of whose modules the parser has imported.
+        config: mappings, lists and values. What the parser has not imported is called by nobody.
         prefix: dotted key of `config`.
     """
-    if isinstance(config, Mapping) and isinstance(path := config.get("class_path"), str) and "." in path:
-        with suppress(ImportError, AttributeError, ValueError):  # which are refused elsewhere
-            if not isinstance(resolve_name(path), type):
-                return bare(prefix), path
+    if isinstance(config, Mapping) and isinstance(path := config.get("class_path"), str):
+        found_object = imported(path)
+        if found_object is not None and not isinstance(found_object, type):
+            return bare(prefix), path
     pairs = config.items() if isinstance(config, Mapping) else enumerate(config) if isinstance(config, list | tuple) else ()
     return next((found for key, value in pairs if (found := no_class(value, f"{prefix}.{key}".strip(".")))), None)
+
+
+def imported(path: str) -> Any:
+    """The object of a dotted name, without importing anything; None if its module is not imported."""
+    above, _, name = path.rpartition(".")
+    module, _, outer = above.rpartition(".")
+    return getattr(sys.modules.get(above) or getattr(sys.modules.get(module), outer or "-", None), name, None)
 
 
 def not_finite(config: Any, prefix: str = "") -> tuple[str, float] | None:

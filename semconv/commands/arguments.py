@@ -13,6 +13,9 @@ from semconv.shipped import find
 from semconv.tracking.secrets import refuse_secret_interpolation
 from semconv.yaml_files import parse_yaml, read_yaml, to_yaml
 
+DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+# keys that hold further keys, for which the parser would also read another file
+GROUPS = ("trainer", "wandb", "config")
 # values that must equal another, with the link in base.yaml; a different value is refused
 FOLLOWS = {
     "data.init_args.seed": "${...seed_everything}",
@@ -76,7 +79,7 @@ def prepare(arguments: list[str]) -> list[str]:
     `trainer.max_steps` alone is the whole budget: epochs that an earlier file gives are lifted.
 
     Raises:
-        ValueError: there is no such file, or a file or a value reads a secret from the environment.
+        ValueError: there is no such file, a file names another one, or a file or a value reads a secret from the environment.
     """
     given = list(read(arguments))
     options = [_relinked(option) if option.is_config else option for option in given]
@@ -133,6 +136,21 @@ def classes_first(options: list[Option]) -> list[Option]:
     return ordered
 
 
+def named_code(arguments: list[str]) -> set[str]:
+    """The packages whose classes the user may have named: by a class path in a file, or in any way on the command line itself.
+
+    Text elsewhere in a file names none, as nobody reads a file for it.
+    """
+    found: set[str] = set()
+    for option in read(arguments):
+        try:
+            content = content_of(option) if option.is_config else parse_yaml(option.value or "")
+        except ValueError:  # text that is no YAML names no class
+            continue
+        found |= {path.partition(".")[0] for path in _class_paths(content, any_text=not option.is_config) if DOTTED.fullmatch(path)}
+    return found
+
+
 def follower_problem(config: Mapping[str, Any]) -> str | None:
     """The error in a configuration where a value differs from the value that it must equal; None if there is none."""
     for target, link in FOLLOWS.items():
@@ -173,6 +191,17 @@ def with_links(config: Mapping[str, Any], links: Mapping[str, str]) -> dict[str,
     return linked
 
 
+def _class_paths(content: Any, any_text: bool) -> Iterator[str]:
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from _class_paths(value, any_text or (str(key).rpartition(".")[2] == "class_path" and isinstance(value, str)))
+    elif isinstance(content, list):
+        for value in content:
+            yield from _class_paths(value, any_text)
+    elif isinstance(content, str) and any_text:
+        yield content
+
+
 def _is_content(value: str) -> bool:
     """Tell the content of a configuration, or the standard input, from the name of a file.
 
@@ -197,6 +226,9 @@ def _relinked(option: Option) -> Option:
     content = content_of(option)
     if content is None:
         return option
+    for key in GROUPS:
+        if isinstance(content.get(key), str):
+            raise ValueError(f"{key} is {content[key]}: write its keys and values here, or give the file by -c")
     if os.path.isfile(option.value or ""):
         refuse_secret_interpolation(Path(option.value or "").read_text(encoding="utf-8"), str(option.value))
     agreeing = {

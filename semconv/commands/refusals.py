@@ -1,15 +1,17 @@
 """What the parser and OmegaConf refuse, in the words of semconv: the whole key, the value, and what fits in its place."""
 
 import re
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from semconv.commands.arguments import FOLLOWED
 from semconv.commands.errors import causes
-from semconv.configuration import bare, nearest
+from semconv.configuration import bare, imported, nearest
 
 LONGEST = 80  # characters of a value in a message
+DENIED = re.compile(r"Importing '([\w.]+)' is not allowed")  # by the parser, which may import what the user has named
 KEY = re.compile(r'Parser key "([^"]+)"')
 NOT_ACCEPTED = re.compile(r"unrecognized arguments: --|(?:Option|Key) ['\"][\w.]+['\"] is not (?:accepted|expected)")
 EXPECTED = re.compile(r"Expected (?:an? )?(.+?)(?:\. Got value: .*)?$", re.MULTILINE)
@@ -66,7 +68,8 @@ def _explain(message: str, error: BaseException | None) -> str:
     last = placed[-1][1] if placed else texts[-1]
     if said := _about_part(key, last):
         return said
-    if not LITERAL.search(last) and (said := _about_class(last)):
+    denied = next((text for text in texts if DENIED.search(text)), None)
+    if (denied or not LITERAL.search(last)) and (said := _about_class(denied or last)):
         return f"{key}: {said}" if key else said
     if found := re.match(r"the following arguments are required: (.+)", texts[-1]):
         return f"{key}.{found[1]}".strip(".") + " has no value: give one"
@@ -117,9 +120,8 @@ def empty_argument(config: Any, prefix: str = "") -> str | None:
 
 def _types_of(class_path: Any) -> dict[str, Any]:
     """The types of a class's arguments; none where they are not clear."""
-    module, _, name = str(class_path).rpartition(".")
     try:
-        return get_type_hints(getattr(import_module(module), name).__init__)
+        return get_type_hints(getattr(imported(str(class_path)), "__init__", None))
     except (ImportError, AttributeError, NameError, TypeError, ValueError):
         return {}
 
@@ -165,11 +167,17 @@ def _about_part(key: str, text: str) -> str | None:
 
 def _about_class(text: str) -> str | None:
     """What is wrong with the class that a value names; None if it names none."""
+    if found := DENIED.search(text):
+        if found[1].partition(".")[0] in sys.stdlib_module_names:
+            return f"{found[1]} is of Python's own library, which has no part of a network: give {CLASS}"
+        return f"{found[1]} stands in a text, and is not imported: read that code, then write it as class_path and init_args"
     if found := re.search(r"Expected a dot import path string: (.+)", text):
         if not re.fullmatch(r"[A-Za-z_]\w*", found[1]):
-            return None
+            return f"{_shortened(found[1])} is no class: give {CLASS}"
         similar = nearest(found[1], _class_names())
         return f"there is no class {found[1]}: " + (f"did you mean {similar}?" if similar else OURS)
+    if found := re.search(r"Unexpected import path format: (?:Unable to serialize instance )?(.+)", text):
+        return f"{_shortened(found[1])} is no class: give {CLASS}"
     if found := re.search(r"No module named '([^']+)'", text):
         return f"there is no module {found[1]}: correct the class path, or install the package"
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):

@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn
 
 import lightning
 import torch
-from jsonargparse import Namespace
+from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import PositiveInt, register_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LambdaCallback, LearningRateFinder, ProgressBar
@@ -30,10 +30,10 @@ from semconv.callbacks.checkpoints import Checkpoints
 from semconv.callbacks.evaluation import Evaluation, Extent
 from semconv.callbacks.interruption import Interruption, Terminated, listen
 from semconv.callbacks.progress import RunProgress
-from semconv.commands.arguments import follower_problem, given_values, links_in_force, prepare, read, with_links
-from semconv.commands.errors import fail, in_one_line
+from semconv.commands.arguments import follower_problem, given_values, links_in_force, named_code, prepare, read, with_links
+from semconv.commands.errors import causes, fail, in_one_line
 from semconv.commands.keys import check_keys
-from semconv.commands.refusals import empty_argument, explain, interpolation
+from semconv.commands.refusals import DENIED, empty_argument, explain, interpolation
 from semconv.commands.results import print_results
 from semconv.commands.short import write_out
 from semconv.configuration import get, no_class, not_finite, one_line, require
@@ -46,6 +46,7 @@ from semconv.tracking.identity import identity
 from semconv.tracking.record import RunRecord
 from semconv.tracking.secrets import redact
 from semconv.tracking.wandb_record import WandbOptions, WandbRecord
+from semconv.trained.run import check_classes, trusted_modules
 from semconv.yaml_files import to_yaml
 
 register_type(torch.device)  # the default of an argument of some callbacks
@@ -128,6 +129,10 @@ class Refused(SystemExit):
 class OneLineParser(LightningArgumentParser):
     """Raises errors in the arguments as one line, and validates each class within the configuration once."""
 
+    def _add_signature_parameter(self, *args: Any, **options: Any) -> None:
+        # where a class is expected, jsonargparse would read a file of that name
+        super()._add_signature_parameter(*args, **options | {"sub_configs": False})
+
     _validates = False  # for all parsers: each class within the configuration has one of its own
 
     def validate(self, *args: Any, **kwargs: Any) -> None:
@@ -166,6 +171,7 @@ class SemconvCLI(LightningCLI):
         self._extent, self._called = extent, args[:1]
         self._checkpoint: dict[str, Any] | None = None
         self._given = given_values(args)  # before links and defaults
+        self._named = named_code(args)
         super().__init__(
             lightning.LightningModule,
             lightning.LightningDataModule,
@@ -196,7 +202,7 @@ class SemconvCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
-            self.config = self._parsed(parser, args)
+            self.config = self._within_limits(parser, args)
         except (OmegaConfBaseException, RecursionError) as error:
             raise ValueError(interpolation(error, self._given)) from error
         for group in ("trainer", "wandb"):
@@ -213,6 +219,16 @@ class SemconvCLI(LightningCLI):
             raise ValueError(f"{found[0]} is {found[1]}: give a number that is finite")
         if problem := empty_argument(config) or follower_problem(config):
             raise ValueError(problem)
+
+    def _within_limits(self, parser: LightningArgumentParser, args: list[str]) -> Namespace:
+        allowed = _limit_imports(self._named)
+        try:
+            return self._parsed(parser, args)
+        except Refused as error:
+            # a package that was named may hold a class of another one, which it has imported
+            if not any(DENIED.search(str(cause)) for cause in causes(error)) or allowed == _limit_imports(self._named):
+                raise
+            return self._parsed(parser, args)
 
     def _parsed(self, parser: LightningArgumentParser, args: list[str]) -> Namespace:
         own = getattr(self, "_subcommand_parsers", {}).get("".join(self._called))
@@ -491,8 +507,26 @@ def quieten() -> None:
     for message in (
         *(".*does not have many workers", ".*smaller than the logging interval", ".*isinstance.treespec, LeafSpec"),
         "FSDP2-wrapped module .* returned a view tensor",  # nothing is written into the output of a part
+        r"\s*Unable to serialize instance \$\{",  # which is refused as no class
     ):
         warnings.filterwarnings("ignore", message)
+
+
+def _limit_imports(named: set[str]) -> set[str]:
+    """Let the parser import the packages that the user has named and those that are imported already, and no others.
+
+    So text, another file or an interpolation cannot run code where a class is expected.
+
+    Args:
+        named: as `named_code` gives them.
+
+    Returns:
+        the packages that are allowed.
+    """
+    packages = {*named, *(name.partition(".")[0] for name in sys.modules), "semconv", "torch", "timm", "lightning"}
+    allowed = {name for name in packages - sys.stdlib_module_names - {"jsonargparse"} if name.isidentifier()}
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*trusted_modules(), *sorted(allowed)])
+    return allowed
 
 
 def _keep_measured(config: dict[str, Any], model: Any) -> None:
@@ -524,7 +558,8 @@ def _starting_from(arguments: list[str]) -> list[str]:
     if not (Path(folder) / "config.yaml").is_file():
         raise ValueError(f"--pretrained {folder}: there is no config.yaml: give a run's folder, runs/<experiment>/<run id>")
     config = RunFolder(folder).config
-    kept = to_yaml({key: config[key] for key in ("data", "seed_everything")})
+    check_classes(config.get("data"), trusted_modules())
+    kept = to_yaml({key: config[key] for key in ("data", "seed_everything") if key in config})
     others = [word for option in options if option.name != "--pretrained" for word in option.words]
     return [arguments[0], "-c", kept, *others, f"--model.init_args.pretrained_run={folder}"]
 

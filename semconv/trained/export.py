@@ -24,7 +24,7 @@ from semconv.evaluation.features import everything, pool
 from semconv.files import write_text, write_whole
 from semconv.indicators import Control
 from semconv.tasks import MaskedReconstruction
-from semconv.trained.run import TRUSTED, LoadedRun, build_parts, check_classes, load_run
+from semconv.trained.run import LoadedRun, build_parts, check_classes, load_run, trusted_modules
 from semconv.version import __version__
 from semconv.yaml_files import read_yaml, to_yaml
 
@@ -201,7 +201,7 @@ def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEnco
             + (remedy if (folder / "config.json").is_file() else "give the folder that semconv export wrote")
         )
     config = read_yaml(folder / "config.yaml")
-    check_classes({key: config.get(key) for key in ("encoder", "control")}, (*TRUSTED, *trust))
+    check_classes({key: config.get(key) for key in ("encoder", "control")}, trusted_modules(trust))
     geometry = Geometry(config["channels"], tuple(config["image_size"]), config["cell"], config["padding_mode"])
     types = {"encoder": Callable[[Geometry, Size], Encoder], "control": Control | None, "size": Size}
     built = build_parts(config, folder / "config.yaml", types)

@@ -1,12 +1,13 @@
 """Finished runs, opened again."""
 
 import importlib.util
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from semconv.configuration import no_class, one_line
@@ -37,7 +38,8 @@ def load_run(folder: str | Path, trust: Sequence[str] = ()) -> LoadedRun:
 
     Args:
         folder: `runs/<experiment>/<run id>`.
-        trust: further modules whose classes the configuration may name, such as `my_package`.
+        trust: further modules whose classes the configuration may name, such as `my_package`. Those that the environment variable
+            SEMCONV_TRUST names, with commas between them, may be named too.
 
     Raises:
         ValueError: the folder is no run's, names a class that is not trusted or does not fit, or has no whole checkpoint.
@@ -46,7 +48,7 @@ def load_run(folder: str | Path, trust: Sequence[str] = ()) -> LoadedRun:
     if not (run.path / "config.yaml").is_file():
         raise ValueError(f"{run.path} holds no config.yaml: give a run's folder, runs/<experiment>/<run id>")
     config = run.config
-    check_classes({key: config.get(key) for key in ("model", "data")}, (*TRUSTED, *trust))
+    check_classes({key: config.get(key) for key in ("model", "data")}, trusted_modules(trust))
     checkpoint = newest_checkpoint(run.checkpoints)
     if checkpoint is None:
         raise ValueError(f"{run.path} has no whole checkpoint: train it with semconv fit -c {run.path}/config.yaml")
@@ -63,6 +65,11 @@ def load_run(folder: str | Path, trust: Sequence[str] = ()) -> LoadedRun:
     return LoadedRun(task.eval(), built.data, config, run)
 
 
+def trusted_modules(trust: Sequence[str] = ()) -> tuple[str, ...]:
+    """The modules whose classes a run may name: those of semconv and its libraries, of SEMCONV_TRUST, and further ones."""
+    return (*TRUSTED, *filter(None, re.split(r"[,\s]+", os.environ.get("SEMCONV_TRUST", ""))), *trust)
+
+
 def check_classes(config: Any, trusted: Sequence[str]) -> None:
     """Refuse a configuration that names code from elsewhere. Nothing is imported.
 
@@ -75,8 +82,9 @@ def check_classes(config: Any, trusted: Sequence[str]) -> None:
     """
     for name in _named(config):
         if not any(name.startswith(f"{module}.") for module in trusted):
-            remedy = f"read that code, then give trust={[name.partition('.')[0]]}"
+            remedy = f"read that code, then set SEMCONV_TRUST={name.partition('.')[0]}"
             raise ValueError(f"the run names {name}, which is not of {', '.join(trusted)}: {remedy}")
+    set_parsing_settings(import_path_allowlist=list(trusted))  # a command that trains allows its parser little more
 
 
 def _named(config: Any) -> Iterator[str]:

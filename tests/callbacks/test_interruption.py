@@ -198,7 +198,7 @@ def test_code_that_is_not_trusted_is_not_even_imported(whole, tmp_path, monkeypa
     (tmp_path / "stranger.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     folder = altered(whole, tmp_path, lambda config: encoder_of(config).update(class_path="stranger.Encoder"))
-    with pytest.raises(ValueError, match=r"the run names stranger.Encoder, .* read that code, then give trust=\['stranger'\]"):
+    with pytest.raises(ValueError, match=r"the run names stranger.Encoder, .* read that code, then set SEMCONV_TRUST=stranger"):
         load_run(folder)
     assert not (tmp_path / "imported").exists()
     with pytest.raises(ValueError, match=r"cannot be built: .*stranger.Encoder"):  # trusted, but no encoder
@@ -212,6 +212,8 @@ def test_code_that_is_trusted_is_built(whole, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"the run names friend\.Told"):
         load_run(folder)
     ours, theirs = load_run(folder, trust=["friend"]).task.state_dict(), load_run(whole).task.state_dict()
+    monkeypatch.setenv("SEMCONV_TRUST", "other,friend")
+    assert load_run(folder).task
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from semconv import load_run
-from semconv.commands.train import main
+from semconv.commands.train import main, parse
 from semconv.comparison.tables import Sheet, to_markdown
 from semconv.configuration import bare
 from semconv.data.streams import _iterate_tars, open_webdataset
@@ -54,8 +54,11 @@ def test_weights_are_loaded_without_opening_their_data(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 @together("key", ["model.encoder", "model.decoder", "model.optimizer", "model.schedule", "model.encoder.init_args.mechanism"])
-def test_a_function_is_not_called_in_place_of_a_class(key, tmp_path, capsys):
-    content: Any = {"class_path": "os.mkdir", "init_args": {"path": str(tmp_path / "made")}}
+def test_a_function_is_not_called_in_place_of_a_class(key, tmp_path, monkeypatch, capsys):
+    function = "own_functions.make"
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_functions.py").write_text("from os import mkdir\ndef make(path):\n    mkdir(path)\n")
+    content: Any = {"class_path": function, "init_args": {"path": str(tmp_path / "made")}}
     for name in reversed(key.replace("model.", "model.init_args.", 1).split(".")):
         content = {name: content}
     (tmp_path / "given.yaml").write_text(yaml.safe_dump(content))
@@ -63,8 +66,68 @@ def test_a_function_is_not_called_in_place_of_a_class(key, tmp_path, capsys):
         main(["fit", *arguments("cnn_channels", "-c", str(tmp_path / "given.yaml"))])
     said = capsys.readouterr().err
     assert ended.value.code == 2
-    assert said == f"semconv: error: {bare(key)} is os.mkdir, which is no class and is not called: give a class\n"
+    assert said == f"semconv: error: {bare(key)} is {function}, which is no class and is not called: give a class\n"
     assert not (tmp_path / "made").exists()
+
+
+def module(tmp_path, monkeypatch, name, content="class Enc: pass\n"):
+    """A module of a user's own; the folder `imported` is there once it is imported."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"{name}.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'imported')!r})\n{content}")
+    return tmp_path / "imported"
+
+
+@together(
+    "content, said",
+    [
+        ({"model": {"init_args": {"encoder": "stranger_a.Enc"}}}, "model.encoder: stranger_a.Enc stands in a text"),
+        ({"model.init_args.encoder": "stranger_a.Enc"}, "model.encoder: stranger_a.Enc stands in a text"),
+        (
+            {"model": {"init_args": {"encoder": {"init_args": {"mechanism": "stranger_a.Enc"}}}}},
+            "mechanism: stranger_a",
+        ),
+        ({"model": {"init_args": {"encoder": '{"class_path": "stranger_a.Enc"}'}}}, "model.encoder: stranger_a.Enc stands in"),
+        ({"experiment": "stranger_a.Enc", "model": {"init_args": {"encoder": "${experiment}"}}}, "is no class: give"),
+        ({"model": {"init_args": {"encoder": "FILE"}}}, "part.yaml is no class: give a class"),
+        ({"trainer": {"callbacks": ["stranger_a.Enc"]}}, "trainer.callbacks: stranger_a.Enc stands in a text"),
+        ({"trainer": "FILE"}, "part.yaml: write its keys and values here, or give the file by -c"),
+        ({"data": "FILE"}, "part.yaml is no class: give a class"),
+        ({"model": {"init_args": {"encoder": {"class_path": "os.mkdir"}}}}, "model.encoder: os.mkdir is of Python's own library"),
+        ({"data": "stranger_a.Enc"}, "data: stranger_a.Enc stands in a text"),
+    ],
+)
+def test_text_and_paths_import_nothing_where_a_class_is_expected(content, said, tmp_path, monkeypatch, capsys):
+    imported = module(tmp_path, monkeypatch, "stranger_a")
+    (tmp_path / "part.yaml").write_text("class_path: stranger_a.Enc\n")
+    (tmp_path / "given.yaml").write_text(yaml.safe_dump(content).replace("FILE", str(tmp_path / "part.yaml")))
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *arguments("cnn_channels", "-c", str(tmp_path / "given.yaml"))])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert said in line
+    assert not imported.exists()
+
+
+def test_a_run_to_start_from_imports_no_code_of_others(tmp_path, monkeypatch, capsys):
+    imported = module(tmp_path, monkeypatch, "stranger_b")
+    for number, data in enumerate(({"class_path": "stranger_b.Enc"}, str(tmp_path / "part.yaml"), "stranger_b.Enc")):
+        run = tmp_path / str(number)
+        run.mkdir()
+        (run / "config.yaml").write_text(yaml.safe_dump({"experiment": "a", "seed_everything": 0, "model": {}, "data": data}))
+        with pytest.raises(SystemExit) as ended:
+            main(["run", "--pretrained", str(run), "-c", "base", "-c", "evaluation/linear_probe"])
+        assert (ended.value.code, capsys.readouterr().err.partition(" the run ")[0]) == (2, "semconv: error:")
+    assert not imported.exists()
+
+
+def test_a_class_path_in_a_users_own_file_may_name_what_another_module_holds(tmp_path, monkeypatch):
+    module(tmp_path, monkeypatch, "kept_elsewhere", "from semconv.mechanisms import Channels\nclass Own(Channels): pass\n")
+    (tmp_path / "own_parts.py").write_text("from kept_elsewhere import Own\n")
+    part = {"class_path": "semconv.encoders.SemanticCNN", "init_args": {"mechanism": {"class_path": "own_parts.Own"}}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"encoder": part}}}))
+    for words in (["-c", str(tmp_path / "own.yaml")], ["--model.encoder.mechanism=own_parts.Own"]):
+        config = parse(arguments("cnn_channels", *words))
+        assert config["model"]["init_args"]["encoder"]["init_args"]["mechanism"]["class_path"] == "kept_elsewhere.Own"
 
 
 def test_a_run_calls_no_function_of_semconv_either(tmp_path):
