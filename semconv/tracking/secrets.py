@@ -13,7 +13,13 @@ WORDS = {
 ENDINGS = ("PASSWORD", "PASSWD", "TOKEN", "SECRET", "APIKEY")  # of words such as PGPASSWORD
 NOT_SECRET = {"PWD", "OLDPWD"}  # a shell's working folders
 SHORTEST, SURE = 4, 8  # characters of a value; one that is shorter than SURE is replaced as a whole word alone
-URL_LOGIN = re.compile(r"(?<=://)[^/\s@\"']+(?=@)")
+# in a path, an address has one slash; other text with one, such as host:/folder, has no login of two parts
+URL_LOGIN = re.compile(r"(?:(?<=://)|(?<=https:/)|(?<=http:/)|(?<=:/)(?=[^/\s:@]+:))[^/\s\"'?#]+(?=@)")
+# GitHub, GitLab, Slack, Amazon, Google; Hugging Face, OpenAI and others, npm, PyPI and W&B, whose prefix a name may have too
+KNOWN = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?:gh[oprsu]_|github_pat_|glpat-|xox[a-z]-)[\w-]{8,}|A[KS]IA[A-Z0-9]{12,}|AIza[\w-]{20,}"
+    r"|(?:hf_|sk-|npm_|pypi-|wandb_v\d_)(?=[\w-]*\d)[\w-]{16,})"
+)
 HEADER = re.compile(
     r"\b(bearer|basic|digest|token)(\s+)(?=[^\s\"']*[\d._=+/-])[^\s\"',;]{8,}", re.IGNORECASE
 )  # a key has more than letters
@@ -48,7 +54,7 @@ def redact(value: Any) -> Any:
     """Replace secrets in a configuration, command line or text by `<redacted>` or `<redacted:NAME>`.
 
     Secrets are the values of environment variables, options, entries and parts of an address with a secret name, the login in an
-    address, and keys of HTTP headers.
+    address, keys of HTTP headers, and tokens with a well-known prefix.
 
     Args:
         value: text, or mappings and sequences with text; other values are returned unchanged.
@@ -73,6 +79,7 @@ def _redact_text(text: str) -> str:
         if len(secret) >= SHORTEST and is_secret_name(name):
             whole = re.escape(secret) if len(secret) >= SURE else rf"(?<!\w){re.escape(secret)}(?!\w)"
             text = re.sub(whole, f"<redacted:{name}>", text)
+    text = KNOWN.sub("<redacted>", text)
     found = OPTION.fullmatch(text)
     if found and is_secret_name(found["option"]):
         return f"{found['option']}=<redacted>"

@@ -22,7 +22,7 @@ from tests.pairwise import together
         ("--data.channels=${oc.env:HOME}", "model.channels, which follows data.channels, is "),
         ("--data.channels=${x}", "data.channels refers to ${x}, and there is no such key: correct it"),
         ("--model.masker=RandomMaskr", "model.masker: there is no class RandomMaskr: did you mean RandomMasker?"),
-        ("--model.masker=os.system", "model.masker: os.system is no Masker: give a class that is one"),
+        ("--model.masker=os.system", "model.masker: os.system is of Python's own library"),
         ("--model.masker=nowhere.to.Be", "model.masker: there is no module nowhere: correct the class path"),
         ("--model.warmup=null", "model.warmup is null: give a value"),
         ("--model.cell=null", "model.objective.patch, which follows model.cell, has no value: give one"),

@@ -33,6 +33,12 @@ IN_TEXT = [
     f"{{'api_key': '{S3CRET}'}}",
     f'{{"a": [{{"client_secret" : "x\\"{S3CRET}"}}]}}',
     f"semconv export R --hub-token {S3CRET}",
+    f"no data file at /data/https:/user:{S3CRET}@example.org/x",
+    f"no data file at /data/https:/{S3CRET}@example.org/x",
+    f"no file s3:/user:{S3CRET}@example.org/x",
+    f"https://user:p@{S3CRET}@example.org/data",
+    *(f"group {prefix}{S3CRET}" for prefix in ("ghp_", "gho_", "github_pat_", "glpat-", "xoxb-")),
+    *(f"--wandb.group={prefix}{S3CRET}-abcd" for prefix in ("hf_", "sk-", "sk-proj-", "npm_", "pypi-")),
 ]
 NAMES = ["GITHUB_PAT", "PGPASSWORD", "HF_TOKEN", "MY_SECRET", "AWS_SECRET_ACCESS_KEY", "dbPassword", "SLACK_APITOKEN"]
 
@@ -41,6 +47,7 @@ NAMES = ["GITHUB_PAT", "PGPASSWORD", "HF_TOKEN", "MY_SECRET", "AWS_SECRET_ACCESS
 def test_a_secret_in_a_text_is_redacted(text):
     assert S3CRET not in redact(text)
     assert S3CRET not in str(redact({"a": [text]}))
+    assert redact("AKIAIOSFODNN7EXAMPLE, ASIAIOSFODNN7EXAMPLE, AKIA") == "<redacted>, <redacted>, AKIA"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,6 +84,9 @@ def test_two_words_of_a_command_are_one_secret():
         "--hub-token: give it in the environment",
         "--hub-token takes the token of an account",
         '{"key": "model.base_lr", "tokens": "3"}',
+        "host:/folder@2/images",
+        "https://example.org?mail=me@example.org",
+        "timm/hf_hub_resnet and sk-learn, flask-restful-api-2, hf_dataset_2",
     ],
 )
 def test_other_text_stays(text):
@@ -94,6 +104,7 @@ def test_no_byte_of_a_run_holds_a_secret(tmp_path, monkeypatch):
         f"--runs={tmp_path}",
         f"--data.root=https://user:{S3CRET}@example.org?token={S3CRET}",
         f"--wandb.tags=[Bearer {S3CRET}]",
+        f"--wandb.group=ghp_{S3CRET}",
         f"--data.cache_folder={tmp_path}/{S3CRET}-GITHUB_PAT",
     ]
     main(["fit", *arguments("cnn_plain", *options)])
