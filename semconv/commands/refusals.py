@@ -58,13 +58,14 @@ def naming_source(said: str) -> str:
 def _explain(message: str, error: BaseException | None) -> str:
     texts = [message] if error is None else [str(cause) for cause in causes(error)]
     if unknown := next((text for text in reversed(texts) if NOT_ACCEPTED.match(text)), None):
-        return _plain(unknown)
+        return _plain(unknown) if unknown.startswith("unrecognized") else _unknown(unknown, texts)
+    if found := re.search(r"Subcommand '\w+' does not accept option '(\w+)'", texts[-1]):
+        return f"there is no option {found[1]}: a configuration has some such as model and data; --help-all lists the options"
     if found := re.match(r"argument (\S+): expected .*argument", texts[-1]):
         return f"{found[1]} has no value: give one"
     if texts[-1].endswith("are required: model"):
         return "there is no model: name an experiment, such as semconv fit cnn_channels, or a file by -c"
-    placed = [(found[1], text) for text in texts if (found := KEY.match(text)) and found[1] != "config"]
-    key = bare(".".join(key for i, (key, _) in enumerate(placed) if i == 0 or key != placed[i - 1][0]))
+    key, placed = _place(texts)
     last = placed[-1][1] if placed else texts[-1]
     if said := _about_part(key, last):
         return said
@@ -85,6 +86,22 @@ def _explain(message: str, error: BaseException | None) -> str:
     if wanted is None or (value is None and not key):
         return _plain(f"{key}: {texts[-1]}" if key and not KEY.match(texts[-1]) else texts[-1])
     return f"{key or 'the configuration'} is {value}: give {wanted}" if value is not None else f"{key}: give {wanted}"
+
+
+def _place(texts: list[str]) -> tuple[str, list[tuple[str, str]]]:
+    """The whole key that nested messages are about, and the messages that name a part of it."""
+    placed = [(found[1], text) for text in texts if (found := KEY.match(text)) and found[1] != "config"]
+    return bare(".".join(key for i, (key, _) in enumerate(placed) if i == 0 or key != placed[i - 1][0])), placed
+
+
+def _unknown(said: str, texts: list[str]) -> str:
+    """What is wrong with an argument that its class does not have."""
+    key, _ = _place(texts)
+    name = re.sub(r".*?['\"]([\w.]+)['\"].*", r"\1", said)
+    whole = bare(f"{key}.{name}").strip(".")
+    classes = [found[1] for text in texts if (found := re.search(r"Got value: Namespace\(class_path='([\w.]+)'", text))]
+    remedy = f"{classes[-1]} has none; name a class that has it" if classes else "--help-all lists the options"
+    return f"there is no option {whole}: {remedy}"
 
 
 def interpolation(error: Exception, given: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import math
 import shlex
 import sys
 import traceback
@@ -19,7 +18,7 @@ from jsonargparse.typing import PositiveInt, register_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LambdaCallback, LearningRateFinder, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from omegaconf.errors import OmegaConfBaseException
@@ -36,7 +35,8 @@ from semconv.commands.keys import check_keys
 from semconv.commands.refusals import DENIED, empty_argument, explain, interpolation
 from semconv.commands.results import print_results
 from semconv.commands.short import write_out
-from semconv.configuration import get, no_class, not_finite, one_line, require
+from semconv.commands.trainer_options import COUNTS_OR_SHARES, about_trainer, check_ranges, nothing_to_train
+from semconv.configuration import no_class, not_finite, one_line
 from semconv.sharding import FullySharded
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.continuation import Origin, changes, is_complete, lengthened, trained_as
@@ -100,19 +100,6 @@ class Trainer(lightning.Trainer):
         super().predict(model, datamodule=datamodule, return_predictions=False, ckpt_path=ckpt_path)
 
 
-# options that Lightning takes as they are
-BOUNDS = {
-    "seed_everything": (0, 2**32 - 1),
-    **{f"trainer.{name}": (1, math.inf) for name in ("log_every_n_steps", "accumulate_grad_batches", "check_val_every_n_epoch")},
-    "trainer.num_nodes": (1, math.inf),
-    "trainer.num_sanity_val_steps": (-1, math.inf),
-}
-# options of which a whole number counts batches, and any other is a share of them
-COUNTS_OR_SHARES = (
-    *(f"limit_{part}_batches" for part in ("train", "val", "test", "predict")),
-    "overfit_batches",
-    "val_check_interval",
-)
 # options of the trainer that depend on the machine, or name parts of their own
 MACHINE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "plugins", "logger", "callbacks", "profiler")
 BuildExtent = Literal["all", "parts", "nothing"]
@@ -210,9 +197,9 @@ class SemconvCLI(LightningCLI):
                 raise ValueError(f"{group} is {given}: give a mapping of keys to values")
         self._keep_counts()
         config = self._whole().as_dict()
-        for key, (low, high) in BOUNDS.items():
-            if isinstance(value := get(config, key), int):
-                require(key, value, low, high)
+        check_ranges(config)
+        if self.config.get("subcommand") in ("fit", "run") and (problem := nothing_to_train(config["trainer"])):
+            raise ValueError(problem)
         if other := no_class(config):
             raise ValueError(f"{other[0]} is {other[1]}, which is no class and is not called: give a class")
         if found := not_finite(config):
@@ -329,15 +316,21 @@ class SemconvCLI(LightningCLI):
         self._origin = self._trace(saved)
         self.record = self._open_record(saved)
         given = self._get(self.config_init, "trainer")
+        loggers = [logger for logger in _as_list(given.get("logger")) if isinstance(logger, Logger)]
         _refuse_finders(_as_list(given.get("callbacks")))
         _check_sharding(given, self._whole(), self.config.get("subcommand"))
-        return super().instantiate_trainer(
-            **kwargs,
-            logger=[self.record, *(logger for logger in _as_list(given.get("logger")) if isinstance(logger, Logger))],
-            callbacks=[*_as_list(given.get("callbacks")), *self._callbacks(saved)],
-            plugins=_plugins(given),
-            default_root_dir=str(self.record.folder.path),
-        )
+        _refuse_second_record(loggers)
+        parts: dict[str, Any] = {
+            "logger": [self.record, *loggers],
+            "callbacks": [*_as_list(given.get("callbacks")), *self._callbacks(saved)],
+            "plugins": _plugins(given),
+        }
+        try:
+            return super().instantiate_trainer(**kwargs, **parts, default_root_dir=str(self.record.folder.path))
+        except (TypeError, ValueError, MisconfigurationException) as error:
+            if (said := about_trainer(error, self._whole()["trainer"].as_dict())) is None:
+                raise
+            raise ValueError(said) from error
 
     def _dump_config(self) -> None:
         # as LightningCLI does, but the parser has validated the values already, and JSON is read in no time
@@ -460,7 +453,10 @@ def try_parts(arguments: list[str]) -> dict[str, Any]:
     try:
         Trainer(accelerator="cpu", logger=False, **options)
     except (TypeError, MisconfigurationException) as error:  # Lightning's words may hold the whole value
-        raise ValueError(f"trainer: {one_line(error, 200)}: correct the option") from error
+        said = about_trainer(error, options) or f"trainer: {one_line(error, 200)}: correct the option"
+        raise ValueError(said) from error
+    if problem := nothing_to_train(options):
+        raise ValueError(problem)
     return config
 
 
@@ -618,6 +614,19 @@ def _check_sharding(trainer: Namespace, config: Namespace, subcommand: str | Non
         if value:
             later = ", and evaluate its checkpoint on one device by semconv test" if key == "evaluation" else ""
             raise ValueError(f"{key} is {value}, which does not work with the strategy fsdp2: give {remedy}{later}")
+
+
+def _refuse_second_record(loggers: list[Logger]) -> None:
+    """Refuse a logger that would write the run to W&B once more, without its configuration and its clocks.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        raise ValueError(
+            "trainer.logger is WandbLogger, and each run has a record in W&B already: leave it out, and set --wandb.project, "
+            "--wandb.group and others"
+        )
 
 
 def _plugins(trainer: Namespace) -> list[Any]:

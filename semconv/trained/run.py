@@ -125,4 +125,6 @@ def build_parts(config: dict[str, Any], file: Path, types: dict[str, Any]) -> An
             raise ValueError(f"{file}: {other[0]} is {other[1]}, which is no class and is not called")
         return parser.instantiate_classes(parsed)
     except (ArgumentError, KeyError) as error:
-        raise ValueError(f"{file} cannot be built: {one_line(error)}") from error
+        other = no_class({key: config.get(key) for key in types})  # of what the parser has imported
+        why = f"{other[0]} is {other[1]}, which is no class and is not called" if other else one_line(error)
+        raise ValueError(f"{file} cannot be built: {why}") from error

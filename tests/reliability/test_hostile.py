@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from lightning.pytorch import LightningModule
 
 from semconv import load_run
 from semconv.commands.train import main, parse
@@ -135,6 +136,8 @@ def test_a_run_calls_no_function_of_semconv_either(tmp_path):
     check_classes(part, TRUSTED)
     with pytest.raises(ValueError, match=r"encoder is semconv\.files\.write_text, which is no class and is not called"):
         build_parts({"encoder": part}, tmp_path / "config.yaml", {"encoder": Callable[[Geometry, SizeName], Encoder]})
+    with pytest.raises(ValueError, match=r"model is semconv\.files\.write_text, which is no class and is not called"):
+        build_parts({"model": part}, tmp_path / "config.yaml", {"model": LightningModule})
     assert not (tmp_path / "made").exists()
 
 

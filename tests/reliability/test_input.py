@@ -1,10 +1,12 @@
 """Values that make no sense are refused in one line, before anything is trained."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from semconv.commands.train import main
+from semconv.commands.trainer_options import check_ranges, nothing_to_train
 from semconv.configuration import not_finite, require
 from semconv.corruption import Noise
 from semconv.data import ImageData
@@ -88,25 +90,61 @@ def test_numbers_that_are_not_finite_are_found_at_every_depth():
     assert not_finite({"a": 1.0, "b": "nan", "c": [1, 2]}) is None
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
+@together(
+    "options, said",
     [
-        (["--trainer.gradient_clip_val=.nan"], "trainer.gradient_clip_val is nan"),
+        ({"log_every_n_steps": 0}, "trainer.log_every_n_steps is 0: give a number of 1 or more"),
+        ({"gradient_clip_val": -1.0}, "trainer.gradient_clip_val is -1.0: give a number of 0 or more"),
+        ({"max_steps": -2}, "trainer.max_steps is -2: give a number of -1 or more"),
+        ({"limit_val_batches": -1}, "trainer.limit_val_batches is -1: give a number of batches, 0 or more, or a share"),
+        ({"limit_test_batches": 1.5}, "trainer.limit_test_batches is 1.5: give a number of batches"),
+        ({"val_check_interval": 0}, "trainer.val_check_interval is 0: give a number of batches, 1 or more, or a share"),
+        ({"val_check_interval": 0.0}, "trainer.val_check_interval is 0.0: give a number of batches, 1 or more, or a share"),
+    ],
+)
+def test_an_option_of_the_trainer_outside_its_range_is_refused(options, said):
+    check_ranges({"trainer": dict.fromkeys(options, 1), "seed_everything": 0})
+    with pytest.raises(ValueError, match=f"^{said}"):
+        check_ranges({"trainer": options})
+    with pytest.raises(ValueError, match=r"^seed_everything is -1: give a number of 0 or more and at most 4294967295"):
+        check_ranges({"seed_everything": -1})
+
+
+@together(
+    "options",
+    [
+        *({name: 0} for name in ("max_steps", "max_epochs", "limit_train_batches")),
+        *({"max_time": none} for none in ("00:00:00:00", {"seconds": 0}, timedelta())),
+    ],
+)
+def test_a_training_without_a_step_is_found(options):
+    assert nothing_to_train({"max_steps": 3, **options}) == (
+        f"trainer.{next(iter(options))} is {next(iter(options.values()))}, and nothing is left to train: give more"
+    )
+    assert nothing_to_train({"max_steps": 3, "max_epochs": -1, "limit_train_batches": 0.5, "max_time": "00:00:01:00"}) is None
+
+
+@together(
+    "options, said",
+    [
         (["--model.base_lr=.inf"], "model.base_lr is inf"),
-        (["--trainer.accelerator=gpu"], "gpu"),
-        (["--trainer.limit_train_batches=-3"], "limit_train_batches"),
-        (["--trainer.strategy=xyz"], "strategy='xyz'"),
-        (["--trainer.devices=x"], "devices"),
-        (["--trainer.log_every_n_steps=0"], "trainer.log_every_n_steps is 0: give a number of 1 or more"),
-        (["--seed_everything=-1"], "seed_everything is -1: give a number of 0 or more and at most 4294967295"),
+        (["--trainer.accelerator=gpu"], "trainer.accelerator is gpu: No supported gpu backend found: give another"),
+        (["--trainer.devices=0"], "trainer.devices is 0: "),
+        (["--trainer.profiler=nosuch"], "trainer.profiler is nosuch: "),
+        (["--trainer.val_check_interval=0"], "trainer.val_check_interval is 0: give a number of batches, 1 or more, or a share"),
+        (["--trainer.logger=WandbLogger"], "trainer.logger is WandbLogger, and each run has a record in W&B already: leave it out"),
+        (["--trainer.limit_train_batches=0"], "trainer.limit_train_batches is 0, and nothing is left to train: give more"),
+        (
+            ["--model.optimizer.betas=[2,3]"],
+            "there is no option model.optimizer.betas: torch.optim.Optimizer has none; name a class",
+        ),
         (
             ["--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/nothing", "--trainer.limit_val_batches=1"],
             "val/nothing",
         ),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_lightning_refuses_is_one_line(options, said, tmp_path, capsys):
+def test_what_lightning_refuses_or_takes_without_sense_is_one_line(options, said, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["fit", *arguments("cnn_plain", *SHORT, f"--runs={tmp_path}", *options)])
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("semconv: error: ")]
