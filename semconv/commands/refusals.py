@@ -98,7 +98,7 @@ def _unknown(said: str, texts: list[str]) -> str:
     """What is wrong with an argument that its class does not have."""
     key, _ = _place(texts)
     name = re.sub(r".*?['\"]([\w.]+)['\"].*", r"\1", said)
-    whole = bare(f"{key}.{name}").strip(".")
+    whole = f"{key}.{bare(name) or name}".strip(".")
     classes = [found[1] for text in texts if (found := re.search(r"Got value: Namespace\(class_path='([\w.]+)'", text))]
     remedy = f"{classes[-1]} has none; name a class that has it" if classes else "--help-all lists the options"
     return f"there is no option {whole}: {remedy}"

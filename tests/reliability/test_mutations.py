@@ -32,6 +32,7 @@ from tests.pairwise import together
         ("model: {init_args: {masker: {class_path: null}}}", "model.masker: give a class"),
         ("trainer: 3", "trainer is 3: give a mapping"),
         ("1: 2", "there is no option 1"),
+        ("class_path: os.system", "there is no option class_path"),
         ("trainer: {max_steps: 3, max_steps: 4}", "max_steps stands twice: leave one out"),
     ],
 )
