@@ -1,6 +1,6 @@
 """Classes as a user might write them, each with one mistake."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -146,7 +146,7 @@ class ReadsTheMap(ExternalMap):
 class Standardised(ImageData):
     """Standardises each image by its own pixels, those that will be hidden with them."""
 
-    def on_after_batch_transfer(self, batch, dataloader_idx):
+    def on_after_batch_transfer(self, batch, dataloader_idx):  # type: ignore[override]
         batch = super().on_after_batch_transfer(batch, dataloader_idx)
         return batch._replace(images=batch.images - _mean(batch.images))
 
@@ -155,7 +155,7 @@ class StandardisedEarly(ImageData):
     """Does so before the transfer, in validation alone."""
 
     def on_before_batch_transfer(self, batch, dataloader_idx):
-        if not self.trainer.validating:
+        if not cast(Any, self.trainer).validating:
             return batch
         return batch._replace(images=batch.images - _mean(batch.images.float()).to(torch.uint8))
 
@@ -163,9 +163,9 @@ class StandardisedEarly(ImageData):
 class Noisy(ImageData):
     """Adds noise, and flips in training: no leak."""
 
-    def on_after_batch_transfer(self, batch, dataloader_idx):
+    def on_after_batch_transfer(self, batch, dataloader_idx):  # type: ignore[override]
         batch = super().on_after_batch_transfer(batch, dataloader_idx)
-        images = batch.images.flip(-1) if self.trainer.training else batch.images
+        images = batch.images.flip(-1) if cast(Any, self.trainer).training else batch.images
         return batch._replace(images=images + torch.randn_like(images))
 
 
