@@ -24,6 +24,7 @@ from semconv.timm_models import ConvNeXtBlock, Norm, Reduction, init_convolution
 Depth = Literal["stem", "stages", "all"]
 
 
+WIDEST = 1000  # mlp_ratio that is no mistake
 NARROWEST = 0.01  # mlp_ratio of the narrowest MLPs, of 8 channels
 
 
@@ -77,7 +78,7 @@ class SemanticCNN(Encoder):
         check_kernel(kernel_size)
         require("drop_path", drop_path, 0, 1, exclude="high")
         if mlp_ratio is not None:
-            require("mlp_ratio", mlp_ratio, 0, exclude="low")
+            require("mlp_ratio", mlp_ratio, 0, WIDEST, exclude="low")
         build = partial(
             SemanticCNN, geometry, size, indicators, depth=depth, norm=norm, kernel_size=kernel_size, response_norm=response_norm
         )

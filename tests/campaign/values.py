@@ -20,7 +20,7 @@ ODD = [
 ]
 SMALL = ["--data.num_images=64", "--data.num_test_images=16", "--data.batch_size=16", "--trainer.accelerator=cpu"]
 
-HUGE = ("data.num_images", "data.batch_size", "model.encoder.kernel_size", "model.encoder.mlp_ratio")  # sensible on other machines
+HUGE = ("data.num_images", "data.batch_size", "model.encoder.kernel_size")  # sensible on other machines
 
 
 def number(low: float, high: float = math.inf, exclude: str = "", whole: bool = False, null: bool = False) -> Callable[[Any], bool]:
@@ -63,7 +63,7 @@ SENSIBLE: dict[str, Callable[[Any], bool]] = {
     "model.objective.patch": number(1, 32, whole=True),
     "model.encoder.kernel_size": number(1, whole=True),
     "model.encoder.drop_path": number(0, 1, "high"),
-    "model.encoder.mlp_ratio": number(0, exclude="low", null=True),
+    "model.encoder.mlp_ratio": number(0, 1000, exclude="low", null=True),
     "data.batch_size": number(1, 64, whole=True),
     "data.size": several(2, number(4, whole=True)),
     "data.crop_scale": several(2, number(0, 1, "low"), rising=True, null=True),

@@ -69,7 +69,7 @@ def test_a_schedule_that_cannot_learn_is_refused(change):
         *((lambda **change: Objective(4, **change), {"eps": value}) for value in (0.0, -1e-6, NAN)),
         *((Noise, {"std": value}) for value in (-1.0, NAN, INF)),
         *((lambda **change: SemanticCNN(GEOMETRY, "test", **change), {"drop_path": value}) for value in (-0.1, 1.0, NAN)),
-        *((lambda **change: SemanticCNN(GEOMETRY, "test", **change), {"mlp_ratio": value}) for value in (0.0, -1.0)),
+        *((lambda **change: SemanticCNN(GEOMETRY, "test", **change), {"mlp_ratio": value}) for value in (0.0, -1.0, 1e30)),
         *((lambda **change: SemanticCNN(GEOMETRY, "test", **change), {"kernel_size": value}) for value in (0, 4, -3)),
         (lambda **change: SemanticCNN(GEOMETRY, "test", **change), {"depth": []}),
         *((lambda **change: MAEViT(GEOMETRY, "test", **change), {"patch_size": value}) for value in (0, -4)),
