@@ -154,7 +154,8 @@ class Desk:
         """A program of ours, up to the end of its parser: benchmarks take minutes, tests/test_examples.py runs the examples."""
         run, words = (runpy.run_module, words[2:]) if words[1] == "-m" else (runpy.run_path, [str(ROOT / words[1]), *words[2:]])
         self.patch.setattr("sys.argv", words)
-        self.patch.delitem(sys.modules, f"{words[0]}.__main__", raising=False)  # another test may have imported it
+        for module in (words[0], f"{words[0]}.__main__"):  # another test may have imported it
+            self.patch.delitem(sys.modules, module, raising=False)
         self._until_parsed(lambda: run(words[0], run_name="__main__"))
 
     def make(self, words: list[str]) -> None:

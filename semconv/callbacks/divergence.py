@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from semconv.callbacks.callback import Callback
@@ -83,7 +82,7 @@ class Divergence(Callback):
         self.read(trainer)
 
     def on_validation_end(self, trainer: "Trainer", module: "LightningModule") -> None:
-        if trainer.state.fn == TrainerFn.VALIDATING:  # after training; within it the next step tells
+        if trainer.state.fn == "validate":  # after training; within it the next step tells
             self._see_outcome(trainer)
 
     def on_test_end(self, trainer: "Trainer", module: "LightningModule") -> None:
