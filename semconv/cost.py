@@ -46,7 +46,7 @@ class Throughput:
     @property
     def rate(self) -> float | None:
         """Images per second until the last `pause`; None before."""
-        return self.images / self.seconds if self.seconds else None
+        return self.images / self.seconds if self.images else None
 
 
 def count_flops(module: nn.Module, *inputs: Any) -> int:

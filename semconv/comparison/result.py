@@ -73,6 +73,11 @@ class Comparison(NamedTuple):
 
         return frames.differences(self)
 
+    def __repr__(self) -> str:
+        """Results and verdicts as text."""
+        shown = [table.drop(columns="reason", errors="ignore") for table in (self.results, self.verdicts)]
+        return "\n\n".join(table.to_string(index=False) for table in shown if len(table))
+
     def _repr_html_(self) -> str:
         """The report, as a notebook shows it."""
         from semconv.comparison.report.page import inline

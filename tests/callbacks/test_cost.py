@@ -1,6 +1,9 @@
 import json
 
+import torch
+
 from semconv.commands.train import main
+from semconv.cost import Throughput
 from tests.experiments import arguments, built
 
 SHORT = ["--trainer.limit_train_batches=8", "--data.batch_size=16", "--data.num_images=160", "--data.num_test_images=20"]
@@ -18,6 +21,14 @@ def test_the_summary_says_what_a_run_cost(tmp_path):
     assert found["cost/flops"] == vit_flops(width=64, depth=4, tokens=17) + decoder_flops(64, 2, 65, 64)
     assert found["test/psnr"] is None
     assert "normalised" in found["test/psnr/reason"]
+
+
+def test_the_first_batches_alone_give_no_speed():
+    throughput, device = Throughput(), torch.device("cpu")
+    for _ in range(Throughput.WARMUP):
+        throughput.count(4, device)
+    throughput.pause(device)
+    assert throughput.rate is None
 
 
 def vit_flops(width: int, depth: int, tokens: int) -> int:

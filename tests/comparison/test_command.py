@@ -250,6 +250,7 @@ def test_what_was_not_run_comes_with_the_command_that_runs_it(tmp_path, capsys, 
 def test_a_comparison_in_python_is_that_of_the_command(tmp_path, capsys):
     write_family(tmp_path)
     found = semconv.compare([tmp_path], metrics=["test/masked_mse"])
+    assert [line.split()[0] for line in str(found).splitlines() if line][-2:] == ["variant", "told"]  # of the verdicts
     run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "comparison.csv", index_col="variant", keep_default_na=False, na_values=[""])
     pd.testing.assert_frame_equal(found.results.astype(object).fillna(-1), table.astype(object).fillna(-1), check_dtype=False)
