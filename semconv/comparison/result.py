@@ -281,8 +281,8 @@ def _interactions(candidates: Sequence[Variant], endpoint: Metric, groups: Group
 
 
 def _matched(variants: Sequence[Variant], cost: Metric) -> bool:
-    """True for parameters that all variants have in common, as the protocol has it: they compare nothing."""
-    found = [value for variant in variants if (value := variant.mean(cost.key))]
+    """True for parameters that all variants but controls have in common, as the protocol has it: they compare nothing."""
+    found = [value for variant in variants if variant.kind != "control" and (value := variant.mean(cost.key))]
     return cost.key == PARAMETERS and len(found) > 1 and max(found) <= MATCHED * min(found)
 
 
