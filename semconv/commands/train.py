@@ -339,6 +339,8 @@ class SemconvCLI(LightningCLI):
             self.config_dump = json.loads(text)
             if "subcommand" in self.config:
                 self.config_dump = self.config_dump[self.config.subcommand]
+            # the parser writes what it would read
+            self.config_dump["trainer"].update({name: self._whole()["trainer"].get(name) for name in COUNTS_OR_SHARES})
 
     def _saved_config(self) -> dict[str, Any]:
         """The whole configuration, as the run records it: without secrets, and with the width that was measured."""

@@ -64,11 +64,11 @@ def about_trainer(error: Exception, trainer: Mapping[str, Any]) -> str | None:
         error: of the making of a trainer.
         trainer: its options.
     """
-    text = one_line(error, 250).partition(" Find a complete list")[0]
+    text = one_line(error, 200).partition(" Find a complete list")[0]
     for word in re.findall(r"[a-z_]+", text):
         name = CALLED.get(word, word)
         if trainer.get(name) is not None:
-            return f"trainer.{name} is {trainer[name]}: {text.rstrip('.!')}: give another"
+            return f"trainer.{name} is {str(trainer[name])[:60]}: {text.rstrip('.!')}: give another"
     return None
 
 
