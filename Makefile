@@ -34,7 +34,7 @@ lint: setup docs
 test: lint
 	$(BIN)/pytest -n auto
 
-# seven minutes on two idle cores: docs/performance.md
+# some minutes on two idle cores: docs/performance.md
 bench: setup
 	$(BIN)/python -m pip install --quiet --no-deps -r benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks.cpu

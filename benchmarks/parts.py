@@ -189,7 +189,7 @@ def study(rounds: int) -> dict[str, Any]:
 PARTS: dict[str, Callable[[int], dict[str, Any]]] = {
     each.__name__: each for each in (vit, trainer, evaluation, processes, growth, study)
 }
-ROUNDS = {"vit": 15, "trainer": 5, "evaluation": 2, "processes": 3, "growth": 4, "study": 1}  # seven minutes on two idle cores
+ROUNDS = {"vit": 15, "trainer": 5, "evaluation": 2, "processes": 3, "growth": 4, "study": 1}  # some minutes on two idle cores
 
 
 def images() -> list[str]:
