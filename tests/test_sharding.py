@@ -12,7 +12,8 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 
-from semconv.commands.train import _check_sharding, main
+from semconv.commands.train import main
+from semconv.commands.trainer_options import check_sharding
 from semconv.corruption import Hide
 from semconv.masking import RandomMasker
 from semconv.processes import gathered
@@ -71,7 +72,7 @@ def test_what_does_not_work_in_shards_is_refused(change: dict[str, Any], said: s
         model = Namespace(init_args=Namespace(compile=values.get("compile", False)))
         config = Namespace(evaluation=values["evaluation"], evaluation_every=values.get("evaluation_every"), model=model)
         trainer = Namespace({key: values.get(key) for key in ("strategy", "precision", "sync_batchnorm")})
-        _check_sharding(trainer, config, "run")
+        check_sharding(trainer, config, "run")
 
     check(**WORKS)
     with pytest.raises(ValueError, match=said):

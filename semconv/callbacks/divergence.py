@@ -92,7 +92,7 @@ class Divergence(Callback):
         for key in OUTCOMES:
             value = trainer.callback_metrics.get(key)
             if value is not None and not value.isfinite():
-                raise Diverged(f"{key} is not finite after step {trainer.global_step - 1}, the last: {REMEDY}")
+                raise Diverged(f"{key} is not finite after the last step: {REMEDY}")
 
     def read(self, trainer: "Trainer") -> None:
         """Wait for the device, and end the run if it has diverged; all processes must call it."""

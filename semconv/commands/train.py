@@ -16,11 +16,10 @@ import torch
 from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import PositiveInt, register_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LambdaCallback, LearningRateFinder, ProgressBar
+from lightning.pytorch.callbacks import Callback, LambdaCallback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import CheckpointIO
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from omegaconf.errors import OmegaConfBaseException
 
 from semconv.callbacks import Cost, Diverged, Divergence, Dynamics, ErrorTable, Panels, Record
@@ -35,9 +34,16 @@ from semconv.commands.keys import check_keys
 from semconv.commands.refusals import DENIED, empty_argument, explain, interpolation
 from semconv.commands.results import print_results
 from semconv.commands.short import write_out
-from semconv.commands.trainer_options import COUNTS_OR_SHARES, about_trainer, check_ranges, nothing_to_train
+from semconv.commands.trainer_options import (
+    COUNTS_OR_SHARES,
+    about_trainer,
+    check_ranges,
+    check_sharding,
+    nothing_to_train,
+    refuse_finders,
+    refuse_second_record,
+)
 from semconv.configuration import no_class, not_finite, one_line
-from semconv.sharding import FullySharded
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.continuation import Origin, changes, is_complete, lengthened, trained_as
 from semconv.tracking.facts import derived_facts, variant_name
@@ -116,11 +122,11 @@ class Refused(SystemExit):
 class OneLineParser(LightningArgumentParser):
     """Raises errors in the arguments as one line, and validates each class within the configuration once."""
 
+    _validates = False  # for all parsers: each class within the configuration has one of its own
+
     def _add_signature_parameter(self, *args: Any, **options: Any) -> None:
         # where a class is expected, jsonargparse would read a file of that name
         super()._add_signature_parameter(*args, **options | {"sub_configs": False})
-
-    _validates = False  # for all parsers: each class within the configuration has one of its own
 
     def validate(self, *args: Any, **kwargs: Any) -> None:
         before, OneLineParser._validates = OneLineParser._validates, True
@@ -317,9 +323,9 @@ class SemconvCLI(LightningCLI):
         self.record = self._open_record(saved)
         given = self._get(self.config_init, "trainer")
         loggers = [logger for logger in _as_list(given.get("logger")) if isinstance(logger, Logger)]
-        _refuse_finders(_as_list(given.get("callbacks")))
-        _check_sharding(given, self._whole(), self.config.get("subcommand"))
-        _refuse_second_record(loggers)
+        refuse_finders(_as_list(given.get("callbacks")))
+        check_sharding(given, self._whole(), self.config.get("subcommand"))
+        refuse_second_record(loggers)
         parts: dict[str, Any] = {
             "logger": [self.record, *loggers],
             "callbacks": [*_as_list(given.get("callbacks")), *self._callbacks(saved)],
@@ -576,59 +582,6 @@ def _resumable(folder: RunFolder) -> str:
     if checkpoint is None:
         raise ValueError(f"{folder.path} has no complete checkpoint: start it again by -c {folder.path}/config.yaml")
     return str(checkpoint)
-
-
-def _refuse_finders(callbacks: list[Callback]) -> None:
-    """Refuse callbacks that would change, in training, what the run records of it.
-
-    Raises:
-        ValueError: there is one.
-    """
-    for callback in callbacks:
-        if isinstance(callback, LearningRateFinder | BatchSizeFinder):
-            raise ValueError(
-                f"{type(callback).__name__} changes the protocol in training: search by semconv sweep learning_rate or semconv "
-                "study, which record every value"
-            )
-
-
-def _check_sharding(trainer: Namespace, config: Namespace, subcommand: str | None) -> None:
-    """Refuse strategies that shard weights in other ways, and what does not work with sharded ones.
-
-    Raises:
-        ValueError: there is one.
-    """
-    strategy = trainer.get("strategy")
-    if isinstance(strategy, FSDPStrategy | ModelParallelStrategy) and not isinstance(strategy, FullySharded):
-        raise ValueError(f"trainer.strategy is {type(strategy).__name__}: give fsdp2, which shards the weights of every variant")
-    if isinstance(strategy, str) and strategy in FSDPStrategy.get_registered_strategies():
-        raise ValueError(f"trainer.strategy is {strategy}: give fsdp2, which shards the weights of every variant")
-    if strategy != "fsdp2" and not isinstance(strategy, FullySharded):
-        return
-    model = config["model"]["init_args"]
-    for key, value, remedy in (
-        ("evaluation", subcommand in ("run", "test") and config["evaluation"] != "none" and config["evaluation"], "none"),
-        ("evaluation_every", config["evaluation_every"], "null"),
-        ("model.compile", model.get("compile"), "false"),
-        ("trainer.sync_batchnorm", trainer.get("sync_batchnorm"), "false"),
-        ("trainer.precision", trainer.get("precision") in ("16", 16, "16-mixed") and trainer["precision"], "bf16-mixed"),
-    ):
-        if value:
-            later = ", and evaluate its checkpoint on one device by semconv test" if key == "evaluation" else ""
-            raise ValueError(f"{key} is {value}, which does not work with the strategy fsdp2: give {remedy}{later}")
-
-
-def _refuse_second_record(loggers: list[Logger]) -> None:
-    """Refuse a logger that would write the run to W&B once more, without its configuration and its clocks.
-
-    Raises:
-        ValueError: there is one.
-    """
-    if any(isinstance(logger, WandbLogger) for logger in loggers):
-        raise ValueError(
-            "trainer.logger is WandbLogger, and each run has a record in W&B already: leave it out, and set --wandb.project, "
-            "--wandb.group and others"
-        )
 
 
 def _plugins(trainer: Namespace) -> list[Any]:

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+
 from semconv.configuration import get, one_line, require
+from semconv.sharding import FullySharded
 
 BOUNDS = {
     "seed_everything": (0, 2**32 - 1),
@@ -55,6 +61,59 @@ def nothing_to_train(trainer: Mapping[str, Any]) -> str | None:
         if value == 0 if name != "max_time" else _is_over(value):
             return f"trainer.{name} is {value}, and nothing is left to train: give more"
     return None
+
+
+def refuse_finders(callbacks: list[Callback]) -> None:
+    """Refuse callbacks that would change, in training, what the run records of it.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for callback in callbacks:
+        if isinstance(callback, LearningRateFinder | BatchSizeFinder):
+            raise ValueError(
+                f"{type(callback).__name__} changes the protocol in training: search by semconv sweep learning_rate or semconv "
+                "study, which record every value"
+            )
+
+
+def check_sharding(trainer: Namespace, config: Namespace, subcommand: str | None) -> None:
+    """Refuse strategies that shard weights in other ways, and what does not work with sharded ones.
+
+    Raises:
+        ValueError: there is one.
+    """
+    strategy = trainer.get("strategy")
+    if isinstance(strategy, FSDPStrategy | ModelParallelStrategy) and not isinstance(strategy, FullySharded):
+        raise ValueError(f"trainer.strategy is {type(strategy).__name__}: give fsdp2, which shards the weights of every variant")
+    if isinstance(strategy, str) and strategy in FSDPStrategy.get_registered_strategies():
+        raise ValueError(f"trainer.strategy is {strategy}: give fsdp2, which shards the weights of every variant")
+    if strategy != "fsdp2" and not isinstance(strategy, FullySharded):
+        return
+    model = config["model"]["init_args"]
+    for key, value, remedy in (
+        ("evaluation", subcommand in ("run", "test") and config["evaluation"] != "none" and config["evaluation"], "none"),
+        ("evaluation_every", config["evaluation_every"], "null"),
+        ("model.compile", model.get("compile"), "false"),
+        ("trainer.sync_batchnorm", trainer.get("sync_batchnorm"), "false"),
+        ("trainer.precision", trainer.get("precision") in ("16", 16, "16-mixed") and trainer["precision"], "bf16-mixed"),
+    ):
+        if value:
+            later = ", and evaluate its checkpoint on one device by semconv test" if key == "evaluation" else ""
+            raise ValueError(f"{key} is {value}, which does not work with the strategy fsdp2: give {remedy}{later}")
+
+
+def refuse_second_record(loggers: list[Logger]) -> None:
+    """Refuse a logger that would write the run to W&B once more, without its configuration and its clocks.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        raise ValueError(
+            "trainer.logger is WandbLogger, and each run has a record in W&B already: leave it out, and set --wandb.project, "
+            "--wandb.group and others"
+        )
 
 
 def about_trainer(error: Exception, trainer: Mapping[str, Any]) -> str | None:

@@ -82,7 +82,7 @@ def group(
     factor, allowed or tuned. Keys of the decoder, too, can be factors. A run that has diverged in another protocol than all others
     is left out by name.
     """
-    runs = _with_company(runs, [*factors, *allow, *tuned])
+    runs = _without_strays(runs, [*factors, *allow, *tuned])
     settings = [run.settings for run in runs]
     differing = differences(run.protocol for run in runs)
     given = {key: values for key, values in differences(settings).items() if _under(key, factors)}
@@ -115,13 +115,13 @@ def group(
     return Groups(_distinct(variants, allowed), varied, allowed, [key for key in allowed if _under(key, tuned)])
 
 
-def _with_company(runs: Sequence[FinishedRun], free: Sequence[str]) -> list[FinishedRun]:
+def _without_strays(runs: Sequence[FinishedRun], free: Sequence[str]) -> list[FinishedRun]:
     """The runs without those that have diverged under a value of the protocol, outside the free keys, that no other run has."""
     alive = [run for run in runs if not run.has_diverged]
     if not alive:
         raise ValueError("all runs have diverged: there is nothing to compare; give a smaller --model.base_lr")
     known = [run.protocol for run in alive]
-    strange = [
+    strays = [
         run
         for run in runs
         if run.has_diverged
@@ -130,9 +130,9 @@ def _with_company(runs: Sequence[FinishedRun], free: Sequence[str]) -> list[Fini
             for key in {*run.protocol, *known[0]}
         )
     ]
-    for run in strange:
+    for run in strays:
         leave_out(run.folder, "it has diverged, in another protocol than the other runs")
-    return [run for run in runs if run not in strange]
+    return [run for run in runs if run not in strays]
 
 
 def differences(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -73,6 +73,8 @@ def trusted_modules(trust: Sequence[str] = ()) -> tuple[str, ...]:
 def check_classes(config: Any, trusted: Sequence[str]) -> None:
     """Refuse a configuration that names code from elsewhere. Nothing is imported.
 
+    What is trusted may then be named in every parser of jsonargparse in this process, and its own list of dangerous names may not.
+
     Args:
         config: mappings, lists and values.
         trusted: modules whose members may be named.

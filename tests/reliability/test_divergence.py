@@ -43,7 +43,7 @@ def test_a_run_that_its_last_update_has_spoilt_has_diverged(option, seen, tmp_pa
         main(["run", *arguments("cnn_plain", *SHORT, f"--runs={tmp_path}", *options)])
     assert ended.value.code == 3
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(f"semconv: the run has diverged: {seen}/masked_mse is not finite after step 1, the last: give")
+    assert said.startswith(f"semconv: the run has diverged: {seen}/masked_mse is not finite after the last step: give")
     (path,) = tmp_path.glob("*/*/summary.json")
     assert json.loads(path.read_text())["status"] == "diverged"
 
