@@ -18,7 +18,11 @@ from pathlib import Path
 from semconv.allocator import keep_freed_memory
 from semconv.tracking.locks import Lock
 
-IMPORTED = ["semconv.data", "semconv.encoders", "semconv.mechanisms", "semconv.decoders", "rich.progress", "wandb"]
+IMPORTED = [
+    *("semconv.data", "semconv.encoders", "semconv.mechanisms", "semconv.decoders"),
+    # the last two are imported by the start of a W&B run
+    *("rich.progress", "wandb", "wandb.sdk.launch.inputs.internal", "pandas"),
+]
 ENDS_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
