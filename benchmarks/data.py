@@ -26,10 +26,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks.pairs import alternate, ratio
-from semconv.allocator import keep_freed_memory
 from semconv.commands.train import build, quieten
 from semconv.cost import Throughput
 from semconv.data import Batch, ImageData
+from semconv.memory import keep_freed_memory
 
 WARMUP = 3
 SHORT = [

@@ -68,7 +68,7 @@ def dispatch(command: str, arguments: list[str]) -> None:
         given = {word.partition("=")[0] for word in arguments}
         if command in OWN_CLASSES or OWN_OPTIONS & given or os.environ.get("SEMCONV_TRUST"):
             add_current_folder()
-        import_module("semconv.allocator").keep_freed_memory()
+        import_module("semconv.memory").keep_freed_memory()
         module, _ = commands[command]
         # one module serves every subcommand of Lightning, and is given its name
         import_module(f"semconv.commands.{module}").main([command, *arguments] if module == "training" else arguments)

@@ -1,9 +1,7 @@
 """Cost of a network: operations, images per second, memory."""
 
 import math
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +11,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
+
+from semconv.memory import peak_resident
 
 
 class Throughput:
@@ -174,8 +174,7 @@ def peak_memory(device: torch.device) -> int:
     """Bytes held at most: by the allocator of a CUDA device, else by the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_resident()
 
 
 def now(device: torch.device) -> float:

@@ -119,6 +119,14 @@ def test_marks_are_found_among_other_lines(capsys):
     assert set(found) == {"step"}
 
 
+def test_a_process_has_its_own_peak_of_memory_and_its_failure_is_named():
+    small, large = (parts.call(["-c", f"held = b'1' * {size}; print('words')"]) for size in (1, 2**26))
+    assert 2**20 < small.peak < 2**26 <= large.peak < 2**27
+    assert small.output.split() == ["words"]
+    with pytest.raises(ValueError, match=r"-c .* failed: ValueError: no number"):
+        parts.call(["-c", "raise ValueError('no number')"])
+
+
 def test_a_study_in_stages_takes_fewer_runs_than_a_fixed_design_of_its_power():
     assert study.share_kept(9, 2, 9, 0.0) == 1
     assert study.share_kept(9, 2, 3, 0.0) == pytest.approx(1 / 3, abs=0.02)

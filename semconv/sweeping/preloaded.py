@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from semconv.allocator import keep_freed_memory
+from semconv.memory import keep_freed_memory
 from semconv.tracking.locks import Lock
 
 IMPORTED = [

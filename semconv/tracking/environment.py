@@ -31,7 +31,7 @@ PACKAGES = (
 )
 # what starts, records and compares runs: a change of it changes no number of a run
 APART = (
-    "allocator.py",
+    "memory.py",
     "checks",
     "commands",
     "comparison",

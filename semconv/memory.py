@@ -1,7 +1,9 @@
-"""The memory allocator of the C library."""
+"""The memory of this process."""
 
 import ctypes
+import resource
 import sys
+from pathlib import Path
 
 # of glibc's malloc.h
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
@@ -20,3 +22,11 @@ def keep_freed_memory() -> None:
     library.mallopt(TRIM_THRESHOLD, LARGEST)
     # in newer versions there is no bound
     library.mallopt(MMAP_THRESHOLD, LARGEST) or library.mallopt(MMAP_THRESHOLD, LARGEST_OLD)
+
+
+def peak_resident() -> int:
+    """Bytes of memory that this process has held at most."""
+    # not ru_maxrss, which on Linux is at least the memory of the process that started this one
+    if (status := Path("/proc/self/status")).exists():
+        return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
