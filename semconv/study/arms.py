@@ -9,6 +9,7 @@ from semconv.comparison.run import FinishedRun
 from semconv.configuration import bare, put
 from semconv.files import write_text
 from semconv.study.file import ONLY, PLAIN, Study, nested
+from semconv.sweeping.points import NO_SETTING, OF_STUDY
 from semconv.yaml_files import to_yaml
 
 
@@ -26,9 +27,12 @@ class Arm(NamedTuple):
     control: str = ""
 
     @property
+    def name(self) -> str:
+        return "-".join(filter(None, (self.variant, self.control)))
+
+    @property
     def label(self) -> str:
-        name = "-".join(filter(None, (self.variant, self.control)))
-        return f"{name} ({self.setting})" if self.setting else name
+        return f"{self.name} ({self.setting})" if self.setting else self.name
 
     @property
     def tuned_as(self) -> "Arm":
@@ -59,7 +63,7 @@ def config_of(study: Study, point: Point, folder: Path) -> str:
         folder: folder of the study.
     """
     content: dict[str, Any] = {"experiment": point.arm.variant, **nested(study.values[point.arm.setting])}
-    name = point.arm.variant
+    name = point.arm.name
     if study.tune is not None and point.value is not None:
         put(content, study.tune.key, point.value)
         name += f"@{point.value!r}"
@@ -67,7 +71,7 @@ def config_of(study: Study, point: Point, folder: Path) -> str:
         for key, amount in study.budget.items():
             put(content, key, max(1, amount // point.fraction))
         name += f"@1in{point.fraction}"
-    path = folder / "points" / (point.arm.setting or "only") / f"{name}.yaml"
+    path = folder / OF_STUDY / (point.arm.setting or NO_SETTING) / f"{name}.yaml"
     text = to_yaml(content)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import PurePosixPath
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from semconv.sweeping.ledger import Ending
+from semconv.sweeping.points import NO_SETTING, OF_STUDY
 from semconv.sweeping.trials import Trial
 
 COLOURS = {"finished": "green", "stopped": "yellow", "diverged": "yellow", "failed": "red"}
@@ -26,6 +29,8 @@ class Display:
     def __init__(self, console: Console, total: int | None) -> None:
         self.console, self.total = console, total
         self.live = Live(console=console, auto_refresh=False, transient=True)
+        self._first = self._last = 0  # places of the trials that were started since
+        self._began = time.monotonic()
 
     def __enter__(self) -> "Display":
         self.live.start()
@@ -35,7 +40,9 @@ class Display:
         self.live.stop()
 
     def started(self, trial: Trial) -> None:
-        """Print that a trial has started, if lines cannot be live."""
+        """Take note of a trial that has started, and print it if lines cannot be live."""
+        self._first = self._first or _place(trial)
+        self._last = max(self._last, _place(trial))
         if not self.console.is_terminal:
             self._print(self._line(trial, "started", ""))
 
@@ -48,7 +55,7 @@ class Display:
     def ended(self, trial: Trial, ending: Ending | str, value: float | None, reason: str) -> None:
         """Print the permanent line of a trial that has ended."""
         measured = f"{trial.sweep.metric} {value:.4f}" if value is not None else ""
-        self._print(self._line(trial, ending, " ".join(filter(None, (measured, reason)))))
+        self._print(self._line(trial, ending, ", ".join(filter(None, (measured, reason, self._left())))))
 
     def note(self, text: str) -> None:
         """Print a line that is not of a trial."""
@@ -57,12 +64,19 @@ class Display:
     def _line(self, trial: Trial, state: str, what: str) -> Text:
         of = f"/{self.total}" if self.total else ""
         seconds = time.monotonic() - trial.started
-        place = int(trial.claim.run.rpartition("-")[2]) + 1  # a retried trial keeps the number of its first try
-        line = Text(f"{place:>4}{of}  ")
+        line = Text(f"{_place(trial):>4}{of}  ")
         line.append(f"{state:<12}", COLOURS.get(state, ""))
         longest = LONGEST if self.console.is_terminal else None  # a log has room
         line.append(f"{seconds:>6.0f} s  {described(trial.sweep.varied(trial.claim.parameters), longest)}  {what}")
         return line
+
+    def _left(self) -> str:
+        """The time until the last trial starts, at the rate at which this process and others have taken trials so far."""
+        taken = self._last - self._first
+        if not self.total or not taken or self._last >= self.total:
+            return ""
+        seconds = (time.monotonic() - self._began) / taken * (self.total - self._last)
+        return f"{timedelta(seconds=round(seconds))} left"
 
     def _print(self, line: Text) -> None:
         self.console.print(line, soft_wrap=True)
@@ -89,9 +103,16 @@ def progress(trial: Trial) -> str:
     return f"step {newest.get('step')}" + (f", {shown[0]} {newest[shown[0]]:.4f}" if shown else "")
 
 
+def _place(trial: Trial) -> int:
+    """The number of a trial, from 1; one that is tried again keeps it."""
+    return int(trial.claim.run.rpartition("-")[2]) + 1
+
+
 def _bare(files: Any) -> str:
-    names = [name.rpartition("/")[2].removesuffix(".yaml") for name in str(files).split(",")]
-    return "+".join(name for name in names if not names[-1].startswith(f"{name}@"))  # a point of a study: cnn_plain@0.016
+    paths = [PurePosixPath(name) for name in str(files).split(",")]
+    if paths[-1].parts[-3:-2] == (OF_STUDY,):
+        return " ".join(name for name in (paths[-1].parent.name, paths[-1].name.removesuffix(".yaml")) if name != NO_SETTING)
+    return "+".join(path.name.removesuffix(".yaml") for path in paths)
 
 
 def _last(key: str) -> str:

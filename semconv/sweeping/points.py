@@ -10,6 +10,7 @@ from semconv.yaml_files import parse_yaml
 SHORT = ("config", "data", "seeds")  # options that stand for files, or for others
 NOT_SAVED = ("runs", "resume", "pretrained", "ckpt_path", "weights_only")  # not in a run's configuration, or not as given
 ABSENT = object()
+OF_STUDY, NO_SETTING = "points", "only"  # a point of a study is a file: points/<setting>/<name>.yaml
 
 
 def departure(config: Mapping[str, Any], point: Mapping[str, Any]) -> str:
