@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from semconv.comparison.finished import compare
+from semconv.comparison.runs import find_runs
 from semconv.configuration import nearest
 from semconv.metrics import METRICS, find
+
+GIVEN = "the folder of a run, runs/<experiment>/<run id>, or one that holds tested runs"
 
 
 class Best(NamedTuple):
@@ -36,9 +39,13 @@ def best_run(folder: Path, key: str) -> Best:
         advice = f"did you mean {similar}?" if similar else "semconv list metrics names them"
         raise ValueError(f"{key} is no metric of which higher or lower is better: {advice}")
     is_study = (folder / "study.yaml").is_file()
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}: give {GIVEN}")
     places = [str(place) for place in sorted(folder.glob("confirm-*")) if place.is_dir()] if is_study else [str(folder)]
     if not places:
         raise ValueError(f"the study of {folder} has confirmed nothing yet: semconv study --resume continues it")
+    if not any(find_runs([place]).runs for place in places):
+        raise ValueError(f"no run in {folder} has ended with a test: give {GIVEN}")
     try:
         comparison = compare(places)
     except ValueError as error:

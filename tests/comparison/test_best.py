@@ -30,6 +30,8 @@ def test_the_best_seed_of_the_network_with_the_best_mean_is_taken(tmp_path):
 def test_runs_of_which_none_is_the_best_are_refused_in_a_line(tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
         best_run(tmp_path / "none", "val/masked_mse")
+    with pytest.raises(ValueError, match=r"no run in .* has ended with a test: give the folder of a run"):
+        best_run(tmp_path, "val/masked_mse")
     with pytest.raises(ValueError, match=r"val/masked_msi is no metric .* did you mean val/masked_mse"):
         best_run(tmp_path, "val/masked_msi")
     (tmp_path / "study.yaml").touch()
