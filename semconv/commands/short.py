@@ -128,11 +128,13 @@ def _data(option: Option) -> Option:
     if option.name != "--data" or name is None:
         return option
     for file in (f"data/{name}", name):
-        if look(file, "experiments"):
+        # a study may lie beside images of the same name
+        if (path := look(file, "experiments")) and (file != name or "data" in (content_of(Option("-c", str(path))) or {})):
             return Option("-c", file)
     if not re.fullmatch(r"[a-z][\w/-]*", name):
         return option
-    similar = similar_name(name, [file.removeprefix("data/") for file in names("experiments") if file.startswith("data/")])
+    known = [file.removeprefix("data/") for file in names("experiments") if file.startswith("data/")]
+    similar = None if Path(name).is_dir() else similar_name(name, known)
     advice = f"did you mean {similar}?" if similar else f"for images of your own, give --data.source {name}"
     raise ValueError(f"--data {name}: there is no file data/{name}.yaml: {advice}")
 

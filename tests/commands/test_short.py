@@ -21,6 +21,8 @@ def elsewhere(tmp_path, monkeypatch):
     """A folder that is no checkout, with files of a user."""
     monkeypatch.chdir(tmp_path)
     Path("photos.yaml").write_text("data: {init_args: {source: photos, size: [64, 64]}}\nmodel: {init_args: {cell: 8}}\n")
+    Path("images").mkdir(exist_ok=True)
+    Path("images.yaml").write_text("protocol: [experiments/base.yaml]\nfamily: {}\n")  # a study
     Path("protocol.yaml").write_text((FOLDER / "base.yaml").read_text().replace("batch_size: 64", "batch_size: 32"))
 
 
@@ -107,6 +109,7 @@ def test_one_experiment_and_one_seed_are_one_run():
         ("run -c base -c cnn_chanels.yaml", "there is no configuration file cnn_chanels.yaml: did you mean cnn_channels?"),
         ("run cnn_plain cnn_channels,zeros", "there is no configuration file zeros: did you mean controls/zero?"),
         ("fit cnn_plain --data cifar100", "there is no file data/cifar100.yaml: did you mean cifar10?"),
+        ("fit cnn_plain --data images", "there is no file data/images.yaml: for images of your own, give --data.source images"),
         ("run cnn_plain --data photographs/mine", "give --data.source photographs/mine"),
         ("run cnn_plain --seeds 0,a", "--seeds is 0,a: give whole numbers"),
         ("run cnn_plain --seeds 0,1 --seed_everything 3", "--seeds and --seed_everything contradict each other"),
