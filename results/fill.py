@@ -141,12 +141,12 @@ def screening(name: str) -> str:
 
 
 def state(_: str) -> str:
-    """The number of runs of every study, by stage."""
-    rows = [["study", "tune", "screen", "confirm", "code"]]
+    """The number of runs of every study, by stage, and of the design that screens nothing."""
+    rows = [["study", "tune", "screen", "confirm", "in all, over a fixed design's", "code"]]
     for path in sorted(STUDIES.glob("*.yaml")):
         found = table(path.stem)
         counts = [str(len(found.runs.get(stage, []))) if found else "0" for stage in ("tune", "screen", "confirm")]
-        rows.append([f"`sweeps/studies/{path.name}`", *counts, _commits(found) if found else ""])
+        rows.append([f"`sweeps/studies/{path.name}`", *counts, *([_share(found), _commits(found)] if found else ["", ""])])
     return markdown(rows)
 
 
@@ -338,6 +338,21 @@ def _gain(found: Paired | None) -> str:
     return f"{_short(found.difference, '+')}{interval}"
 
 
+def _share(found: Table) -> str:
+    """The runs of a study over those of a fixed design: the same search, and every candidate of the family, with as many controls
+    as those that were confirmed, for as many seeds as plain. References are left out of both."""
+    study, confirmed = found.study, by_point(found.study, found.runs.get("confirm", []))
+    if not confirmed:
+        return ""
+    controls = Counter(point.arm._replace(control="") for point in confirmed if point.arm.control)
+    each = 1 + len(study.family) * (1 + max(controls.values(), default=0))
+    fixed = len(found.runs.get("tune", [])) + len(study.settings) * each * max(map(len, confirmed.values()))
+    runs = sum(map(len, found.runs.values())) - sum(
+        len(seeds) for point, seeds in confirmed.items() if point.arm.variant in study.references
+    )
+    return f"{runs} / {fixed:,} = {_short(runs / fixed, digits=2)}"
+
+
 def _origin(found: Table) -> str:
     return f"Trained by commit {_commits(found)}."
 
@@ -347,9 +362,9 @@ def _commits(found: Table) -> str:
     return ", ".join(commits)
 
 
-def _short(value: float, sign: str = "") -> str:
-    """A number of four digits without its leading zero."""
-    return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{sign}.4f}")
+def _short(value: float, sign: str = "", digits: int = 4) -> str:
+    """A number without its leading zero."""
+    return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{sign}.{digits}f}")
 
 
 def main() -> None:
