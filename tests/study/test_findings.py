@@ -21,7 +21,7 @@ def test_the_documents_say_what_the_tables_say():
 
 @pytest.fixture
 def study(write_study, conduct, tmp_path, monkeypatch):
-    """A study in two settings, with a reference, as far as it is given a number of runs: its name."""
+    """A study in two settings, as far as it is given a number of runs: its name."""
 
     def make(stop_after=None):
         path = write_study(
