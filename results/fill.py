@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,13 +20,14 @@ from results.pages import markdown
 from semconv.comparison.grouping import Variant, setting
 from semconv.comparison.recorded import load
 from semconv.comparison.report import plots
+from semconv.comparison.report.svg import WIDTH
 from semconv.comparison.result import Comparison, Judged, classical
 from semconv.comparison.run import FinishedRun
 from semconv.comparison.statistics import Paired
 from semconv.comparison.verdicts import PLAIN
 from semconv.files import write_text
 from semconv.metrics import Metric
-from semconv.study.arms import by_point, point_of
+from semconv.study.arms import Arm, by_point, point_of, shown
 from semconv.study.file import ONLY, Study, read_study
 from semconv.study.results import screening_sheet
 from semconv.study.stages import compared, screened
@@ -105,19 +107,8 @@ def caption(name: str) -> str:
     study, variants = found.study, found.comparison.groups.variants
     seeds, looks = [len(variant.runs) for variant in variants], study.confirm.looks
     n = f"n = {min(seeds)}" + (f" to {max(seeds)}" if max(seeds) > min(seeds) else "")
-    rates = {
-        (variant.experiment, _setting(study, variant)): value
-        for variant in variants
-        if not variant.control
-        for _, value in variant.chosen
-    }
-    chosen = "; ".join(f"{' under '.join(filter(None, key))} {value:g}" for key, value in rates.items())
     text = f"Mean ± standard deviation over {n} seeds; looks planned at {' and '.join(map(str, looks.seeds))} seeds"
-    return (
-        f"{text}, p and intervals hold for all of them together. "
-        + (f"Chosen by the search: {chosen}. " if chosen else "")
-        + _origin(found)
-    )
+    return f"{text}, p and intervals hold for all of them together. {_chosen(found)}{_origin(found)}"
 
 
 def gain(name: str) -> str:
@@ -227,12 +218,18 @@ def picture() -> str:
     for judged in comparison.judged:
         if judged.endpoint == comparison.endpoints[0] and PLAIN in judged.evidence.against:
             places.setdefault(_under(found.study, judged.variant), []).append(judged)
-    groups = [
-        (f"{found.study.name}{place}: {here[0].endpoint.label}", list(map(_dot, here)), max(each.evidence.margin for each in here))
-        for place, here in places.items()
+    drawings = []
+    for place, here in places.items():
+        name, margin = f"{found.study.name}{place}: {here[0].endpoint.label}", max(each.evidence.margin for each in here)
+        drawings.append(plots.dots(f"Gain over plain{place}", [(name, list(map(_dot, here)), margin)], "better than plain by"))
+    # one below the other, each with an axis of its own: gains of different settings differ by their size
+    heights = [float(re.findall(r'viewBox="0 0 \d+ ([\d.]+)"', drawing)[0]) for drawing in drawings]
+    parts = [
+        drawing.replace("<svg ", f'<svg y="{y:g}" width="{WIDTH}" height="{height:g}" ', 1)
+        for drawing, y, height in zip(map(str, drawings), accumulate(heights, initial=0.0), heights, strict=False)
     ]
-    drawn = str(plots.dots("Gain over plain of each confirmed candidate", groups, "better than plain by"))
-    return f"{drawn.replace('>', f'><style>{STYLE}</style>', 1)}\n"
+    head = f'<svg viewBox="0 0 {WIDTH} {sum(heights):g}" xmlns="http://www.w3.org/2000/svg">'
+    return f"{head}<style>{STYLE}</style><title>Gain over plain of each confirmed candidate</title>{''.join(parts)}</svg>\n"
 
 
 def unmeasured(name: str) -> str:
@@ -336,6 +333,22 @@ def _gain(found: Paired | None) -> str:
         return ""
     interval = "" if found.low is None or found.high is None else f" ({_short(found.low, '+')} to {_short(found.high, '+')})"
     return f"{_short(found.difference, '+')}{interval}"
+
+
+def _chosen(found: Table) -> str:
+    """The value of the tuned key of each confirmed network, controls aside, and whether smaller and larger ones were tried."""
+    tried: dict[Arm, set[float]] = {}
+    for point in by_point(found.study, found.runs.get("tune", [])):
+        tried.setdefault(point.arm, set()).add(float(point.value or 0))
+    values: dict[str, str] = {}
+    for point in by_point(found.study, found.runs["confirm"]):
+        if not point.arm.control and point.value is not None and (grid := tried.get(point.arm)):
+            ends = {min(grid): "the smallest tried", max(grid): "the largest tried"}
+            end = f" ({ends[point.value]})" if point.value in ends else ""
+            values[f"{point.arm.variant}{shown(point.arm.setting)}"] = f"{point.value:g}{end}"
+    if len(values) > 2 and len(set(values.values())) == 1:
+        return f"Chosen by the search: {next(iter(values.values()))}, for all of them. "
+    return f"Chosen by the search: {'; '.join(map(' '.join, values.items()))}. " if values else ""
 
 
 def _share(found: Table) -> str:

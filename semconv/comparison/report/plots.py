@@ -26,7 +26,7 @@ from semconv.comparison.report.svg import (
     x_axis,
 )
 
-NAMES, NUMBERS, ROW = 96, 62, 17  # widths beside the rows of a dot plot; a row's height
+NAMES, NUMBERS, ROW = 128, 62, 17  # widths beside the rows of a dot plot; a row's height
 FAR = 4.0  # intervals are drawn up to so many times the largest difference
 
 
@@ -208,7 +208,7 @@ def _inside(places: Sequence[float], values: Sequence[float], x: Scale, y: Scale
 
 
 def _row(row: Dot, x: Scale, middle: float) -> Markup:
-    parts = [tag("text", cut(row.name, 15), x=NAMES - 6, y=middle + 4, text_anchor="end")]
+    parts = [tag("text", cut(row.name, 18), x=NAMES - 6, y=middle + 4, text_anchor="end")]
     if row.low is not None and row.high is not None:
         left, right = (min(max(end, x.low), x.high) for end in (row.low, row.high))
         parts.append(tag("line", x1=x(left), x2=x(right), y1=middle, y2=middle, class_=f"reach c{row.series % 7}"))
