@@ -1,5 +1,6 @@
 """What results/*.csv say is what the documents say."""
 
+import re
 from contextlib import nullcontext
 from xml.etree import ElementTree
 
@@ -15,6 +16,7 @@ def test_the_documents_say_what_the_tables_say():
     """After `make results`."""
     for path, text in fill.renewed().items():
         assert path.read_text(encoding="utf-8") == text, path
+        assert re.findall("^ +<!--", text, flags=re.MULTILINE) == []  # it would end the list that it stands in
     readme = (fill.ROOT / "README.md").read_text(encoding="utf-8")
     assert fill.filled(readme.replace(".7327", ".7326", 1)) == readme
 
