@@ -206,8 +206,10 @@ def test_a_pyramid_adds_every_resolution_on_the_way_to_the_pixels() -> None:
     levels = [*zip((encoding, *encoding.finer), laterals, strict=True), (None, None)]  # the last block is finer than the encoder
     for (level, lateral), block in zip(levels, blocks, strict=True):
         if level is not None:
-            valid, token = mask_map(mask, *level.features.shape[2:]) == 0, lateral.token.mask_token
-            x = x + pointwise(lateral.project, torch.where(valid, lateral.norm(level.features), token))
+            features, valid, token = level.features, mask_map(mask, *level.features.shape[2:]) == 0, lateral.token.mask_token
+            if level is not encoding:  # an encoder normalises its last features itself
+                features = F.layer_norm(features.movedim(1, -1), features.shape[1:2], eps=1e-6).movedim(-1, 1)
+            x = x + pointwise(lateral.project, torch.where(valid, features, token))
         x = block.refine(F.conv_transpose2d(x, block.enlarge.weight, block.enlarge.bias, stride=2, padding=1))
     expected = pointwise(decoder.pred, x)
     torch.testing.assert_close(decoder(encoding, mask), expected, rtol=1e-4, atol=1e-6)

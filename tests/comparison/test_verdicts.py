@@ -52,6 +52,9 @@ def test_a_small_gain_or_loss_is_negligible_by_the_declared_share_of_the_margin(
     assert verdict(gain, plain).text == "beneficial, but negligible"
     assert verdict(gain, plain, negligible=0.5).text == "beneficial"
     assert verdict(plain, gain).text == "harmful, but negligible"
+    evidence = gather(REPRESENTATION, gain, {PLAIN: plain, "zero": plain})
+    (exact,) = judge([evidence._replace(negligible=evidence.against[PLAIN].difference)])
+    assert exact.negligible
     assert "the margin is 0.005" in verdict(plain, gain).reason
 
 
