@@ -8,7 +8,7 @@ import pytest
 from tests.mutants.comparison import compare
 from tests.mutants.lines import Measured, add_probes
 from tests.mutants.sites import Mutant, draw, find_mutants, mutate
-from tests.mutants.trial import choose
+from tests.mutants.trial import Choice, _run_round, choose
 from tests.pairwise import together
 
 SOURCE = '''
@@ -142,6 +142,21 @@ def test_tests_that_run_the_line_come_first_and_those_near_it_before_others():
         "tests/test_none.py": Measured({}, {"none": (0.0, {"masking.py": [5]})}, []),
     }
     assert [choice.test for choice in choose(mutant, measured)] == ["fast", "slow", "every", "far", "imports", "kept"]
+
+
+def test_a_mutant_that_no_conftest_can_import_is_killed(monkeypatch, tmp_path):
+    def end(error):
+        def run(*_, **__):
+            raise RuntimeError(error)
+
+        monkeypatch.setattr("tests.mutants.trial.run_tests", run)
+
+    chosen = [Choice(0, 0.1, "a", "a.py")]
+    end("pytest ended with 4: ImportError while loading conftest 'tests/commands/conftest.py'")
+    assert _run_round(tmp_path, chosen, 1.0) == ("killed", "conftest.py", 0)
+    end("pytest ended with 4: file or directory not found: a.py")
+    with pytest.raises(RuntimeError, match="not found"):
+        _run_round(tmp_path, chosen, 1.0)
 
 
 @pytest.fixture
