@@ -25,6 +25,15 @@ def test_a_site_says_its_mean_value(sites):
     assert_close(on(ExternalMap(), view, sites), mean_over_sites(view.external, *sites))
 
 
+def test_values_of_other_precisions_are_taken_in_single_precision():
+    view = draw_seen()
+    assert view.external is not None
+    for dtype in (torch.float64, torch.float16):
+        found = ExternalMap().observe(view._replace(external=view.external.to(dtype)))
+        assert torch.equal(found, view.external.to(dtype).to(torch.float32))
+        assert found.dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("external", "remedy"), [(None, r"set data\.init_args\.maps"), (torch.zeros(3, 1, *SIZE, dtype=torch.uint8), "num_classes")]
 )
