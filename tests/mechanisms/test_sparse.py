@@ -56,7 +56,7 @@ def test_where_nothing_is_masked_a_convolution_is_plain_to_the_bit():
     ("parts", "message"),
     [
         ([], "Sparse has no indicators"),
-        ([Coordinates()], "list semconv.indicators.Mask"),
+        ([Coordinates()], r"Sparse needs the mask: list semconv\.indicators\.Mask"),
         (None, "Coordinates would have no effect"),
     ],
 )
