@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.mutants import trial
 from tests.mutants.comparison import compare
 from tests.mutants.lines import Measured, add_probes
 from tests.mutants.sites import Mutant, draw, find_mutants, mutate
-from tests.mutants.trial import Choice, _run_round, choose
+from tests.mutants.trial import Choice, choose
 from tests.pairwise import together
 
 SOURCE = '''
@@ -149,14 +150,14 @@ def test_a_mutant_that_no_conftest_can_import_is_killed(monkeypatch, tmp_path):
         def run(*_, **__):
             raise RuntimeError(error)
 
-        monkeypatch.setattr("tests.mutants.trial.run_tests", run)
+        monkeypatch.setattr(trial, "run_tests", run)
 
     chosen = [Choice(0, 0.1, "a", "a.py")]
     end("pytest ended with 4: ImportError while loading conftest 'tests/commands/conftest.py'")
-    assert _run_round(tmp_path, chosen, 1.0) == ("killed", "conftest.py", 0)
+    assert trial._run_round(tmp_path, chosen, 1.0) == ("killed", "conftest.py", 0)
     end("pytest ended with 4: file or directory not found: a.py")
     with pytest.raises(RuntimeError, match="not found"):
-        _run_round(tmp_path, chosen, 1.0)
+        trial._run_round(tmp_path, chosen, 1.0)
 
 
 @pytest.fixture

@@ -241,7 +241,7 @@ def test_what_cannot_be_exported_is_told_in_one_line(make_run, semconv, tmp_path
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     for source, output, expected in [
-        (tmp_path / "empty", "out", "no tested run in"),
+        (tmp_path / "empty", "out", "has ended with a test: give the folder of a run"),
         (untrained, "out", "has no whole checkpoint"),
         (cut_off(run, tmp_path / "cut"), "out", "has no whole checkpoint"),
         (run, "file", "is a file: give a folder"),
