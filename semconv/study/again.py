@@ -44,5 +44,4 @@ def differing(row: FinishedRun, again: FinishedRun) -> dict[str, tuple[float | N
 
 
 def _name(point: Point) -> str:
-    arm = point.arm
-    return "/".join(filter(None, (arm.setting, arm._replace(setting="").label)))
+    return "/".join(filter(None, (point.arm.setting, point.arm.name)))
