@@ -19,8 +19,9 @@ from semconv.sweeping.jobs import Place
 DESCRIPTION = """Run a study: tune every network by the same search, screen the candidates, confirm some of them on fresh seeds, and
 report. Each stage is one or more rounds, each of them a W&B sweep in the study's folder, which any number of processes may share.
 --plan trains every network for a few steps, prints runs, hours and error rates, and stops. --resume continues a study that was
-interrupted or killed. --prepare runs nothing: it writes the sweep file of the next round, for W&B's agents or a cluster. --only and
---seed run one row of its table again, and say whether the numbers are the same. --cluster runs everything on a cluster of Ray."""
+interrupted or killed; with --table, also on another machine, from the table of its runs alone. --prepare runs nothing: it writes
+the sweep file of the next round, for W&B's agents or a cluster. --only and --seed run one row of its table again, and say whether
+the numbers are the same. --cluster runs everything on a cluster of Ray."""
 
 
 def main(arguments: list[str]) -> None:
@@ -28,6 +29,8 @@ def main(arguments: list[str]) -> None:
     given = make_parser().parse_args(arguments)
     with in_one_line():
         study = read_study(find(given.file, "sweeps/studies"))
+        if given.table and given.only is None and (given.prepare or not given.resume):
+            raise ValueError("--table goes with --only, whose row it holds, or with --resume, which does not run its runs again")
         if given.only is not None or given.seed is not None:
             with placed(given) as place:
                 sys.exit(_repeat(study, given, place))
@@ -47,11 +50,14 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     from semconv.study.arms import candidates
     from semconv.study.plan import cost_sheet, costs, networks_sheet, rates_sheet
     from semconv.study.results import save_runs, screening_sheet, sections, tuning_sheet
-    from semconv.study.rounds import Rounds, Unfinished, keep_study
+    from semconv.study.rounds import Rounds, Unfinished, continued, keep_study
     from semconv.study.stages import confirm, measure, screen, tune
     from semconv.sweeping.ledger import Ledger
 
     keep_study(study, folder, given.resume or given.plan or given.prepare)
+    recorded = continued(folder, given.table)
+    if given.prepare and recorded:
+        raise ValueError(f"{folder} continues a table, and --prepare writes whole rounds: continue it by --resume")
 
     def run_sweep(sweep: Sweep, own: Path, done: Sequence[Mapping[str, Any]]) -> int:
         if given.prepare:
@@ -64,7 +70,7 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
         save_runs(rounds, folder / "results.csv")
         return code
 
-    rounds = Rounds(study, folder, run_sweep)
+    rounds = Rounds(study, folder, run_sweep, recorded)
     if others := rounds.of_other_code():
         print(
             f"semconv: warning: the code has changed since runs of {', '.join(others)} were trained: delete "
@@ -141,7 +147,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--only", metavar="NAME", help="Run one row of the table again: a network, such as cnn_channels-zero, or SETTING/NAME."
     )
     parser.add_argument("--seed", type=int, metavar="S", help="The seed of the row of --only.")
-    parser.add_argument("--table", type=Path, metavar="CSV", help="The table of --only (results/<name of the file>.csv).")
+    parser.add_argument(
+        "--table",
+        type=Path,
+        metavar="CSV",
+        help="The table of --only (results/<name of the file>.csv); with --resume, a table whose runs are not run again.",
+    )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="The study's folder (runs/studies/<name of the file>, numbered if taken)."
     )

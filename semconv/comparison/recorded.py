@@ -6,6 +6,7 @@ A comparison of the table is the same as that of the run folders, which are no l
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,17 @@ IDENTITY = (
 )
 COUNTS = ("trainer/global_step", "trainer/seconds", NUM_TEST_IMAGES)  # beside the metrics
 KEPT = ("description", "tuned", "protocols", "networks", "environments")  # in the YAML file
+INTEGER = re.compile(r"-?\d+")
 MACHINE = ("versions", "platform", "cpu_count", "device", "num_threads")  # of an environment
 SHARED = ("experiment", "control", "variant", "controls", "conveys")  # of a network, whatever its seed
+Row = dict[
+    str, Any
+]  # what a run is: the columns of IDENTITY, but for the numbers of its protocol and its network, and its environment
 
 
-def row_of(run: FinishedRun, stage: str, setting: str, value: float | None, fraction: int) -> dict[str, Any]:
-    """The part of a row that says what a run is; `protocol`, `network` and `environment` are added by `save`."""
-    session = _session(run)
+def row_of(run: FinishedRun, stage: str, setting: str, value: float | None, fraction: int) -> Row:
+    """What a run is, as its table says it."""
+    session: dict[str, Any] = (RunFolder(run.folder).environment.get("sessions") or [{}])[-1]
     summary = run.summary
     return {
         "stage": stage,
@@ -43,12 +48,13 @@ def row_of(run: FinishedRun, stage: str, setting: str, value: float | None, frac
         "fraction": fraction,
         "status": summary["status"],
         "started": summary.get("started"),
+        "environment": {key: session.get(key) for key in MACHINE},
         "commit": session.get("git_commit"),
         "code": session.get("code"),
     }
 
 
-def save(path: Path, rows: Sequence[tuple[dict[str, Any], FinishedRun]], tuned: str | None, description: str) -> None:
+def save(path: Path, rows: Sequence[tuple[Row, FinishedRun]], tuned: str | None, description: str) -> None:
     """Write runs as a table.
 
     Args:
@@ -75,7 +81,7 @@ def save(path: Path, rows: Sequence[tuple[dict[str, Any], FinishedRun]], tuned: 
         numbers = {
             "network": _number(network, networks),
             "protocol": _number(protocol, protocols),
-            "environment": _number({key: _session(run).get(key) for key in MACHINE}, environments),
+            "environment": _number(row["environment"], environments),
         }
         writer.writerow({**row, **numbers, **{key: run.summary.get(key) for key in columns}})
     lists = {"protocols": protocols, "networks": networks, "environments": environments}
@@ -90,6 +96,29 @@ def load(path: Path, stage: str | None = None) -> Found:
     Raises:
         ValueError: it is no such table, or has no such stage.
     """
+    rows, shared = _read(path)
+    stage = stage or STAGES[-1]
+    found = [known for known in STAGES if any(row["stage"] == known for row in rows)]
+    if stage not in found:
+        raise ValueError(f"{path} has no runs of {stage}: give {' or '.join(f'{path}:{known}' for known in found)}")
+    runs = [_run(path, number, row, shared)[1] for number, row in enumerate(rows, 2) if row["stage"] == stage]
+    declared = declared_by({"description": shared["description"]})
+    if stage == "tune":  # each network at several values, and perhaps at parts of the budget
+        declared = declared._replace(factors=(*declared.factors, *declared.tuned, *BUDGET), tuned=())
+    return Found(runs, declared if stage == "confirm" else declared._replace(looks=None))
+
+
+def load_rows(path: Path) -> list[tuple[Row, FinishedRun]]:
+    """Read all rows of a table, each with its run, as `save` takes them.
+
+    Raises:
+        ValueError: it is no such table.
+    """
+    rows, shared = _read(path)
+    return [_run(path, number, row, shared) for number, row in enumerate(rows, 2)]
+
+
+def _read(path: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
     for file in (path, path.with_suffix(".yaml")):
         if not file.is_file():
             raise ValueError(f"there is no {file}: a table of runs is two files, such as results.csv and results.yaml")
@@ -102,39 +131,30 @@ def load(path: Path, stage: str | None = None) -> Found:
         raise ValueError(f"{path} and {path.with_suffix('.yaml')} are no table of runs as semconv study writes it")
     if wrong := [number for number, row in enumerate(rows, 2) if row["stage"] not in STAGES or None in row]:
         raise ValueError(f"{path}, line {wrong[0]}: it is no run of {', '.join(STAGES)}: restore the file")
-    stage = stage or STAGES[-1]
-    found = [known for known in STAGES if any(row["stage"] == known for row in rows)]
-    if stage not in found:
-        raise ValueError(f"{path} has no runs of {stage}: give {' or '.join(f'{path}:{known}' for known in found)}")
-    runs = [_run(path, number, row, shared) for number, row in enumerate(rows, 2) if row["stage"] == stage]
-    declared = declared_by({"description": shared["description"]})
-    if stage == "tune":  # each network at several values, and perhaps at parts of the budget
-        declared = declared._replace(factors=(*declared.factors, *declared.tuned, *BUDGET), tuned=())
-    return Found(runs, declared if stage == "confirm" else declared._replace(looks=None))
+    return rows, shared
 
 
-def _session(run: FinishedRun) -> dict[str, Any]:
-    """The last session of a run, as its `environment.json` has it."""
-    session: dict[str, Any] = (RunFolder(run.folder).environment.get("sessions") or [{}])[-1]
-    return session
-
-
-def _run(path: Path, line: int, row: Mapping[str, str], shared: Mapping[str, Any]) -> FinishedRun:
+def _run(path: Path, line: int, row: Mapping[str, str], shared: Mapping[str, Any]) -> tuple[Row, FinishedRun]:
     try:
         protocol = json.loads(json.dumps(dict(enumerate(shared["protocols"]))[int(row["protocol"])]))
         network = dict(enumerate(shared["networks"]))[int(row["network"])]
         environment = dict(enumerate(shared["environments"]))[int(row["environment"])]
-        if row["value"]:
-            _put(protocol, shared["tuned"], float(row["value"]))
+        numbers = {"seed": int(row["seed"]), "fraction": int(row["fraction"])}
+        value = float(row["value"]) if row["value"] else None
+        if value is not None:
+            _put(protocol, shared["tuned"], value)
         metrics = {
-            key: float(value) for key, value in row.items() if value and (key in COUNTS or (key not in IDENTITY and find(key)))
+            key: int(text) if INTEGER.fullmatch(text) else float(text)
+            for key, text in row.items()
+            if text and (key in COUNTS or (key not in IDENTITY and find(key)))
         }
-        identity = {**network, "seed": int(row["seed"]), "status": row["status"], "protocol": protocol}
-        identity |= {"environment": environment, "commit": row["commit"]}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}, line {line}: it does not fit {path.with_suffix('.yaml')}: restore both files") from error
-    whole = {key: int(value) if value.is_integer() and key.startswith("trainer/") else value for key, value in metrics.items()}
-    return FinishedRun(f"{path}:{line}", {**identity, **whole}, started_at(row["started"]) or float(line))
+    identity: Row = {key: row[key] or None for key in IDENTITY if key not in ("protocol", "network")}
+    identity |= {**numbers, "setting": row["setting"], "value": value, "environment": environment}
+    summary = {**network, "seed": numbers["seed"], "status": row["status"], "protocol": protocol}
+    summary |= {"environment": environment, "commit": row["commit"], **metrics}
+    return identity, FinishedRun(f"{path}:{line}", summary, started_at(row["started"]) or float(line))
 
 
 def _put(protocol: dict[str, Any], key: str, value: Any) -> None:

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
-from semconv.comparison.recorded import row_of, save
+from semconv.comparison.recorded import STAGES, Row, row_of, save
 from semconv.comparison.report import plots
 from semconv.comparison.report.sections import Figure, Section
 from semconv.comparison.tables import Sheet
@@ -19,9 +20,10 @@ from semconv.study.stages import Screened, Tuned, rungs
 
 
 def save_runs(rounds: Rounds, path: Path) -> None:
-    """Write all finished runs of a study as a table."""
-    study, rows = rounds.study, []
+    """Write all finished runs of a study, and those of the table that it continues, as a table."""
+    study = rounds.study
     fractions = [rung.fraction for rung in rungs(study)] if study.tune else []
+    found = {_key(row): (row, run) for row, run in rounds.recorded}
     for folder in sorted(rounds.folder.glob("*/sweep.yaml"), key=lambda path: path.stat().st_mtime):
         name = folder.parent.name
         stage, _, number = name.partition("-")
@@ -30,12 +32,18 @@ def save_runs(rounds: Rounds, path: Path) -> None:
         fraction = fractions[int(number) - 1] if stage == "tune" and number.isdigit() else 1
         for point, runs in rounds.finished(name).items():
             value = point.value if study.tune else None
-            rows += [(row_of(run, stage, point.arm.setting, value, fraction), run) for _, run in sorted(runs.items())]
-    if not rows:
+            rows = [(row_of(run, stage, point.arm.setting, value, fraction), run) for _, run in sorted(runs.items())]
+            found |= {_key(row): (row, run) for row, run in rows}
+    if not found:
         return
+    rows = sorted(found.values(), key=lambda each: STAGES.index(each[0]["stage"]))
     confirmed = {row["variant"] for row, _ in rows if row["stage"] == "confirm"} or set(study.family)
     arms = [Arm(setting, name) for setting in study.settings for name in study.family if name in confirmed]
     save(path, rows, study.tune.key if study.tune else None, description(study, arms, confirms=True))
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return tuple(row[key] for key in ("stage", "setting", "variant", "control", "seed", "value", "fraction"))
 
 
 def tuning_sheet(study: Study, tuned: Mapping[Arm, Tuned]) -> Sheet:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from semconv.comparison.recorded import Row, load_rows
 from semconv.comparison.run import FinishedRun
 from semconv.comparison.runs import find_runs
 from semconv.configuration import bare
@@ -41,10 +42,11 @@ class Rounds:
         study: the study.
         folder: its folder.
         run_sweep: runs the sweep of a round.
+        recorded: rows of a table of the study, whose runs are not run again.
     """
 
-    def __init__(self, study: Study, folder: Path, run_sweep: RunSweep) -> None:
-        self.study, self.folder, self.run_sweep = study, folder, run_sweep
+    def __init__(self, study: Study, folder: Path, run_sweep: RunSweep, recorded: Sequence[tuple[Row, FinishedRun]] = ()) -> None:
+        self.study, self.folder, self.run_sweep, self.recorded = study, folder, run_sweep, recorded
 
     def run(
         self,
@@ -68,26 +70,28 @@ class Rounds:
         """
         folder = self.folder / name
         content = self._sweep(folder, points, seeds, options or {}, confirms)
-        if not self._is_complete(folder, content, len(points), seeds):
+        if (folder / "sweep.yaml").exists() and _read(folder / "sweep.yaml") != content:
+            raise ValueError(f"{folder} holds a round of other runs, as results before it have changed: give another --output")
+        found = self._found(name, points)
+        if any(set(seeds) - set(runs) for runs in found.values()):
             done = [
                 {"config": config_of(self.study, point, self.folder), "seed_everything": seed}
-                for point in points
-                for found, runs in self.finished(name).items()
-                if found.arm == point.arm and point.value in (None, found.value)
+                for point, runs in found.items()
                 for seed in runs
             ]
             code = self.run_sweep(Sweep(f"{self.study.name}-{name}", content), folder, done)
-            if not self._is_complete(folder, content, len(points), seeds):
+            found = self._found(name, points)
+            if any(set(seeds) - set(runs) for runs in found.values()):
                 if not code:
                     raise ValueError(
                         f"the runs of {folder} are finished, and some fit no point of the study: its settings may set keys of the "
                         "protocol only, and no file of the family may set what makes a control"
                     )
                 raise Unfinished(code)
-        return self.finished(name)
+        return {point: {seed: runs[seed] for seed in seeds} for point, runs in found.items()}
 
     def finished(self, name: str) -> dict[Point, Runs]:
-        """The finished runs of a round."""
+        """The finished runs of a round in its folder."""
         folder = self.folder / name
         return by_point(self.study, find_runs([str(folder)]).runs) if folder.is_dir() else {}
 
@@ -101,14 +105,17 @@ class Rounds:
                 found.append(sweep.parent.name)
         return found
 
-    def _is_complete(self, folder: Path, content: Mapping[str, Any], num_points: int, seeds: Sequence[int]) -> bool:
-        path = folder / "sweep.yaml"
-        if not path.exists():
-            return False
-        if _read(path) != content:
-            raise ValueError(f"{folder} holds a round of other runs, as results before it have changed: give another --output")
-        done = self.finished(folder.name)
-        return len(done) == num_points and all(set(seeds) <= set(runs) for runs in done.values())
+    def _found(self, name: str, points: Sequence[Point]) -> dict[Point, Runs]:
+        """The finished runs of each point: those of the table, and those of the folder."""
+        stage, fraction = name.partition("-")[0], points[0].fraction
+        rows = [run for row, run in self.recorded if (row["stage"], row["fraction"]) == (stage, fraction)]
+        found: dict[Point, Runs] = {point: {} for point in points}
+        for each in (by_point(self.study, rows), self.finished(name)):
+            for known, runs in each.items():
+                for point in points:
+                    if known.arm == point.arm and point.value in (None, known.value):
+                        found[point] |= runs
+        return found
 
     def _sweep(
         self, folder: Path, points: Sequence[Point], seeds: Sequence[int], options: Mapping[str, Any], confirms: bool
@@ -163,6 +170,32 @@ def keep_study(study: Study, folder: Path, resume: bool) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_text(copy, to_yaml(dict(study.content)))
+
+
+def continued(folder: Path, table: Path | None) -> list[tuple[Row, FinishedRun]]:
+    """The rows of the table that a study continues, which its folder keeps.
+
+    Args:
+        folder: the study's folder.
+        table: a table to be continued; None: the one that the folder keeps, if it does.
+
+    Raises:
+        ValueError: it is no table, or other code has trained its runs.
+    """
+    kept = folder / "continued.csv"
+    if table is None and not kept.exists():
+        return []
+    rows = load_rows(table or kept)
+    now = code_of(PACKAGE)
+    if other := next((row for row, _ in rows if row["code"] != now), None):
+        raise ValueError(
+            f"{table or kept} has runs of other code, of commit {other['commit']}: continue it by that code, or leave out --table "
+            "to run all of it anew"
+        )
+    if table is not None:
+        for suffix in (".csv", ".yaml"):
+            write_text(kept.with_suffix(suffix), table.with_suffix(suffix).read_text(encoding="utf-8"))
+    return rows
 
 
 def _read(path: Path) -> Any:

@@ -1,5 +1,6 @@
 """Studies over runs that only seem to train: their errors are a formula of network, value and seed."""
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -14,9 +15,11 @@ import yaml
 from omegaconf import OmegaConf
 
 from semconv.configuration import get
+from semconv.shipped import PACKAGE
 from semconv.study.file import read_study
 from semconv.study.rounds import Rounds
 from semconv.sweeping.file import Sweep
+from semconv.tracking.environment import code_of
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.identity import identity
 from tests.comparison.test_command import config, hide
@@ -56,7 +59,7 @@ def write_study(tmp_path, monkeypatch):
 def conduct(tmp_path):
     """Makes the rounds of a study; gives them, and the sweeps and runs that were started, in their order."""
 
-    def make(path, folder="study", stop_after=None):
+    def make(path, folder="study", stop_after=None, recorded=()):
         log = SimpleNamespace(sweeps=[], runs=0)
 
         def run_sweep(sweep: Sweep, place: Path, done: Sequence[Mapping[str, Any]]) -> int:
@@ -66,10 +69,11 @@ def conduct(tmp_path):
             for point in sweep.grid:
                 if stop_after is not None and log.runs >= stop_after:
                     return 130
-                log.runs += train(point, place)
+                if not any(part.items() <= point.items() for part in done):
+                    log.runs += train(point, place)
             return 0
 
-        return Rounds(read_study(path), tmp_path / folder, run_sweep), log
+        return Rounds(read_study(path), tmp_path / folder, run_sweep, recorded), log
 
     return make
 
@@ -105,6 +109,8 @@ def train(point: dict[str, Any], place: Path) -> int:
     whole["data"]["init_args"]["crop_scale"] = crop
     whole["trainer"]["max_steps"] = point.get("trainer.max_steps") or get(content, "trainer.max_steps")  # an option wins
     folder.path.mkdir(parents=True)
+    environment = {"sessions": [{"code": code_of(PACKAGE), "git_commit": "c0ffee", "num_threads": 1}]}
+    (folder.path / "environment.json").write_text(json.dumps(environment))
     if rate > 0.04 and seed % 2:
         folder.summarise({**identity({**whole, "experiment": name, "seed_everything": seed}), "status": "diverged"})
         return 1

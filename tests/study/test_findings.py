@@ -62,7 +62,7 @@ def test_verdicts_gains_and_numbers_of_seeds_stand_in_the_places(study):
     fewer = [run for run in found.runs["tune"] if run.settings["model.base_lr"] <= 0.016]
     assert "cnn_good under zero 0.016 (the largest tried); " in fill._chosen(found._replace(runs={**found.runs, "tune": fewer}))
     fixed = 88 + 2 * (1 + 3 * 4) * 8  # the search; plain, and candidates with three controls, under two fills, 8 seeds
-    assert f"| 88 | 24 | 96 | 208 / {fixed} = .70 | |" in fill.state("")
+    assert f"| 88 | 24 | 96 | 208 / {fixed} = .70 | c0ffee |" in fill.state("")
     assert "`cnn_good` (camouflage) beneficial for reconstruction, +.0" in fill.outcome(name)
     assert fill.headed("# a\n# Came out: old.\nb: 1\n", name).startswith("# a\n# Came out: cnn_")
     assert len(ElementTree.fromstring(fill.picture()).findall(".//{*}circle")) == 4

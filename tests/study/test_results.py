@@ -5,13 +5,13 @@ import pytest
 
 from semconv.commands import compare as compare_command
 from semconv.commands import study as study_command
-from semconv.comparison.recorded import load, row_of, save
+from semconv.comparison.recorded import load, load_rows, row_of, save
 from semconv.comparison.runs import find_runs
 from semconv.metrics import NUM_TEST_IMAGES
 from semconv.study.results import save_runs
 from tests.comparison.test_command import write_run
 from tests.study.conftest import GAIN, train
-from tests.study.test_stages import whole
+from tests.study.test_stages import whole, words
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -76,6 +76,50 @@ def test_a_table_that_is_none_is_refused_in_a_line(write_study, conduct, tmp_pat
         load(table)
 
 
+def test_a_study_goes_on_from_its_table_alone(write_study, conduct):
+    settings = {"zero": ["ZeroFill.yaml"], "camouflage": ["CamouflageFill.yaml"]}
+    tune = {"key": "model.init_args.base_lr", "values": [0.004, 0.008, 0.016, 0.064], "seeds": [101], "halving": 2}
+    path = write_study(settings=settings, screen={"seeds": [200, 201], "keep": 2}, tune=tune)
+    first, log = conduct(path, "first")
+    expected = whole(first)
+    table = first.folder / "results.csv"
+    save_runs(first, table)
+    texts, rows = (table.read_text(), table.with_suffix(".yaml").read_text()), load_rows(table)
+    again, no_log = conduct(path, "again", recorded=rows)
+    found = whole(again)
+    assert no_log.sweeps == ["measure"]
+    assert (found[1], found[2], words(found[3])) == (expected[1], expected[2], words(expected[3]))
+    save_runs(again, again.folder / "results.csv")
+    assert ((again.folder / "results.csv").read_text(), (again.folder / "results.yaml").read_text()) == texts
+    for number in (5, len(rows) // 2, len(rows) - 3):  # in a search, in the screening or behind it, before its end
+        part, part_log = conduct(path, f"part-{number}", recorded=rows[:number])
+        assert words(whole(part)[3]) == words(expected[3])
+        assert part_log.runs == log.runs - number
+        save_runs(part, part.folder / "results.csv")
+        kept = csv.DictReader((part.folder / "results.csv").read_text().splitlines())
+        assert len(list(kept)) == len(rows)
+
+
+def test_rows_that_the_study_would_not_give_are_refused(write_study, conduct, tmp_path):
+    rounds, _ = conduct(write_study())
+    whole(rounds)
+    save_runs(rounds, rounds.folder / "results.csv")
+    rows = load_rows(rounds.folder / "results.csv")
+    (tmp_path / "told.yaml").write_text("model: {init_args: {decoder: {init_args: {told: true}}}}")
+    family = {name: [f"{name}.yaml"] for name in ("cnn_good", "cnn_same", "cnn_bad")}
+    for number, (changes, message) in enumerate(
+        (
+            ({"options": {"trainer.max_steps": 90}}, "csv:2 and the study .* differ in trainer.max_steps: 60 there, 90 now"),
+            ({"family": {"cnn_good": family["cnn_good"]}}, "is no run of the study"),
+            ({"family": {**family, "cnn_bad": ["cnn_bad.yaml", "told.yaml"]}}, "differ in variant"),
+        )
+    ):
+        changed, log = conduct(write_study(**changes), f"changed-{number}", recorded=rows)
+        with pytest.raises(ValueError, match=message):
+            whole(changed)
+        assert log.sweeps == ["measure"]
+
+
 @pytest.fixture
 def study(monkeypatch, capsys):
     """The command over runs that only seem to train: its output, its errors and its exit code."""
@@ -84,7 +128,8 @@ def study(monkeypatch, capsys):
         place.mkdir(parents=True, exist_ok=True)
         (place / "sweep.yaml").write_text(json.dumps(dict(sweep.content)))
         for point in sweep.grid:
-            train(point, place)
+            if not any(part.items() <= point.items() for part in done):
+                train(point, place)
         return 0, True
 
     monkeypatch.setattr(study_command, "run_trials", run_trials)
@@ -156,3 +201,26 @@ def test_a_table_keeps_the_number_of_test_images_below_which_accuracies_do_not_d
     save(tmp_path / "results.csv", [(row_of(run, "confirm", "", None, 1), run)], None, "")
     (again,) = load(tmp_path / "results.csv").runs
     assert again.summary[NUM_TEST_IMAGES] == 60
+
+
+def test_the_command_continues_a_table(write_study, study, tmp_path):
+    path, folder = write_study(), tmp_path / "runs" / "studies" / "a_study"
+    assert study(path)[2] == 0
+    table, elsewhere = folder / "results.csv", tmp_path / "elsewhere"
+    words = (path, "--output", elsewhere)
+    for options in ((), ("--prepare",), ("--resume", "--prepare")):
+        _, err, code = study(*words, *options, "--table", table)
+        assert (code, len(err.splitlines()), "--table goes with " in err) == (2, 1, True)
+    _, _, code = study(*words, "--resume", "--table", table)
+    assert (code, [place.parent.name for place in elsewhere.glob("*/sweep.yaml")]) == (0, ["measure"])
+    assert (elsewhere / "results.csv").read_text() == table.read_text()
+    assert study(*words, "--resume")[2] == 0  # the folder keeps the table
+    assert not (elsewhere / "tune-1").exists()
+    _, err, code = study(*words, "--prepare")
+    assert (code, "continue it by --resume" in err) == (2, True)
+    other = tmp_path / "other.csv"
+    other.write_text(table.read_text().replace(f",{load_rows(table)[0][0]['code']},", ",0123456789ab,", 1))
+    other.with_suffix(".yaml").write_text(table.with_suffix(".yaml").read_text())
+    for given, message in ((other, "has runs of other code, of commit c0ffee"), (tmp_path / "none.csv", "there is no ")):
+        _, err, code = study(*words, "--resume", "--table", given)
+        assert (code, len(err.splitlines()), message in err) == (2, 1, True)
