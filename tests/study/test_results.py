@@ -1,5 +1,6 @@
 import csv
 import json
+from typing import Any
 
 import pytest
 
@@ -107,13 +108,12 @@ def test_rows_that_the_study_would_not_give_are_refused(write_study, conduct, tm
     rows = load_rows(rounds.folder / "results.csv")
     (tmp_path / "told.yaml").write_text("model: {init_args: {decoder: {init_args: {told: true}}}}")
     family = {name: [f"{name}.yaml"] for name in ("cnn_good", "cnn_same", "cnn_bad")}
-    for number, (changes, message) in enumerate(
-        (
-            ({"options": {"trainer.max_steps": 90}}, "csv:2 and the study .* differ in trainer.max_steps: 60 there, 90 now"),
-            ({"family": {"cnn_good": family["cnn_good"]}}, "is no run of the study"),
-            ({"family": {**family, "cnn_bad": ["cnn_bad.yaml", "told.yaml"]}}, "differ in variant"),
-        )
-    ):
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"options": {"trainer.max_steps": 90}}, "csv:2 and the study .* differ in trainer.max_steps: 60 there, 90 now"),
+        ({"family": {"cnn_good": family["cnn_good"]}}, "is no run of the study"),
+        ({"family": {**family, "cnn_bad": ["cnn_bad.yaml", "told.yaml"]}}, "differ in variant"),
+    )
+    for number, (changes, message) in enumerate(wrong):
         changed, log = conduct(write_study(**changes), f"changed-{number}", recorded=rows)
         with pytest.raises(ValueError, match=message):
             whole(changed)
