@@ -5,6 +5,7 @@ A place stands between `<!-- results: KIND STUDY -->` and `<!-- end of results -
 the line `# Came out: …`. Verdicts are those of `semconv compare` on the same table.
 """
 
+import itertools
 import json
 import re
 import statistics
@@ -12,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ STYLE = (
     "svg{background:#fff}text{fill:#1b1b1f;font:11px system-ui,sans-serif}.strong{font-weight:600}.grid{stroke:#d9dbe0}"
     ".axis{stroke:#5c5f66}.margin{fill:#1b1b1f;opacity:.09}.reach{stroke:#0055e2;stroke-width:1.6}.mark{fill:#0055e2}"
 )
-PICTURED = ("cifar10", "controls", "demo")
+PICTURED = ("cifar10", "cifar10_zero", "controls", "demo")
 CONTROLS = {"zero": "zeros: a control", "plain_wide": "nothing, at equal FLOPs"}
 
 
@@ -49,23 +49,24 @@ class Question(NamedTuple):
     """A part of the project's question."""
 
     text: str
-    study: str
+    studies: tuple[str, ...]
     networks: tuple[str, ...]
 
 
+FILLS = ("cifar10", "cifar10_zero")  # one study for each
 QUESTIONS = (
-    Question("Values at the end of the convolution", "cifar10", ("cnn_appended",)),
-    Question("A vector over the pixels", "cifar10", ("cnn_overlay_add",)),
-    Question("Another channel", "cifar10", ("cnn_mask", "cnn_position", "cnn_channels")),
-    Question("Gradually from pixels to semantics, with attention", "cifar10", ("cnn_gradual",)),
-    Question("Other indicators: location-based semantic mappings", "cifar10", ("cnn_semantic_map",)),
-    Question("Local semantic attention", "cifar10", ("cnn_local_attention",)),
-    Question("Gates that read the indicators", "cifar10", ("cnn_gated",)),
-    Question("Another decoder, random crops", "cifar10_protocol", ("cnn_channels", "cnn_gated")),
-    Question("Larger photographs", "imagenette", ("cnn_channels", "cnn_gated")),
-    Question("A high mask ratio", "mask_ratio", ("cnn_channels", "mae_vit")),
-    Question("Better features", "representation", ("cnn_channels", "cnn_gated", "mae_vit")),
-    Question("What CNNs lack and ViTs have", "cifar10", ("mae_vit", "simmim_vit")),
+    Question("Values at the end of the convolution", FILLS, ("cnn_appended",)),
+    Question("A vector over the pixels", FILLS, ("cnn_overlay_add",)),
+    Question("Another channel", FILLS, ("cnn_mask", "cnn_position", "cnn_channels")),
+    Question("Gradually from pixels to semantics, with attention", FILLS, ("cnn_gradual",)),
+    Question("Other indicators: location-based semantic mappings", FILLS, ("cnn_semantic_map",)),
+    Question("Local semantic attention", FILLS, ("cnn_local_attention",)),
+    Question("Gates that read the indicators", FILLS, ("cnn_gated",)),
+    Question("Another decoder, random crops", ("cifar10_protocol",), ("cnn_channels", "cnn_gated")),
+    Question("Larger photographs", ("imagenette",), ("cnn_channels", "cnn_gated")),
+    Question("A high mask ratio", ("mask_ratio",), ("cnn_channels", "mae_vit")),
+    Question("Better features", ("representation",), ("cnn_channels", "cnn_gated", "mae_vit")),
+    Question("What CNNs lack and ViTs have", ("cifar10",), ("mae_vit", "simmim_vit")),
 )
 
 
@@ -145,10 +146,9 @@ def answers(_: str) -> str:
     """A table of the project's question, part by part."""
     rows = [["question", "network", "verdict", "better than plain by (95 % interval)", "n", "file"]]
     for question in QUESTIONS:
-        found = table(question.study)
-        file = f"`sweeps/studies/{question.study}.yaml`"
-        for network in question.networks:
-            cells = _answers(found, network) if found else []
+        for network, study in itertools.product(question.networks, question.studies):
+            cells = _answers(found, network) if (found := table(study)) else []
+            file = f"`sweeps/studies/{study}.yaml`"
             rows += [[question.text, f"`{network}`", *each, file] for each in cells or [["not yet measured", "", ""]]]
     return markdown(rows)
 
@@ -226,7 +226,7 @@ def picture() -> str:
     heights = [float(re.findall(r'viewBox="0 0 \d+ ([\d.]+)"', drawing)[0]) for drawing in drawings]
     parts = [
         drawing.replace("<svg ", f'<svg y="{y:g}" width="{WIDTH}" height="{height:g}" ', 1)
-        for drawing, y, height in zip(map(str, drawings), accumulate(heights, initial=0.0), heights, strict=False)
+        for drawing, y, height in zip(map(str, drawings), itertools.accumulate(heights, initial=0.0), heights, strict=False)
     ]
     head = f'<svg viewBox="0 0 {WIDTH} {sum(heights):g}" xmlns="http://www.w3.org/2000/svg">'
     return f"{head}<style>{STYLE}</style><title>Gain over plain of each confirmed candidate</title>{''.join(parts)}</svg>\n"

@@ -133,9 +133,9 @@ def test_a_study_in_stages_takes_fewer_runs_than_a_fixed_design_of_its_power():
     found = study.compare(read_study(parts.ROOT / "sweeps/studies/cifar10.yaml"), 2.0, 50)
     assert found.fixed_power >= found.power > 0.9
     assert found.runs < 0.5 * found.fixed_runs
-    search, screened = 2 * 10 * 3, 2 * 10 * 2
-    assert found.fixed_runs == search + 2 * found.seeds * (1 + 9 * 4)
-    assert search + screened + 2 * 10 + 2 * 2 * 4 * 5 <= found.runs <= search + screened + 2 * 10 + 2 * 2 * 4 * 10
+    search, screened = 10 * 3, 10 * 2
+    assert found.fixed_runs == search + found.seeds * (1 + 9 * 4)
+    assert search + screened + 10 + 2 * 4 * 5 <= found.runs <= search + screened + 10 + 2 * 4 * 10
 
 
 @pytest.mark.parametrize("name", [*peers.PEERS, peers.OURS])

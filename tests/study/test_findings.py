@@ -38,7 +38,9 @@ def study(write_study, conduct, tmp_path, monkeypatch):
         monkeypatch.setattr(fill, "STUDIES", tmp_path)
         monkeypatch.setattr(fill, "RESULTS", tmp_path / "results")
         monkeypatch.setattr(
-            fill, "QUESTIONS", [fill.Question("Good?", path.stem, ("cnn_good",)), fill.Question("Bad?", path.stem, ("cnn_bad",))]
+            fill,
+            "QUESTIONS",
+            [fill.Question("Good?", (path.stem,), ("cnn_good",)), fill.Question("Bad?", (path.stem,), ("cnn_bad",))],
         )
         monkeypatch.setattr(fill, "PICTURED", ["none", path.stem])
         fill.table.cache_clear()
