@@ -8,7 +8,7 @@ from pathlib import Path
 
 from semconv.sweeping.jobs import Place
 
-OF_CLUSTERS = ("cpus_per_trial", "gpus_per_trial", "storage")
+OF_CLUSTERS = ("cpus_per_trial", "gpus_per_trial", "storage", "slurm")
 
 
 def positive(text: str) -> int:
@@ -38,22 +38,28 @@ def add_options(parser: argparse.ArgumentParser, what: str) -> None:
         "--jobs",
         type=positive,
         metavar="N",
-        help=f"{what} at a time (1; on a cluster as many as its nodes hold); on one machine they share the cores.",
+        help=f"{what} at a time (1; with Ray as many as its nodes hold, with SLURM 8); on one machine they share the cores.",
     )
-    group = parser.add_argument_group("on a cluster of Ray")
+    group = parser.add_argument_group("on a cluster of Ray, or of SLURM")
     group.add_argument(
         "--cluster",
         metavar="ADDRESS",
-        help="Address, such as 10.0.0.1:6379; auto: this machine's cluster; local: this machine alone.",
+        help="Of Ray, such as 10.0.0.1:6379; auto: this machine's cluster; local: this machine alone. Or slurm.",
     )
     group.add_argument("--cpus-per-trial", type=share, metavar="N", help="CPUs that a trial takes (1).")
     group.add_argument(
-        "--gpus-per-trial", type=share, metavar="N", help="GPUs that a trial takes, also .5 (1 if the cluster has any, else 0)."
+        "--gpus-per-trial", type=share, metavar="N", help="GPUs that a trial takes, also .5 (1 if Ray has any, else 0)."
     )
     group.add_argument(
         "--storage",
         metavar="PATH",
         help="Folder or address (s3://bucket/folder) that results and checkpoints travel through (none: every node sees --output).",
+    )
+    group.add_argument(
+        "--slurm",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="Options of the jobs by submitit's names, such as partition=gpu time=600 (minutes; 720) mem=16GB account=mine.",
     )
 
 
@@ -62,7 +68,7 @@ def placed(given: argparse.Namespace) -> Iterator[Place]:
     """Open the place that the options name: this machine, or a cluster.
 
     Raises:
-        ValueError: there is no such cluster, or it cannot hold a trial.
+        ValueError: there is no such cluster, it cannot hold a trial, or an option is not for it.
     """
     if given.cluster is None:
         if lone := [name for name in OF_CLUSTERS if getattr(given, name) is not None]:
@@ -70,7 +76,16 @@ def placed(given: argparse.Namespace) -> Iterator[Place]:
         from semconv.sweeping.processes import Here
 
         yield Here(given.jobs or 1)
+    elif given.cluster == "slurm":
+        from semconv.sweeping.slurm import Slurm
+
+        if given.storage is not None:
+            raise ValueError("--storage is for Ray: jobs of SLURM see the current folder")
+        whole = [_whole(given, name) for name in OF_CLUSTERS[:2]]
+        yield Slurm(dict(map(_pair, given.slurm or [])), whole[0] or 1, whole[1], given.jobs)
     else:
+        if given.slurm:
+            raise ValueError("--slurm is for jobs of SLURM: give --cluster slurm")
         from semconv.sweeping.ray_cluster import RayCluster, connected
         from semconv.sweeping.storage import Storage
 
@@ -79,3 +94,17 @@ def placed(given: argparse.Namespace) -> Iterator[Place]:
         with connected(given.cluster):
             cpus = 1.0 if given.cpus_per_trial is None else given.cpus_per_trial
             yield RayCluster(cpus, given.gpus_per_trial, given.jobs, given.storage)
+
+
+def _whole(given: argparse.Namespace, name: str) -> int | None:
+    value = getattr(given, name)
+    if value is not None and not value.is_integer():
+        raise ValueError(f"--{name.replace('_', '-')} is {value:g}, and a job of SLURM takes whole ones: give 1 or more")
+    return None if value is None else int(value)
+
+
+def _pair(word: str) -> tuple[str, int | str]:
+    name, equals, value = word.partition("=")
+    if not name or not equals or not value:
+        raise ValueError(f"--slurm {word} is no option with a value: give one such as partition=gpu")
+    return name, int(value) if value.isdecimal() else value

@@ -21,7 +21,7 @@ TRAINING = "semconv.commands.train"  # as text: the import takes seconds, and on
 VALIDATED = "val/masked_mse"  # by which runs of a sweep without a metric are ranked: tests choose nothing
 DESCRIPTION = """Run a W&B sweep file without the W&B server: grid, random and bayes search, hyperband, several trials at a time.
 --resume continues an interrupted sweep and its interrupted trials; finished trials are not run again. Several processes can share
-the folder of a sweep. --cluster runs the trials on a cluster of Ray."""
+the folder of a sweep. --cluster runs the trials on a cluster of Ray, or as jobs of SLURM."""
 
 
 def main(arguments: list[str]) -> None:

@@ -5,7 +5,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,8 @@ from semconv.version import __version__
 
 POLL_SECONDS = 0.2
 SEND_SECONDS = 10.0
+Departure = Callable[[int, None], object]
+SIGINT = 130  # exit code of what was asked to end
 PASSED_ON = ("WANDB_", "OMP_NUM_THREADS")  # beginnings of the environment variables that a trial has from the sweep
 
 
@@ -56,11 +58,22 @@ def errand(job: Job, storage: str | None) -> Errand:
     return Errand(job, os.getcwd(), storage, {} if storage is None else _own_files(job.words()), environment, SEND_SECONDS)
 
 
-def work(errand: Errand) -> int:
+def leave_nothing(number: int, frame: object) -> None:
+    """End this process without a result, so that its cluster starts the trial on another node."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+LEAVES: Mapping[int, Departure] = {signal.SIGTERM: leave_nothing}
+
+
+def work(errand: Errand, leaves: Mapping[int, Departure] = LEAVES) -> int:
     """Run a trial, from its last checkpoint where it has one, and give its exit code.
 
-    The driver's SIGINT asks the trial to save and end. SIGTERM says that the node leaves: the trial saves, and this process ends
-    without a result, so that the trial continues on another node.
+    The driver's SIGINT asks the trial to save and end.
+
+    Args:
+        errand: the trial.
+        leaves: signals that say that the node leaves, and what to do once the trial has saved; the first that came in their order.
 
     Raises:
         ValueError: the node has another version of semconv, or sees neither the folder of the sweep nor the storage.
@@ -73,7 +86,7 @@ def work(errand: Errand) -> int:
         if not Path(errand.place, job.folder, "sweep.yaml").is_file():
             raise ValueError(f"{node} does not see {Path(errand.place, job.folder)}: give --storage, or an --output that it sees")
         with _inside(errand.place):
-            return _attend(job, None, 0)
+            return _attend(job, None, 0, leaves)
     with TemporaryDirectory(prefix="semconv-") as scratch:
         place, folder = Path(scratch, "files"), Path(scratch, "sweep")
         for name, content in errand.files.items():
@@ -85,13 +98,13 @@ def work(errand: Errand) -> int:
         storage.take()
         storage.fetch()
         with _inside(place):
-            return _attend(job._replace(folder=folder), storage, errand.send_seconds)
+            return _attend(job._replace(folder=folder), storage, errand.send_seconds, leaves)
 
 
-def _attend(job: Job, storage: Storage | None, send_seconds: float) -> int:
+def _attend(job: Job, storage: Storage | None, send_seconds: float, leaves: Mapping[int, Departure]) -> int:
     """Start the trial, and wait for its end."""
     received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, *leaves)
     before = {number: signal.signal(number, lambda signum, _: received.append(signum)) for number in numbers}
     process, told, sent_at = begin(job, None), False, time.monotonic()
     try:
@@ -105,8 +118,8 @@ def _attend(job: Job, storage: Storage | None, send_seconds: float) -> int:
             time.sleep(POLL_SECONDS)
         if storage is not None and storage.is_ours:
             storage.send(*_places(job))
-        if told and signal.SIGINT not in received:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if signal.SIGINT not in received and (number := next(filter(received.__contains__, leaves), None)):
+            leaves[number](number, None)
         return code
     finally:
         process.kill()

@@ -12,12 +12,11 @@ from typing import Any
 from semconv.configuration import one_line
 from semconv.files import append_text
 from semconv.sweeping.jobs import NOT_STARTED, Job, Place, Running
-from semconv.sweeping.nodes import errand, work
+from semconv.sweeping.nodes import SIGINT, errand, work
 from semconv.sweeping.storage import Storage
 from semconv.tracking.locks import Lock
 
 LOST_NODES = 10  # that a trial may lose before it has failed
-SIGINT = 130  # exit code
 
 
 class RayCluster(Place):
