@@ -102,7 +102,8 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     ]
     print_sheets(made)
     print(f"runs as a table: {folder / 'results.csv'} with results.yaml; semconv compare {folder / 'results.csv'} reads them")
-    print(f"semconv export {folder} --output weights writes the weights of the best network")
+    if not recorded:  # a table has no weights
+        print(f"semconv export {folder} --output weights writes the weights of the best network")
     write_comparison(comparison, made, folder / "report", sections(study, tuned, screened))
     return 0
 

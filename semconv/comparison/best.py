@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from semconv.comparison.finished import compare
+from semconv.comparison.recorded import CONTINUED, STAGES, load_rows
 from semconv.comparison.runs import find_runs
 from semconv.configuration import nearest
 from semconv.metrics import METRICS, find
@@ -41,6 +42,8 @@ def best_run(folder: Path, key: str) -> Best:
     is_study = (folder / "study.yaml").is_file()
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: give {GIVEN}")
+    if is_study and (folder / CONTINUED).is_file() and any(row["stage"] == STAGES[-1] for row, _ in load_rows(folder / CONTINUED)):
+        raise ValueError(f"the study of {folder} continues a table, which has no weights: give the folder of one run")
     places = [str(place) for place in sorted(folder.glob("confirm-*")) if place.is_dir()] if is_study else [str(folder)]
     if not places:
         raise ValueError(f"the study of {folder} has confirmed nothing yet: semconv study --resume continues it")

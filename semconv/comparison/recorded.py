@@ -26,6 +26,7 @@ IDENTITY = (
 )
 COUNTS = ("trainer/global_step", "trainer/seconds", NUM_TEST_IMAGES)  # beside the metrics
 KEPT = ("description", "tuned", "protocols", "networks", "environments")  # in the YAML file
+CONTINUED = "continued.csv"  # the table that a study continues, in the study's folder
 INTEGER = re.compile(r"-?\d+")
 MACHINE = ("versions", "platform", "cpu_count", "device", "num_threads")  # of an environment
 SHARED = ("experiment", "control", "variant", "controls", "conveys")  # of a network, whatever its seed

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semconv.comparison.recorded import Row, load_rows
+from semconv.comparison.recorded import CONTINUED, Row, load_rows
 from semconv.comparison.run import FinishedRun
 from semconv.comparison.runs import find_runs
 from semconv.configuration import bare
@@ -182,7 +182,7 @@ def continued(folder: Path, table: Path | None) -> list[tuple[Row, FinishedRun]]
     Raises:
         ValueError: it is no table, or other code has trained its runs.
     """
-    kept = folder / "continued.csv"
+    kept = folder / CONTINUED
     if table is None and not kept.exists():
         return []
     rows = load_rows(table or kept)

@@ -6,6 +6,7 @@ import pytest
 
 from semconv.commands import compare as compare_command
 from semconv.commands import study as study_command
+from semconv.comparison.best import best_run
 from semconv.comparison.recorded import load, load_rows, row_of, save
 from semconv.comparison.runs import find_runs
 from semconv.metrics import NUM_TEST_IMAGES
@@ -218,6 +219,8 @@ def test_the_command_continues_a_table(write_study, study, tmp_path):
     assert not (elsewhere / "tune-1").exists()
     _, err, code = study(*words, "--prepare")
     assert (code, "continue it by --resume" in err) == (2, True)
+    with pytest.raises(ValueError, match="continues a table, which has no weights"):
+        best_run(elsewhere, "test/masked_mse")
     other = tmp_path / "other.csv"
     other.write_text(table.read_text().replace(f",{load_rows(table)[0][0]['code']},", ",0123456789ab,", 1))
     other.with_suffix(".yaml").write_text(table.with_suffix(".yaml").read_text())
