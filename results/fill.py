@@ -29,8 +29,8 @@ from semconv.files import write_text
 from semconv.metrics import Metric
 from semconv.study.arms import Arm, by_point, point_of, shown
 from semconv.study.file import ONLY, Study, read_study
-from semconv.study.results import screening_sheet
-from semconv.study.stages import compared, screened
+from semconv.study.results import screening_sheet, tuning_sheet
+from semconv.study.stages import compared, screened, searched
 
 ROOT = Path(__file__).parent.parent
 STUDIES, RESULTS, FIGURES = ROOT / "sweeps" / "studies", ROOT / "results", ROOT / "benchmarks" / "results"
@@ -132,6 +132,17 @@ def screening(name: str) -> str:
     return markdown([sheet.columns, *sheet.rows])
 
 
+def search(name: str) -> str:
+    """The table of a search, of the networks that have been trained at all values of its grid."""
+    found = table(name)
+    if found is None or found.study.tune is None or "tune" not in found.runs:
+        return unmeasured(name)
+    grid = set(found.study.tune.values)
+    tuned = {arm: each for arm, each in searched(found.study, found.runs["tune"]).items() if grid <= set(each.curve)}
+    sheet = tuning_sheet(found.study, tuned)
+    return markdown([sheet.columns, *sheet.rows])
+
+
 def state(_: str) -> str:
     """The number of runs of every study, by stage, and of the design that screens nothing."""
     rows = [["study", "tune", "screen", "confirm", "in all, over a fixed design's", "code"]]
@@ -183,7 +194,7 @@ def came_out(name: str) -> str:
 
 
 KINDS: dict[str, Callable[[str], str]] = {
-    each.__name__: each for each in (verdicts, caption, gain, outcome, screening, state, answers, figures)
+    each.__name__: each for each in (verdicts, caption, gain, outcome, screening, search, state, answers, figures)
 }
 
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from semconv import shipped
@@ -14,7 +14,7 @@ from semconv.comparison.statistics import Paired, paired
 from semconv.comparison.verdicts import in_units
 from semconv.configuration import BUDGET, bare
 from semconv.metrics import Metric, find
-from semconv.study.arms import Arm, Point, candidates, main_arms, point_of
+from semconv.study.arms import Arm, Point, by_point, candidates, main_arms, point_of
 from semconv.study.file import PLAIN, Study
 from semconv.study.rounds import MEASURE, Rounds, Runs
 
@@ -148,10 +148,18 @@ def tune(rounds: Rounds, measured: Measured) -> dict[Arm, Tuned]:
             curves[arm], tried[arm] = {**curves[arm], **more}, [*tried[arm], *more]
     if diverged := [arm for arm, curve in curves.items() if not math.isfinite(_mean(curve, _ranked(curve, metric)[0]))]:
         raise ValueError(f"{diverged[0].label} has diverged at every value of {bare(study.tune.key)}: give smaller values")
-    return {
-        arm: Tuned(_ranked(curve, metric)[0], curve, _beyond(curve, tried[arm], metric) is not None)
-        for arm, curve in curves.items()
-    }
+    return {arm: _chosen(curve, tried[arm], metric) for arm, curve in curves.items()}
+
+
+def searched(study: Study, runs: Iterable[FinishedRun]) -> dict[Arm, Tuned]:
+    """What the runs of a search choose, which need not be all of it, at one budget."""
+    assert study.tune is not None
+    metric = _metric(study.tune.metric)
+    curves: dict[Arm, dict[float, dict[int, float]]] = {}
+    for (arm, value, _), by_seed in by_point(study, runs).items():
+        assert value is not None
+        curves.setdefault(arm, {})[value] = _values(by_seed, metric)
+    return {arm: _chosen(curve, list(curve), metric) for arm, curve in curves.items()}
 
 
 def tuned_arms(study: Study, measured: Measured) -> list[Arm]:
@@ -280,8 +288,16 @@ def _search(rounds: Rounds, name: str, values: Mapping[Arm, Sequence[float]], fr
             raise ValueError(
                 f"{lacking[0]} has no {tune.metric}, by which values are chosen: its training must end with a validation"
             )
-        curves[arm][value] = {seed: run.metrics.get(tune.metric, -metric.sign * math.inf) for seed, run in sorted(runs.items())}
+        curves[arm][value] = _values(runs, metric)
     return dict(curves)
+
+
+def _values(runs: Runs, metric: Metric) -> dict[int, float]:
+    return {seed: run.metrics.get(metric.key, -metric.sign * math.inf) for seed, run in sorted(runs.items())}
+
+
+def _chosen(curve: Curve, tried: Sequence[float], metric: Metric) -> Tuned:
+    return Tuned(_ranked(curve, metric)[0], curve, _beyond(curve, tried, metric) is not None)
 
 
 def _mean(curve: Curve, value: float) -> float:

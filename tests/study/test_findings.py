@@ -66,6 +66,8 @@ def test_verdicts_gains_and_numbers_of_seeds_stand_in_the_places(study):
     fixed = 88 + 2 * (1 + 3 * 4) * 8  # the search; plain, and candidates with three controls, under two fills, 8 seeds
     assert f"| 88 | 24 | 96 | 208 / {fixed} = .70 | c0ffee |" in fill.state("")
     assert "`cnn_good` (camouflage) beneficial for reconstruction, +.0" in fill.outcome(name)
+    chosen = {tuple(cells[:3]) for line in fill.search(name).splitlines()[2:] if (cells := line.strip("| ").split(" | "))}
+    assert {("cnn_plain", "zero", "0.008"), ("cnn_good", "camouflage", "0.016"), ("cnn_bad", "zero", "0.001")} < chosen
     assert fill.headed("# a\n# Came out: old.\nb: 1\n", name).startswith("# a\n# Came out: cnn_")
     assert len(ElementTree.fromstring(fill.picture()).findall(".//{*}circle")) == 4
     assert fill.filled(f"<!-- results: outcome {name} -->old<!-- end of results -->!").endswith("<!-- end of results -->!")
@@ -76,3 +78,10 @@ def test_an_unfinished_study_says_what_is_missing(study):
     assert fill.verdicts(name).startswith("Not yet measured: `semconv study ")
     assert all(line.count("not yet measured") or "screened" in line for line in fill.answers("").splitlines()[2:])
     assert fill.headed("# a\nb: 1\n", name) == "# a\nb: 1\n"
+
+
+def test_a_search_shows_the_networks_that_are_done(study):
+    name = study(stop_after=8 + 10)  # measured; plain at three values, and another network at two, on two seeds
+    rows = [line.strip("| ").split(" | ") for line in fill.search(name).splitlines()[2:]]
+    assert [row[:3] for row in rows] == [["cnn_plain", "camouflage", "0.008"]]
+    assert fill.search("none").startswith("Not yet measured: ")
