@@ -48,16 +48,19 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     # importing Optuna and scipy takes seconds; --help and errors in the file come before
     from semconv.comparison.tables import sheets
     from semconv.study.arms import candidates
+    from semconv.study.continuation import read_rows
     from semconv.study.plan import cost_sheet, costs, networks_sheet, rates_sheet
-    from semconv.study.results import save_runs, screening_sheet, sections, tuning_sheet
-    from semconv.study.rounds import Rounds, Unfinished, continued, keep_study
-    from semconv.study.stages import confirm, measure, screen, tune
+    from semconv.study.results import keep_recorded, save_runs, screening_sheet, sections, tuning_sheet
+    from semconv.study.rounds import Rounds, Unfinished, keep_study
+    from semconv.study.stages import Measured, confirm, measure, screen, tune
     from semconv.sweeping.ledger import Ledger
 
     keep_study(study, folder, given.resume or given.plan or given.prepare)
-    recorded = continued(folder, given.table)
+    recorded = read_rows(folder, given.table)
     if given.prepare and recorded:
         raise ValueError(f"{folder} continues a table, and --prepare writes whole rounds: continue it by --resume")
+
+    measured: Measured | None = None
 
     def run_sweep(sweep: Sweep, own: Path, done: Sequence[Mapping[str, Any]]) -> int:
         if given.prepare:
@@ -67,7 +70,8 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
             raise Unfinished(0)
         print(f"{own.name}: {len(sweep.grid) - len(done)} runs")
         code = run_trials(sweep, own, place, given.failures, done=done)[0]
-        save_runs(rounds, folder / "results.csv")
+        if measured is not None:  # else the rows of a table have not been checked
+            save_runs(rounds, folder / "results.csv")
         return code
 
     rounds = Rounds(study, folder, run_sweep, recorded)
@@ -79,6 +83,7 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
         )
     try:
         measured = measure(rounds)
+        keep_recorded(rounds)
         planned = costs(study, measured)
         print_sheets([cost_sheet(planned, place.jobs)])
         if given.plan:
@@ -94,7 +99,12 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
         print(f"not all runs are finished: semconv study {given.file}{output} {option} continues")
         return end.code
     finally:
-        save_runs(rounds, folder / "results.csv")
+        if measured is not None:
+            save_runs(rounds, folder / "results.csv")
+    if unused := save_runs(rounds, folder / "results.csv", is_over=True):
+        print(
+            f"semconv: warning: results.csv leaves out {unused} rows of the table, which the study has no use for", file=sys.stderr
+        )
     made = [
         *([tuning_sheet(study, tuned)] if tuned else []),
         *([screening_sheet(study, screened)] if screened else []),
@@ -102,7 +112,7 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     ]
     print_sheets(made)
     print(f"runs as a table: {folder / 'results.csv'} with results.yaml; semconv compare {folder / 'results.csv'} reads them")
-    if not recorded:  # a table has no weights
+    if all(row["stage"] != "confirm" for row, _ in rounds.recorded):  # a table has no weights
         print(f"semconv export {folder} --output weights writes the weights of the best network")
     write_comparison(comparison, made, folder / "report", sections(study, tuned, screened))
     return 0

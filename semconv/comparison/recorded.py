@@ -15,7 +15,7 @@ from semconv.comparison.declared import declared_by
 from semconv.comparison.run import FinishedRun, Found, started_at
 from semconv.configuration import BUDGET, one_line
 from semconv.files import write_text
-from semconv.metrics import METRICS, NUM_TEST_IMAGES, find, parts
+from semconv.metrics import MASKED_MSE, METRICS, NUM_TEST_IMAGES, find, parts
 from semconv.tracking.folder import RunFolder
 from semconv.yaml_files import read_yaml, to_yaml
 
@@ -120,6 +120,8 @@ def load_rows(path: Path) -> list[tuple[Row, FinishedRun]]:
 
 
 def _read(path: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    if path.suffix != ".csv":
+        raise ValueError(f"{path} is no table of runs: give the CSV file of two, such as results.csv and results.yaml")
     for file in (path, path.with_suffix(".yaml")):
         if not file.is_file():
             raise ValueError(f"there is no {file}: a table of runs is two files, such as results.csv and results.yaml")
@@ -130,8 +132,8 @@ def _read(path: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
         raise ValueError(f"{path} and {path.with_suffix('.yaml')} cannot be read as a table of runs: {one_line(error)}") from error
     if not rows or not set(IDENTITY) <= set(rows[0]) or not isinstance(shared, dict) or not set(KEPT) <= set(shared):
         raise ValueError(f"{path} and {path.with_suffix('.yaml')} are no table of runs as semconv study writes it")
-    if wrong := [number for number, row in enumerate(rows, 2) if row["stage"] not in STAGES or None in row]:
-        raise ValueError(f"{path}, line {wrong[0]}: it is no run of {', '.join(STAGES)}: restore the file")
+    if wrong := [number for number, row in enumerate(rows, 2) if None in row or None in row.values() or row["stage"] not in STAGES]:
+        raise ValueError(f"{path}, line {wrong[0]}: it is no whole row of {', '.join(STAGES)}: restore the file")
     return rows, shared
 
 
@@ -149,12 +151,18 @@ def _run(path: Path, line: int, row: Mapping[str, str], shared: Mapping[str, Any
             for key, text in row.items()
             if text and (key in COUNTS or (key not in IDENTITY and find(key)))
         }
+        summary = {**network, "seed": numbers["seed"], "status": row["status"], "protocol": protocol}
+        summary |= {"environment": environment, "commit": row["commit"], **metrics}
+        fits = (network["experiment"], network.get("control") or "") == (row["variant"], row["control"])
+        fits = fits and numbers["fraction"] > 0 and isinstance(network["variant"]["encoder"], dict)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}, line {line}: it does not fit {path.with_suffix('.yaml')}: restore both files") from error
+    if not fits:
+        raise ValueError(f"{path}, line {line}: it does not fit {path.with_suffix('.yaml')}: restore both files")
+    if row["status"] != "diverged" and (row["status"] != "finished" or not {"trainer/global_step", MASKED_MSE} <= set(metrics)):
+        raise ValueError(f"{path}, line {line}: it is no finished run: its status is {row['status']!r}, or it lacks {MASKED_MSE}")
     identity: Row = {key: row[key] or None for key in IDENTITY if key not in ("protocol", "network")}
     identity |= {**numbers, "setting": row["setting"], "value": value, "environment": environment}
-    summary = {**network, "seed": numbers["seed"], "status": row["status"], "protocol": protocol}
-    summary |= {"environment": environment, "commit": row["commit"], **metrics}
     return identity, FinishedRun(f"{path}:{line}", summary, started_at(row["started"]) or float(line))
 
 

@@ -7,23 +7,56 @@ from typing import Any
 
 from markupsafe import Markup
 
-from semconv.comparison.recorded import STAGES, Row, row_of, save
+from semconv.comparison.recorded import CONTINUED, STAGES, Row, row_of, save
 from semconv.comparison.report import plots
 from semconv.comparison.report.sections import Figure, Section
+from semconv.comparison.run import FinishedRun
 from semconv.comparison.tables import Sheet
 from semconv.configuration import bare
 from semconv.metrics import find
 from semconv.study.arms import Arm, shown
+from semconv.study.continuation import same_run
 from semconv.study.file import Study
 from semconv.study.rounds import MEASURE, Rounds, description
 from semconv.study.stages import Screened, Tuned, rungs
 
 
-def save_runs(rounds: Rounds, path: Path) -> None:
-    """Write all finished runs of a study, and those of the table that it continues, as a table."""
+def save_runs(rounds: Rounds, path: Path, is_over: bool = False) -> int:
+    """Write all finished runs of a study, and those of the table that it continues, as a table.
+
+    Args:
+        rounds: the study's rounds.
+        path: the table.
+        is_over: rows that no round has asked for are left out; else they may still be asked for.
+
+    Returns:
+        the number of rows that were left out.
+    """
     study = rounds.study
+    found = {same_run(row): (row, run) for row, run in rounds.recorded if not is_over or run.folder in rounds.used}
+    found |= _own(rounds)
+    if found:
+        rows = sorted(found.values(), key=lambda each: STAGES.index(each[0]["stage"]))
+        confirmed = {row["variant"] for row, _ in rows if row["stage"] == "confirm"} or set(study.family)
+        arms = [Arm(setting, name) for setting in study.settings for name in study.family if name in confirmed]
+        save(path, rows, study.tune.key if study.tune else None, description(study, arms, confirms=True))
+    return sum(same_run(row) not in found for row, _ in rounds.recorded)
+
+
+def keep_recorded(rounds: Rounds) -> None:
+    """Keep, in the study's folder, the rows of its table whose runs are not there, so that the table need not be given again."""
+    study, own = rounds.study, _own(rounds)
+    rounds.recorded = [(row, run) for row, run in rounds.recorded if same_run(row) not in own]
+    if rounds.recorded:
+        tuned = study.tune.key if study.tune else None
+        save(rounds.folder / CONTINUED, rounds.recorded, tuned, description(study, [], confirms=True))
+
+
+def _own(rounds: Rounds) -> dict[tuple[Any, ...], tuple[Row, FinishedRun]]:
+    """The finished runs in the study's folder, by what makes them the same."""
+    study = rounds.study
+    found: dict[tuple[Any, ...], tuple[Row, FinishedRun]] = {}
     fractions = [rung.fraction for rung in rungs(study)] if study.tune else []
-    found = {_key(row): (row, run) for row, run in rounds.recorded}
     for folder in sorted(rounds.folder.glob("*/sweep.yaml"), key=lambda path: path.stat().st_mtime):
         name = folder.parent.name
         stage, _, number = name.partition("-")
@@ -33,17 +66,8 @@ def save_runs(rounds: Rounds, path: Path) -> None:
         for point, runs in rounds.finished(name).items():
             value = point.value if study.tune else None
             rows = [(row_of(run, stage, point.arm.setting, value, fraction), run) for _, run in sorted(runs.items())]
-            found |= {_key(row): (row, run) for row, run in rows}
-    if not found:
-        return
-    rows = sorted(found.values(), key=lambda each: STAGES.index(each[0]["stage"]))
-    confirmed = {row["variant"] for row, _ in rows if row["stage"] == "confirm"} or set(study.family)
-    arms = [Arm(setting, name) for setting in study.settings for name in study.family if name in confirmed]
-    save(path, rows, study.tune.key if study.tune else None, description(study, arms, confirms=True))
-
-
-def _key(row: Row) -> tuple[Any, ...]:
-    return tuple(row[key] for key in ("stage", "setting", "variant", "control", "seed", "value", "fraction"))
+            found |= {same_run(row): (row, run) for row, run in rows}
+    return found
 
 
 def tuning_sheet(study: Study, tuned: Mapping[Arm, Tuned]) -> Sheet:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semconv.comparison.recorded import CONTINUED, Row, load_rows
+from semconv.comparison.recorded import Row
 from semconv.comparison.run import FinishedRun
 from semconv.comparison.runs import find_runs
 from semconv.configuration import bare
@@ -43,10 +43,14 @@ class Rounds:
         folder: its folder.
         run_sweep: runs the sweep of a round.
         recorded: rows of a table of the study, whose runs are not run again.
+
+    Attributes:
+        used: lines of the table whose runs a round has asked for.
     """
 
     def __init__(self, study: Study, folder: Path, run_sweep: RunSweep, recorded: Sequence[tuple[Row, FinishedRun]] = ()) -> None:
         self.study, self.folder, self.run_sweep, self.recorded = study, folder, run_sweep, recorded
+        self.used: set[str] = set()
 
     def run(
         self,
@@ -72,7 +76,7 @@ class Rounds:
         content = self._sweep(folder, points, seeds, options or {}, confirms)
         if (folder / "sweep.yaml").exists() and _read(folder / "sweep.yaml") != content:
             raise ValueError(f"{folder} holds a round of other runs, as results before it have changed: give another --output")
-        found = self._found(name, points)
+        found = self._found(name, points, seeds)
         if any(set(seeds) - set(runs) for runs in found.values()):
             done = [
                 {"config": config_of(self.study, point, self.folder), "seed_everything": seed}
@@ -80,7 +84,7 @@ class Rounds:
                 for seed in runs
             ]
             code = self.run_sweep(Sweep(f"{self.study.name}-{name}", content), folder, done)
-            found = self._found(name, points)
+            found = self._found(name, points, seeds)
             if any(set(seeds) - set(runs) for runs in found.values()):
                 if not code:
                     raise ValueError(
@@ -88,7 +92,8 @@ class Rounds:
                         "protocol only, and no file of the family may set what makes a control"
                     )
                 raise Unfinished(code)
-        return {point: {seed: runs[seed] for seed in seeds} for point, runs in found.items()}
+        self.used |= {run.folder for runs in found.values() for run in runs.values()}
+        return found
 
     def finished(self, name: str) -> dict[Point, Runs]:
         """The finished runs of a round in its folder."""
@@ -105,8 +110,8 @@ class Rounds:
                 found.append(sweep.parent.name)
         return found
 
-    def _found(self, name: str, points: Sequence[Point]) -> dict[Point, Runs]:
-        """The finished runs of each point: those of the table, and those of the folder."""
+    def _found(self, name: str, points: Sequence[Point], seeds: Sequence[int]) -> dict[Point, Runs]:
+        """The finished runs of each point, by seed: those of the table, and those of the folder."""
         stage, fraction = name.partition("-")[0], points[0].fraction
         rows = [run for row, run in self.recorded if (row["stage"], row["fraction"]) == (stage, fraction)]
         found: dict[Point, Runs] = {point: {} for point in points}
@@ -114,7 +119,7 @@ class Rounds:
             for known, runs in each.items():
                 for point in points:
                     if known.arm == point.arm and point.value in (None, known.value):
-                        found[point] |= runs
+                        found[point] |= {seed: runs[seed] for seed in seeds if seed in runs}
         return found
 
     def _sweep(
@@ -170,32 +175,6 @@ def keep_study(study: Study, folder: Path, resume: bool) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_text(copy, to_yaml(dict(study.content)))
-
-
-def continued(folder: Path, table: Path | None) -> list[tuple[Row, FinishedRun]]:
-    """The rows of the table that a study continues, which its folder keeps.
-
-    Args:
-        folder: the study's folder.
-        table: a table to be continued; None: the one that the folder keeps, if it does.
-
-    Raises:
-        ValueError: it is no table, or other code has trained its runs.
-    """
-    kept = folder / CONTINUED
-    if table is None and not kept.exists():
-        return []
-    rows = load_rows(table or kept)
-    now = code_of(PACKAGE)
-    if other := next((row for row, _ in rows if row["code"] != now), None):
-        raise ValueError(
-            f"{table or kept} has runs of other code, of commit {other['commit']}: continue it by that code, or leave out --table "
-            "to run all of it anew"
-        )
-    if table is not None:
-        for suffix in (".csv", ".yaml"):
-            write_text(kept.with_suffix(suffix), table.with_suffix(suffix).read_text(encoding="utf-8"))
-    return rows
 
 
 def _read(path: Path) -> Any:

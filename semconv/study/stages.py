@@ -12,9 +12,10 @@ from semconv.comparison.result import SAME_COST, Comparison, compare, operations
 from semconv.comparison.run import FinishedRun
 from semconv.comparison.statistics import Paired, paired
 from semconv.comparison.verdicts import in_units
-from semconv.configuration import BUDGET, bare
+from semconv.configuration import bare
 from semconv.metrics import Metric, find
 from semconv.study.arms import Arm, Point, by_point, candidates, main_arms, point_of
+from semconv.study.continuation import check_rows
 from semconv.study.file import PLAIN, Study
 from semconv.study.rounds import MEASURE, Rounds, Runs
 
@@ -66,7 +67,6 @@ def measure(rounds: Rounds) -> Measured:
     found = rounds.run(MEASURE, [Point(arm) for arm in main_arms(study)], [seed], SHORT)
     runs = {point.arm: by_seed[seed] for point, by_seed in found.items()}
     _check(study, list(runs.values()))
-    _check_recorded(rounds, runs)
     needed = {}
     for arm in candidates(study):
         metrics = [runs[each].metrics for each in (arm, Arm(arm.setting, PLAIN))]
@@ -77,6 +77,7 @@ def measure(rounds: Rounds) -> Measured:
         for name in needed[arm]:
             if name not in study.controls or not shipped.look(study.controls[name], "experiments"):
                 raise ValueError(f"{arm.variant} has to beat {name}, of which there is no file: name one under controls")
+    check_rows(study, rounds.recorded, runs, needed)
     return Measured(runs, needed)
 
 
@@ -103,29 +104,6 @@ def _check(study: Study, runs: Sequence[FinishedRun]) -> None:
         if all(run.summary.get(key) is None for run in runs):
             needs = _metric(key).needs
             raise ValueError(f"endpoints: no run has {key}" + (f"; it needs {needs}, under options" if needs else ""))
-
-
-def _check_recorded(rounds: Rounds, runs: Mapping[Arm, FinishedRun]) -> None:
-    """Refuse rows of a table that the study, as its files are now, would not give."""
-    study = rounds.study
-    apart = {*BUDGET, *([bare(study.tune.key)] if study.tune else [])}
-    for row, run in rounds.recorded:
-        found = point_of(study, run)
-        if found is None:
-            raise ValueError(f"{run.folder} is no run of the study: leave out --table to run all of it")
-        now = runs[found.arm._replace(control="")]
-        ours, theirs = ({**each.protocol, "variant": each.summary["variant"]} for each in (now, run))
-        if found.arm.control:
-            theirs["variant"] = ours["variant"]
-        budget = {bare(key): max(1, amount // row["fraction"]) for key, amount in study.budget.items()}
-        different = [key for key in ours if key not in apart and ours[key] != theirs.get(key)]
-        different += [key for key, amount in budget.items() if theirs.get(key) != amount]
-        if different:
-            key = different[0]
-            raise ValueError(
-                f"{run.folder} and the study as its files are now differ in {key}: {theirs.get(key)!r} there, "
-                f"{budget.get(key, ours.get(key))!r} now; leave out --table to run all of it"
-            )
 
 
 def tune(rounds: Rounds, measured: Measured) -> dict[Arm, Tuned]:

@@ -3,6 +3,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 
 from semconv.commands import compare as compare_command
 from semconv.commands import study as study_command
@@ -78,28 +79,48 @@ def test_a_table_that_is_none_is_refused_in_a_line(write_study, conduct, tmp_pat
         load(table)
 
 
-def test_a_study_goes_on_from_its_table_alone(write_study, conduct):
+@pytest.fixture
+def finished(write_study, conduct):
+    """A study that has ended, its table, and the number of runs that it took."""
     settings = {"zero": ["ZeroFill.yaml"], "camouflage": ["CamouflageFill.yaml"]}
     tune = {"key": "model.init_args.base_lr", "values": [0.004, 0.008, 0.016, 0.064], "seeds": [101], "halving": 2}
-    path = write_study(settings=settings, screen={"seeds": [200, 201], "keep": 2}, tune=tune)
-    first, log = conduct(path, "first")
-    expected = whole(first)
-    table = first.folder / "results.csv"
-    save_runs(first, table)
-    texts, rows = (table.read_text(), table.with_suffix(".yaml").read_text()), load_rows(table)
-    again, no_log = conduct(path, "again", recorded=rows)
+    content = {"settings": settings, "screen": {"seeds": [200, 201], "keep": 2}, "tune": tune}
+    rounds, log = conduct(write_study(**content), "first")
+    results = whole(rounds)
+    table = rounds.folder / "results.csv"
+    save_runs(rounds, table)
+    return content, results, table, log.runs
+
+
+def test_a_study_goes_on_from_its_table_alone(finished, write_study, conduct):
+    content, expected, table, num_runs = finished
+    path, rows = write_study(**content), load_rows(table)
+    again, log = conduct(path, "again", recorded=rows)
     found = whole(again)
-    assert no_log.sweeps == ["measure"]
+    assert log.sweeps == ["measure"]
     assert (found[1], found[2], words(found[3])) == (expected[1], expected[2], words(expected[3]))
-    save_runs(again, again.folder / "results.csv")
-    assert ((again.folder / "results.csv").read_text(), (again.folder / "results.yaml").read_text()) == texts
-    for number in (5, len(rows) // 2, len(rows) - 3):  # in a search, in the screening or behind it, before its end
-        part, part_log = conduct(path, f"part-{number}", recorded=rows[:number])
+    assert save_runs(again, again.folder / "results.csv", is_over=True) == 0
+    for suffix in (".csv", ".yaml"):
+        assert (again.folder / f"results{suffix}").read_text() == table.with_suffix(suffix).read_text()
+    for number in (5, len(rows) - 30):  # in the search, in the confirmation
+        part, log = conduct(path, f"part-{number}", recorded=rows[:number])
         assert words(whole(part)[3]) == words(expected[3])
-        assert part_log.runs == log.runs - number
+        assert log.runs == num_runs - number
         save_runs(part, part.folder / "results.csv")
-        kept = csv.DictReader((part.folder / "results.csv").read_text().splitlines())
-        assert len(list(kept)) == len(rows)
+        assert len(load_rows(part.folder / "results.csv")) == len(rows)
+
+
+def test_rows_that_no_round_asks_for_are_left_out_at_the_end(finished, write_study, conduct):
+    content, _, table, _ = finished
+    rows = load_rows(table)
+    fewer = {**content, "screen": {"seeds": [200, 201], "keep": 1}}
+    rounds, _ = conduct(write_study(**fewer), "fewer", recorded=rows)
+    comparison = whole(rounds)[3]
+    assert save_runs(rounds, rounds.folder / "results.csv") == 0
+    left_out = save_runs(rounds, rounds.folder / "results.csv", is_over=True)
+    kept = load_rows(rounds.folder / "results.csv")
+    assert len(kept) == len(rows) - left_out < len(rows)
+    assert sum(row["stage"] == "confirm" for row, _ in kept) == sum(len(variant.runs) for variant in comparison.groups.variants)
 
 
 def test_rows_that_the_study_would_not_give_are_refused(write_study, conduct, tmp_path):
@@ -109,13 +130,21 @@ def test_rows_that_the_study_would_not_give_are_refused(write_study, conduct, tm
     rows = load_rows(rounds.folder / "results.csv")
     (tmp_path / "told.yaml").write_text("model: {init_args: {decoder: {init_args: {told: true}}}}")
     family = {name: [f"{name}.yaml"] for name in ("cnn_good", "cnn_same", "cnn_bad")}
-    wrong: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"options": {"trainer.max_steps": 90}}, "csv:2 and the study .* differ in trainer.max_steps: 60 there, 90 now"),
-        ({"family": {"cnn_good": family["cnn_good"]}}, "is no run of the study"),
-        ({"family": {**family, "cnn_bad": ["cnn_bad.yaml", "told.yaml"]}}, "differ in variant"),
+    confirm = {"looks": [4, 8], "spending": "pocock", "first_seed": 2}
+    control = next(number for number, (row, _) in enumerate(rows) if row["control"] == "zero")
+    deeper = rows[control][1].summary["variant"]
+    changed_control = {**rows[control][1].summary, "variant": {**deeper, "encoder": {**deeper["encoder"], "depth": 9}}}
+    unknown_control = {**rows[control][1].summary, "control": "fixed"}
+    wrong: tuple[tuple[dict[str, Any], list[Any], str], ...] = (
+        ({"options": {"trainer.max_steps": 90}}, rows, "csv:2 and the study .* differ in trainer.max_steps: 60 there, 90 now"),
+        ({"family": {"cnn_good": family["cnn_good"]}}, rows, "is no run of the study"),
+        ({"family": {**family, "cnn_bad": ["cnn_bad.yaml", "told.yaml"]}}, rows, "differ in variant"),
+        ({"confirm": confirm}, rows, "has seed 0, which is none of the study's confirm"),
+        ({}, [(rows[control][0], rows[control][1]._replace(summary=changed_control))], "differ in variant"),
+        ({}, [(rows[control][0], rows[control][1]._replace(summary=unknown_control))], "is a control that cnn_.* does not have"),
     )
-    for number, (changes, message) in enumerate(wrong):
-        changed, log = conduct(write_study(**changes), f"changed-{number}", recorded=rows)
+    for number, (changes, given, message) in enumerate(wrong):
+        changed, log = conduct(write_study(**changes), f"changed-{number}", recorded=given)
         with pytest.raises(ValueError, match=message):
             whole(changed)
         assert log.sweeps == ["measure"]
@@ -208,22 +237,67 @@ def test_the_command_continues_a_table(write_study, study, tmp_path):
     path, folder = write_study(), tmp_path / "runs" / "studies" / "a_study"
     assert study(path)[2] == 0
     table, elsewhere = folder / "results.csv", tmp_path / "elsewhere"
-    words = (path, "--output", elsewhere)
+    given = (path, "--output", elsewhere)
     for options in ((), ("--prepare",), ("--resume", "--prepare")):
-        _, err, code = study(*words, *options, "--table", table)
+        _, err, code = study(*given, *options, "--table", table)
         assert (code, len(err.splitlines()), "--table goes with " in err) == (2, 1, True)
-    _, _, code = study(*words, "--resume", "--table", table)
+    _, _, code = study(*given, "--resume", "--table", table)
     assert (code, [place.parent.name for place in elsewhere.glob("*/sweep.yaml")]) == (0, ["measure"])
     assert (elsewhere / "results.csv").read_text() == table.read_text()
-    assert study(*words, "--resume")[2] == 0  # the folder keeps the table
+    out, _, code = study(*given, "--resume")
+    assert (code, "semconv export" in out) == (0, False)  # the folder keeps the table, which has no weights
     assert not (elsewhere / "tune-1").exists()
-    _, err, code = study(*words, "--prepare")
-    assert (code, "continue it by --resume" in err) == (2, True)
     with pytest.raises(ValueError, match="continues a table, which has no weights"):
         best_run(elsewhere, "test/masked_mse")
-    other = tmp_path / "other.csv"
-    other.write_text(table.read_text().replace(f",{load_rows(table)[0][0]['code']},", ",0123456789ab,", 1))
-    other.with_suffix(".yaml").write_text(table.with_suffix(".yaml").read_text())
-    for given, message in ((other, "has runs of other code, of commit c0ffee"), (tmp_path / "none.csv", "there is no ")):
-        _, err, code = study(*words, "--resume", "--table", given)
-        assert (code, len(err.splitlines()), message in err) == (2, 1, True)
+    _, err, code = study(*given, "--prepare")
+    assert (code, "continue it by --resume" in err) == (2, True)
+    lines = table.read_text().splitlines(keepends=True)
+    part = tmp_path / "part.csv"
+    part.write_text("".join(lines[:-3]))
+    part.with_suffix(".yaml").write_text(table.with_suffix(".yaml").read_text())
+    _, err, code = study(*given, "--resume", "--table", part)
+    assert (code, "continues another table already: leave out --table" in err) == (2, True)
+    out, _, code = study(path, "--output", tmp_path / "third", "--resume", "--table", part)
+    assert (code, [line for line in out.splitlines() if line.endswith("runs")][1:]) == (0, ["confirm-8: 3 runs"])
+    assert study(path, "--resume", "--table", table)[2] == 0  # of its own runs: the folder has them
+    assert not (folder / "continued.csv").exists()
+
+
+def test_the_command_refuses_a_damaged_table_and_keeps_nothing_of_it(write_study, study, tmp_path):
+    path, folder = write_study(), tmp_path / "runs" / "studies" / "a_study"
+    assert study(path)[2] == 0
+    text, shared = ((folder / name).read_text() for name in ("results.csv", "results.yaml"))
+    head, first, *others = text.splitlines(keepends=True)
+    cells = dict(zip(head.strip().split(","), first.strip().split(","), strict=True))
+
+    def with_cell(name, value):
+        return ",".join({**cells, name: value}.values()) + "\n"
+
+    faults = {
+        head
+        + with_cell("code", "0123456789ab"): "has runs of other code, of commit c0ffee: continue it by that code, or leave out",
+        head + first + first: ":3 is the run of 2 again",
+        head + first + others[0][:-20]: "line 3: it is no whole row",
+        head + with_cell("status", "running"): "line 2: it is no finished run",
+        head + with_cell("test/masked_mse", ""): "line 2: it is no finished run",
+        head + with_cell("fraction", "0"): "line 2: it does not fit",
+        head + with_cell("variant", "cnn_good"): "line 2: it does not fit",
+        head + with_cell("setting", "zero"): ":2 is no run of the study",
+        head + with_cell("seed", "77"): ":2 has seed 77, which is none of the study's tune",
+    }
+    table, elsewhere = tmp_path / "table.csv", tmp_path / "elsewhere"
+    table.with_suffix(".yaml").write_text(shared)
+    for content, message in faults.items():
+        table.write_text(content)
+        _, err, code = study(path, "--output", elsewhere, "--resume", "--table", table)
+        assert (code, len(err.splitlines()), message in err) == (2, 1, True), err
+    table.write_text(text)
+    for network in ("text", "{variant: {encoder: {}}}", "{experiment: cnn_plain, variant: null}"):
+        damaged = yaml.safe_load(shared)
+        damaged["networks"][0] = yaml.safe_load(network)
+        table.with_suffix(".yaml").write_text(yaml.safe_dump(damaged))
+        _, err, code = study(path, "--output", elsewhere, "--resume", "--table", table)
+        assert (code, len(err.splitlines()), "does not fit" in err) == (2, 1, True), err
+    for wrong in ("", ".", tmp_path / "none.csv"):
+        assert study(path, "--output", elsewhere, "--resume", "--table", wrong)[2] == 2
+    assert not {path.name for path in elsewhere.glob("*.csv")}

@@ -1,0 +1,105 @@
+"""A study that goes on from the table of its runs, whose folders are gone."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from semconv.comparison.declared import WIDE
+from semconv.comparison.recorded import CONTINUED, Row, load_rows
+from semconv.comparison.run import FinishedRun
+from semconv.configuration import BUDGET, bare
+from semconv.shipped import PACKAGE
+from semconv.study.arms import Arm, point_of
+from semconv.study.file import Study
+from semconv.tracking.environment import code_of
+
+Rows = list[tuple[Row, FinishedRun]]
+SAME_RUN = ("stage", "setting", "variant", "control", "seed", "value", "fraction")
+
+
+def read_rows(folder: Path, table: Path | None) -> Rows:
+    """The rows that a study continues.
+
+    Args:
+        folder: the study's folder, which keeps them.
+        table: a table to be continued; None: the one that the folder keeps, if it does.
+
+    Raises:
+        ValueError: it is no table, it holds a run twice, other code has trained its runs, or the folder keeps another one.
+    """
+    kept = folder / CONTINUED
+    if table is None and not kept.exists():
+        return []
+    path = table or kept
+    rows = load_rows(path)
+    lines: dict[tuple[Any, ...], str] = {}
+    for row, run in rows:
+        if (before := lines.setdefault(same_run(row), run.folder)) != run.folder:
+            raise ValueError(f"{run.folder} is the run of {before.rpartition(':')[2]} again: restore the table")
+    if other := next((row for row, _ in rows if row["code"] != code_of(PACKAGE)), None):
+        by = f"commit {other['commit']}" if other["commit"] else "no known commit"
+        raise ValueError(f"{path} has runs of other code, of {by}: continue it by that code, or {_instead(path)}")
+    if table is not None and kept.exists() and not {same_run(row) for row, _ in load_rows(kept)} <= lines.keys():
+        raise ValueError(f"{folder} continues another table already: leave out --table, or give another --output")
+    return rows
+
+
+def check_rows(
+    study: Study, rows: Sequence[tuple[Row, FinishedRun]], measured: Mapping[Arm, FinishedRun], needed: Mapping[Arm, Sequence[str]]
+) -> None:
+    """Refuse rows of a table that the study, as its files are now, would not give.
+
+    Args:
+        study: the study.
+        rows: the rows.
+        measured: a short run of each network.
+        needed: the controls of each candidate.
+
+    Raises:
+        ValueError: there is such a row.
+    """
+    for row, run in rows:
+        problem = _misplaced(study, row, run, needed) or _different(study, row, run, measured)
+        if problem:
+            raise ValueError(f"{run.folder} {problem}; {_instead(Path(run.folder.rpartition(':')[0]))}")
+
+
+def same_run(row: Row) -> tuple[Any, ...]:
+    """What two rows of one run share."""
+    return tuple(row[key] for key in SAME_RUN)
+
+
+def _misplaced(study: Study, row: Row, run: FinishedRun, needed: Mapping[Arm, Sequence[str]]) -> str:
+    """Say why a row belongs to no round of the study; empty where it does."""
+    found = point_of(study, run)
+    if found is None or found.arm.setting != row["setting"]:
+        return "is no run of the study"
+    candidate = found.arm._replace(control="")
+    if found.arm.control and found.arm.control not in needed.get(candidate, ()):
+        return f"is a control that {candidate.variant} does not have"
+    stage = {"tune": study.tune, "screen": study.screen, "confirm": study.confirm}[row["stage"]]
+    if stage is None or row["seed"] not in stage.seeds:
+        return f"has seed {row['seed']}, which is none of the study's {row['stage']}"
+    return ""
+
+
+def _different(study: Study, row: Row, run: FinishedRun, measured: Mapping[Arm, FinishedRun]) -> str:
+    """Say in what a run differs from those of the study's files; empty where it does not."""
+    found = point_of(study, run)
+    assert found is not None
+    now = measured[found.arm._replace(control="")]
+    ours, theirs = ({**each.protocol, "variant": {**each.summary["variant"], "control": None}} for each in (now, run))
+    if found.arm.control == WIDE:  # a network of its own
+        ours["variant"] = theirs["variant"]
+    apart = {*BUDGET, *([bare(study.tune.key)] if study.tune else [])}
+    ours = {key: value for key, value in ours.items() if key not in apart}
+    ours |= {bare(key): max(1, amount // row["fraction"]) for key, amount in study.budget.items()}
+    for key, value in ours.items():
+        if theirs.get(key) != value:
+            return f"and the study as its files are now differ in {key}: {theirs.get(key)!r} there, {value!r} now"
+    return ""
+
+
+def _instead(path: Path) -> str:
+    """What to do in place of continuing a table."""
+    return f"delete {path} to run all of it anew" if path.name == CONTINUED else "leave out --table to run all of it anew"
