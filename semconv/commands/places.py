@@ -58,6 +58,7 @@ def add_options(parser: argparse.ArgumentParser, what: str) -> None:
     group.add_argument(
         "--slurm",
         nargs="+",
+        action="extend",
         metavar="NAME=VALUE",
         help="Options of the jobs by submitit's names, such as partition=gpu time=600 (minutes; 720) mem=16GB account=mine.",
     )
@@ -81,8 +82,8 @@ def placed(given: argparse.Namespace) -> Iterator[Place]:
 
         if given.storage is not None:
             raise ValueError("--storage is for Ray: jobs of SLURM see the current folder")
-        whole = [_whole(given, name) for name in OF_CLUSTERS[:2]]
-        yield Slurm(dict(map(_pair, given.slurm or [])), whole[0] or 1, whole[1], given.jobs)
+        options = dict(map(_pair, given.slurm or []))
+        yield Slurm(options, _whole(given, "cpus_per_trial", 1), _whole(given, "gpus_per_trial", 0), given.jobs)
     else:
         if given.slurm:
             raise ValueError("--slurm is for jobs of SLURM: give --cluster slurm")
@@ -96,15 +97,15 @@ def placed(given: argparse.Namespace) -> Iterator[Place]:
             yield RayCluster(cpus, given.gpus_per_trial, given.jobs, given.storage)
 
 
-def _whole(given: argparse.Namespace, name: str) -> int | None:
+def _whole(given: argparse.Namespace, name: str, least: int) -> int | None:
     value = getattr(given, name)
-    if value is not None and not value.is_integer():
-        raise ValueError(f"--{name.replace('_', '-')} is {value:g}, and a job of SLURM takes whole ones: give 1 or more")
+    if value is not None and (value < least or not value.is_integer()):
+        raise ValueError(f"--{name.replace('_', '-')} is {value:g}, and a job of SLURM takes whole ones: give {least} or more")
     return None if value is None else int(value)
 
 
-def _pair(word: str) -> tuple[str, int | str]:
+def _pair(word: str) -> tuple[str, str]:
     name, equals, value = word.partition("=")
     if not name or not equals or not value:
         raise ValueError(f"--slurm {word} is no option with a value: give one such as partition=gpu")
-    return name, int(value) if value.isdecimal() else value
+    return name, value

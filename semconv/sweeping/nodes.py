@@ -22,7 +22,7 @@ from semconv.version import __version__
 POLL_SECONDS = 0.2
 SEND_SECONDS = 10.0
 Departure = Callable[[int, None], object]
-SIGINT = 130  # exit code of what was asked to end
+INTERRUPTED = 130  # exit code of what was asked to end
 PASSED_ON = ("WANDB_", "OMP_NUM_THREADS")  # beginnings of the environment variables that a trial has from the sweep
 
 
@@ -84,7 +84,9 @@ def work(errand: Errand, leaves: Mapping[int, Departure] = LEAVES) -> int:
     os.environ.update(errand.environment)
     if errand.storage is None:
         if not Path(errand.place, job.folder, "sweep.yaml").is_file():
-            raise ValueError(f"{node} does not see {Path(errand.place, job.folder)}: give --storage, or an --output that it sees")
+            raise ValueError(
+                f"{node} does not see {Path(errand.place, job.folder)}: give an --output that it sees, or with Ray --storage"
+            )
         with _inside(errand.place):
             return _attend(job, None, 0, leaves)
     with TemporaryDirectory(prefix="semconv-") as scratch:

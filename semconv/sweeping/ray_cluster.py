@@ -12,7 +12,7 @@ from typing import Any
 from semconv.configuration import one_line
 from semconv.files import append_text
 from semconv.sweeping.jobs import NOT_STARTED, Job, Place, Running
-from semconv.sweeping.nodes import SIGINT, errand, work
+from semconv.sweeping.nodes import INTERRUPTED, errand, work
 from semconv.sweeping.storage import Storage
 from semconv.tracking.locks import Lock
 
@@ -114,7 +114,7 @@ class Remote(Running):
         try:
             code = int(self.ray.get(self.reference))
         except self.ray.exceptions.TaskCancelledError:
-            code = SIGINT
+            code = INTERRUPTED
         except self.ray.exceptions.RayError as error:
             code, reason = NOT_STARTED, one_line(getattr(error, "cause", None) or error, 300)
         try:

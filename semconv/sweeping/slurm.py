@@ -10,12 +10,19 @@ from typing import Any
 from semconv.configuration import one_line
 from semconv.files import append_text
 from semconv.sweeping.jobs import NOT_STARTED, Job, Place, Running
-from semconv.sweeping.nodes import SIGINT, Errand, errand, leave_nothing, work
+from semconv.sweeping.nodes import INTERRUPTED, Errand, errand, leave_nothing, work
 from semconv.sweeping.processes import Process
 from semconv.tracking.locks import Lock, locked
 
 EXECUTOR = "SlurmExecutor"
-DEFAULTS: Mapping[str, Any] = {"time": 12 * 60}  # minutes; submitit's own limit is 5
+DEFAULTS: Mapping[str, Any] = {"time": 12 * 60, "job_name": "semconv"}  # minutes; submitit's own limit is 5
+NUMBERS = ("time", "signal_delay_s")  # options that submitit computes with; it takes all others as text, or as lists of lines
+LISTS = ("setup", "teardown", "srun_args")
+# semconv's own, as a trial is one task on one node, or neither text nor a number
+NOT_OPTIONS = (
+    *("nodes", "ntasks_per_node", "cpus_per_task", "gpus_per_node", "command", "folder", "map_count", "array_parallelism"),
+    *("additional_parameters", "use_srun", "stderr_to_stdout"),
+)
 JOBS = 8
 REQUEUES = 100  # of a trial, at its time limit
 ASK_SECONDS = 5.0  # between questions about a trial that was cancelled, which may end without a result
@@ -25,8 +32,8 @@ class Slurm(Place):
     """A cluster with SLURM, all of whose nodes see the current folder.
 
     Args:
-        options: of submitit's executor, such as partition, by name.
-        cpus: CPUs of a job.
+        options: of submitit's executor, by name, as text.
+        cpus: CPUs of a job; None: one.
         gpus: GPUs of a job; None: none.
         jobs: trials that are submitted at a time.
 
@@ -34,9 +41,12 @@ class Slurm(Place):
         ValueError: submitit is not installed, there is no SLURM, or it does not know an option.
     """
 
-    def __init__(self, options: Mapping[str, Any], cpus: int = 1, gpus: int | None = None, jobs: int | None = None) -> None:
+    def __init__(
+        self, options: Mapping[str, str], cpus: int | None = None, gpus: int | None = None, jobs: int | None = None
+    ) -> None:
         self._jobs = jobs or JOBS
-        self.options = {**DEFAULTS, "cpus_per_task": cpus, **({"gpus_per_node": gpus} if gpus else {}), **options}
+        own = {name: _value(name, text) for name, text in options.items()}
+        self.options = {**DEFAULTS, "cpus_per_task": cpus or 1, **({"gpus_per_node": gpus} if gpus else {}), **own}
         with TemporaryDirectory() as folder:
             self._executor(Path(folder))
 
@@ -46,7 +56,9 @@ class Slurm(Place):
 
     def start(self, job: Job, lock: Lock) -> Running:
         try:
-            submitted = self._executor(job.folder / "slurm").submit(Task(errand(job, None)))
+            # the environment, which may hold keys, is sent by SLURM, and not written into submitit's files
+            sent = errand(job, None)._replace(environment={})
+            submitted = self._executor(job.folder / "slurm").submit(Task(sent))
         except Exception as error:  # sbatch refuses it
             append_text(job.log, f"it cannot be submitted: {one_line(error, 300)}\n")
             return Process(NOT_STARTED)
@@ -59,7 +71,7 @@ class Slurm(Place):
             raise ValueError("--cluster slurm needs submitit, which is not installed: pip install 'semconv[slurm]'") from error
         try:
             executor = getattr(submitit, EXECUTOR)(folder, max_num_timeout=REQUEUES)
-            executor.update_parameters(job_name="semconv", **self.options)
+            executor.update_parameters(**self.options)
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"--cluster slurm: {one_line(error, 300)}") from error
         return executor
@@ -83,7 +95,7 @@ class Submitted(Running):
             try:
                 found = self._submitted.result()
             except Exception as error:  # it has ended without a result
-                found = SIGINT if self._cancelled_at is not None else one_line(error, 300)
+                found = INTERRUPTED if self._cancelled_at is not None else one_line(error, 300)
             if isinstance(found, str):
                 append_text(self._job.log, f"{found}\n")
             self._code = found if isinstance(found, int) else NOT_STARTED
@@ -91,10 +103,18 @@ class Submitted(Running):
 
     def terminate(self) -> None:
         self._cancelled_at = time.monotonic()
-        self._submitted.cancel(check=False)
+        try:
+            self._submitted.cancel(check=False)
+        except OSError as error:
+            append_text(self._job.log, f"it cannot be cancelled: {one_line(error)}\n")
 
     def kill(self) -> None:
-        """Wait: SLURM kills what it has cancelled."""
+        """Wait no longer: SLURM kills what it has cancelled, though it may not say so."""
+        if self.poll() is None:
+            append_text(
+                self._job.log, f"SLURM does not say that job {self._submitted.job_id} has ended: squeue shows whether it has\n"
+            )
+            self._code = INTERRUPTED
 
     def _is_done(self) -> bool:
         asks = self._cancelled_at is not None and time.monotonic() > self._cancelled_at + ASK_SECONDS
@@ -123,7 +143,7 @@ class Task:
             # a job of a sweep that was killed may still run: this one continues it after its end
             with locked(Path(self.errand.place, self.errand.job.file("node"))):
                 return work(self.errand, {signal.SIGUSR2: put_back, signal.SIGTERM: leave_nothing})
-        except (OSError, ValueError) as error:
+        except Exception as error:
             return one_line(error, 300)
 
     def checkpoint(self) -> Any:
@@ -131,3 +151,13 @@ class Task:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+
+def _value(name: str, text: str) -> Any:
+    """An option as submitit takes it."""
+    if name in NOT_OPTIONS:
+        advice = {"cpus_per_task": "give --cpus-per-trial", "gpus_per_node": "give --gpus-per-trial"}
+        raise ValueError(f"--slurm {name}={text}: {advice.get(name, 'leave it out, as a trial is one task on one node')}")
+    if name in NUMBERS and not text.isdecimal():
+        raise ValueError(f"--slurm {name}={text}: give a whole number" + (" of minutes" if name == "time" else ""))
+    return int(text) if name in NUMBERS else [text] if name in LISTS else text

@@ -181,7 +181,7 @@ def test_what_is_no_cluster_is_refused_in_a_line(make_sweep, sweep, capsys, monk
 
 def test_a_node_refuses_what_it_cannot_do(tmp_path):
     sent = errand(Job(0, "a-000", {}, [], "", "", tmp_path), None)
-    with pytest.raises(ValueError, match=r"does not see .*: give --storage"):
+    with pytest.raises(ValueError, match=r"does not see .*: give an --output that it sees, or with Ray --storage"):
         work(sent)
     with pytest.raises(ValueError, match="install one version everywhere"):
         work(sent._replace(version="0"))

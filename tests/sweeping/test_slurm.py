@@ -1,5 +1,6 @@
 """Trials as jobs of SLURM, by submitit's executor of this machine, which starts jobs and puts them back as that of SLURM does."""
 
+import signal
 import sys
 import time
 
@@ -24,7 +25,7 @@ def local(monkeypatch):
 
 @pytest.fixture
 def start(local, tmp_path, monkeypatch):
-    """Starts a trial of a second and more, with options of its job; and gives it, its run and its log."""
+    """Starts a trial of three seconds, with options of its job; beside it its run, and the trial. All jobs end with the test."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "program.py").write_text(PROGRAM.replace("sleep(0.1)", "sleep(0.25)"))
     command = [sys.executable, str(tmp_path / "program.py"), "${args}"]
@@ -32,10 +33,17 @@ def start(local, tmp_path, monkeypatch):
     (tmp_path / "sweep" / "trials").mkdir(parents=True)
     (tmp_path / "sweep" / "sweep.yaml").touch()
 
-    def begin(**options):
-        return Slurm(options).start(job, Lock(job.file("lock")))
+    begun = []
 
-    return begin, RunFolder(tmp_path / "sweep" / "fake" / "id-003"), job
+    def begin(**options):
+        monkeypatch.setattr(slurm, "DEFAULTS", options)
+        begun.append(Slurm({}).start(job, Lock(job.file("lock"))))
+        return begun[-1]
+
+    yield begin, RunFolder(tmp_path / "sweep" / "fake" / "id-003"), job
+    for running in begun:
+        running._submitted._process.send_signal(signal.SIGINT)
+        running._submitted._process.wait()
 
 
 def test_a_sweep_runs_as_jobs(local, make_sweep, sweep, tmp_path, monkeypatch):
@@ -52,6 +60,15 @@ def test_what_slurm_cannot_do_is_refused_in_a_line(make_sweep, sweep, capsys, mo
         ("--cluster", "slurm"): 'Could not detect "srun"',
         ("--cluster", "slurm", "--slurm", "partition"): "--slurm partition is no option with a value: give",
         ("--cluster", "slurm", "--gpus-per-trial", ".5"): "--gpus-per-trial is 0.5, and a job of SLURM takes whole ones",
+        (
+            "--cluster",
+            "slurm",
+            "--cpus-per-trial",
+            "0",
+        ): "--cpus-per-trial is 0, and a job of SLURM takes whole ones: give 1 or more",
+        ("--cluster", "slurm", "--slurm", "time=1:00:00"): "--slurm time=1:00:00: give a whole number of minutes",
+        ("--cluster", "slurm", "--slurm", "a=b", "nodes=2"): "--slurm nodes=2: leave it out, as a trial is one task on one node",
+        ("--cluster", "slurm", "--slurm", "cpus_per_task=2"): "--slurm cpus_per_task=2: give --cpus-per-trial",
         ("--cluster", "slurm", "--storage", "x"): "--storage is for Ray",
         ("--cluster", "auto", "--slurm", "time=5"): "--slurm is for jobs of SLURM: give --cluster slurm",
         ("--slurm", "time=5"): "--slurm is for clusters: give --cluster ADDRESS",
@@ -86,6 +103,40 @@ def test_a_trial_goes_on_after_its_time_limit(start):
     assert running.poll() == 0
     assert [row["step"] for row in rows(run)] == list(range(12))
     assert len({row["pid"] for row in rows(run)}) > 1
+
+
+def test_options_reach_the_job_as_they_were_given_and_keys_reach_no_file(start, monkeypatch, tmp_path):
+    begin, _, job = start
+    monkeypatch.setenv("WANDB_API_KEY", "a-secret-key")
+    begin().kill()
+    assert not [path for path in (tmp_path / "sweep").rglob("*") if path.is_file() and b"a-secret-key" in path.read_bytes()]
+    (tmp_path / "bin").mkdir()
+    for name, text in (("srun", ""), ("sbatch", f"cp $1 {tmp_path}/sent; echo Submitted batch job 7")):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    monkeypatch.setattr(slurm, "EXECUTOR", "SlurmExecutor")
+    monkeypatch.setattr(slurm, "DEFAULTS", {"time": 720, "job_name": "semconv"})
+    options = {"account": "00123", "time": "90", "setup": "module load cuda", "srun_args": "--exact", "job_name": "mine"}
+    Slurm(options, cpus=8, gpus=1).start(job, Lock(job.file("lock")))
+    lines = (tmp_path / "sent").read_text().splitlines()
+    for line in ("account=00123", "time=90", "cpus-per-task=8", "gpus-per-node=1", "job-name=mine", "signal=USR2@90"):
+        assert f"#SBATCH --{line}" in lines
+    assert "module load cuda" in lines
+    assert any(line.startswith("srun ") and "--exact" in line for line in lines)
+
+
+def test_a_job_of_which_slurm_says_nothing_is_waited_for_no_longer(start, monkeypatch):
+    begin, run, job = start
+    running = begin()
+    wait_for(lambda: rows(run))
+    monkeypatch.setattr(running._submitted, "done", lambda force_check: False)
+    monkeypatch.setattr(running._submitted, "cancel", lambda check: (_ for _ in ()).throw(FileNotFoundError("no scancel")))
+    running.terminate()
+    assert running.poll() is None
+    running.kill()
+    log = job.log.read_text()
+    assert (running.poll(), "cannot be cancelled: no scancel" in log, "squeue shows whether it has" in log) == (130, True, True)
 
 
 def test_a_cancelled_trial_ends(start):
