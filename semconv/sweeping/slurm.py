@@ -92,10 +92,13 @@ class Submitted(Running):
 
     def poll(self) -> int | None:
         if self._code is None and self._is_done():
-            try:
-                found = self._submitted.result()
-            except Exception as error:  # it has ended without a result
-                found = INTERRUPTED if self._cancelled_at is not None else one_line(error, 300)
+            found: int | str = INTERRUPTED
+            # submitit waits for a result that may come late, and that of what was cancelled need not come
+            if self._cancelled_at is None or self._submitted.paths.result_pickle.exists():
+                try:
+                    found = self._submitted.result()
+                except Exception as error:
+                    found = one_line(error, 300)
             if isinstance(found, str):
                 append_text(self._job.log, f"{found}\n")
             self._code = found if isinstance(found, int) else NOT_STARTED
