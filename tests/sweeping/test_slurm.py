@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def start(local, tmp_path, monkeypatch):
     (tmp_path / "sweep" / "trials").mkdir(parents=True)
     (tmp_path / "sweep" / "sweep.yaml").touch()
 
-    begun = []
+    begun: list[Any] = []
 
     def begin(**options):
         monkeypatch.setattr(slurm, "DEFAULTS", options)
