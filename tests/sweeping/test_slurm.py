@@ -1,5 +1,6 @@
 """Trials as jobs of SLURM, by submitit's executor of this machine, which starts jobs and puts them back as that of SLURM does."""
 
+import os
 import signal
 import sys
 import time
@@ -21,7 +22,7 @@ pytest.importorskip("submitit", reason="submitit is not installed")
 @pytest.fixture
 def local(monkeypatch):
     monkeypatch.setattr(slurm, "EXECUTOR", "LocalExecutor")
-    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent), prepend=os.pathsep)
 
 
 @pytest.fixture
