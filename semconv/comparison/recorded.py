@@ -30,9 +30,8 @@ CONTINUED = "continued.csv"  # the table that a study continues, in the study's 
 INTEGER = re.compile(r"-?\d+")
 MACHINE = ("versions", "platform", "cpu_count", "device", "num_threads")  # of an environment
 SHARED = ("experiment", "control", "variant", "controls", "conveys")  # of a network, whatever its seed
-Row = dict[
-    str, Any
-]  # what a run is: the columns of IDENTITY, but for the numbers of its protocol and its network, and its environment
+# what a run is: the columns of IDENTITY but for the numbers of its protocol and its network; `environment` is what it says
+Row = dict[str, Any]
 
 
 def row_of(run: FinishedRun, stage: str, setting: str, value: float | None, fraction: int) -> Row:
