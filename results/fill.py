@@ -145,7 +145,7 @@ def search(name: str) -> str:
 
 def state(_: str) -> str:
     """The number of runs of every study, by stage, and of the design that screens nothing."""
-    rows = [["study", "tune", "screen", "confirm", "in all, over a fixed design's", "code"]]
+    rows = [["study", "tune", "screen", "confirm", "runs / runs of a fixed design", "commit"]]
     for path in sorted(STUDIES.glob("*.yaml")):
         found = table(path.stem)
         counts = [str(len(found.runs.get(stage, []))) if found else "0" for stage in ("tune", "screen", "confirm")]

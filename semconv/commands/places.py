@@ -48,19 +48,22 @@ def add_options(parser: argparse.ArgumentParser, what: str) -> None:
     )
     group.add_argument("--cpus-per-trial", type=share, metavar="N", help="CPUs that a trial takes (1).")
     group.add_argument(
-        "--gpus-per-trial", type=share, metavar="N", help="GPUs that a trial takes, also .5 (1 if Ray has any, else 0)."
+        "--gpus-per-trial",
+        type=share,
+        metavar="N",
+        help="GPUs that a trial takes (SLURM: 0; Ray: 1 if it has any), with Ray also .5.",
     )
     group.add_argument(
         "--storage",
         metavar="PATH",
-        help="Folder or address (s3://bucket/folder) that results and checkpoints travel through (none: every node sees --output).",
+        help="Ray: folder or address (s3://bucket/folder) that results travel through (none: every node sees --output).",
     )
     group.add_argument(
         "--slurm",
         nargs="+",
         action="extend",
         metavar="NAME=VALUE",
-        help="Options of the jobs by submitit's names, such as partition=gpu time=600 (minutes; 720) mem=16GB account=mine.",
+        help="SLURM, behind FILE: options of jobs, such as partition=gpu time=600 (minutes; 720) mem=16GB account=mine.",
     )
 
 

@@ -20,8 +20,8 @@ DESCRIPTION = """Run a study: tune every network by the same search, screen the 
 report. Each stage is one or more rounds, each of them a W&B sweep in the study's folder, which any number of processes may share.
 --plan trains every network for a few steps, prints runs, hours and error rates, and stops. --resume continues a study that was
 interrupted or killed; with --table, also on another machine, from the table of its runs alone. --prepare runs nothing: it writes
-the sweep file of the next round, for W&B's agents or a cluster. --only and --seed run one row of its table again, and say whether
-the numbers are the same. --cluster runs everything on a cluster of Ray, or as jobs of SLURM."""
+the sweep file of the next round, for W&B's agents or other processes. --only and --seed run one row of its table again, and say
+whether the numbers are the same. --cluster runs everything on a cluster of Ray, or as jobs of SLURM."""
 
 
 def main(arguments: list[str]) -> None:

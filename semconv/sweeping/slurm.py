@@ -15,7 +15,12 @@ from semconv.sweeping.processes import Process
 from semconv.tracking.locks import Lock, locked
 
 EXECUTOR = "SlurmExecutor"
-DEFAULTS: Mapping[str, Any] = {"time": 12 * 60, "job_name": "semconv"}  # minutes; submitit's own limit is 5
+DEFAULTS: Mapping[str, Any] = {
+    "time": 12 * 60,  # minutes; submitit's own limit is 5
+    "job_name": "semconv",
+    # srun does not take it from sbatch in all versions
+    "setup": ["export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK"],
+}
 NUMBERS = ("time", "signal_delay_s")  # options that submitit computes with; it takes all others as text, or as lists of lines
 LISTS = ("setup", "teardown", "srun_args")
 # semconv's own, as a trial is one task on one node, or neither text nor a number
@@ -46,6 +51,8 @@ class Slurm(Place):
     ) -> None:
         self._jobs = jobs or JOBS
         own = {name: _value(name, text) for name, text in options.items()}
+        if "setup" in own:
+            own["setup"] = [*DEFAULTS["setup"], *own["setup"]]
         self.options = {**DEFAULTS, "cpus_per_task": cpus or 1, **({"gpus_per_node": gpus} if gpus else {}), **own}
         with TemporaryDirectory() as folder:
             self._executor(Path(folder))

@@ -10,7 +10,7 @@ import pytest
 
 from semconv.sweeping import slurm
 from semconv.sweeping.jobs import Job
-from semconv.sweeping.slurm import Slurm
+from semconv.sweeping.slurm import DEFAULTS, Slurm
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.locks import Lock, locked
 from tests.experiments import FOLDER
@@ -22,6 +22,7 @@ pytest.importorskip("submitit", reason="submitit is not installed")
 @pytest.fixture
 def local(monkeypatch):
     monkeypatch.setattr(slurm, "EXECUTOR", "LocalExecutor")
+    monkeypatch.setattr(slurm, "DEFAULTS", {})
     monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent), prepend=os.pathsep)
 
 
@@ -118,13 +119,14 @@ def test_options_reach_the_job_as_they_were_given_and_keys_reach_no_file(start, 
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
     monkeypatch.setattr(slurm, "EXECUTOR", "SlurmExecutor")
-    monkeypatch.setattr(slurm, "DEFAULTS", {"time": 720, "job_name": "semconv"})
+    monkeypatch.setattr(slurm, "DEFAULTS", DEFAULTS)
     options = {"account": "00123", "time": "90", "setup": "module load cuda", "srun_args": "--exact", "job_name": "mine"}
     Slurm(options, cpus=8, gpus=1).start(job, Lock(job.file("lock")))
     lines = (tmp_path / "sent").read_text().splitlines()
     for line in ("account=00123", "time=90", "cpus-per-task=8", "gpus-per-node=1", "job-name=mine", "signal=USR2@90"):
         assert f"#SBATCH --{line}" in lines
     assert "module load cuda" in lines
+    assert "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK" in lines
     assert any(line.startswith("srun ") and "--exact" in line for line in lines)
 
 
