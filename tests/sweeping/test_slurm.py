@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,11 +102,15 @@ def test_a_job_that_cannot_begin_says_why(start, tmp_path):
 
 def test_a_trial_goes_on_after_its_time_limit(start):
     begin, run, _ = start
-    running = begin(timeout_min=0.1, signal_delay_s=4)  # the signal comes after 2 seconds
+    running = begin()
+    wait_for(lambda: rows(run))
+    controller = running._submitted._process.pid
+    for task in Path(f"/proc/{controller}/task/{controller}/children").read_text().split():
+        os.kill(int(task), signal.SIGUSR2)
     wait_for(lambda: running.poll() is not None)
     assert running.poll() == 0
     assert [row["step"] for row in rows(run)] == list(range(12))
-    assert len({row["pid"] for row in rows(run)}) > 1
+    assert len({row["pid"] for row in rows(run)}) == 2
 
 
 def test_options_reach_the_job_as_they_were_given_and_keys_reach_no_file(start, monkeypatch, tmp_path):
