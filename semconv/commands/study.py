@@ -56,7 +56,7 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     from semconv.sweeping.ledger import Ledger
 
     keep_study(study, folder, given.resume or given.plan or given.prepare)
-    recorded = read_rows(folder, given.table)
+    recorded = read_rows(folder, given.table, given.accept_code)
     if given.prepare and recorded:
         raise ValueError(f"{folder} continues a table, and --prepare writes whole rounds: continue it by --resume")
 
@@ -163,6 +163,14 @@ def make_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="CSV",
         help="The table of --only (results/<name of the file>.csv); with --resume, a table whose runs are not run again.",
+    )
+    parser.add_argument(
+        "--accept-code",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="HASH",
+        help="Continue runs of the table whose column code is this, though the code has changed since.",
     )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="The study's folder (runs/studies/<name of the file>, numbered if taken)."

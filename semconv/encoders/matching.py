@@ -3,6 +3,7 @@
 import os
 import statistics
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, Literal
 
 import torch
@@ -41,11 +42,16 @@ def match_cost(
     """
     if cost == "flops":
         with torch.device("meta"):
-            target = training_flops(build(mechanism=mechanism, mlp_ratio=mlp_ratio), geometry)
+
+            def shell(**arguments: Any) -> nn.Module:
+                # a copy, as indicators exist already, and their weights are the caller's
+                return deepcopy(build(**arguments)).to("meta")
+
+            target = training_flops(shell(mechanism=mechanism, mlp_ratio=mlp_ratio), geometry)
             counted: dict[int, float] = {}  # by parameters: ratios that are rounded to the same widths are counted once
 
             def relative(ratio: float) -> float:
-                plain = build(mechanism=Plain, mlp_ratio=ratio)
+                plain = shell(mechanism=Plain, mlp_ratio=ratio)
                 if (size := count_parameters(plain)) not in counted:
                     counted[size] = training_flops(plain, geometry) / target
                 return counted[size]

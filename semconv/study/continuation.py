@@ -17,12 +17,13 @@ Rows = list[tuple[Row, FinishedRun]]
 SAME_RUN = ("stage", "setting", "variant", "control", "seed", "value", "fraction")
 
 
-def read_rows(folder: Path, table: Path | None) -> Rows:
+def read_rows(folder: Path, table: Path | None, accepted: Sequence[str] = ()) -> Rows:
     """The rows that a study continues.
 
     Args:
         folder: the study's folder, which keeps them.
         table: a table to be continued; None: the one that the folder keeps, if it does.
+        accepted: hashes of code that computes, for these rows, what the code of now does.
 
     Raises:
         ValueError: it is no table, it holds a run twice, other code has trained its runs, or the folder keeps another one.
@@ -36,9 +37,11 @@ def read_rows(folder: Path, table: Path | None) -> Rows:
     for row, run in rows:
         if (before := lines.setdefault(same_run(row), run.folder)) != run.folder:
             raise ValueError(f"{run.folder} is the run of {before.rpartition(':')[2]} again: restore the table")
-    if other := next((row for row, _ in rows if row["code"] != code_of(PACKAGE)), None):
-        by = f"commit {other['commit']}" if other["commit"] else "no known commit"
-        raise ValueError(f"{path} has runs of other code, of {by}: continue it by that code, or {_instead(path)}")
+    if other := next((row for row, _ in rows if row["code"] not in (code_of(PACKAGE), *accepted)), None):
+        raise ValueError(
+            f"{path} has runs of other code, {other['code']} of commit {other['commit']}: continue it by that code, {_instead(path)}, "
+            f"or give --accept-code {other['code']} if what has changed since changes no number of its runs"
+        )
     if table is not None and kept.exists() and not {same_run(row) for row, _ in load_rows(kept)} <= lines.keys():
         raise ValueError(f"{folder} continues another table already: leave out --table, or give another --output")
     return rows

@@ -275,7 +275,9 @@ def test_the_command_refuses_a_damaged_table_and_keeps_nothing_of_it(write_study
 
     faults = {
         head
-        + with_cell("code", "0123456789ab"): "has runs of other code, of commit c0ffee: continue it by that code, or leave out",
+        + with_cell(
+            "code", "0123456789ab"
+        ): "has runs of other code, 0123456789ab of commit c0ffee: continue it by that code, leave out --table",
         head + first + first: ":3 is the run of 2 again",
         head + first + others[0][:-20]: "line 3: it is no whole row",
         head + with_cell("status", "running"): "line 2: it is no finished run",
@@ -291,6 +293,9 @@ def test_the_command_refuses_a_damaged_table_and_keeps_nothing_of_it(write_study
         table.write_text(content)
         _, err, code = study(path, "--output", elsewhere, "--resume", "--table", table)
         assert (code, len(err.splitlines()), message in err) == (2, 1, True), err
+    table.write_text(head + with_cell("code", "0123456789ab") + "".join(others))
+    assert study(path, "--output", tmp_path / "accepted", "--resume", "--table", table, "--accept-code", "0123456789ab")[2] == 0
+    assert load_rows(tmp_path / "accepted" / "results.csv")[0][0]["code"] == "0123456789ab"
     table.write_text(text)
     for network in ("text", "{variant: {encoder: {}}}", "{experiment: cnn_plain, variant: null}"):
         damaged = yaml.safe_load(shared)
