@@ -39,8 +39,8 @@ def read_rows(folder: Path, table: Path | None, accepted: Sequence[str] = ()) ->
             raise ValueError(f"{run.folder} is the run of {before.rpartition(':')[2]} again: restore the table")
     if other := next((row for row, _ in rows if row["code"] not in (code_of(PACKAGE), *accepted)), None):
         raise ValueError(
-            f"{path} has runs of other code, {other['code']} of commit {other['commit']}: continue it by that code, {_instead(path)}, "
-            f"or give --accept-code {other['code']} if what has changed since changes no number of its runs"
+            f"{path} has runs of other code, {other['code']} of commit {other['commit']}: continue it by that code, "
+            f"{_instead(path)}, or give --accept-code {other['code']} if what has changed since changes no number of its runs"
         )
     if table is not None and kept.exists() and not {same_run(row) for row, _ in load_rows(kept)} <= lines.keys():
         raise ValueError(f"{folder} continues another table already: leave out --table, or give another --output")
