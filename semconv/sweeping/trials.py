@@ -14,6 +14,7 @@ from semconv.sweeping.points import departure
 from semconv.tracking.folder import RunFolder
 
 KILL_SECONDS = 30  # from SIGTERM to SIGKILL, as W&B's agent has it
+WIDEST = 200  # characters of a reason: the log has it whole
 
 
 class Trial:
@@ -79,7 +80,7 @@ class Trial:
         if code != 0:
             if self.stopping is not None:
                 return "stopped", None, "stopped early"
-            return "failed", None, f"exit code {code}: {self.last_line()}"
+            return "failed", None, f"exit code {code}: {self.last_line()[:WIDEST]}"
         value = self.value()
         if self.sweep.metric is not None and value is None:
             return "failed", None, f"there is no {self.sweep.metric} in its summary: give metric.name a key that runs have"
