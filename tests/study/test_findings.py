@@ -85,3 +85,8 @@ def test_a_search_shows_the_networks_that_are_done(study):
     rows = [line.strip("| ").split(" | ") for line in fill.search(name).splitlines()[2:]]
     assert [row[:3] for row in rows] == [["cnn_plain", "camouflage", "0.008"]]
     assert fill.search("none").startswith("Not yet measured: ")
+
+
+def test_tables_name_no_folder_of_a_machine():
+    for path in (fill.ROOT / "results").glob("*.yaml"):
+        assert not re.findall(r"/(?:home|root|tmp|work|Users|mnt)/\S*", path.read_text(encoding="utf-8")), path
