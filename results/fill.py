@@ -27,7 +27,7 @@ from semconv.comparison.statistics import Paired
 from semconv.comparison.verdicts import PLAIN
 from semconv.files import write_text
 from semconv.metrics import Metric
-from semconv.study.arms import Arm, by_point, point_of, shown
+from semconv.study.arms import by_point, point_of, shown
 from semconv.study.file import ONLY, Study, read_study
 from semconv.study.results import screening_sheet, tuning_sheet
 from semconv.study.stages import compared, screened, searched
@@ -348,12 +348,11 @@ def _gain(found: Paired | None) -> str:
 
 def _chosen(found: Table) -> str:
     """The value of the tuned key of each confirmed network, controls aside, and whether smaller and larger ones were tried."""
-    tried: dict[Arm, set[float]] = {}
-    for point in by_point(found.study, found.runs.get("tune", [])):
-        tried.setdefault(point.arm, set()).add(float(point.value or 0))
+    tried = searched(found.study, found.runs["tune"]) if "tune" in found.runs else {}
     values: dict[str, str] = {}
     for point in by_point(found.study, found.runs["confirm"]):
-        if not point.arm.control and point.value is not None and (grid := tried.get(point.arm)):
+        if not point.arm.control and point.value is not None and point.arm in tried:
+            grid = tried[point.arm].curve
             ends = {min(grid): "the smallest tried", max(grid): "the largest tried"}
             end = f" ({ends[point.value]})" if point.value in ends else ""
             values[f"{point.arm.variant}{shown(point.arm.setting)}"] = f"{point.value:g}{end}"

@@ -60,7 +60,9 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     if given.prepare and recorded:
         raise ValueError(f"{folder} continues a table, and --prepare writes whole rounds: continue it by --resume")
 
+    table = folder / "results.csv"
     measured: Measured | None = None
+    is_over = False
 
     def run_sweep(sweep: Sweep, own: Path, done: Sequence[Mapping[str, Any]]) -> int:
         if given.prepare:
@@ -71,7 +73,7 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
         print(f"{own.name}: {len(sweep.grid) - len(done)} runs")
         code = run_trials(sweep, own, place, given.failures, done=done)[0]
         if measured is not None:  # else the rows of a table have not been checked
-            save_runs(rounds, folder / "results.csv")
+            save_runs(rounds, table)
         return code
 
     rounds = Rounds(study, folder, run_sweep, recorded)
@@ -93,15 +95,15 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
         screened = screen(rounds, tuned)
         kept = [arm for arm in candidates(study) if not study.screen or (arm in screened and screened[arm].kept)]
         comparison = confirm(rounds, measured, tuned, kept)
+        is_over = True
     except Unfinished as end:
         output = f" --output {folder}" if given.output else ""
         option = "--prepare" if given.prepare else "--resume"
         print(f"not all runs are finished: semconv study {given.file}{output} {option} continues")
         return end.code
     finally:
-        if measured is not None:
-            save_runs(rounds, folder / "results.csv")
-    if unused := save_runs(rounds, folder / "results.csv", is_over=True):
+        unused = save_runs(rounds, table, is_over) if measured is not None else 0
+    if unused:
         print(
             f"semconv: warning: results.csv leaves out {unused} rows of the table, which the study has no use for", file=sys.stderr
         )
@@ -111,7 +113,7 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
         *sheets(comparison),
     ]
     print_sheets(made)
-    print(f"runs as a table: {folder / 'results.csv'} with results.yaml; semconv compare {folder / 'results.csv'} reads them")
+    print(f"runs as a table: {table} with results.yaml; semconv compare {table} reads them")
     if all(row["stage"] != "confirm" for row, _ in rounds.recorded):  # a table has no weights
         print(f"semconv export {folder} --output weights writes the weights of the best network")
     write_comparison(comparison, made, folder / "report", sections(study, tuned, screened))

@@ -9,7 +9,7 @@ from semconv.sweeping.macros import expand, own_command
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.locks import Lock
 
-NOT_STARTED = 127  # exit code, as a shell has it
+NOT_STARTED, INTERRUPTED = 127, 130  # exit codes, as a shell has them
 
 
 class Job(NamedTuple):

@@ -22,7 +22,6 @@ from semconv.version import __version__
 POLL_SECONDS = 0.2
 SEND_SECONDS = 10.0
 Departure = Callable[[int, None], object]
-INTERRUPTED = 130  # exit code of what was asked to end
 PASSED_ON = ("WANDB_", "OMP_NUM_THREADS")  # beginnings of the environment variables that a trial has from the sweep
 
 
@@ -120,7 +119,8 @@ def _attend(job: Job, storage: Storage | None, send_seconds: float, leaves: Mapp
             time.sleep(POLL_SECONDS)
         if storage is not None and storage.is_ours:
             storage.send(*_places(job))
-        if signal.SIGINT not in received and (number := next(filter(received.__contains__, leaves), None)):
+        if told and signal.SIGINT not in received:
+            number = next(filter(received.__contains__, leaves))
             leaves[number](number, None)
         return code
     finally:

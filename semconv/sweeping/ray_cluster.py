@@ -11,8 +11,8 @@ from typing import Any
 
 from semconv.configuration import one_line
 from semconv.files import append_text
-from semconv.sweeping.jobs import NOT_STARTED, Job, Place, Running
-from semconv.sweeping.nodes import INTERRUPTED, errand, work
+from semconv.sweeping.jobs import INTERRUPTED, NOT_STARTED, Job, Place, Running
+from semconv.sweeping.nodes import errand, work
 from semconv.sweeping.storage import Storage
 from semconv.tracking.locks import Lock
 

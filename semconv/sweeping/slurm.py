@@ -9,8 +9,8 @@ from typing import Any
 
 from semconv.configuration import one_line
 from semconv.files import append_text
-from semconv.sweeping.jobs import NOT_STARTED, Job, Place, Running
-from semconv.sweeping.nodes import INTERRUPTED, Errand, errand, leave_nothing, work
+from semconv.sweeping.jobs import INTERRUPTED, NOT_STARTED, Job, Place, Running
+from semconv.sweeping.nodes import Errand, errand, leave_nothing, work
 from semconv.sweeping.processes import Process
 from semconv.tracking.locks import Lock, locked
 
