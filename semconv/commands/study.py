@@ -47,12 +47,12 @@ def main(arguments: list[str]) -> None:
 def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place) -> int:
     # importing Optuna and scipy takes seconds; --help and errors in the file come before
     from semconv.comparison.tables import sheets
-    from semconv.study.arms import candidates
+    from semconv.study.arms import candidates, main_arms
     from semconv.study.continuation import read_rows
     from semconv.study.plan import cost_sheet, costs, networks_sheet, rates_sheet
     from semconv.study.results import keep_recorded, save_runs, screening_sheet, sections, tuning_sheet
     from semconv.study.rounds import Rounds, Unfinished, keep_study
-    from semconv.study.stages import Measured, confirm, measure, screen, tune
+    from semconv.study.stages import Measured, confirm, measure, screen, tune, wide_arms
     from semconv.sweeping.ledger import Ledger
 
     keep_study(study, folder, given.resume or given.plan or given.prepare)
@@ -91,9 +91,10 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
         if given.plan:
             print_sheets([networks_sheet(planned), rates_sheet(study, measured)])
             return 0
-        tuned = tune(rounds, measured)
+        tuned = tune(rounds, main_arms(study))
         screened = screen(rounds, tuned)
         kept = [arm for arm in candidates(study) if not study.screen or (arm in screened and screened[arm].kept)]
+        tuned |= tune(rounds, wide_arms(measured, kept), "tune-wide")
         comparison = confirm(rounds, measured, tuned, kept)
         is_over = True
     except Unfinished as end:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from semconv.comparison.simulation import simulate
 from semconv.comparison.tables import Sheet
-from semconv.study.arms import Arm
+from semconv.study.arms import Arm, main_arms
 from semconv.study.file import PLAIN, Study
-from semconv.study.stages import SHORT, Measured, rungs, tuned_arms
+from semconv.study.stages import SHORT, Measured, rungs, wide_arms
 
 MARGIN = 1.0  # of equivalence in the simulation, in the same unit
 EFFECTS = (1.0, 2.0, 3.0)  # of one candidate over all its others, in standard deviations of a paired difference
@@ -32,23 +32,19 @@ class Cost(NamedTuple):
 
 def costs(study: Study, measured: Measured) -> list[Cost]:
     """The cost of every stage, from the time that each network has taken for a few steps."""
-    found = []
-    if study.tune:
-        arms, planned, seeds = tuned_arms(study, measured), rungs(study), len(study.tune.seeds)
-        took = sum(seconds_of(study, measured, arm, evaluates=False) for arm in arms) * seeds
-        number, share = sum(rung.values for rung in planned), sum(rung.values / rung.fraction for rung in planned)
-        runs, more = len(arms) * seeds, study.tune.extensions
-        found.append(Cost("tune", arms, (runs * number, runs * (number + more)), (took * share, took * (share + more))))
     seconds = {arm: seconds_of(study, measured, arm) for arm in measured.runs}
+    kept = []
+    for setting in study.settings:  # the dearest candidates, where a screening keeps some
+        dearest = sorted((Arm(setting, name) for name in study.family), key=lambda arm: -seconds[arm] * len(measured.arms(arm)))
+        kept += dearest[: study.screen.keep] if study.screen else dearest
+    found = [_search("tune", study, measured, main_arms(study))] if study.tune else []
     if study.screen:
         arms, seeds = [Arm(setting, name) for setting in study.settings for name in (PLAIN, *study.family)], len(study.screen.seeds)
         took = sum(seconds[arm] for arm in arms) * seeds
         found.append(Cost("screen", arms, (len(arms) * seeds, len(arms) * seeds), (took, took)))
-    confirmed = [Arm(setting, PLAIN) for setting in study.settings]
-    for setting in study.settings:  # the dearest candidates, where a screening keeps some
-        dearest = sorted((Arm(setting, name) for name in study.family), key=lambda arm: -seconds[arm] * len(measured.arms(arm)))
-        kept = dearest[: study.screen.keep] if study.screen else dearest
-        confirmed += [each for arm in kept for each in measured.arms(arm)]
+    if study.tune and (wide := wide_arms(measured, kept)):
+        found.append(_search("tune, equal FLOPs", study, measured, wide))
+    confirmed = [Arm(setting, PLAIN) for setting in study.settings] + [each for arm in kept for each in measured.arms(arm)]
     references = [Arm(setting, name) for setting in study.settings for name in study.references]
     took, once = (sum(seconds[arm._replace(control="")] for arm in arms) for arms in (confirmed, references))
     first, last = study.confirm.looks.seeds[0], study.confirm.looks.seeds[-1]
@@ -62,6 +58,15 @@ def costs(study: Study, measured: Measured) -> list[Cost]:
         )
     )
     return found
+
+
+def _search(stage: str, study: Study, measured: Measured, arms: Sequence[Arm]) -> Cost:
+    assert study.tune is not None
+    planned, seeds = rungs(study), len(study.tune.seeds)
+    took = sum(seconds_of(study, measured, arm, evaluates=False) for arm in arms) * seeds
+    number, share = sum(rung.values for rung in planned), sum(rung.values / rung.fraction for rung in planned)
+    runs, more = len(arms) * seeds, study.tune.extensions
+    return Cost(stage, arms, (runs * number, runs * (number + more)), (took * share, took * (share + more)))
 
 
 def seconds_of(study: Study, measured: Measured, arm: Arm, evaluates: bool = True) -> float:

@@ -59,10 +59,10 @@ def _own(rounds: Rounds) -> dict[tuple[Any, ...], tuple[Row, FinishedRun]]:
     fractions = [rung.fraction for rung in rungs(study)] if study.tune else []
     for folder in sorted(rounds.folder.glob("*/sweep.yaml"), key=lambda path: path.stat().st_mtime):
         name = folder.parent.name
-        stage, _, number = name.partition("-")
+        stage, number = name.partition("-")[0], name.rpartition("-")[2]
         if stage == MEASURE:
             continue
-        fraction = fractions[int(number) - 1] if stage == "tune" and number.isdigit() else 1
+        fraction = fractions[int(number) - 1] if stage == "tune" and "beyond" not in name else 1
         for point, runs in rounds.finished(name).items():
             value = point.value if study.tune else None
             rows = [(row_of(run, stage, point.arm.setting, value, fraction), run) for _, run in sorted(runs.items())]

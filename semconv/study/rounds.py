@@ -17,7 +17,7 @@ from semconv.tracking.environment import code_of
 from semconv.tracking.folder import RunFolder
 from semconv.yaml_files import read_yaml, to_yaml
 
-MEASURE = "measure"  # round of a few steps of each network
+MEASURE = "measure"  # rounds of a few steps of each network, and of one step of each control
 Runs = dict[int, FinishedRun]  # by seed
 # runs a sweep in its folder, but for points with the given parts, and gives the exit code
 RunSweep = Callable[[Sweep, Path, Sequence[Mapping[str, Any]]], int]
@@ -170,7 +170,7 @@ def keep_study(study: Study, folder: Path, resume: bool) -> None:
     if copy.exists():
         if _read(copy) != study.content:
             raise ValueError(f"{folder} holds another study, or this one before it was changed: give another --output")
-        if not resume and any(path.parent.name != MEASURE for path in folder.glob("*/sweep.yaml")):
+        if not resume and any(not path.parent.name.startswith(MEASURE) for path in folder.glob("*/sweep.yaml")):
             raise ValueError(f"{folder} holds this study already: continue it by --resume, or give another --output")
         return
     folder.mkdir(parents=True, exist_ok=True)

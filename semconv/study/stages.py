@@ -20,6 +20,7 @@ from semconv.study.file import PLAIN, Study
 from semconv.study.rounds import MEASURE, Rounds, Runs
 
 SHORT = {"trainer.max_epochs": -1, "trainer.max_steps": 12}
+SHORTEST = {**SHORT, "trainer.max_steps": 1, "evaluation": "none"}
 Curve = Mapping[float, Mapping[int, float]]  # the optimised metric by value and seed; where a run has diverged, the worst there is
 
 
@@ -61,7 +62,8 @@ class Screened(NamedTuple):
 
 
 def measure(rounds: Rounds) -> Measured:
-    """Train every network for a few steps, which gives operations, time per step and declared controls."""
+    """Train every network for a few steps, which gives operations, time per step and declared controls; train these for one step,
+    so that one that cannot be trained is found before anything long is."""
     study = rounds.study
     seed = max((*study.confirm.seeds, *(study.tune.seeds if study.tune else ()), *(study.screen.seeds if study.screen else ()))) + 1
     found = rounds.run(MEASURE, [Point(arm) for arm in main_arms(study)], [seed], SHORT)
@@ -78,7 +80,10 @@ def measure(rounds: Rounds) -> Measured:
             if name not in study.controls or not shipped.look(study.controls[name], "experiments"):
                 raise ValueError(f"{arm.variant} has to beat {name}, of which there is no file: name one under controls")
     check_rows(study, rounds.recorded, runs, needed)
-    return Measured(runs, needed)
+    measured = Measured(runs, needed)
+    if controls := [Point(each) for arm in needed for each in measured.arms(arm)[1:]]:
+        rounds.run(f"{MEASURE}-controls", controls, [seed], SHORTEST)
+    return measured
 
 
 def _check(study: Study, runs: Sequence[FinishedRun]) -> None:
@@ -106,23 +111,29 @@ def _check(study: Study, runs: Sequence[FinishedRun]) -> None:
             raise ValueError(f"endpoints: no run has {key}" + (f"; it needs {needs}, under options" if needs else ""))
 
 
-def tune(rounds: Rounds, measured: Measured) -> dict[Arm, Tuned]:
-    """Search the value of the tuned key, in the same way for candidates, plain, plain of equal compute and references; else {}."""
+def tune(rounds: Rounds, arms: Sequence[Arm], name: str = "tune") -> dict[Arm, Tuned]:
+    """Search the value of the tuned key, in the same way for all arms; {} where the study tunes nothing.
+
+    Args:
+        rounds: the study's rounds.
+        arms: plain, candidates and references; after the screening, plain of equal compute of those candidates that it has kept.
+        name: begins the names of its rounds.
+    """
     study = rounds.study
-    if study.tune is None:
+    if study.tune is None or not arms:
         return {}
     metric = _metric(study.tune.metric)
-    values: dict[Arm, Sequence[float]] = dict.fromkeys(tuned_arms(study, measured), study.tune.values)
+    values: dict[Arm, Sequence[float]] = dict.fromkeys(arms, study.tune.values)
     curves: dict[Arm, Curve] = {}
     for number, rung in enumerate(rungs(study), 1):
         values = {arm: sorted((_ranked(curves[arm], metric) if curves else given)[: rung.values]) for arm, given in values.items()}
-        curves = _search(rounds, f"tune-{number}", values, rung.fraction)
+        curves = _search(rounds, f"{name}-{number}", values, rung.fraction)
     tried = {arm: list(study.tune.values) for arm in curves}  # at any budget
     for number in range(1, study.tune.extensions + 1):
         beyond = {arm: [value] for arm, curve in curves.items() if (value := _beyond(curve, tried[arm], metric)) is not None}
         if not beyond:
             break
-        for arm, more in _search(rounds, f"tune-beyond-{number}", beyond, 1).items():
+        for arm, more in _search(rounds, f"{name}-beyond-{number}", beyond, 1).items():
             curves[arm], tried[arm] = {**curves[arm], **more}, [*tried[arm], *more]
     if diverged := [arm for arm, curve in curves.items() if not math.isfinite(_mean(curve, _ranked(curve, metric)[0]))]:
         raise ValueError(f"{diverged[0].label} has diverged at every value of {bare(study.tune.key)}: give smaller values")
@@ -140,10 +151,9 @@ def searched(study: Study, runs: Iterable[FinishedRun]) -> dict[Arm, Tuned]:
     return {arm: _chosen(curve, list(curve), metric) for arm, curve in curves.items()}
 
 
-def tuned_arms(study: Study, measured: Measured) -> list[Arm]:
-    """The arms that have a search of their own."""
-    wide = [arm._replace(control=WIDE) for arm, needed in measured.needed.items() if WIDE in needed]
-    return [*main_arms(study), *wide]
+def wide_arms(measured: Measured, arms: Iterable[Arm]) -> list[Arm]:
+    """Plain of equal compute, which has a search of its own, of those candidates that have to beat it."""
+    return [arm._replace(control=WIDE) for arm in arms if WIDE in measured.needed[arm]]
 
 
 class Rung(NamedTuple):

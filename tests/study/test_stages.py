@@ -2,19 +2,21 @@ from pathlib import Path
 
 import pytest
 
-from semconv.study.arms import Arm, candidates
+from semconv.study.arms import Arm, candidates, main_arms
 from semconv.study.file import read_study
 from semconv.study.rounds import Unfinished
-from semconv.study.stages import confirm, measure, rungs, screen, tune
+from semconv.study.stages import confirm, measure, rungs, screen, tune, wide_arms
 from tests.pairwise import together
+from tests.study.conftest import GAIN
 
 
 def whole(rounds):
     """All stages: what was measured, tuned, screened and confirmed."""
     measured = measure(rounds)
-    tuned = tune(rounds, measured)
+    tuned = tune(rounds, main_arms(rounds.study))
     screened = screen(rounds, tuned)
     kept = [arm for arm in candidates(rounds.study) if arm not in screened or screened[arm].kept]
+    tuned |= tune(rounds, wide_arms(measured, kept), "tune-wide")
     return measured, tuned, screened, confirm(rounds, measured, tuned, kept)
 
 
@@ -50,7 +52,7 @@ def test_every_arm_is_tuned_alike_and_confirmed_until_it_is_settled(write_study,
     counts = runs_of(comparison)
     assert counts["cnn_good"] == counts["cnn_bad"] == 4
     assert counts["cnn_plain"] == max(counts.values())
-    assert log.sweeps[:2] == ["measure", "tune-1"]
+    assert log.sweeps[:3] == ["measure", "measure-controls", "tune-1"]
     assert log.sweeps[-1] in ("confirm-4", "confirm-8")
     used = {run.protocol["model.base_lr"] for variant in comparison.groups.variants for run in variant.runs.values()}
     assert used == {each.value for each in tuned.values()}
@@ -106,8 +108,8 @@ def test_what_cannot_be_is_refused_after_the_first_steps(changes, message, write
 
 def test_screening_drops_a_candidate_without_a_finite_value(write_study, conduct, monkeypatch):
     rounds, _ = conduct(write_study(screen={"seeds": [200, 201], "keep": 3}))
-    measured = measure(rounds)
-    tuned = tune(rounds, measured)
+    measure(rounds)
+    tuned = tune(rounds, main_arms(rounds.study))
     monkeypatch.setattr("semconv.comparison.run._finite", lambda value: None)
     assert screen(rounds, tuned) == {}
 
@@ -128,6 +130,20 @@ def test_a_screening_keeps_the_largest_gains(write_study, conduct):
     seeds = {seed for variant in comparison.groups.variants for seed in variant.runs}
     assert seeds <= set(range(8))  # none of the other stages'
     assert "screen" in log.sweeps
+
+
+def test_plain_of_equal_compute_is_searched_for_candidates_that_the_screening_kept(write_study, conduct, monkeypatch):
+    path = write_study(screen={"seeds": [200, 201, 202], "keep": 1})
+    rounds, log = conduct(path, "kept")
+    _, tuned, _, _ = whole(rounds)
+    assert log.sweeps.index("screen") < log.sweeps.index("tune-wide-1")
+    assert Arm("", "cnn_good", "plain_wide") in tuned
+    monkeypatch.setitem(GAIN, "cnn_good", -0.05)
+    rounds, log = conduct(path, "dropped")
+    _, tuned, _, comparison = whole(rounds)
+    assert set(words(comparison)) == {"cnn_same"}
+    assert not any(arm.control for arm in tuned)
+    assert not any(name.startswith("tune-wide") for name in log.sweeps)
 
 
 def test_each_setting_is_tuned_and_judged_by_itself(write_study, conduct):
