@@ -10,7 +10,7 @@ import json
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +27,7 @@ from semconv.comparison.statistics import Paired
 from semconv.comparison.verdicts import PLAIN
 from semconv.files import write_text
 from semconv.metrics import Metric
-from semconv.study.arms import by_point, point_of, shown
+from semconv.study.arms import Arm, by_point, main_arms, point_of, shown
 from semconv.study.file import ONLY, Study, read_study
 from semconv.study.results import screening_sheet, tuning_sheet
 from semconv.study.stages import compared, screened, searched
@@ -143,6 +143,40 @@ def search(name: str) -> str:
     return markdown([sheet.columns, *sheet.rows])
 
 
+def importance(name: str) -> str:
+    """How much worse the networks of a study reconstruct when an indicator is taken away from the trained network."""
+    found, kinds = table(name), ("zeroed", "shuffled", "another_mask")
+    rows = [["network", "indicator", "zeroed", "shuffled over images", "that of another mask", "n"]]
+    for arm, runs in _latest(found):
+        keys = {key for run in runs for key in run.metrics if key.startswith("importance/")}
+        for indicator in sorted({key.split("/")[1] for key in keys}):
+            cells = [_mean_of(runs, f"importance/{indicator}/{kind}", "+") for kind in kinds]
+            rows.append([f"`{arm.label}`", f"`{indicator}`", *cells, str(len(runs))])
+    return markdown(rows) if rows[1:] else unmeasured(name)
+
+
+def mask_auc(name: str) -> str:
+    """How well a linear probe of each stage tells masked sites from visible ones."""
+    return _stages(name, "probe/mask_auc")
+
+
+def position_r2(name: str) -> str:
+    """How well a linear probe of each stage tells where a site lies."""
+    return _stages(name, "probe/position_r2")
+
+
+def shares(name: str) -> str:
+    """The share of attention in each layer that learns one."""
+    begin = "mechanism/share/"
+    trained = [(arm, runs) for arm, runs in _latest(table(name)) if any(key.startswith(begin) for key in runs[0].metrics)]
+    if not trained:
+        return unmeasured(name)
+    layers = sorted({key.removeprefix(begin) for _, runs in trained for key in runs[0].metrics if key.startswith(begin)})
+    layers.sort(key=lambda layer: layer != "stem")  # the first one
+    rows = [[f"`{arm.label}`", *(_mean_of(runs, begin + layer) for layer in layers), str(len(runs))] for arm, runs in trained]
+    return markdown([["network", *(f"`{layer}`" for layer in layers), "n"], *rows])
+
+
 def state(_: str) -> str:
     """The number of runs of every study, by stage, and of the design that screens nothing."""
     rows = [["study", "tune", "screen", "confirm", "runs / runs of a fixed design", "commit"]]
@@ -193,9 +227,8 @@ def came_out(name: str) -> str:
     return "" if found is None or found.comparison is None else f"# Came out: {outcome(name).replace('`', '')}.\n"
 
 
-KINDS: dict[str, Callable[[str], str]] = {
-    each.__name__: each for each in (verdicts, caption, gain, outcome, screening, search, state, answers, figures)
-}
+OF_STUDIES = (verdicts, caption, gain, outcome, screening, search, importance, mask_auc, position_r2, shares)
+KINDS: dict[str, Callable[[str], str]] = {each.__name__: each for each in (*OF_STUDIES, state, answers, figures)}
 
 
 def filled(text: str) -> str:
@@ -245,6 +278,36 @@ def picture() -> str:
 
 def unmeasured(name: str) -> str:
     return f"Not yet measured: `semconv study sweeps/studies/{name}.yaml --jobs 2`."
+
+
+def _latest(found: Table | None) -> list[tuple[Arm, list[FinishedRun]]]:
+    """The runs of each network, controls aside, at its chosen value: of the confirmation, or else of the screening."""
+    latest: dict[Arm, list[FinishedRun]] = {}
+    if found is not None:
+        for stage in ("screen", "confirm"):
+            for point, by_seed in by_point(found.study, found.runs.get(stage, [])).items():
+                latest[point.arm] = list(by_seed.values())
+    return [(arm, latest[arm]) for arm in (main_arms(found.study) if found else []) if arm in latest]
+
+
+def _stages(name: str, metric: str) -> str:
+    """A probe of each stage of the trained networks, and of the same networks before training."""
+    trained = _latest(table(name))
+    stages = sorted({key for _, runs in trained for key in runs[0].metrics if key.startswith(f"{metric}/stage_")})
+    if not stages:
+        return unmeasured(name)
+    rows = [["network", *(f"stage {stage.rpartition('_')[2]}" for stage in stages), "n"]]
+    for arm, runs in trained:
+        pairs = [(_mean_of(runs, stage), _mean_of(runs, f"untrained/{stage}")) for stage in stages]
+        cells = [f"{after} ({before})" if before else after for after, before in pairs]
+        rows.append([f"`{arm.label}`", *cells, str(len(runs))])
+    return markdown(rows)
+
+
+def _mean_of(runs: Sequence[FinishedRun], key: str, sign: str = "") -> str:
+    """The mean of a metric over runs; empty where one of them has none."""
+    values = [run.metrics[key] for run in runs if key in run.metrics]
+    return _short(statistics.fmean(values), sign, digits=3) if len(values) == len(runs) else ""
 
 
 def _verdicts(study: Study, comparison: Comparison, endpoint: Metric) -> str:

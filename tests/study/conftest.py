@@ -127,6 +127,10 @@ def train(point: dict[str, Any], place: Path) -> int:
             "test/masked_mse": error,
             "cost/flops": 1.1e9 if name == "cnn_good" and control in (None, "plain_wide") else 1e9,
             "cost/train_images_per_second": 64.0,
+            "probe/mask_auc/stage_0": 0.75 + gain,
+            "untrained/probe/mask_auc/stage_0": 0.5,
+            **({} if name == "cnn_plain" else {"importance/Mask/zeroed": gain, "importance/Mask/shuffled": 2 * gain}),
+            **({"mechanism/share/stem": 0.25, "mechanism/share/a.0": 0.5} if name == "cnn_good" else {}),
         }
     )
     return 1

@@ -11,6 +11,8 @@ from semconv.study.results import save_runs
 from semconv.study.rounds import Unfinished
 from tests.study.test_stages import whole
 
+MEASURED = 2 * (4 + 7)  # two settings: plain with three candidates, and seven controls
+
 
 def test_the_documents_say_what_the_tables_say():
     """After `make results`."""
@@ -73,15 +75,28 @@ def test_verdicts_gains_and_numbers_of_seeds_stand_in_the_places(study):
     assert fill.filled(f"<!-- results: outcome {name} -->old<!-- end of results -->!").endswith("<!-- end of results -->!")
 
 
+def test_what_networks_use_and_show_stands_in_tables(study):
+    name = study()
+    rows = fill.importance(name).splitlines()
+    assert len(rows) == 2 + 3 * 2
+    assert "| `cnn_good (zero)` | `Mask` | +.050 | +.100 | | 4 |" in rows
+    assert "| `cnn_bad (camouflage)` | `Mask` | -.050 | -.100 | | 3 |" in rows  # screened alone
+    assert fill.mask_auc(name).splitlines()[0] == "| network | stage 0 | n |"
+    assert "| `cnn_plain (zero)` | .750 (.500) | 8 |" in fill.mask_auc(name).splitlines()
+    assert fill.shares(name).splitlines()[0] == "| network | `stem` | `a.0` | n |"
+    assert "| `cnn_good (zero)` | .250 | .500 | 4 |" in fill.shares(name).splitlines()
+    assert fill.position_r2(name).startswith("Not yet measured: ")
+
+
 def test_an_unfinished_study_says_what_is_missing(study):
-    name = study(stop_after=8 + 2 * 4 * 2 * 3 + 30)  # measured, searched, and on the way
+    name = study(stop_after=MEASURED + 2 * 4 * 2 * 3 + 30)  # measured, searched, and on the way
     assert fill.verdicts(name).startswith("Not yet measured: `semconv study ")
     assert all(line.count("not yet measured") or "screened" in line for line in fill.answers("").splitlines()[2:])
     assert fill.headed("# a\nb: 1\n", name) == "# a\nb: 1\n"
 
 
 def test_a_search_shows_the_networks_that_are_done(study):
-    name = study(stop_after=8 + 10)  # measured; plain at three values, and another network at two, on two seeds
+    name = study(stop_after=MEASURED + 10)  # measured; plain at three values, and another network at two, on two seeds
     rows = [line.strip("| ").split(" | ") for line in fill.search(name).splitlines()[2:]]
     assert [row[:3] for row in rows] == [["cnn_plain", "camouflage", "0.008"]]
     assert fill.search("none").startswith("Not yet measured: ")
