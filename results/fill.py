@@ -146,7 +146,7 @@ def search(name: str) -> str:
 def importance(name: str) -> str:
     """How much worse the networks of a study reconstruct when an indicator is taken away from the trained network."""
     found, kinds = table(name), ("zeroed", "shuffled", "another_mask")
-    rows = [["network", "indicator", "zeroed", "shuffled over images", "that of another mask", "n"]]
+    rows = [["network", "indicator", "zeroed", "shuffled", "another mask", "n"]]
     for arm, runs in _latest(found):
         keys = {key for run in runs for key in run.metrics if key.startswith("importance/")}
         for indicator in sorted({key.split("/")[1] for key in keys}):
