@@ -7,7 +7,7 @@
 
 One candidate is better than all its others by d_z standard deviations of a paired difference; the rest differ from nothing. The
 fixed design gets the fewest seeds that give it the power of the staged one. The search of learning rates is counted in runs of the
-whole budget, the same for both. References are left out.
+whole budget, the same for both, without plain of equal compute. References are left out.
 """
 
 import argparse

@@ -18,10 +18,10 @@ from semconv.sweeping.jobs import Place
 
 DESCRIPTION = """Run a study: tune every network by the same search, screen the candidates, confirm some of them on fresh seeds, and
 report. Each stage is one or more rounds, each of them a W&B sweep in the study's folder, which any number of processes may share.
---plan trains every network for a few steps, prints runs, hours and error rates, and stops. --resume continues a study that was
-interrupted or killed; with --table, also on another machine, from the table of its runs alone. --prepare runs nothing: it writes
-the sweep file of the next round, for W&B's agents or other processes. --only and --seed run one row of its table again, and say
-whether the numbers are the same. --cluster runs everything on a cluster of Ray, or as jobs of SLURM."""
+--plan trains every network for a few steps and every control for one, prints runs, hours and error rates, and stops. --resume
+continues a study that was interrupted or killed; with --table, also on another machine, from the table of its runs alone. --prepare
+runs nothing: it writes the sweep file of the next round, for W&B's agents or other processes. --only and --seed run one row of its
+table again, and say whether the numbers are the same. --cluster runs everything on a cluster of Ray, or as jobs of SLURM."""
 
 
 def main(arguments: list[str]) -> None:
@@ -47,12 +47,11 @@ def main(arguments: list[str]) -> None:
 def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place) -> int:
     # importing Optuna and scipy takes seconds; --help and errors in the file come before
     from semconv.comparison.tables import sheets
-    from semconv.study.arms import candidates, main_arms
     from semconv.study.continuation import read_rows
     from semconv.study.plan import cost_sheet, costs, networks_sheet, rates_sheet
     from semconv.study.results import keep_recorded, save_runs, screening_sheet, sections, tuning_sheet
     from semconv.study.rounds import Rounds, Unfinished, keep_study
-    from semconv.study.stages import Measured, confirm, measure, screen, tune, wide_arms
+    from semconv.study.stages import Measured, decide, measure, try_controls
     from semconv.sweeping.ledger import Ledger
 
     keep_study(study, folder, given.resume or given.plan or given.prepare)
@@ -86,20 +85,19 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     try:
         measured = measure(rounds)
         keep_recorded(rounds)
+        try_controls(rounds, measured)
         planned = costs(study, measured)
         print_sheets([cost_sheet(planned, place.jobs)])
         if given.plan:
             print_sheets([networks_sheet(planned), rates_sheet(study, measured)])
             return 0
-        tuned = tune(rounds, main_arms(study))
-        screened = screen(rounds, tuned)
-        kept = [arm for arm in candidates(study) if not study.screen or (arm in screened and screened[arm].kept)]
-        tuned |= tune(rounds, wide_arms(measured, kept), "tune-wide")
-        comparison = confirm(rounds, measured, tuned, kept)
+        tuned, screened, comparison = decide(rounds, measured)
         is_over = True
     except Unfinished as end:
         output = f" --output {folder}" if given.output else ""
         option = "--prepare" if given.prepare else "--resume"
+        if given.table and measured is None:  # the folder does not keep the table yet
+            option += f" --table {given.table}" + "".join(f" --accept-code {code}" for code in given.accept_code)
         print(f"not all runs are finished: semconv study {given.file}{output} {option} continues")
         return end.code
     finally:

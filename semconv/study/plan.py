@@ -1,7 +1,7 @@
 """The plan of a study: runs and hours of each stage, and the error rates of its looks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from semconv.comparison.simulation import simulate
@@ -38,12 +38,14 @@ def costs(study: Study, measured: Measured) -> list[Cost]:
         dearest = sorted((Arm(setting, name) for name in study.family), key=lambda arm: -seconds[arm] * len(measured.arms(arm)))
         kept += dearest[: study.screen.keep] if study.screen else dearest
     found = [_search("tune", study, measured, main_arms(study))] if study.tune else []
+    wide, fewest = _wide(study, measured, seconds)
     if study.screen:
         arms, seeds = [Arm(setting, name) for setting in study.settings for name in (PLAIN, *study.family)], len(study.screen.seeds)
         took = sum(seconds[arm] for arm in arms) * seeds
         found.append(Cost("screen", arms, (len(arms) * seeds, len(arms) * seeds), (took, took)))
-    if study.tune and (wide := wide_arms(measured, kept)):
-        found.append(_search("tune, equal FLOPs", study, measured, wide))
+    if study.tune and wide:
+        least, most = (_search("tune, equal FLOPs", study, measured, arms) for arms in (fewest, wide))
+        found.append(most._replace(runs=(least.runs[0], most.runs[1]), seconds=(least.seconds[0], most.seconds[1])))
     confirmed = [Arm(setting, PLAIN) for setting in study.settings] + [each for arm in kept for each in measured.arms(arm)]
     references = [Arm(setting, name) for setting in study.settings for name in study.references]
     took, once = (sum(seconds[arm._replace(control="")] for arm in arms) for arms in (confirmed, references))
@@ -58,6 +60,18 @@ def costs(study: Study, measured: Measured) -> list[Cost]:
         )
     )
     return found
+
+
+def _wide(study: Study, measured: Measured, seconds: Mapping[Arm, float]) -> tuple[list[Arm], list[Arm]]:
+    """Plain of equal compute of the candidates that go on: the most and the fewest networks that this may be."""
+    most, fewest = [], []
+    for setting in study.settings:
+        own = [Arm(setting, name) for name in study.family]
+        wide = sorted(wide_arms(measured, own), key=lambda arm: -seconds[arm._replace(control="")])
+        keep = min(study.screen.keep, len(own)) if study.screen else len(own)
+        most += wide[:keep]
+        fewest += wide[len(own) - keep :]
+    return most, fewest
 
 
 def _search(stage: str, study: Study, measured: Measured, arms: Sequence[Arm]) -> Cost:
@@ -104,7 +118,10 @@ def networks_sheet(found: list[Cost]) -> Sheet:
         controls: dict[Arm, list[str]] = {}
         for arm in cost.arms:
             controls.setdefault(arm._replace(control=""), []).extend(filter(None, [arm.control]))
-        names = [arm.label + (f" and its {', '.join(kinds)}" if kinds else "") for arm, kinds in controls.items()]
+        names = []
+        for arm, kinds in controls.items():
+            alone = [arm.label + (f" and its {', '.join(kinds)}" if kinds else "")]
+            names += alone if arm in cost.arms else [arm._replace(control=kind).label for kind in kinds]
         rows += [[cost.stage if number == 0 else "", name] for number, name in enumerate(names)]
     return Sheet("Networks of each stage", ["stage", "network, and controls that are trained beside it"], rows)
 

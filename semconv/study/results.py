@@ -1,6 +1,7 @@
 """The results of a study: its report, and its runs as a table."""
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,11 @@ def _own(rounds: Rounds) -> dict[tuple[Any, ...], tuple[Row, FinishedRun]]:
     fractions = [rung.fraction for rung in rungs(study)] if study.tune else []
     for folder in sorted(rounds.folder.glob("*/sweep.yaml"), key=lambda path: path.stat().st_mtime):
         name = folder.parent.name
-        stage, number = name.partition("-")[0], name.rpartition("-")[2]
+        stage = name.partition("-")[0]
         if stage == MEASURE:
             continue
-        fraction = fractions[int(number) - 1] if stage == "tune" and "beyond" not in name else 1
+        rung = re.fullmatch(r"tune(?:-wide)?-(\d+)", name)
+        fraction = fractions[int(rung[1]) - 1] if rung else 1
         for point, runs in rounds.finished(name).items():
             value = point.value if study.tune else None
             rows = [(row_of(run, stage, point.arm.setting, value, fraction), run) for _, run in sorted(runs.items())]

@@ -75,7 +75,10 @@ class Rounds:
         folder = self.folder / name
         content = self._sweep(folder, points, seeds, options or {}, confirms)
         if (folder / "sweep.yaml").exists() and _read(folder / "sweep.yaml") != content:
-            raise ValueError(f"{folder} holds a round of other runs, as results before it have changed: give another --output")
+            raise ValueError(
+                f"{folder} holds a round of other runs, as results before it, or semconv, have changed: give another --output, and "
+                f"--resume --table {self.folder / 'results.csv'} to keep the runs"
+            )
         found = self._found(name, points, seeds)
         if any(set(seeds) - set(runs) for runs in found.values()):
             done = [

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from semconv import shipped
 from semconv.comparison.declared import WIDE, Declared
@@ -20,7 +20,7 @@ from semconv.study.file import PLAIN, Study
 from semconv.study.rounds import MEASURE, Rounds, Runs
 
 SHORT = {"trainer.max_epochs": -1, "trainer.max_steps": 12}
-SHORTEST = {**SHORT, "trainer.max_steps": 1, "evaluation": "none"}
+SHORTEST = {**SHORT, "trainer.max_steps": 1, "trainer.limit_val_batches": 1, "trainer.limit_test_batches": 1, "evaluation": "none"}
 Curve = Mapping[float, Mapping[int, float]]  # the optimised metric by value and seed; where a run has diverged, the worst there is
 
 
@@ -62,12 +62,9 @@ class Screened(NamedTuple):
 
 
 def measure(rounds: Rounds) -> Measured:
-    """Train every network for a few steps, which gives operations, time per step and declared controls; train these for one step,
-    so that one that cannot be trained is found before anything long is."""
+    """Train every network for a few steps, which gives operations, time per step and declared controls."""
     study = rounds.study
-    seed = max((*study.confirm.seeds, *(study.tune.seeds if study.tune else ()), *(study.screen.seeds if study.screen else ()))) + 1
-    found = rounds.run(MEASURE, [Point(arm) for arm in main_arms(study)], [seed], SHORT)
-    runs = {point.arm: by_seed[seed] for point, by_seed in found.items()}
+    runs = _briefly(rounds, MEASURE, main_arms(study), SHORT)
     _check(study, list(runs.values()))
     needed = {}
     for arm in candidates(study):
@@ -80,19 +77,48 @@ def measure(rounds: Rounds) -> Measured:
             if name not in study.controls or not shipped.look(study.controls[name], "experiments"):
                 raise ValueError(f"{arm.variant} has to beat {name}, of which there is no file: name one under controls")
     check_rows(study, rounds.recorded, runs, needed)
-    measured = Measured(runs, needed)
-    if controls := [Point(each) for arm in needed for each in measured.arms(arm)[1:]]:
-        rounds.run(f"{MEASURE}-controls", controls, [seed], SHORTEST)
-    return measured
+    return Measured(runs, needed)
 
 
-def _check(study: Study, runs: Sequence[FinishedRun]) -> None:
-    """Refuse, before anything else is trained, what the runs of a study show to be impossible."""
-    for run in runs:
+def try_controls(rounds: Rounds, measured: Measured) -> None:
+    """Train every control for one step: one that cannot be trained is found before anything is trained for long."""
+    if controls := [each for arm in measured.needed for each in measured.arms(arm)[1:]]:
+        _briefly(rounds, f"{MEASURE}-controls", controls, SHORTEST)
+
+
+def _briefly(rounds: Rounds, name: str, arms: Sequence[Arm], options: Mapping[str, Any]) -> dict[Arm, FinishedRun]:
+    """A run of each arm, of some steps at the values of the protocol, on a seed of its own."""
+    study = rounds.study
+    seed = max((*study.confirm.seeds, *(study.tune.seeds if study.tune else ()), *(study.screen.seeds if study.screen else ()))) + 1
+    runs = {point.arm: found[seed] for point, found in rounds.run(name, [Point(arm) for arm in arms], [seed], options).items()}
+    for run in runs.values():
         if run.has_diverged:
             raise ValueError(
                 f"{run.folder} has diverged within a few steps, at the values of the protocol: {run.summary.get('divergence')}"
             )
+    return runs
+
+
+class Decided(NamedTuple):
+    """What a study comes to: chosen values, the screening, the comparison of the confirmation."""
+
+    tuned: Mapping[Arm, Tuned]
+    screened: Mapping[Arm, Screened]
+    comparison: Comparison
+
+
+def decide(rounds: Rounds, measured: Measured) -> Decided:
+    """Tune, screen, tune plain of equal compute beside the candidates that go on, and confirm these."""
+    study = rounds.study
+    tuned = tune(rounds, main_arms(study))
+    screened = screen(rounds, tuned)
+    kept = [arm for arm in candidates(study) if not study.screen or (arm in screened and screened[arm].kept)]
+    tuned |= tune(rounds, wide_arms(measured, kept), "tune-wide")
+    return Decided(tuned, screened, confirm(rounds, measured, tuned, kept))
+
+
+def _check(study: Study, runs: Sequence[FinishedRun]) -> None:
+    """Refuse, before anything else is trained, what the runs of a study show to be impossible."""
     if study.tune and any(bare(study.tune.key) not in run.protocol for run in runs):
         raise ValueError(f"tune.key {study.tune.key} is no key of the protocol of runs: give one such as model.base_lr")
     try:
@@ -116,7 +142,7 @@ def tune(rounds: Rounds, arms: Sequence[Arm], name: str = "tune") -> dict[Arm, T
 
     Args:
         rounds: the study's rounds.
-        arms: plain, candidates and references; after the screening, plain of equal compute of those candidates that it has kept.
+        arms: the networks that have a search of their own.
         name: begins the names of its rounds.
     """
     study = rounds.study
@@ -152,7 +178,7 @@ def searched(study: Study, runs: Iterable[FinishedRun]) -> dict[Arm, Tuned]:
 
 
 def wide_arms(measured: Measured, arms: Iterable[Arm]) -> list[Arm]:
-    """Plain of equal compute, which has a search of its own, of those candidates that have to beat it."""
+    """Plain of equal compute of those candidates that have to beat it."""
     return [arm._replace(control=WIDE) for arm in arms if WIDE in measured.needed[arm]]
 
 

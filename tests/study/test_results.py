@@ -11,7 +11,9 @@ from semconv.comparison.best import best_run
 from semconv.comparison.recorded import load, load_rows, row_of, save
 from semconv.comparison.runs import find_runs
 from semconv.metrics import NUM_TEST_IMAGES
+from semconv.study.file import read_study
 from semconv.study.results import save_runs
+from semconv.study.rounds import Unfinished, keep_study
 from tests.comparison.test_command import write_run
 from tests.study.conftest import GAIN, train
 from tests.study.test_stages import whole, words
@@ -182,7 +184,8 @@ def test_the_command_plans_runs_and_reports(write_study, study, tmp_path, monkey
     rows = {words[0]: words[1:] for line in plan.splitlines() if (words := line.split())}
     # 12 steps of 64 images have taken 3 s, and each of the other 48 takes a second: 51 s a run
     assert rows["tune"] == ["4", "24", "to", "48", "0.17", "to", "0.34"]  # 3 to 6 values, 2 seeds
-    assert rows["tune,"][2:4] == ["1", "6"]  # "tune, equal FLOPs", of the only candidate that takes more than plain
+    assert rows["tune,"][2:6] == ["1", "0", "to", "12"]  # "tune, equal FLOPs": one candidate takes more than plain, if it is kept
+    assert "tune, equal FLOPs  cnn_good-plain_wide" in networks
     assert rows["screen"][:2] == ["4", "12"]
     assert rows["confirm"][:4] == ["8", "32", "to", "64"]  # plain, the dearest candidate with three others, another with two
     confirmed = networks[networks.index("confirm") : networks.index("Simulated")].split("\n")
@@ -190,6 +193,7 @@ def test_the_command_plans_runs_and_reports(write_study, study, tmp_path, monkey
     assert named[:3] == ["cnn_plain", "cnn_good and its shuffled, zero, plain_wide", "cnn_bad and its shuffled, zero"]
     assert "Simulated confirmation: family of 2, looks at 4, 8 seeds (pocock)" in out
     assert sorted(place.name for place in folder.glob("*/") if (place / "sweep.yaml").exists()) == MEASURING
+    keep_study(read_study(path), folder, resume=False)  # a plan is no beginning
     out, _, code = study(path, "--prepare")
     first = "runs/studies/a_study/tune-1/sweep.yaml"
     assert (code, f"24 runs to do: wandb sweep {first}, or semconv sweep {first} --resume" in out) == (0, True)
@@ -215,7 +219,7 @@ def test_the_command_plans_runs_and_reports(write_study, study, tmp_path, monkey
     assert (code, out.startswith("the same to the last bit as the row of")) == (0, True)
     monkeypatch.setitem(GAIN, "cnn_bad", 0.1)
     out, _, code = study(path, *row[:3], "cnn_bad", "--seed", "200")
-    assert (code, out.startswith("2 numbers differ"), "the first is val/masked_mse: " in out) == (1, True, True)
+    assert (code, out.startswith("5 numbers differ"), "the first is val/masked_mse: " in out) == (1, True, True)
     wrong = {("cnn_god", "3"): "did you mean cnn_good?", ("cnn_good", "55"): "has no seed 55", ("cnn_good", "100"): "of the search"}
     for (name, seed), message in wrong.items():
         _, err, code = study(path, *row[:3], name, "--seed", seed)
@@ -235,7 +239,11 @@ def test_a_table_keeps_the_number_of_test_images_below_which_accuracies_do_not_d
     assert again.summary[NUM_TEST_IMAGES] == 60
 
 
-def test_the_command_continues_a_table(write_study, study, tmp_path):
+def interrupt(*_: object) -> None:
+    raise Unfinished(130)
+
+
+def test_the_command_continues_a_table(write_study, study, tmp_path, monkeypatch):
     path, folder = write_study(), tmp_path / "runs" / "studies" / "a_study"
     assert study(path)[2] == 0
     table, elsewhere = folder / "results.csv", tmp_path / "elsewhere"
@@ -243,7 +251,12 @@ def test_the_command_continues_a_table(write_study, study, tmp_path):
     for options in ((), ("--prepare",), ("--resume", "--prepare")):
         _, err, code = study(*given, *options, "--table", table)
         assert (code, len(err.splitlines()), "--table goes with " in err) == (2, 1, True)
-    _, _, code = study(*given, "--resume", "--table", table)
+    for stage, option in (("measure", f" --table {table} "), ("try_controls", " ")):  # then the folder keeps the table
+        with monkeypatch.context() as patch:
+            patch.setattr(f"semconv.study.stages.{stage}", interrupt)
+            out, _, code = study(*given, "--resume", "--table", table)
+        assert (code, f"--output elsewhere --resume{option}continues" in out) == (130, True)
+    _, _, code = study(*given, "--resume")
     assert (code, sorted(place.parent.name for place in elsewhere.glob("*/sweep.yaml"))) == (0, MEASURING)
     assert (elsewhere / "results.csv").read_text() == table.read_text()
     out, _, code = study(*given, "--resume")

@@ -1,23 +1,24 @@
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
-from semconv.study.arms import Arm, candidates, main_arms
+from semconv.study.arms import Arm, main_arms
 from semconv.study.file import read_study
 from semconv.study.rounds import Unfinished
-from semconv.study.stages import confirm, measure, rungs, screen, tune, wide_arms
+from semconv.study.stages import decide, measure, rungs, screen, try_controls, tune
+from semconv.tracking.folder import RunFolder
 from tests.pairwise import together
+from tests.study import conftest
 from tests.study.conftest import GAIN
 
 
 def whole(rounds):
     """All stages: what was measured, tuned, screened and confirmed."""
     measured = measure(rounds)
-    tuned = tune(rounds, main_arms(rounds.study))
-    screened = screen(rounds, tuned)
-    kept = [arm for arm in candidates(rounds.study) if arm not in screened or screened[arm].kept]
-    tuned |= tune(rounds, wide_arms(measured, kept), "tune-wide")
-    return measured, tuned, screened, confirm(rounds, measured, tuned, kept)
+    try_controls(rounds, measured)
+    return measured, *decide(rounds, measured)
 
 
 def words(comparison):
@@ -80,6 +81,27 @@ def test_a_study_that_was_stopped_anywhere_loses_and_repeats_nothing(write_study
     again, log = conduct(path, "stopped")
     whole(again)
     assert (log.runs, log.sweeps) == (0, [])
+
+
+def test_a_control_that_cannot_be_trained_ends_a_study_at_once(write_study, conduct, monkeypatch):
+    path = write_study()
+    rounds, log = conduct(path, "failed", stop_after=4)  # the networks; then no control
+    with pytest.raises(Unfinished):
+        whole(rounds)
+    assert log.sweeps == ["measure", "measure-controls"]
+    given = yaml.safe_load((rounds.folder / "measure-controls" / "sweep.yaml").read_text())["parameters"]
+    assert (given["trainer.max_steps"], given["evaluation"]) == ({"value": 1}, {"value": "none"})
+    train = conftest.train
+
+    def diverge(point, place):
+        number = train(point, place)
+        for folder in place.glob("*/zero-*"):
+            RunFolder(folder).summarise({**json.loads((folder / "summary.json").read_text()), "status": "diverged"})
+        return number
+
+    monkeypatch.setattr(conftest, "train", diverge)
+    with pytest.raises(ValueError, match=r"zero.* has diverged within a few steps"):
+        whole(conduct(path, "diverged")[0])
 
 
 def test_a_diverged_value_is_the_worst(write_study, conduct):

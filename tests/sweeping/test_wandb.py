@@ -147,7 +147,7 @@ def test_an_agent_runs_a_round_of_a_study_and_the_study_goes_on_from_it(server, 
     wandb(server, tmp_path, "agent", "--count", "1", "somebody/semconv/s1")
     assert "1 runs to do" in prepared()
     wandb(server, tmp_path, "agent", "somebody/semconv/s1")
-    assert "tune-1" in prepared()  # measure is complete
+    assert "measure-controls" in prepared()  # measure is complete
 
 
 @pytest.mark.slow
