@@ -23,12 +23,13 @@ from semconv.comparison.report import plots
 from semconv.comparison.report.svg import WIDTH
 from semconv.comparison.result import Comparison, Judged, classical
 from semconv.comparison.run import FinishedRun
-from semconv.comparison.statistics import Paired
+from semconv.comparison.statistics import Paired, paired
 from semconv.comparison.verdicts import PLAIN
 from semconv.files import write_text
 from semconv.metrics import Metric
 from semconv.study.arms import Arm, by_point, main_arms, point_of, shown
 from semconv.study.file import ONLY, Study, read_study
+from semconv.study.file import PLAIN as BASELINE
 from semconv.study.results import screening_sheet, tuning_sheet
 from semconv.study.stages import compared, screened, searched
 
@@ -150,7 +151,7 @@ def importance(name: str) -> str:
     for arm, runs in _latest(found):
         keys = {key for run in runs for key in run.metrics if key.startswith("importance/")}
         for indicator in sorted({key.split("/")[1] for key in keys}):
-            cells = [_mean_of(runs, f"importance/{indicator}/{kind}", "+") for kind in kinds]
+            cells = [_mean_of(runs, f"importance/{indicator}/{kind}", spread=True) for kind in kinds]
             rows.append([f"`{arm.label}`", f"`{indicator}`", *cells, str(len(runs))])
     return markdown(rows) if rows[1:] else unmeasured(name)
 
@@ -165,16 +166,19 @@ def position_r2(name: str) -> str:
     return _stages(name, "probe/position_r2")
 
 
-def shares(name: str) -> str:
-    """The share of attention in each layer that learns one."""
-    begin = "mechanism/share/"
-    trained = [(arm, runs) for arm, runs in _latest(table(name)) if any(key.startswith(begin) for key in runs[0].metrics)]
-    if not trained:
+def control_gains(name: str) -> str:
+    """The gains of the controls of a study over plain, each with its own interval, within a sentence."""
+    found = table(name)
+    if found is None or found.comparison is None:
         return unmeasured(name)
-    layers = sorted({key.removeprefix(begin) for _, runs in trained for key in runs[0].metrics if key.startswith(begin)})
-    layers.sort(key=lambda layer: layer != "stem")  # the first one
-    rows = [[f"`{arm.label}`", *(_mean_of(runs, begin + layer) for layer in layers), str(len(runs))] for arm, runs in trained]
-    return markdown([["network", *(f"`{layer}`" for layer in layers), "n"], *rows])
+    endpoint, variants = found.comparison.endpoints[0], found.comparison.groups.variants
+    plain = {variant.level: variant.values(endpoint.key) for variant in variants if variant.experiment == BASELINE}
+    words = []
+    for control in (variant for variant in variants if variant.control):
+        ours, theirs = control.values(endpoint.key), plain[control.level]
+        differences = [endpoint.sign * (ours[seed] - theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+        words.append(f"`{control.label}`{_under(found.study, control)} {_gain(paired(differences))}, n = {len(differences)}")
+    return "; ".join(words)
 
 
 def state(_: str) -> str:
@@ -227,7 +231,7 @@ def came_out(name: str) -> str:
     return "" if found is None or found.comparison is None else f"# Came out: {outcome(name).replace('`', '')}.\n"
 
 
-OF_STUDIES = (verdicts, caption, gain, outcome, screening, search, importance, mask_auc, position_r2, shares)
+OF_STUDIES = (verdicts, caption, gain, outcome, screening, search, control_gains, importance, mask_auc, position_r2)
 KINDS: dict[str, Callable[[str], str]] = {each.__name__: each for each in (*OF_STUDIES, state, answers, figures)}
 
 
@@ -286,14 +290,14 @@ def _latest(found: Table | None) -> list[tuple[Arm, list[FinishedRun]]]:
     if found is not None:
         for stage in ("screen", "confirm"):
             for point, by_seed in by_point(found.study, found.runs.get(stage, [])).items():
-                latest[point.arm] = list(by_seed.values())
-    return [(arm, latest[arm]) for arm in (main_arms(found.study) if found else []) if arm in latest]
+                latest[point.arm] = [run for run in by_seed.values() if not run.has_diverged]
+    return [(arm, latest[arm]) for arm in (main_arms(found.study) if found else []) if latest.get(arm)]
 
 
 def _stages(name: str, metric: str) -> str:
     """A probe of each stage of the trained networks, and of the same networks before training."""
     trained = _latest(table(name))
-    stages = sorted({key for _, runs in trained for key in runs[0].metrics if key.startswith(f"{metric}/stage_")})
+    stages = sorted({key for _, runs in trained for run in runs for key in run.metrics if key.startswith(f"{metric}/stage_")})
     if not stages:
         return unmeasured(name)
     rows = [["network", *(f"stage {stage.rpartition('_')[2]}" for stage in stages), "n"]]
@@ -304,10 +308,13 @@ def _stages(name: str, metric: str) -> str:
     return markdown(rows)
 
 
-def _mean_of(runs: Sequence[FinishedRun], key: str, sign: str = "") -> str:
-    """The mean of a metric over runs; empty where one of them has none."""
+def _mean_of(runs: Sequence[FinishedRun], key: str, spread: bool = False) -> str:
+    """The mean of a metric over runs, with their deviation if asked for; empty where one of them has none."""
     values = [run.metrics[key] for run in runs if key in run.metrics]
-    return _short(statistics.fmean(values), sign, digits=3) if len(values) == len(runs) else ""
+    if len(values) < len(runs):
+        return ""
+    deviation = f" ± {_short(statistics.stdev(values), digits=3)}" if spread and len(values) > 1 else ""
+    return f"{_short(statistics.fmean(values), '+' if spread else '', digits=3)}{deviation}"
 
 
 def _verdicts(study: Study, comparison: Comparison, endpoint: Metric) -> str:

@@ -130,7 +130,6 @@ def train(point: dict[str, Any], place: Path) -> int:
             "probe/mask_auc/stage_0": 0.75 + gain,
             "untrained/probe/mask_auc/stage_0": 0.5,
             **({} if name == "cnn_plain" else {"importance/Mask/zeroed": gain, "importance/Mask/shuffled": 2 * gain}),
-            **({"mechanism/share/stem": 0.25, "mechanism/share/a.0": 0.5} if name == "cnn_good" else {}),
         }
     )
     return 1

@@ -79,12 +79,12 @@ def test_what_networks_use_and_show_stands_in_tables(study):
     name = study()
     rows = fill.importance(name).splitlines()
     assert len(rows) == 2 + 3 * 2
-    assert "| `cnn_good (zero)` | `Mask` | +.050 | +.100 | | 4 |" in rows
-    assert "| `cnn_bad (camouflage)` | `Mask` | -.050 | -.100 | | 3 |" in rows  # screened alone
+    assert "| `cnn_good (zero)` | `Mask` | +.050 ± .000 | +.100 ± .000 | | 4 |" in rows
+    assert "| `cnn_bad (camouflage)` | `Mask` | -.050 ± .000 | -.100 ± .000 | | 3 |" in rows  # screened alone
     assert fill.mask_auc(name).splitlines()[0] == "| network | stage 0 | n |"
     assert "| `cnn_plain (zero)` | .750 (.500) | 8 |" in fill.mask_auc(name).splitlines()
-    assert fill.shares(name).splitlines()[0] == "| network | `stem` | `a.0` | n |"
-    assert "| `cnn_good (zero)` | .250 | .500 | 4 |" in fill.shares(name).splitlines()
+    (gain,) = re.findall(r"`cnn_good-zero` \(camouflage\) ([+-]\.\d+) \(.*?\), n = 4", fill.control_gains(name))
+    assert abs(float(gain)) < 0.01  # as good as plain
     assert fill.position_r2(name).startswith("Not yet measured: ")
 
 
