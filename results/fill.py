@@ -11,7 +11,8 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -71,13 +72,14 @@ QUESTIONS = (
 )
 
 
-class Table(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Table:
     """The table of a study: its runs by stage."""
 
     study: Study
     runs: dict[str, list[FinishedRun]]
 
-    @property
+    @cached_property
     def comparison(self) -> Comparison | None:
         """The comparison of the confirmation; None before there is one."""
         return compared(self.study, self.runs["confirm"]) if "confirm" in self.runs else None

@@ -2,6 +2,7 @@
 
 import re
 from contextlib import nullcontext
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -64,7 +65,7 @@ def test_verdicts_gains_and_numbers_of_seeds_stand_in_the_places(study):
     found = fill.table(name)
     assert found is not None
     fewer = [run for run in found.runs["tune"] if run.settings["model.base_lr"] <= 0.016]
-    assert "cnn_good under zero 0.016 (the largest tried); " in fill._chosen(found._replace(runs={**found.runs, "tune": fewer}))
+    assert "cnn_good under zero 0.016 (the largest tried); " in fill._chosen(replace(found, runs={**found.runs, "tune": fewer}))
     fixed = 88 + 2 * (1 + 3 * 4) * 8  # the search; plain, and candidates with three controls, under two fills, 8 seeds
     assert f"| 88 | 24 | 96 | 208 / {fixed} = .70 | c0ffee |" in fill.state("")
     assert "`cnn_good` (camouflage) beneficial for reconstruction, +.0" in fill.outcome(name)
