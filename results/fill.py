@@ -112,7 +112,8 @@ def caption(name: str) -> str:
     seeds, looks = [len(variant.runs) for variant in variants], study.confirm.looks
     n = f"n = {min(seeds)}" + (f" to {max(seeds)}" if max(seeds) > min(seeds) else "")
     text = f"Mean ± standard deviation over {n} seeds; looks planned at {' and '.join(map(str, looks.seeds))} seeds"
-    return f"{text}, p and intervals hold for all of them together. {_chosen(found)}{_origin(found)}"
+    text += ", intervals, and p, which is that of the hardest comparison, hold for all of them together"
+    return f"{text}. {_chosen(found)}{_origin(found)}"
 
 
 def gain(name: str) -> str:
@@ -195,7 +196,7 @@ def state(_: str) -> str:
 
 def answers(_: str) -> str:
     """A table of the project's question, part by part."""
-    rows = [["question", "network", "verdict", "better than plain by (95 % interval)", "n", "file"]]
+    rows = [["part of the question", "network", "verdict", "better than plain by (95 % interval)", "n", "file"]]
     for question in QUESTIONS:
         for network, study in itertools.product(question.networks, question.studies):
             cells = _answers(found, network) if (found := table(study)) else []
@@ -355,7 +356,7 @@ def _answers(found: Table, network: str) -> list[list[str]]:
         for arm, each in screened(found.study, by_point(found.study, found.runs["screen"])).items():
             if arm.variant == network and arm.setting not in seen:
                 name = f" under {arm.setting}" if arm.setting != ONLY else ""
-                word = f"screened{name}; {'to be confirmed' if each.kept else 'not kept'}"
+                word = f"screened{name}, no verdict; {'to be confirmed' if each.kept else 'not kept'}"
                 rows.append([word, _gain(each.against_plain), str(each.against_plain.n)])
     return rows
 

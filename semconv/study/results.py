@@ -107,7 +107,7 @@ def screening_sheet(study: Study, screened: Mapping[Arm, Screened]) -> Sheet:
         "n",
         "better than plain by",
         "95 % interval",
-        "confirmed",
+        "kept",
     ]
     return Sheet(f"Screening on {study.endpoints[0]}", head, rows)
 

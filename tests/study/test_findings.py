@@ -59,7 +59,7 @@ def test_verdicts_gains_and_numbers_of_seeds_stand_in_the_places(study):
     assert any(
         line.startswith("| Good? | `cnn_good` | beneficial for reconstruction under zero fill (zero) | +.0") for line in answers
     )
-    assert any(line.startswith("| Bad? | `cnn_bad` | screened under camouflage; not kept | -.0") for line in answers)
+    assert any(line.startswith("| Bad? | `cnn_bad` | screened under camouflage, no verdict; not kept | -.0") for line in answers)
     assert "| `cnn_good-plain_wide` | zero | nothing, at equal FLOPs |" in fill.verdicts(name)
     assert "cnn_good under zero 0.016; " in fill.caption(name)
     found = fill.table(name)
