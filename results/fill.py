@@ -10,7 +10,7 @@ import json
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module
@@ -169,6 +169,11 @@ def position_r2(name: str) -> str:
     return _stages(name, "probe/position_r2")
 
 
+def features(name: str) -> str:
+    """How well the features of the networks of a study classify."""
+    return _probes(name, {"linear top-1": "probe/linear_top1", "k-NN top-1": "probe/knn_top1"})
+
+
 def control_gains(name: str) -> str:
     """The gains of the controls of a study over plain, each with its own interval, within a sentence."""
     found = table(name)
@@ -234,7 +239,7 @@ def came_out(name: str) -> str:
     return "" if found is None or found.comparison is None else f"# Came out: {outcome(name).replace('`', '')}.\n"
 
 
-OF_STUDIES = (verdicts, caption, gain, outcome, screening, search, control_gains, importance, mask_auc, position_r2)
+OF_STUDIES = (verdicts, caption, gain, outcome, screening, search, control_gains, features, importance, mask_auc, position_r2)
 KINDS: dict[str, Callable[[str], str]] = {each.__name__: each for each in (*OF_STUDIES, state, answers, figures)}
 
 
@@ -299,16 +304,18 @@ def _latest(found: Table | None) -> list[tuple[Arm, list[FinishedRun]]]:
 
 def _stages(name: str, metric: str) -> str:
     """A probe of each stage of the trained networks, and of the same networks before training."""
-    trained = _latest(table(name))
-    stages = sorted({key for _, runs in trained for run in runs for key in run.metrics if key.startswith(f"{metric}/stage_")})
-    if not stages:
-        return unmeasured(name)
-    rows = [["network", *(f"stage {stage.rpartition('_')[2]}" for stage in stages), "n"]]
-    for arm, runs in trained:
-        pairs = [(_mean_of(runs, stage), _mean_of(runs, f"untrained/{stage}")) for stage in stages]
+    keys = {key for _, runs in _latest(table(name)) for run in runs for key in run.metrics if key.startswith(f"{metric}/stage_")}
+    return _probes(name, {f"stage {key.rpartition('_')[2]}": key for key in sorted(keys)})
+
+
+def _probes(name: str, columns: Mapping[str, str]) -> str:
+    """Metrics by their titles, of the trained networks and, in brackets, of the same networks before training."""
+    rows = []
+    for arm, runs in _latest(table(name)):
+        pairs = [(_mean_of(runs, key), _mean_of(runs, f"untrained/{key}")) for key in columns.values()]
         cells = [f"{after} ({before})" if before else after for after, before in pairs]
-        rows.append([f"`{arm.label}`", *cells, str(len(runs))])
-    return markdown(rows)
+        rows += [[f"`{arm.label}`", *cells, str(len(runs))]] if any(cells) else []
+    return markdown([["network", *columns, "n"], *rows]) if rows else unmeasured(name)
 
 
 def _mean_of(runs: Sequence[FinishedRun], key: str, spread: bool = False) -> str:
