@@ -371,7 +371,9 @@ def _answers(found: Table, network: str) -> list[list[str]]:
 def _judged(comparison: Comparison, variant: Variant, endpoint: Metric) -> tuple[Paired | None, str]:
     for judged in comparison.judged:
         if judged.variant is variant and judged.endpoint == endpoint:
-            return judged.evidence.against.get(PLAIN), f"{_word(judged)} ({_p(judged)})"
+            return judged.evidence.against.get(PLAIN), " ".join(
+                filter(None, (_word(judged), f"({p})" if (p := _p(judged)) else ""))
+            )
     for other, of, against in comparison.references:
         if other is variant and of == endpoint:
             return against, ""
