@@ -371,9 +371,8 @@ def _answers(found: Table, network: str) -> list[list[str]]:
 def _judged(comparison: Comparison, variant: Variant, endpoint: Metric) -> tuple[Paired | None, str]:
     for judged in comparison.judged:
         if judged.variant is variant and judged.endpoint == endpoint:
-            return judged.evidence.against.get(PLAIN), " ".join(
-                filter(None, (_word(judged), f"({p})" if (p := _p(judged)) else ""))
-            )
+            p = _p(judged)
+            return judged.evidence.against.get(PLAIN), f"{_word(judged)} ({p})" if p else _word(judged)
     for other, of, against in comparison.references:
         if other is variant and of == endpoint:
             return against, ""
