@@ -64,10 +64,10 @@ QUESTIONS = (
     Question("Other indicators: location-based semantic mappings", FILLS, ("cnn_semantic_map",)),
     Question("Local semantic attention", FILLS, ("cnn_local_attention",)),
     Question("Gates that read the indicators", FILLS, ("cnn_gated",)),
-    Question("Another decoder, random crops", ("cifar10_protocol",), ("cnn_channels", "cnn_gated")),
-    Question("Larger photographs", ("imagenette",), ("cnn_channels", "cnn_gated")),
-    Question("A high mask ratio", ("mask_ratio",), ("cnn_channels", "mae_vit")),
-    Question("Better features", ("representation",), ("cnn_channels", "cnn_gated", "mae_vit")),
+    Question("Another decoder, random crops", ("cifar10_protocol",), ("cnn_gated", "cnn_gradual")),
+    Question("Larger photographs", ("imagenette",), ("cnn_gated", "cnn_gradual")),
+    Question("A high mask ratio", ("mask_ratio",), ("cnn_gated", "mae_vit")),
+    Question("Better features", ("representation",), ("cnn_gated", "cnn_gradual", "mae_vit")),
     Question("What CNNs lack and ViTs have", ("cifar10",), ("mae_vit", "simmim_vit")),
 )
 
@@ -399,7 +399,8 @@ def _conditions(variant: Variant) -> str:
         return CONTROLS.get(variant.control, f"{variant.control} signals: a control")
     conveys = variant.first.summary.get("conveys") or []
     mechanism = ((variant.first.summary["variant"]["encoder"].get("init_args") or {}).get("mechanism") or {}).get("class_path", "")
-    return f"{' and '.join(conveys)}, by `{mechanism.rpartition('.')[2]}`" if conveys else "nothing"
+    by = f", by `{mechanism.rpartition('.')[2]}`" if mechanism else ""
+    return f"{' and '.join(conveys)}{by}" if conveys else "nothing"
 
 
 def _setting(study: Study, variant: Variant) -> str:
