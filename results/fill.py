@@ -84,6 +84,11 @@ class Table:
         """The comparison of the confirmation; None before there is one."""
         return compared(self.study, self.runs["confirm"]) if "confirm" in self.runs else None
 
+    @property
+    def candidates(self) -> list[Judged]:
+        """The judged networks of the family; a reference that declares controls has none trained beside it, and no verdict."""
+        return [each for each in self.comparison.judged if each.variant.experiment in self.study.family] if self.comparison else []
+
 
 @cache
 def table(name: str) -> Table | None:
@@ -224,7 +229,7 @@ def outcome(name: str) -> str:
     if found is None or found.comparison is None:
         return f"not yet measured (`sweeps/studies/{name}.yaml`)"
     words = []
-    for each in found.comparison.judged:
+    for each in found.candidates:
         against = each.evidence.against.get(PLAIN)
         n = f", n = {against.n}" if against else ""
         words.append(
@@ -271,7 +276,7 @@ def picture() -> str:
     """The gain of every confirmed candidate over plain, of the first study of `PICTURED` that has some, as a drawing."""
     found, comparison = next((known, compared) for name in PICTURED if (known := table(name)) and (compared := known.comparison))
     places: dict[str, list[Judged]] = {}
-    for judged in comparison.judged:
+    for judged in found.candidates:
         if judged.endpoint == comparison.endpoints[0] and PLAIN in judged.evidence.against:
             places.setdefault(_under(found.study, judged.variant), []).append(judged)
     drawings = []
