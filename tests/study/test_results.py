@@ -293,6 +293,7 @@ def test_the_command_refuses_a_damaged_table_and_keeps_nothing_of_it(write_study
         + with_cell(
             "code", "0123456789ab"
         ): "has runs of other code, 0123456789ab of commit c0ffee: continue it by that code, leave out --table",
+        head + with_cell("code", "0123456789ab").replace("c0ffee", ""): "has runs of other code, 0123456789ab: continue it by",
         head + first + first: ":3 is the run of 2 again",
         head + first + others[0][:-20]: "line 3: it is no whole row",
         head + with_cell("status", "running"): "line 2: it is no finished run",
