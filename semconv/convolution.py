@@ -72,6 +72,18 @@ class Mechanism(nn.Module, ABC):
         """
 
 
+class Amplitude(nn.Identity):
+    """Passes A(u), or A(u) less a constant, on to the product: what a mechanism learns to weigh outputs with, for a hook to read.
+
+    Args:
+        constant: A(u) is this and what is passed on.
+    """
+
+    def __init__(self, constant: float = 0.0) -> None:
+        super().__init__()
+        self.constant = constant
+
+
 class Plain(Mechanism):
     """A convolution without conditioning: x~ = x, A = 1, c = its bias."""
 
@@ -83,6 +95,11 @@ class Plain(Mechanism):
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         return convolution(x)
+
+
+def layer_of(path: str) -> str:
+    """The name of a conditioned convolution in what is logged, from the path of its mechanism or of a part of that."""
+    return path.removeprefix("encoder.").partition(".mechanism")[0].removesuffix(".convolution")
 
 
 MechanismFactory = Callable[[nn.Conv2d, Indicators], Mechanism]

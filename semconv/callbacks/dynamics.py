@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from semconv.callbacks.callback import Callback
-from semconv.convolution import Mechanism
+from semconv.convolution import Mechanism, layer_of
 from semconv.cost import count_images
 from semconv.processes import gathered
 
@@ -47,6 +47,5 @@ def measured(module: torch.nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path, part in module.named_modules():
         if isinstance(part, Mechanism):
-            layer = path.removeprefix("encoder.").removesuffix(".mechanism").removesuffix(".convolution")
-            found |= {f"mechanism/{name}/{layer}": value for name, value in part.measures().items()}
+            found |= {f"mechanism/{name}/{layer_of(path)}": value for name, value in part.measures().items()}
     return found

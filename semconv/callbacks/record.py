@@ -208,4 +208,5 @@ def _machine(trainer: "Trainer") -> dict[str, Any]:
         "num_devices": trainer.world_size,
         "precision": trainer.precision,
         "num_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # the kernels that torch has chosen: each rounds differently
     }

@@ -28,7 +28,7 @@ COUNTS = ("trainer/global_step", "trainer/seconds", NUM_TEST_IMAGES)  # beside t
 KEPT = ("description", "tuned", "protocols", "networks", "environments")  # in the YAML file
 CONTINUED = "continued.csv"  # the table that a study continues, in the study's folder
 INTEGER = re.compile(r"-?\d+")
-MACHINE = ("versions", "platform", "cpu_count", "device", "num_threads")  # of an environment
+MACHINE = ("versions", "platform", "cpu_count", "device", "num_threads", "cpu_capability")  # of an environment
 SHARED = ("experiment", "control", "variant", "controls", "conveys")  # of a network, whatever its seed
 # what a run is: the columns of IDENTITY but for the numbers of its protocol and its network; `environment` is what it says
 Row = dict[str, Any]

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from semconv.evaluation.features import Evaluated, Features, Look, absent, extract, fingerprint, kept, recalibrated, unmasked
+from semconv.evaluation.gates import gates
 from semconv.evaluation.importance import importance
 from semconv.evaluation.pixels import remembered, thumbnails
 from semconv.evaluation.probes import (
@@ -95,7 +96,7 @@ def evaluate(
         results["probe/dense_miou"] = dense_miou(evaluated)
     except ValueError as error:
         results |= absent(error, "probe/dense_miou")
-    return results | _untrained(extractor) | importance(evaluated), classifier
+    return results | _untrained(extractor) | importance(evaluated) | gates(evaluated), classifier
 
 
 def while_training(evaluated: Evaluated, num_images: int, recalibrate: bool) -> dict[str, float]:

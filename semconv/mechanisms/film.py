@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from semconv.convolution import Mechanism, SignalConv2d, output_grid, require_signals
+from semconv.convolution import Amplitude, Mechanism, SignalConv2d, output_grid, require_signals
 from semconv.indicators import Indicators, Signals
 
 
@@ -39,6 +39,7 @@ class FiLM(Mechanism):
         require_signals(self, indicators)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size of FiLM is {kernel_size}: give an odd number, so that the window has a centre")
+        self.amplitude = Amplitude(1.0)
         self.pad = (kernel_size // 2, kernel_size // 2)
         counts = indicators.num_per_image, indicators.num_shared
         self.from_signals = SignalConv2d(*counts, 2 * convolution.out_channels, (kernel_size, kernel_size), average=average)
@@ -48,4 +49,4 @@ class FiLM(Mechanism):
         grid = output_grid(y)._replace(pad=self.pad, mode=convolution.padding_mode)
         added: Tensor = self.from_signals(signals.at(grid))
         gamma, beta = added.to(y.dtype).chunk(2, 1)
-        return torch.addcmul(y + beta, y, gamma)
+        return torch.addcmul(y + beta, y, self.amplitude(gamma))

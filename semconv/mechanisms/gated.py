@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from semconv.convolution import Mechanism, SignalConv2d, convolve_with, output_grid, require_signals
+from semconv.convolution import Amplitude, Mechanism, SignalConv2d, convolve_with, output_grid, require_signals
 from semconv.indicators import Indicators, Signals
 
 
@@ -32,6 +32,7 @@ class Gated(Mechanism):
         super().__init__()
         require_signals(self, indicators)
         self.gate = _Gate(convolution)
+        self.amplitude = Amplitude()
         self.from_signals = SignalConv2d(
             indicators.num_per_image, indicators.num_shared, 2 * convolution.out_channels, (3, 3), average=average
         )
@@ -41,7 +42,7 @@ class Gated(Mechanism):
         grid = output_grid(y)._replace(pad=(1, 1), mode=convolution.padding_mode)
         added: Tensor = self.from_signals(signals.at(grid))
         answer, gate = added.chunk(2, 1)
-        return (y + answer) * (2 * torch.sigmoid(self.gate(convolution, x) + gate))
+        return (y + answer) * self.amplitude(2 * torch.sigmoid(self.gate(convolution, x) + gate))
 
 
 class _Gate(nn.Module):

@@ -26,6 +26,7 @@ from tests.comparison.test_command import config, hide
 
 BEST = {"cnn_plain": 0.008, "cnn_good": 0.016, "cnn_same": 0.008, "cnn_bad": 0.001}
 GAIN = {"cnn_plain": 0.0, "cnn_good": 0.05, "cnn_same": 0.0, "cnn_bad": -0.05}
+LEARNED = {"gate_masked/stem": 0.5, "gate_masked/stages.0": 0.75, "share/stages.0": 0.25}  # by mechanisms
 
 
 @pytest.fixture
@@ -130,6 +131,7 @@ def train(point: dict[str, Any], place: Path) -> int:
             "probe/mask_auc/stage_0": 0.75 + gain,
             "untrained/probe/mask_auc/stage_0": 0.5,
             **({} if name == "cnn_plain" else {"importance/Mask/zeroed": gain, "importance/Mask/shuffled": 2 * gain}),
+            **({f"mechanism/{key}": value for key, value in LEARNED.items()} if name == "cnn_good" else {}),
         }
     )
     return 1

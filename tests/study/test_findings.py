@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from results import fill
+from results import fill, reasons, tables, verdicts
 from semconv.study.results import save_runs
 from semconv.study.rounds import Unfinished
 from tests.study.test_stages import whole
@@ -20,7 +20,7 @@ def test_the_documents_say_what_the_tables_say():
     for path, text in fill.renewed().items():
         assert path.read_text(encoding="utf-8") == text, path
         assert re.findall("^ +<!--", text, flags=re.MULTILINE) == []  # it would end the list that it stands in
-    readme = (fill.ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (tables.ROOT / "README.md").read_text(encoding="utf-8")
     number = re.findall(r"\.\d{4} ±", readme)[0]
     assert fill.filled(readme.replace(number, ".0000 ±", 1)) == readme
 
@@ -39,38 +39,38 @@ def study(write_study, conduct, tmp_path, monkeypatch):
             whole(rounds)
         (tmp_path / "results").mkdir()
         save_runs(rounds, tmp_path / "results" / f"{path.stem}.csv")
-        monkeypatch.setattr(fill, "STUDIES", tmp_path)
-        monkeypatch.setattr(fill, "RESULTS", tmp_path / "results")
+        monkeypatch.setattr(tables, "STUDIES", tmp_path)
+        monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
         monkeypatch.setattr(
-            fill,
+            verdicts,
             "QUESTIONS",
-            [fill.Question("Good?", (path.stem,), ("cnn_good",)), fill.Question("Bad?", (path.stem,), ("cnn_bad",))],
+            [verdicts.Question("Good?", (path.stem,), ("cnn_good",)), verdicts.Question("Bad?", (path.stem,), ("cnn_bad",))],
         )
         monkeypatch.setattr(fill, "PICTURED", ["none", path.stem])
-        fill.table.cache_clear()
+        tables.table.cache_clear()
         return path.stem
 
     yield make
-    fill.table.cache_clear()
+    tables.table.cache_clear()
 
 
 def test_verdicts_gains_and_numbers_of_seeds_stand_in_the_places(study):
     name = study()
-    answers = fill.answers("").splitlines()
+    answers = verdicts.answers("").splitlines()
     assert any(
         line.startswith("| Good? | `cnn_good` | beneficial for reconstruction under zero fill (zero) | +.0") for line in answers
     )
     assert any(line.startswith("| Bad? | `cnn_bad` | screened under camouflage, no verdict; not kept | -.0") for line in answers)
-    assert "| `cnn_good-plain_wide` | zero | nothing, at equal FLOPs |" in fill.verdicts(name)
-    assert "cnn_good under zero 0.016; " in fill.caption(name)
-    found = fill.table(name)
+    assert "| `cnn_good-plain_wide` | zero | nothing, at equal FLOPs |" in verdicts.verdicts(name)
+    assert "cnn_good under zero 0.016; " in verdicts.caption(name)
+    found = tables.table(name)
     assert found is not None
     fewer = [run for run in found.runs["tune"] if run.settings["model.base_lr"] <= 0.016]
-    assert "cnn_good under zero 0.016 (the largest tried); " in fill._chosen(replace(found, runs={**found.runs, "tune": fewer}))
+    assert "cnn_good under zero 0.016 (the largest tried); " in verdicts._chosen(replace(found, runs={**found.runs, "tune": fewer}))
     fixed = 88 + 2 * (1 + 3 * 4) * 8  # the search; plain, and candidates with three controls, under two fills, 8 seeds
-    assert f"| 88 | 24 | 96 | 208 / {fixed} = .70 | c0ffee |" in fill.state("")
-    assert "`cnn_good` (camouflage) beneficial for reconstruction, +.0" in fill.outcome(name)
-    chosen = {tuple(cells[:3]) for line in fill.search(name).splitlines()[2:] if (cells := line.strip("| ").split(" | "))}
+    assert f"| 88 | 24 | 96 | 208 / {fixed} = .70 | c0ffee |" in verdicts.state("")
+    assert "`cnn_good` (camouflage) beneficial for reconstruction, +.0" in verdicts.outcome(name)
+    chosen = {tuple(cells[:3]) for line in verdicts.search(name).splitlines()[2:] if (cells := line.strip("| ").split(" | "))}
     assert {("cnn_plain", "zero", "0.008"), ("cnn_good", "camouflage", "0.016"), ("cnn_bad", "zero", "0.001")} < chosen
     assert fill.headed("# a\n# Came out: old.\nb: 1\n", name).startswith("# a\n# Came out: cnn_")
     assert len(ElementTree.fromstring(fill.picture()).findall(".//{*}circle")) == 4
@@ -79,31 +79,36 @@ def test_verdicts_gains_and_numbers_of_seeds_stand_in_the_places(study):
 
 def test_what_networks_use_and_show_stands_in_tables(study):
     name = study()
-    rows = fill.importance(name).splitlines()
+    rows = reasons.importance(name).splitlines()
     assert len(rows) == 2 + 3 * 2
     assert "| `cnn_good (zero)` | `Mask` | +.050 ± .000 | +.100 ± .000 | | 4 |" in rows
     assert "| `cnn_bad (camouflage)` | `Mask` | -.050 ± .000 | -.100 ± .000 | | 3 |" in rows  # screened alone
-    assert fill.mask_auc(name).splitlines()[0] == "| network | stage 0 | n |"
-    assert "| `cnn_plain (zero)` | .750 (.500) | 8 |" in fill.mask_auc(name).splitlines()
-    (gain,) = re.findall(r"`cnn_good-zero` \(camouflage\) ([+-]\.\d+) \(.*?\), n = 4", fill.control_gains(name))
+    assert reasons.mask_auc(name).splitlines()[0] == "| network | stage 0 | n |"
+    assert "| `cnn_plain (zero)` | .750 (.500) | 8 |" in reasons.mask_auc(name).splitlines()
+    (gain,) = re.findall(r"`cnn_good-zero` \(camouflage\) ([+-]\.\d+) \(.*?\), n = 4", verdicts.control_gains(name))
     assert abs(float(gain)) < 0.01  # as good as plain
-    assert fill.position_r2(name).startswith("Not yet measured: ")
+    shares = reasons.layers(name).splitlines()
+    assert shares[0] == "| network | value | stem | stages.0 | n |"
+    assert "| `cnn_good (zero)` | gate at masked sites | .500 | .750 | 4 |" in shares
+    assert "| `cnn_good (zero)` | semantic share | | .250 | 4 |" in shares
+    assert not any("cnn_plain" in row for row in shares)
+    assert reasons.position_r2(name).startswith("Not yet measured: ")
 
 
 def test_an_unfinished_study_says_what_is_missing(study):
     name = study(stop_after=MEASURED + 2 * 4 * 2 * 3 + 30)  # measured, searched, and on the way
-    assert fill.verdicts(name).startswith("Not yet measured: `semconv study ")
-    assert all(line.count("not yet measured") or "screened" in line for line in fill.answers("").splitlines()[2:])
+    assert verdicts.verdicts(name).startswith("Not yet measured: `semconv study ")
+    assert all(line.count("not yet measured") or "screened" in line for line in verdicts.answers("").splitlines()[2:])
     assert fill.headed("# a\nb: 1\n", name) == "# a\nb: 1\n"
 
 
 def test_a_search_shows_the_networks_that_are_done(study):
     name = study(stop_after=MEASURED + 10)  # measured; plain at three values, and another network at two, on two seeds
-    rows = [line.strip("| ").split(" | ") for line in fill.search(name).splitlines()[2:]]
+    rows = [line.strip("| ").split(" | ") for line in verdicts.search(name).splitlines()[2:]]
     assert [row[:3] for row in rows] == [["cnn_plain", "camouflage", "0.008"]]
-    assert fill.search("none").startswith("Not yet measured: ")
+    assert verdicts.search("none").startswith("Not yet measured: ")
 
 
 def test_tables_name_no_folder_of_a_machine():
-    for path in (fill.ROOT / "results").glob("*.yaml"):
+    for path in (tables.ROOT / "results").glob("*.yaml"):
         assert not re.findall(r"/(?:home|root|tmp|work|Users|mnt)/\S*", path.read_text(encoding="utf-8")), path

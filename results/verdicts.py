@@ -1,0 +1,268 @@
+"""What the confirmations, the screenings and the searches of studies say, as tables and as parts of sentences."""
+
+import itertools
+import statistics
+from collections import Counter
+from typing import NamedTuple
+
+from results import tables
+from results.pages import markdown, short
+from results.tables import Table, gained, setting_of, table, under, unmeasured
+from semconv.comparison.grouping import Variant, setting
+from semconv.comparison.result import Comparison, Judged, classical
+from semconv.comparison.statistics import Paired, paired
+from semconv.comparison.verdicts import PLAIN
+from semconv.metrics import Metric
+from semconv.study.arms import by_point, shown
+from semconv.study.file import ONLY, Study
+from semconv.study.file import PLAIN as BASELINE
+from semconv.study.results import screening_sheet, tuning_sheet
+from semconv.study.stages import screened, searched
+
+CONTROLS = {"zero": "zeros: a control", "plain_wide": "nothing, at equal FLOPs"}
+
+
+class Question(NamedTuple):
+    """A part of the project's question."""
+
+    text: str
+    studies: tuple[str, ...]
+    networks: tuple[str, ...]
+
+
+FILLS = ("cifar10", "cifar10_zero")  # one study for each
+QUESTIONS = (
+    Question("Values at the end of the convolution", FILLS, ("cnn_appended",)),
+    Question("A vector over the pixels", FILLS, ("cnn_overlay_add",)),
+    Question("Another channel", FILLS, ("cnn_mask", "cnn_position", "cnn_channels")),
+    Question("Gradually from pixels to semantics, with attention", FILLS, ("cnn_gradual",)),
+    Question("Other indicators: location-based semantic mappings", FILLS, ("cnn_semantic_map",)),
+    Question("Local semantic attention", FILLS, ("cnn_local_attention",)),
+    Question("Gates that read the indicators", FILLS, ("cnn_gated",)),
+    Question("Another decoder, random crops", ("cifar10_protocol",), ("cnn_gated", "cnn_gradual")),
+    Question("Larger photographs", ("imagenette",), ("cnn_gated", "cnn_gradual")),
+    Question("A high mask ratio", ("mask_ratio",), ("cnn_gated", "mae_vit")),
+    Question("Better features", ("representation",), ("cnn_gated", "cnn_gradual", "mae_vit")),
+    Question("What CNNs lack and ViTs have", ("cifar10",), ("mae_vit", "simmim_vit")),
+)
+
+
+def verdicts(name: str) -> str:
+    """A table of all networks of the confirmation for each endpoint."""
+    found = table(name)
+    if found is None or (comparison := found.comparison) is None:
+        return unmeasured(name)
+    return "\n\n".join(_verdicts(found.study, comparison, endpoint) for endpoint in comparison.endpoints)
+
+
+def caption(name: str) -> str:
+    """How a table was found: seeds, looks, chosen values."""
+    found = table(name)
+    if found is None or found.comparison is None:
+        return ""
+    study, variants = found.study, found.comparison.groups.variants
+    seeds, looks = [len(variant.runs) for variant in variants], study.confirm.looks
+    n = f"n = {min(seeds)}" + (f" to {max(seeds)}" if max(seeds) > min(seeds) else "")
+    text = f"Mean ± standard deviation over {n} seeds; looks planned at {' and '.join(map(str, looks.seeds))} seeds"
+    text += ". Intervals and p hold for all looks together; p is that of the hardest comparison"
+    return f"{text}. {_chosen(found)}{_origin(found)}"
+
+
+def gain(name: str) -> str:
+    """The gain of the only candidate of a study, within a sentence."""
+    found = table(name)
+    if found is None or found.comparison is None:
+        return unmeasured(name)
+    (judged,) = found.comparison.judged
+    against = judged.evidence.against[PLAIN]
+    ends = " to ".join(short(end) for end in (against.low, against.high) if end is not None)
+    return f"{short(against.difference)} (95 % interval {ends}, {_p(judged)}, n = {against.n})"
+
+
+def outcome(name: str) -> str:
+    """The verdicts of a study, within a sentence."""
+    found = table(name)
+    if found is None or found.comparison is None:
+        return f"not yet measured (`sweeps/studies/{name}.yaml`)"
+    words = []
+    for each in found.candidates:
+        against = each.evidence.against.get(PLAIN)
+        n = f", n = {against.n}" if against else ""
+        words.append(
+            f"`{each.variant.label}`{under(found.study, each.variant)} {_word(each)} for {each.endpoint.name}, {gained(against)}{n}"
+        )
+    return "; ".join(words)
+
+
+def screening(name: str) -> str:
+    """The table of a screening."""
+    found = table(name)
+    if found is None or "screen" not in found.runs:
+        return unmeasured(name)
+    sheet = screening_sheet(found.study, screened(found.study, by_point(found.study, found.runs["screen"])))
+    return markdown([sheet.columns, *sheet.rows])
+
+
+def search(name: str) -> str:
+    """The table of a search, of the networks that have been trained at all values of its grid."""
+    found = table(name)
+    if found is None or found.study.tune is None or "tune" not in found.runs:
+        return unmeasured(name)
+    grid = set(found.study.tune.values)
+    tuned = {arm: each for arm, each in searched(found.study, found.runs["tune"]).items() if grid <= set(each.curve)}
+    sheet = tuning_sheet(found.study, tuned)
+    return markdown([sheet.columns, *sheet.rows])
+
+
+def control_gains(name: str) -> str:
+    """The gains of the controls of a study over plain, each with its own interval, within a sentence."""
+    found = table(name)
+    if found is None or found.comparison is None:
+        return unmeasured(name)
+    endpoint, variants = found.comparison.endpoints[0], found.comparison.groups.variants
+    plain = {variant.level: variant.values(endpoint.key) for variant in variants if variant.experiment == BASELINE}
+    words = []
+    for control in (variant for variant in variants if variant.control):
+        ours, theirs = control.values(endpoint.key), plain[control.level]
+        differences = [endpoint.sign * (ours[seed] - theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+        words.append(f"`{control.label}`{under(found.study, control)} {gained(paired(differences))}, n = {len(differences)}")
+    return "; ".join(words)
+
+
+def state(_: str) -> str:
+    """The number of runs of every study, by stage, and of the design that screens nothing."""
+    rows = [["study", "tune", "screen", "confirm", "runs / runs of a fixed design", "commit"]]
+    for path in sorted(tables.STUDIES.glob("*.yaml")):
+        found = table(path.stem)
+        counts = [str(len(found.runs.get(stage, []))) if found else "0" for stage in ("tune", "screen", "confirm")]
+        rows.append([f"`sweeps/studies/{path.name}`", *counts, *([_share(found), _commits(found)] if found else ["", ""])])
+    return markdown(rows)
+
+
+def answers(_: str) -> str:
+    """A table of the project's question, part by part."""
+    rows = [["part of the question", "network", "verdict", "better than plain by (95 % interval)", "n", "file"]]
+    for question in QUESTIONS:
+        for network, study in itertools.product(question.networks, question.studies):
+            cells = _answers(found, network) if (found := table(study)) else []
+            file = f"`sweeps/studies/{study}.yaml`"
+            rows += [[question.text, f"`{network}`", *each, file] for each in cells or [["not yet measured", "", ""]]]
+    return markdown(rows)
+
+
+def _verdicts(study: Study, comparison: Comparison, endpoint: Metric) -> str:
+    several = len(study.settings) > 1
+    value = f"{endpoint.label} {'↓' if endpoint.sign < 0 else '↑'}"
+    rows = [["variant", *["setting"] * several, "conditioned on", value, "n", "gain over plain (95 % interval)", "verdict"]]
+
+    def rank(variant: Variant) -> tuple[str, float]:
+        return setting_of(study, variant), -endpoint.sign * (variant.mean(endpoint.key) or 0)
+
+    for variant in sorted(comparison.groups.variants, key=rank):
+        gain, word = _judged(comparison, variant, endpoint)
+        cells = [f"`{variant.label}`", *[setting_of(study, variant)] * several, _conditions(variant), _spread(variant, endpoint)]
+        rows.append([*cells, str(len(variant.values(endpoint.key))), gained(gain), word])
+    means = {} if several else classical(endpoint.key, comparison.groups.variants)
+    rows += [[label, "classical baseline", short(value), "", "", ""] for label, value in means.items()]
+    return markdown(rows)
+
+
+def _answers(found: Table, network: str) -> list[list[str]]:
+    """The cells of one network: verdict, gain and n of each endpoint and setting; of the screening, where it was not confirmed."""
+    rows, comparison, seen = [], found.comparison, set()
+    if comparison is not None:
+        for judged in comparison.judged:
+            if judged.variant.experiment == network:
+                seen.add(setting_of(found.study, judged.variant))
+                against = judged.evidence.against.get(PLAIN)
+                place = f"{setting(judged.variant)}{under(found.study, judged.variant)}"
+                word = f"{_word(judged)} for {judged.endpoint.name} under {place}"
+                rows.append([word, gained(against), str(against.n if against else 0)])
+        for variant, endpoint, against in comparison.references:
+            if variant.experiment == network:
+                word = f"a reference, no verdict: {endpoint.label} under {setting(variant)}{under(found.study, variant)}"
+                rows.append([word, gained(against), str(against.n)])
+    if "screen" in found.runs and network in found.study.family:
+        for arm, each in screened(found.study, by_point(found.study, found.runs["screen"])).items():
+            if arm.variant == network and arm.setting not in seen:
+                name = f" under {arm.setting}" if arm.setting != ONLY else ""
+                word = f"screened{name}, no verdict; {'to be confirmed' if each.kept else 'not kept'}"
+                rows.append([word, gained(each.against_plain), str(each.against_plain.n)])
+    return rows
+
+
+def _judged(comparison: Comparison, variant: Variant, endpoint: Metric) -> tuple[Paired | None, str]:
+    for judged in comparison.judged:
+        if judged.variant is variant and judged.endpoint == endpoint:
+            p = _p(judged)
+            return judged.evidence.against.get(PLAIN), f"{_word(judged)} ({p})" if p else _word(judged)
+    for other, of, against in comparison.references:
+        if other is variant and of == endpoint:
+            return against, ""
+    return None, ""
+
+
+def _word(judged: Judged) -> str:
+    return judged.verdict.text if judged.verdict else "no verdict"
+
+
+def _p(judged: Judged) -> str:
+    p = judged.verdict.p if judged.verdict else None
+    return "" if p is None else "p < .001" if p < 0.001 else f"p = {short(p)}"
+
+
+def _conditions(variant: Variant) -> str:
+    """What a network is conditioned on, and how."""
+    if variant.control:
+        return CONTROLS.get(variant.control, f"{variant.control} signals: a control")
+    conveys = variant.first.summary.get("conveys") or []
+    mechanism = ((variant.first.summary["variant"]["encoder"].get("init_args") or {}).get("mechanism") or {}).get("class_path", "")
+    by = f", by `{mechanism.rpartition('.')[2]}`" if mechanism else ""
+    return f"{' and '.join(conveys)}{by}" if conveys else "nothing"
+
+
+def _spread(variant: Variant, endpoint: Metric) -> str:
+    values = list(variant.values(endpoint.key).values())
+    deviation = f" ± {short(statistics.stdev(values))}" if len(values) > 1 else ""
+    baseline = variant.mean(endpoint.baseline) if endpoint.baseline else None
+    beside = "" if baseline is None else f" ({endpoint.baseline_name} {short(baseline)})"
+    return f"{short(statistics.fmean(values))}{deviation}{beside}" if values else "failed"
+
+
+def _chosen(found: Table) -> str:
+    """The value of the tuned key of each confirmed network, controls aside, and whether smaller and larger ones were tried."""
+    tried = searched(found.study, found.runs["tune"]) if "tune" in found.runs else {}
+    values: dict[str, str] = {}
+    for point in by_point(found.study, found.runs["confirm"]):
+        if not point.arm.control and point.value is not None and point.arm in tried:
+            grid = tried[point.arm].curve
+            ends = {min(grid): "the smallest tried", max(grid): "the largest tried"}
+            end = f" ({ends[point.value]})" if point.value in ends else ""
+            values[f"{point.arm.variant}{shown(point.arm.setting)}"] = f"{point.value:g}{end}"
+    if len(values) > 2 and len(set(values.values())) == 1:
+        return f"Chosen by the search: {next(iter(values.values()))}, for all of them. "
+    return f"Chosen by the search: {'; '.join(map(' '.join, values.items()))}. " if values else ""
+
+
+def _share(found: Table) -> str:
+    """The runs of a study over those of a fixed design: the same search, and every candidate of the family, with as many controls
+    as those that were confirmed, for as many seeds as plain. References are left out of both."""
+    study, confirmed = found.study, by_point(found.study, found.runs.get("confirm", []))
+    if not confirmed:
+        return ""
+    controls = Counter(point.arm._replace(control="") for point in confirmed if point.arm.control)
+    each = 1 + len(study.family) * (1 + max(controls.values(), default=0))
+    fixed = len(found.runs.get("tune", [])) + len(study.settings) * each * max(map(len, confirmed.values()))
+    runs = sum(map(len, found.runs.values())) - sum(
+        len(seeds) for point, seeds in confirmed.items() if point.arm.variant in study.references
+    )
+    return f"{runs} / {fixed:,} = {short(runs / fixed, digits=2)}"
+
+
+def _origin(found: Table) -> str:
+    return f"Trained by commit {_commits(found)}."
+
+
+def _commits(found: Table) -> str:
+    commits = Counter(run.summary["commit"][:7] for runs in found.runs.values() for run in runs if run.summary.get("commit"))
+    return ", ".join(commits)
