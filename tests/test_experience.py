@@ -74,13 +74,13 @@ def test_two_processes_evaluate_as_one_does(tmp_path):
         "--evaluation_images=64",
     ]
     (tmp_path / "double").mkdir()
-    record_over_two_processes("cnn_channels", tmp_path / "double", *options)
-    single = train("cnn_channels", tmp_path / "single", *options)
+    record_over_two_processes("cnn_gated", tmp_path / "double", *options)
+    single = train("cnn_gated", tmp_path / "single", *options)
     single.trainer.test(single.model, datamodule=single.datamodule, verbose=False)
     ours, theirs = (json.loads(next((tmp_path / kind).glob("*/*/summary.json")).read_text()) for kind in ("double", "single"))
-    probes = [key for key in theirs if key.startswith("probe/") and not key.endswith("/reason")]
-    assert len(probes) > 20
-    for key in probes:
+    gathered = [key for key in theirs if key.startswith(("probe/", "mechanism/gate")) and not key.endswith("/reason")]
+    assert {key.partition("/")[0] for key in gathered} == {"probe", "mechanism"}
+    for key in gathered:
         # float32 sums of another batch layout
         assert ours[key] == (theirs[key] if theirs[key] is None else pytest.approx(theirs[key], abs=2e-3)), key
     shuffled = [key for key in theirs if key.startswith("importance/")]  # who stands beside whom depends on the batch
