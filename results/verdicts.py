@@ -64,7 +64,7 @@ def caption(name: str) -> str:
     seeds, looks = [len(variant.runs) for variant in variants], study.confirm.looks
     n = f"n = {min(seeds)}" + (f" to {max(seeds)}" if max(seeds) > min(seeds) else "")
     text = f"Mean ± standard deviation over {n} seeds; looks planned at {' and '.join(map(str, looks.seeds))} seeds"
-    text += ". Intervals and p hold for all looks together; p is that of the hardest comparison"
+    text += ". Intervals and p hold for all looks together; p is that of the hardest comparison, which is named where it is not plain"
     return f"{text}. {_chosen(found)}{_origin(found)}"
 
 
@@ -194,8 +194,9 @@ def _answers(found: Table, network: str) -> list[list[str]]:
 def _judged(comparison: Comparison, variant: Variant, endpoint: Metric) -> tuple[Paired | None, str]:
     for judged in comparison.judged:
         if judged.variant is variant and judged.endpoint == endpoint:
-            p = _p(judged)
-            return judged.evidence.against.get(PLAIN), f"{_word(judged)} ({p})" if p else _word(judged)
+            p, hardest = _p(judged), judged.verdict.hardest if judged.verdict else None
+            of_p = f"{p} against {hardest}" if hardest != PLAIN else p
+            return judged.evidence.against.get(PLAIN), f"{_word(judged)} ({of_p})" if p else _word(judged)
     for other, of, against in comparison.references:
         if other is variant and of == endpoint:
             return against, ""
