@@ -64,7 +64,7 @@ def caption(name: str) -> str:
     seeds, looks = [len(variant.runs) for variant in variants], study.confirm.looks
     n = f"n = {min(seeds)}" + (f" to {max(seeds)}" if max(seeds) > min(seeds) else "")
     text = f"Mean ± standard deviation over {n} seeds; looks planned at {' and '.join(map(str, looks.seeds))} seeds"
-    text += ". Intervals and p hold for all looks together; p is that of the hardest comparison, which is named where it is not plain"
+    text += ". Intervals and p hold for all looks together; p is that of the hardest comparison, named where it is not plain"
     return f"{text}. {_chosen(found)}{_origin(found)}"
 
 
