@@ -1,7 +1,7 @@
 """Fill the marked places of the documents, and the headers of study files, with what results/*.csv and benchmarks/results/*.json
 say: python -m results.fill
 
-A place stands between `<!-- results: KIND STUDY -->` and `<!-- end of results -->`; KIND is a function below. In a study file it is
+A place stands between `<!-- results: KIND STUDY -->` and `<!-- end of results -->`; KIND is one of `KINDS`. In a study file it is
 the line `# Came out: …`. Verdicts are those of `semconv compare` on the same table.
 """
 

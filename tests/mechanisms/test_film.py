@@ -32,7 +32,11 @@ def test_outputs_are_scaled_and_shifted_by_what_is_told_around_them(kernel, stri
     plain = module.convolution
     y = convolve(pad(view.pixels, kernel // 2, mode), plain.weight, plain.bias, stride, groups)
     signals = signal_map(view.mask, y.shape[2], y.shape[3], 1, mode)
+    passed: list[Tensor] = []  # what an evaluation reads
+    module.get_submodule("mechanism.amplitude").register_forward_hook(lambda part, given, out: passed.append(out + part.constant))
     assert_same(module(view.pixels, indicators(view)), modulate(module, y, signals))
+    scale = modulate(module, torch.ones_like(y), signals) - modulate(module, torch.zeros_like(y), signals)
+    assert_same(passed[0].detach(), scale)
 
 
 @pytest.mark.parametrize("window", [1, 5])

@@ -27,7 +27,10 @@ def test_an_answer_of_pixels_and_signals_is_weighed_by_a_gate_of_both(kernel, st
     answer = convolve(x, plain.weight, plain.bias, stride, groups) + convolve(m, told[:CHANNELS])
     gate = convolve(x, learned(module, "gate.weight"), learned(module, "gate.bias"), stride, groups)
     gate = gate + convolve(m, told[CHANNELS:])
+    passed: list[Tensor] = []  # what an evaluation reads
+    module.get_submodule("mechanism.amplitude").register_forward_hook(lambda part, given, out: passed.append(out))
     assert_same(module(view.pixels, indicators(view)), (answer * 2 * sigmoid(gate)).detach())
+    assert_same(passed[0], (2 * sigmoid(gate)).detach())
 
 
 @pytest.mark.parametrize("mode", MODES)
