@@ -10,6 +10,7 @@ from results.pages import markdown, short
 from results.tables import Table, gained, setting_of, table, under, unmeasured
 from semconv.comparison.grouping import Variant, setting
 from semconv.comparison.result import Comparison, Judged, classical
+from semconv.comparison.run import FinishedRun
 from semconv.comparison.statistics import Paired, paired
 from semconv.comparison.verdicts import PLAIN
 from semconv.metrics import Metric
@@ -18,6 +19,7 @@ from semconv.study.file import ONLY, Study
 from semconv.study.file import PLAIN as BASELINE
 from semconv.study.results import screening_sheet, tuning_sheet
 from semconv.study.stages import screened, searched
+from semconv.tracking.facts import dataset
 
 CONTROLS = {"zero": "zeros: a control", "plain_wide": "nothing, at equal FLOPs"}
 
@@ -141,12 +143,12 @@ def state(_: str) -> str:
 
 def answers(_: str) -> str:
     """A table of the project's question, part by part."""
-    rows = [["part of the question", "network", "verdict", "better than plain by (95 % interval)", "n", "file"]]
+    rows = [["part of the question", "network", "verdict", "better than plain by (95 % interval)", "n", "fill, protocol", "file"]]
     for question in QUESTIONS:
         for network, study in itertools.product(question.networks, question.studies):
             cells = _answers(found, network) if (found := table(study)) else []
             file = f"`sweeps/studies/{study}.yaml`"
-            rows += [[question.text, f"`{network}`", *each, file] for each in cells or [["not yet measured", "", ""]]]
+            rows += [[question.text, f"`{network}`", *each, file] for each in cells or [["not yet measured", "", "", ""]]]
     return markdown(rows)
 
 
@@ -168,27 +170,39 @@ def _verdicts(study: Study, comparison: Comparison, endpoint: Metric) -> str:
 
 
 def _answers(found: Table, network: str) -> list[list[str]]:
-    """The cells of one network: verdict, gain and n of each endpoint and setting; of the screening, where it was not confirmed."""
+    """The cells of one network: verdict, gain, n and protocol of each endpoint and setting; of the screening, where it was not
+    confirmed."""
     rows, comparison, seen = [], found.comparison, set()
     if comparison is not None:
         for judged in comparison.judged:
             if judged.variant.experiment == network:
                 seen.add(setting_of(found.study, judged.variant))
                 against = judged.evidence.against.get(PLAIN)
-                place = f"{setting(judged.variant)}{under(found.study, judged.variant)}"
-                word = f"{_word(judged)} for {judged.endpoint.name} under {place}"
-                rows.append([word, gained(against), str(against.n if against else 0)])
+                word = f"{_word(judged)} for {judged.endpoint.name}{under(found.study, judged.variant)}"
+                rows.append([word, gained(against), str(against.n if against else 0), _protocol(judged.variant.first)])
         for variant, endpoint, against in comparison.references:
             if variant.experiment == network:
-                word = f"a reference, no verdict: {endpoint.label} under {setting(variant)}{under(found.study, variant)}"
-                rows.append([word, gained(against), str(against.n)])
+                word = f"a reference, no verdict: {endpoint.label}{under(found.study, variant)}"
+                rows.append([word, gained(against), str(against.n), _protocol(variant.first)])
     if "screen" in found.runs and network in found.study.family:
-        for arm, each in screened(found.study, by_point(found.study, found.runs["screen"])).items():
+        runs = by_point(found.study, found.runs["screen"])
+        protocols = {point.arm: _protocol(next(iter(each.values()))) for point, each in runs.items()}
+        for arm, each in screened(found.study, runs).items():
             if arm.variant == network and arm.setting not in seen:
                 name = f" under {arm.setting}" if arm.setting != ONLY else ""
                 word = f"screened{name}, no verdict; {'to be confirmed' if each.kept else 'not kept'}"
-                rows.append([word, gained(each.against_plain), str(each.against_plain.n)])
+                rows.append([word, gained(each.against_plain), str(each.against_plain.n), protocols[arm]])
     return rows
+
+
+def _protocol(run: FinishedRun) -> str:
+    """The fill, the images, the budget and the share of masked cells."""
+    found = run.protocol
+    epochs, ratio = found["trainer.max_epochs"], found.get("model.masker.ratio")
+    budget = f"{epochs} epoch{'s' * (epochs > 1)}" if epochs > 0 else f"{found['trainer.max_steps']} steps"
+    data = run.summary["protocol"]["data"]
+    images = f"{dataset(data['source'])} at {data['size'][0]} px"
+    return ", ".join([setting(run), images, budget, *([f"ratio {short(ratio, digits=2)}"] if ratio else [])])
 
 
 def _judged(comparison: Comparison, variant: Variant, endpoint: Metric) -> tuple[Paired | None, str]:

@@ -177,9 +177,9 @@ def _kind_of(variant: Variant) -> tuple[Level, str, str]:
     return variant.level, variant.experiment, variant.kin
 
 
-def setting(variant: Variant) -> str:
+def setting(run: FinishedRun) -> str:
     """The condition of a verdict, in words: the fill of hidden cells, or the other corruption of the chosen cells."""
-    protocol = variant.first.protocol
+    protocol = run.protocol
     corruption, fill = (str(protocol.get(key, "")) for key in ("model.corruption", "model.corruption.fill"))
     shown = f"{fill.removesuffix('Fill').lower()} fill" if fill else ""
     return shown if corruption == "Hide" else " and ".join(filter(None, (corruption.lower(), shown)))

@@ -328,7 +328,7 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
             {
                 **_place(judged.variant),
                 "endpoint": judged.endpoint.key,
-                "under": setting(judged.variant),
+                "under": setting(judged.variant.first),
                 "against": {name: found._asdict() for name, found in judged.evidence.against.items()},
                 "p": judged.evidence.p._asdict(),
                 "margin": judged.evidence.margin,

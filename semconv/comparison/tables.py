@@ -181,7 +181,7 @@ def verdicts(comparison: Comparison, endpoint: Metric) -> Sheet:
         verdict = judged.verdict
         word = verdict.text
         if verdict.word in ("beneficial", "harmful"):
-            word = " under ".join(filter(None, (f"{verdict.word} for {endpoint.name}", setting(judged.variant))))
+            word = " under ".join(filter(None, (f"{verdict.word} for {endpoint.name}", setting(judged.variant.first))))
             word += ", but negligible" * verdict.negligible
         n = str(plain.n) if plain else "0"
         cells = [_signed(plain.difference) if plain else "", _interval(plain), _p(verdict.p), verdict.reason]

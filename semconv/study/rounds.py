@@ -88,12 +88,10 @@ class Rounds:
             ]
             code = self.run_sweep(Sweep(f"{self.study.name}-{name}", content), folder, done)
             found = self._found(name, points, seeds)
-            if any(set(seeds) - set(runs) for runs in found.values()):
-                if not code:
-                    raise ValueError(
-                        f"the runs of {folder} are finished, and some fit no point of the study: its settings may set keys of the "
-                        "protocol only, and no file of the family may set what makes a control"
-                    )
+            missing = [point.arm for point, runs in found.items() if set(seeds) - set(runs)]
+            if missing and not code:
+                raise ValueError(self._lacks(folder, missing[0]))
+            if missing:
                 raise Unfinished(code)
         self.used |= {run.folder for runs in found.values() for run in runs.values()}
         return found
@@ -124,6 +122,17 @@ class Rounds:
                     if known.arm == point.arm and point.value in (None, known.value):
                         found[point] |= {seed: runs[seed] for seed in seeds if seed in runs}
         return found
+
+    def _lacks(self, folder: Path, arm: Arm) -> str:
+        """What to say when all runs of a round are finished, and none is one of an arm."""
+        runs = [run for run in find_runs([str(folder)]).runs if run.summary["experiment"] == arm.variant]
+        controls = {str(run.summary["control"]) for run in runs if run.summary.get("control")} if not arm.control else set()
+        why = (
+            f"one of its files makes it a control ({', '.join(sorted(controls))}), which is no baseline, candidate or reference"
+            if controls
+            else "one of its files sets what its setting sets, or the setting sets more than the protocol and the decoder"
+        )
+        return f"all runs of {folder} are finished, and none counts as {arm.label}: {why}"
 
     def _sweep(
         self, folder: Path, points: Sequence[Point], seeds: Sequence[int], options: Mapping[str, Any], confirms: bool

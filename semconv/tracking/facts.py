@@ -30,7 +30,7 @@ def derived_facts(config: Mapping[str, Any]) -> dict[str, Any]:
         "corruption": short_name(model.get("corruption")),
         "fill": short_name(corruption.get("fill")),
         "masker": short_name(model.get("masker")),
-        "dataset": _dataset(_arguments(config.get("data")).get("source")),
+        "dataset": dataset(_arguments(config.get("data")).get("source")),
         "seed": config.get("seed_everything"),
     }
 
@@ -86,7 +86,7 @@ def _depth(depth: Any) -> str | None:
     return ",".join(map(str, depth)) if isinstance(depth, list | tuple) else depth
 
 
-def _dataset(source: Any) -> str | None:
+def dataset(source: Any) -> str | None:
     """The last part of the name of a source, or of the first of several."""
     first = source[0] if isinstance(source, list | tuple) else source
     return str(first).rstrip("/").rpartition("/")[2] if first is not None else None

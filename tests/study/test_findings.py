@@ -57,9 +57,8 @@ def study(write_study, conduct, tmp_path, monkeypatch):
 def test_verdicts_gains_and_numbers_of_seeds_stand_in_the_places(study):
     name = study()
     answers = verdicts.answers("").splitlines()
-    assert any(
-        line.startswith("| Good? | `cnn_good` | beneficial for reconstruction under zero fill (zero) | +.0") for line in answers
-    )
+    good = next(line for line in answers if line.startswith("| Good? | `cnn_good` | beneficial for reconstruction (zero) | +.0"))
+    assert good.endswith(f" | zero fill, scenes at 32 px, 1 epoch, ratio .75 | `sweeps/studies/{name}.yaml` |")
     assert any(line.startswith("| Bad? | `cnn_bad` | screened under camouflage, no verdict; not kept | -.0") for line in answers)
     assert "| `cnn_good-plain_wide` | zero | nothing, at equal FLOPs |" in verdicts.verdicts(name)
     assert "cnn_good under zero 0.016; " in verdicts.caption(name)

@@ -119,6 +119,17 @@ def test_a_diverged_value_is_the_worst(write_study, conduct):
         ({"endpoints": ["probe/linear_top1"]}, "no run has probe/linear_top1; it needs --evaluation quick"),
         ({"family": {"cnn_good": ["cnn_good.yaml", "CamouflageFill.yaml"]}}, "differ in model.corruption.fill"),
         ({"controls": {"zero": "none.yaml"}}, "has to beat (zero|shuffled), of which there is no file"),
+        (
+            {"references": {"cnn_same": ["cnn_same.yaml", "zero.yaml"]}, "family": {"cnn_good": ["cnn_good.yaml"]}},
+            r"none counts as cnn_same: one of its files makes it a control \(zero\)",
+        ),
+        (
+            {
+                "settings": {"zero": ["ZeroFill.yaml"], "camouflage": ["CamouflageFill.yaml"]},
+                "family": {"cnn_good": ["cnn_good.yaml", "CamouflageFill.yaml"]},
+            },
+            r"none counts as cnn_good \(zero\): one of its files sets what its setting sets",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_after_the_first_steps(changes, message, write_study, conduct):

@@ -75,7 +75,7 @@ def findings(comparison: Comparison) -> list[Finding]:
             names: dict[tuple[str, str], list[str]] = {}
             for each in comparison.judged:
                 if each.endpoint == endpoint and each.verdict and each.verdict.word == word:
-                    names.setdefault((each.verdict.text, setting(each.variant)), []).append(each.variant.title)
+                    names.setdefault((each.verdict.text, setting(each.variant.first)), []).append(each.variant.title)
             for (text, under), named in names.items():
                 more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
                 what = f"{'to plain ' if word == 'equivalent' else ''}for {endpoint.name}{f' under {under}' if under else ''}"
