@@ -14,6 +14,8 @@ from pathlib import Path
 
 from results import reasons, tables, verdicts
 from results.tables import ROOT, table, under
+from semconv.comparison.declared import WIDE
+from semconv.comparison.grouping import setting
 from semconv.comparison.report import plots
 from semconv.comparison.report.svg import WIDTH
 from semconv.comparison.result import Judged
@@ -26,9 +28,9 @@ PLACE = re.compile(r"(<!-- results: (\w+)(?: (\w+))? -->)(.*?)(<!-- end of resul
 CAME_OUT = re.compile(r"^# Came out: .*\n", re.MULTILINE)
 STYLE = (
     "svg{background:#fff}text{fill:#1b1b1f;font:11px system-ui,sans-serif}.strong{font-weight:600}.grid{stroke:#d9dbe0}"
-    ".axis{stroke:#5c5f66}.margin{fill:#1b1b1f;opacity:.09}.reach{stroke:#0055e2;stroke-width:1.6}.mark{fill:#0055e2}"
+    ".axis{stroke:#5c5f66}.reach{stroke:#0055e2;stroke-width:1.6}.mark{fill:#0055e2}"
 )
-PICTURED = ("cifar10", "cifar10_zero", "controls", "demo")
+PICTURED = ("cifar10", "cifar10_zero")
 
 
 def figures(name: str) -> str:
@@ -43,7 +45,7 @@ KINDS: dict[str, Callable[[str], str]] = {
     each.__name__: each
     for each in (
         *(verdicts.verdicts, verdicts.caption, verdicts.gain, verdicts.outcome, verdicts.screening, verdicts.search),
-        *(verdicts.control_gains, verdicts.state, verdicts.answers),
+        *(verdicts.control_gains, verdicts.margins, verdicts.state, verdicts.answers),
         *(reasons.features, reasons.importance, reasons.mask_auc, reasons.position_r2, reasons.layers),
         figures,
     )
@@ -81,29 +83,32 @@ def renewed() -> dict[Path, str]:
 
 
 def picture() -> str:
-    """The gain of every confirmed candidate over plain, of the first study of `PICTURED` that has some, as a drawing."""
-    found, comparison = next((known, compared) for name in PICTURED if (known := table(name)) and (compared := known.comparison))
-    places: dict[str, list[Judged]] = {}
-    for judged in found.candidates:
-        if judged.endpoint == comparison.endpoints[0] and PLAIN in judged.evidence.against:
-            places.setdefault(under(found.study, judged.variant), []).append(judged)
+    """What every confirmed candidate of the studies of `PICTURED` gains over all that it has to beat, as a drawing."""
     drawings = []
-    for place, here in places.items():
-        name, margin = f"{found.study.name}{place}: {here[0].endpoint.label}", max(each.evidence.margin for each in here)
-        drawings.append(plots.dots(f"Gain over plain{place}", [(name, list(map(_dot, here)), margin)], "better than plain by"))
-    # one below the other, each with an axis of its own: gains of different settings differ by their size
+    for found in filter(None, map(table, PICTURED)):
+        groups = [
+            (f"{each.variant.label}{under(found.study, each.variant)}, {setting(each.variant.first)}", _dots(each), 0.0)
+            for each in found.candidates
+            if each.endpoint.key == found.study.endpoints[0]
+        ]
+        drawings += [plots.dots(f"Gains in {found.study.name}", groups, "masked MSE lower by")] if groups else []
+    # one below the other, each with an axis of its own: gains of different fills differ by their size
     heights = [float(re.findall(r'viewBox="0 0 \d+ ([\d.]+)"', drawing)[0]) for drawing in drawings]
     parts = [
         drawing.replace("<svg ", f'<svg y="{y:g}" width="{WIDTH}" height="{height:g}" ', 1)
         for drawing, y, height in zip(map(str, drawings), itertools.accumulate(heights, initial=0.0), heights, strict=False)
     ]
     head = f'<svg viewBox="0 0 {WIDTH} {sum(heights):g}" xmlns="http://www.w3.org/2000/svg">'
-    return f"{head}<style>{STYLE}</style><title>Gain over plain of each confirmed candidate</title>{''.join(parts)}</svg>\n"
+    return f"{head}<style>{STYLE}</style><title>Gains of each confirmed candidate</title>{''.join(parts)}</svg>\n"
 
 
-def _dot(judged: Judged) -> plots.Dot:
-    against = judged.evidence.against[PLAIN]
-    return plots.Dot(judged.variant.label.removeprefix("cnn_"), 0, against.difference, against.low, against.high)
+def _dots(judged: Judged) -> list[plots.Dot]:
+    against = sorted(judged.evidence.against.items(), key=lambda item: item[0] != PLAIN)
+    return [plots.Dot(f"than {_name(name)}", 0, each.difference, each.low, each.high) for name, each in against]
+
+
+def _name(control: str) -> str:
+    return {WIDE: "wide plain", "zero": "with zeros", "shuffled": "with shuffled"}.get(control, control)
 
 
 def main() -> None:

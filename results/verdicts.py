@@ -96,6 +96,18 @@ def outcome(name: str) -> str:
     return "; ".join(words)
 
 
+def margins(name: str) -> str:
+    """What each candidate of a study gains over its controls and over plain at equal FLOPs, within a sentence."""
+    found = table(name)
+    if found is None or found.comparison is None:
+        return unmeasured(name)
+    words = []
+    for each in found.candidates:
+        gains = [f"than {other} by {gained(paired)}" for other, paired in each.evidence.against.items() if other != PLAIN]
+        words.append(f"`{each.variant.label}`{under(found.study, each.variant)} is better {', '.join(gains)}")
+    return "; ".join(words)
+
+
 def screening(name: str) -> str:
     """The table of a screening."""
     found = table(name)

@@ -72,7 +72,9 @@ def test_verdicts_gains_and_numbers_of_seeds_stand_in_the_places(study):
     chosen = {tuple(cells[:3]) for line in verdicts.search(name).splitlines()[2:] if (cells := line.strip("| ").split(" | "))}
     assert {("cnn_plain", "zero", "0.008"), ("cnn_good", "camouflage", "0.016"), ("cnn_bad", "zero", "0.001")} < chosen
     assert fill.headed("# a\n# Came out: old.\nb: 1\n", name).startswith("# a\n# Came out: cnn_")
-    assert len(ElementTree.fromstring(fill.picture()).findall(".//{*}circle")) == 4
+    rows = sum(len(each.evidence.against) for each in found.candidates)
+    assert len(ElementTree.fromstring(fill.picture()).findall(".//{*}circle")) == rows == 4 * 3 + 2
+    assert "`cnn_good` (zero) is better than plain_wide by +.0" in verdicts.margins(name)
     assert fill.filled(f"<!-- results: outcome {name} -->old<!-- end of results -->!").endswith("<!-- end of results -->!")
 
 
