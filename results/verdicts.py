@@ -46,6 +46,7 @@ QUESTIONS = (
     Question("A high mask ratio", ("mask_ratio",), ("cnn_gated", "mae_vit")),
     Question("Better features", ("representation",), ("cnn_gated", "cnn_gradual", "mae_vit")),
     Question("What CNNs lack and ViTs have", ("cifar10",), ("mae_vit", "simmim_vit")),
+    Question("What CNNs lack and ViTs have", ("cifar10_zero",), ("simmim_vit",)),
 )
 
 
