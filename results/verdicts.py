@@ -45,6 +45,7 @@ QUESTIONS = (
     Question("Larger photographs", ("imagenette",), ("cnn_gated", "cnn_gradual")),
     Question("A high mask ratio", ("mask_ratio",), ("cnn_gated", "mae_vit")),
     Question("Better features", ("representation",), ("cnn_gated", "cnn_gradual", "mae_vit")),
+    Question("Convolution at visible sites alone", ("cifar10",), ("cnn_fcmae", "cnn_spark")),
     Question("What CNNs lack and ViTs have", ("cifar10",), ("mae_vit", "simmim_vit")),
     Question("What CNNs lack and ViTs have", ("cifar10_zero",), ("simmim_vit",)),
 )
@@ -191,11 +192,13 @@ def _answers(found: Table, network: str) -> list[list[str]]:
             if judged.variant.experiment == network:
                 seen.add(setting_of(found.study, judged.variant))
                 against = judged.evidence.against.get(PLAIN)
-                word = f"{_word(judged)} for {judged.endpoint.name}{under(found.study, judged.variant)}"
+                place = under(found.study, judged.variant)
+                is_candidate = network in found.study.family
+                word = f"{_word(judged)} for {judged.endpoint.name}{place}" if is_candidate else _reference(judged.endpoint, place)
                 rows.append([word, gained(against), str(against.n if against else 0), _protocol(judged.variant.first)])
         for variant, endpoint, against in comparison.references:
             if variant.experiment == network:
-                word = f"a reference, no verdict: {endpoint.label}{under(found.study, variant)}"
+                word = _reference(endpoint, under(found.study, variant))
                 rows.append([word, gained(against), str(against.n), _protocol(variant.first)])
     if "screen" in found.runs and network in found.study.family:
         runs = by_point(found.study, found.runs["screen"])
@@ -206,6 +209,10 @@ def _answers(found: Table, network: str) -> list[list[str]]:
                 word = f"screened{name}, no verdict; {'to be confirmed' if each.kept else 'not kept'}"
                 rows.append([word, gained(each.against_plain), str(each.against_plain.n), protocols[arm]])
     return rows
+
+
+def _reference(endpoint: Metric, place: str) -> str:
+    return f"a reference, no verdict: {endpoint.label}{place}"
 
 
 def _protocol(run: FinishedRun) -> str:
