@@ -105,7 +105,7 @@ def margins(name: str) -> str:
         return unmeasured(name)
     words = []
     for each in found.candidates:
-        gains = [f"than {other} by {gained(gain)}" for other, gain in each.evidence.against.items() if other != PLAIN]
+        gains = [f"than {other} by {gained(difference)}" for other, difference in each.evidence.against.items() if other != PLAIN]
         words.append(f"`{each.variant.label}`{under(found.study, each.variant)} is better {', '.join(gains)}")
     return "; ".join(words)
 
