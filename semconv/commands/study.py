@@ -97,7 +97,9 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
         output = f" --output {folder}" if given.output else ""
         option = "--prepare" if given.prepare else "--resume"
         if given.table and measured is None:  # the folder does not keep the table yet
-            option += f" --table {given.table}" + "".join(f" --accept-code {code}" for code in given.accept_code)
+            option += f" --table {given.table}"
+        if given.accept_code:
+            option += f" --accept-code {' '.join(given.accept_code)}"
         print(f"not all runs are finished: semconv study {given.file}{output} {option} continues")
         return end.code
     finally:

@@ -37,11 +37,12 @@ def read_rows(folder: Path, table: Path | None, accepted: Sequence[str] = ()) ->
     for row, run in rows:
         if (before := lines.setdefault(same_run(row), run.folder)) != run.folder:
             raise ValueError(f"{run.folder} is the run of {before.rpartition(':')[2]} again: restore the table")
-    if other := next((row for row, _ in rows if row["code"] not in (code_of(PACKAGE), *accepted)), None):
-        commit = f" of commit {other['commit']}" if other["commit"] else ""
+    others = {row["code"]: row["commit"] for row, _ in rows if row["code"] not in (code_of(PACKAGE), *accepted)}
+    if others:
+        named = " and ".join(f"{code} of commit {commit}" if commit else code for code, commit in others.items())
         raise ValueError(
-            f"{path} has runs of other code, {other['code']}{commit}: continue it by that code, "
-            f"{_instead(path)}, or give --accept-code {other['code']} if what has changed since changes no number of its runs"
+            f"{path} has runs of other code, {named}: continue it by that code, {_instead(path)}, or give --accept-code "
+            f"{' '.join([*accepted, *others])} if what has changed since changes no number of its runs"
         )
     if table is not None and kept.exists() and not {same_run(row) for row, _ in load_rows(kept)} <= lines.keys():
         raise ValueError(f"{folder} continues another table already: leave out --table, or give another --output")

@@ -254,8 +254,8 @@ def test_the_command_continues_a_table(write_study, study, tmp_path, monkeypatch
     for stage, option in (("measure", f" --table {table} "), ("try_controls", " ")):  # then the folder keeps the table
         with monkeypatch.context() as patch:
             patch.setattr(f"semconv.study.stages.{stage}", interrupt)
-            out, _, code = study(*given, "--resume", "--table", table)
-        assert (code, f"--output elsewhere --resume{option}continues" in out) == (130, True)
+            out, _, code = study(*given, "--resume", "--table", table, "--accept-code", "0123456789ab")
+        assert (code, f"--output elsewhere --resume{option}--accept-code 0123456789ab continues" in out) == (130, True)
     _, _, code = study(*given, "--resume")
     assert (code, sorted(place.parent.name for place in elsewhere.glob("*/sweep.yaml"))) == (0, MEASURING)
     assert (elsewhere / "results.csv").read_text() == table.read_text()
@@ -294,6 +294,9 @@ def test_the_command_refuses_a_damaged_table_and_keeps_nothing_of_it(write_study
             "code", "0123456789ab"
         ): "has runs of other code, 0123456789ab of commit c0ffee: continue it by that code, leave out --table",
         head + with_cell("code", "0123456789ab").replace("c0ffee", ""): "has runs of other code, 0123456789ab: continue it by",
+        head
+        + with_cell("code", "0123456789ab")
+        + others[0].replace(cells["code"], "ba9876543210"): "--accept-code 0123456789ab ba9876543210 if",
         head + first + first: ":3 is the run of 2 again",
         head + first + others[0][:-20]: "line 3: it is no whole row",
         head + with_cell("status", "running"): "line 2: it is no finished run",
