@@ -14,7 +14,7 @@ from semconv.comparison.run import FinishedRun
 from semconv.comparison.statistics import Paired, paired
 from semconv.comparison.verdicts import PLAIN
 from semconv.metrics import Metric
-from semconv.study.arms import by_point, shown
+from semconv.study.arms import Arm, by_point, shown
 from semconv.study.file import ONLY, Study
 from semconv.study.file import PLAIN as BASELINE
 from semconv.study.results import screening_sheet, tuning_sheet
@@ -281,15 +281,20 @@ def _chosen(found: Table) -> str:
 
 def _share(found: Table) -> str:
     """The runs of a study over those of a fixed design: the same search, and every candidate of the family, with as many controls
-    as those that were confirmed, for as many seeds as plain. References are left out of both."""
+    as those that were confirmed, for as many seeds as a candidate and all its controls have. References are left out of both."""
     study, confirmed = found.study, by_point(found.study, found.runs.get("confirm", []))
     if not confirmed:
         return ""
     controls = Counter(point.arm._replace(control="") for point in confirmed if point.arm.control)
     each = 1 + len(study.family) * (1 + max(controls.values(), default=0))
-    fixed = len(found.runs.get("tune", [])) + len(study.settings) * each * max(map(len, confirmed.values()))
+    seeds: dict[Arm, int] = {}  # that a candidate and all its controls have: a look may be on its way
+    for point, runs_of in confirmed.items():
+        if point.arm.variant in study.family:
+            arm = point.arm._replace(control="")
+            seeds[arm] = min(len(runs_of), seeds.get(arm, len(runs_of)))
+    fixed = len(found.runs.get("tune", [])) + len(study.settings) * each * max(seeds.values(), default=0)
     runs = sum(map(len, found.runs.values())) - sum(
-        len(seeds) for point, seeds in confirmed.items() if point.arm.variant in study.references
+        len(runs_of) for point, runs_of in confirmed.items() if point.arm.variant in study.references
     )
     return f"{runs} / {fixed:,} = {short(runs / fixed, digits=2)}"
 
