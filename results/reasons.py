@@ -44,7 +44,7 @@ def layers(name: str) -> str:
         "gate_mask_r2": "share of the gate's variance that the mask explains",
         "share": "semantic share",
     }
-    found = _latest(table(name))
+    found = _latest(table(name), extra_controls=True)
     keys = {key for _, runs in found for run in runs for key in run.metrics if key.startswith("mechanism/")}
     places = sorted({key.split("/")[2] for key in keys}, key=lambda place: (place != "stem", place))
     rows = [["network", "value", *places, "n"]]
@@ -55,14 +55,20 @@ def layers(name: str) -> str:
     return markdown(rows) if rows[1:] else unmeasured(name)
 
 
-def _latest(found: Table | None) -> list[tuple[Arm, list[FinishedRun]]]:
-    """The runs of each network, controls aside, at its chosen value: of the confirmation, or else of the screening."""
+def _latest(found: Table | None, extra_controls: bool = False) -> list[tuple[Arm, list[FinishedRun]]]:
+    """The runs of each network, controls aside or but for the extra ones, at its chosen value: of the confirmation, or else of the
+    screening."""
+    if found is None:
+        return []
     latest: dict[Arm, list[FinishedRun]] = {}
-    if found is not None:
-        for stage in ("screen", "confirm"):
-            for point, by_seed in by_point(found.study, found.runs.get(stage, [])).items():
-                latest[point.arm] = [run for run in by_seed.values() if not run.has_diverged]
-    return [(arm, latest[arm]) for arm in (main_arms(found.study) if found else []) if latest.get(arm)]
+    for stage in ("screen", "confirm"):
+        for point, by_seed in by_point(found.study, found.runs.get(stage, [])).items():
+            latest[point.arm] = [run for run in by_seed.values() if not run.has_diverged]
+    arms = []
+    for arm in main_arms(found.study):
+        kinds = found.study.extra_controls.get(arm.variant, ()) if extra_controls else ()
+        arms += [arm, *(arm._replace(control=kind) for kind in kinds)]
+    return [(arm, latest[arm]) for arm in arms if latest.get(arm)]
 
 
 def _stages(name: str, metric: str) -> str:

@@ -9,7 +9,7 @@ from results import tables
 from results.pages import markdown, short
 from results.tables import Table, gained, setting_of, table, under, unmeasured
 from semconv.comparison.grouping import Variant, setting
-from semconv.comparison.result import Comparison, Judged, classical
+from semconv.comparison.result import Comparison, Judged, classical, is_opponent
 from semconv.comparison.run import FinishedRun
 from semconv.comparison.statistics import Paired, paired
 from semconv.comparison.verdicts import PLAIN
@@ -21,7 +21,13 @@ from semconv.study.results import screening_sheet, tuning_sheet
 from semconv.study.stages import screened, searched
 from semconv.tracking.facts import dataset
 
-CONTROLS = {"zero": "zeros: a control", "plain_wide": "nothing, at equal FLOPs"}
+CONTROLS = {
+    "zero": "zeros: a control",
+    "plain_wide": "nothing, at equal FLOPs",
+    "gradual_whole": "as its variant, by attention alone",
+    "gradual_reversed": "as its variant, the share of attention falling with depth",
+    "gradual_learned": "as its variant, the share of attention learned",
+}
 
 
 class Question(NamedTuple):
@@ -228,9 +234,11 @@ def _protocol(run: FinishedRun) -> str:
 def _judged(comparison: Comparison, variant: Variant, endpoint: Metric) -> tuple[Paired | None, str]:
     for judged in comparison.judged:
         if judged.variant is variant and judged.endpoint == endpoint:
-            p, hardest = _p(judged), judged.verdict.hardest if judged.verdict else None
-            of_p = f"{p} against {hardest}" if hardest != PLAIN else p
-            return judged.evidence.against.get(PLAIN), f"{_word(judged)} ({of_p})" if p else _word(judged)
+            gain, p = judged.evidence.against.get(PLAIN), _p(judged)
+            if judged.verdict is None:  # a reference that reads signals
+                return gain, ""
+            of_p = f"{p} against {judged.verdict.hardest}" if judged.verdict.hardest != PLAIN else p
+            return gain, f"{judged.verdict.text} ({of_p})" if p else judged.verdict.text
     for other, of, against in comparison.references:
         if other is variant and of == endpoint:
             return against, ""
@@ -238,7 +246,7 @@ def _judged(comparison: Comparison, variant: Variant, endpoint: Metric) -> tuple
 
 
 def _word(judged: Judged) -> str:
-    return judged.verdict.text if judged.verdict else "no verdict"
+    return judged.verdict.text if judged.verdict else ""
 
 
 def _p(judged: Judged) -> str:
@@ -281,8 +289,14 @@ def _chosen(found: Table) -> str:
 
 def _share(found: Table) -> str:
     """The runs of a study over those of a fixed design: the same search, and every candidate of the family, with as many controls
-    as those that were confirmed, for as many seeds as a candidate and all its controls have. References are left out of both."""
-    study, confirmed = found.study, by_point(found.study, found.runs.get("confirm", []))
+    as those that were confirmed, for as many seeds as a candidate and all its controls have. References, and controls that it need
+    not beat, are left out of both."""
+    study, all_confirmed = found.study, by_point(found.study, found.runs.get("confirm", []))
+    confirmed = {
+        point: runs_of
+        for point, runs_of in all_confirmed.items()
+        if point.arm.variant not in study.references and (not point.arm.control or is_opponent(point.arm.control))
+    }
     if not confirmed:
         return ""
     controls = Counter(point.arm._replace(control="") for point in confirmed if point.arm.control)
@@ -293,9 +307,7 @@ def _share(found: Table) -> str:
             arm = point.arm._replace(control="")
             seeds[arm] = min(len(runs_of), seeds.get(arm, len(runs_of)))
     fixed = len(found.runs.get("tune", [])) + len(study.settings) * each * max(seeds.values(), default=0)
-    runs = sum(map(len, found.runs.values())) - sum(
-        len(runs_of) for point, runs_of in confirmed.items() if point.arm.variant in study.references
-    )
+    runs = sum(map(len, (found.runs.get("tune", []), found.runs.get("screen", []), *confirmed.values())))
     return f"{runs} / {fixed:,} = {short(runs / fixed, digits=2)}"
 
 

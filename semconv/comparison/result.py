@@ -240,10 +240,15 @@ def opponents(variant: Variant, variants: Sequence[Variant]) -> tuple[dict[str, 
     needed = [PLAIN, *variant.controls, *([WIDE] if wider else [])]
     if WIDE in own and wider and cost is not None and (own[WIDE].mean(operations) or cost) * SAME_COST < cost:
         del own[WIDE]
-    ran = {name: other for name, other in own.items() if name not in NO_OPPONENTS and not name.startswith("gradual_")}
+    ran = {name: other for name, other in own.items() if is_opponent(name)}
     found = {PLAIN: plain, **ran} if plain else ran
     same = {name for name, other in ran.items() if plain and same_errors(other, plain, variant.runs)}
     return {name: other for name, other in found.items() if name not in same}, [name for name in needed if name not in found]
+
+
+def is_opponent(control: str) -> bool:
+    """True for a kind of control that its variant has to beat, where it was run; the others are there to be looked at."""
+    return control not in NO_OPPONENTS and not control.startswith("gradual_")
 
 
 def operations_of(*values: Callable[[str], float | None]) -> str:

@@ -50,7 +50,10 @@ def read_rows(folder: Path, table: Path | None, accepted: Sequence[str] = ()) ->
 
 
 def check_rows(
-    study: Study, rows: Sequence[tuple[Row, FinishedRun]], measured: Mapping[Arm, FinishedRun], needed: Mapping[Arm, Sequence[str]]
+    study: Study,
+    rows: Sequence[tuple[Row, FinishedRun]],
+    measured: Mapping[Arm, FinishedRun],
+    controls: Mapping[Arm, Sequence[str]],
 ) -> None:
     """Refuse rows of a table that the study, as its files are now, would not give.
 
@@ -58,13 +61,13 @@ def check_rows(
         study: the study.
         rows: the rows.
         measured: a short run of each network.
-        needed: the controls of each candidate.
+        controls: those of each candidate.
 
     Raises:
         ValueError: there is such a row.
     """
     for row, run in rows:
-        problem = _misplaced(study, row, run, needed) or _different(study, row, run, measured)
+        problem = _misplaced(study, row, run, controls) or _different(study, row, run, measured)
         if problem:
             raise ValueError(f"{run.folder} {problem}; {_instead(Path(run.folder.rpartition(':')[0]))}")
 
@@ -74,13 +77,13 @@ def same_run(row: Row) -> tuple[Any, ...]:
     return tuple(row[key] for key in SAME_RUN)
 
 
-def _misplaced(study: Study, row: Row, run: FinishedRun, needed: Mapping[Arm, Sequence[str]]) -> str:
+def _misplaced(study: Study, row: Row, run: FinishedRun, controls: Mapping[Arm, Sequence[str]]) -> str:
     """Say why a row belongs to no round of the study; empty where it does."""
     found = point_of(study, run)
     if found is None or found.arm.setting != row["setting"]:
         return "is no run of the study"
     candidate = found.arm._replace(control="")
-    if found.arm.control and found.arm.control not in needed.get(candidate, ()):
+    if found.arm.control and found.arm.control not in controls.get(candidate, ()):
         return f"is a control that {candidate.variant} does not have"
     stage = {"tune": study.tune, "screen": study.screen, "confirm": study.confirm}[row["stage"]]
     if stage is None or row["seed"] not in stage.seeds:

@@ -16,7 +16,7 @@ from semconv.metrics import PRIMARY, find
 from semconv.yaml_files import read_yaml
 
 KEYS = (
-    *("description", "protocol", "options", "settings", "plain", "family", "references", "controls"),
+    *("description", "protocol", "options", "settings", "plain", "family", "references", "controls", "extra_controls"),
     *("endpoints", "negligible", "tune", "screen", "confirm"),
 )
 PLAIN = "cnn_plain"
@@ -94,6 +94,7 @@ class Study:
         family: configuration files of each candidate.
         references: configuration files of other networks, which are compared with plain.
         controls: configuration file of each kind of control.
+        extra_controls: kinds of control of a candidate that are trained beside those that it has to beat.
         endpoints: metrics that candidates are judged by.
         negligible: share of the margin up to which a gain or loss is called negligible.
         tune: None: every network keeps the value of the protocol.
@@ -111,6 +112,7 @@ class Study:
     family: Mapping[str, Files]
     references: Mapping[str, Files]
     controls: Mapping[str, str]
+    extra_controls: Mapping[str, tuple[str, ...]]
     endpoints: tuple[str, ...]
     negligible: float
     tune: Tune | None
@@ -177,6 +179,11 @@ def _study(name: str, content: Any) -> Study:
             similar = nearest(endpoint, [known.key for known in PRIMARY])
             advice = f": did you mean {similar}?" if similar else "; semconv list metrics names them"
             raise ValueError(f"endpoints: {endpoint} is no metric of which higher or lower is better{advice}")
+    extra = {
+        candidate: tuple(_list(kinds, str, f"extra_controls.{candidate}"))
+        for candidate, kinds in _mapping(content.get("extra_controls") or {}, "extra_controls").items()
+    }
+    extra_files = {kind: f"experiments/{control_file(kind)}.yaml" for kinds in extra.values() for kind in kinds}
     study = Study(
         name,
         content,
@@ -187,7 +194,8 @@ def _study(name: str, content: Any) -> Study:
         _files(content["plain"], "plain"),
         _networks(content["family"], "family"),
         _networks(content.get("references") or {}, "references"),
-        {**CONTROL_FILES, **_mapping(content.get("controls") or {}, "controls", str)},
+        {**extra_files, **CONTROL_FILES, **_mapping(content.get("controls") or {}, "controls", str)},
+        extra,
         endpoints,
         _share(content.get("negligible", 1.0)),
         _tune(content["tune"]) if content.get("tune") else None,
@@ -197,6 +205,7 @@ def _study(name: str, content: Any) -> Study:
     _refuse_shared_seeds(study)
     _refuse_names(study)
     _refuse_settings(study)
+    _refuse_extra_controls(study)
     return study
 
 
@@ -264,6 +273,16 @@ def _refuse_settings(study: Study) -> None:
         raise ValueError(f"settings do not all set the same keys, {', '.join(sorted(keys))}: set each of them in every setting")
     if any(one == other for number, one in enumerate(values) for other in values[:number]):
         raise ValueError("two settings set the same values: take one out")
+
+
+def _refuse_extra_controls(study: Study) -> None:
+    """Refuse controls of what is no candidate, and those without a file."""
+    for candidate, kinds in study.extra_controls.items():
+        if candidate not in study.family:
+            raise ValueError(f"extra_controls: {candidate} is not in the family, which has {', '.join(study.family)}")
+        for kind in kinds:
+            if not shipped.look(study.controls[kind], "experiments"):
+                raise ValueError(f"extra_controls.{candidate}: there is no file {study.controls[kind]}: name one under controls")
 
 
 def _refuse_declarations(description: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from semconv import shipped
 from semconv.comparison.declared import WIDE, Declared
 from semconv.comparison.grouping import DECLARED, group
-from semconv.comparison.result import SAME_COST, Comparison, compare, operations_of
+from semconv.comparison.result import SAME_COST, Comparison, compare, is_opponent, operations_of
 from semconv.comparison.run import FinishedRun
 from semconv.comparison.statistics import Paired, paired
 from semconv.comparison.verdicts import in_units
@@ -30,14 +30,16 @@ class Measured(NamedTuple):
     Args:
         runs: one short run of each arm.
         needed: controls that each candidate has to beat, with plain of equal compute where it is really wider.
+        controls: all controls that are trained beside each candidate: these, and the extra ones of the study.
     """
 
     runs: Mapping[Arm, FinishedRun]
     needed: Mapping[Arm, Sequence[str]]
+    controls: Mapping[Arm, Sequence[str]]
 
     def arms(self, candidate: Arm) -> list[Arm]:
-        """A candidate, and what it has to beat beside plain."""
-        return [candidate, *(candidate._replace(control=name) for name in self.needed[candidate])]
+        """A candidate and its controls."""
+        return [candidate, *(candidate._replace(control=name) for name in self.controls[candidate])]
 
 
 class Tuned(NamedTuple):
@@ -66,23 +68,26 @@ def measure(rounds: Rounds) -> Measured:
     study = rounds.study
     runs = _briefly(rounds, MEASURE, main_arms(study), SHORT)
     _check(study, list(runs.values()))
-    needed = {}
+    needed, controls = {}, {}
     for arm in candidates(study):
         metrics = [runs[each].metrics for each in (arm, Arm(arm.setting, PLAIN))]
         operations = operations_of(*(each.get for each in metrics))
         cost, plain = (each[operations] for each in metrics)
         declared = runs[arm].summary.get("controls", DECLARED)
-        needed[arm] = [*declared, *([WIDE] if cost > SAME_COST * plain else [])]
-        for name in needed[arm]:
+        extra = study.extra_controls.get(arm.variant, ())
+        wide = [WIDE] if cost > SAME_COST * plain else []
+        needed[arm] = list(dict.fromkeys([*declared, *wide, *filter(is_opponent, extra)]))
+        controls[arm] = list(dict.fromkeys([*needed[arm], *extra]))
+        for name in controls[arm]:
             if name not in study.controls or not shipped.look(study.controls[name], "experiments"):
                 raise ValueError(f"{arm.variant} has to beat {name}, of which there is no file: name one under controls")
-    check_rows(study, rounds.recorded, runs, needed)
-    return Measured(runs, needed)
+    check_rows(study, rounds.recorded, runs, controls)
+    return Measured(runs, needed, controls)
 
 
 def try_controls(rounds: Rounds, measured: Measured) -> None:
     """Train every control for one step: one that cannot be trained is found before anything is trained for long."""
-    if controls := [each for arm in measured.needed for each in measured.arms(arm)[1:]]:
+    if controls := [each for arm in measured.controls for each in measured.arms(arm)[1:]]:
         _briefly(rounds, f"{MEASURE}-controls", controls, SHORTEST)
 
 
@@ -178,8 +183,8 @@ def searched(study: Study, runs: Iterable[FinishedRun]) -> dict[Arm, Tuned]:
 
 
 def wide_arms(measured: Measured, arms: Iterable[Arm]) -> list[Arm]:
-    """Plain of equal compute of those candidates that have to beat it."""
-    return [arm._replace(control=WIDE) for arm in arms if WIDE in measured.needed[arm]]
+    """Plain of equal compute of those candidates beside which it is trained."""
+    return [arm._replace(control=WIDE) for arm in arms if WIDE in measured.controls[arm]]
 
 
 class Rung(NamedTuple):

@@ -101,10 +101,13 @@ def train(point: dict[str, Any], place: Path) -> int:
     settings = {"mechanism": "Plain"} if name == "cnn_plain" else {}
     if control == "plain_wide":
         settings = {"as_plain": "flops"}
-    elif control:
+    elif control and not control.startswith("gradual_"):
         settings = {"control": control.capitalize()}
     corruption = get(content, "model.init_args.corruption")
     whole = config(base_lr=rate, **({"corruption": corruption} if corruption else {}), **settings)
+    if control and control.startswith("gradual_"):
+        mechanism = {"class_path": "semconv.mechanisms.Gradual", "init_args": {"schedule": control.removeprefix("gradual_")}}
+        whole["model"]["init_args"]["encoder"]["init_args"]["mechanism"] = mechanism
     decoder = get(content, "model.init_args.decoder.init_args")
     whole["model"]["init_args"]["decoder"] = decoder and {"class_path": "semconv.decoders.ConvDecoder", "init_args": decoder}
     whole["data"]["init_args"]["crop_scale"] = crop

@@ -3,6 +3,7 @@
 import re
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -27,12 +28,13 @@ def test_the_documents_say_what_the_tables_say():
 
 @pytest.fixture
 def study(write_study, conduct, tmp_path, monkeypatch):
-    """A study in two settings, as far as it is given a number of runs: its name."""
+    """A study in two settings, with changes, as far as it is given a number of runs: its name."""
 
-    def make(stop_after=None):
+    def make(stop_after=None, **changes):
         path = write_study(
             settings={"zero": ["ZeroFill.yaml"], "camouflage": ["CamouflageFill.yaml"]},
             screen={"seeds": [200, 201, 202], "keep": 2},
+            **changes,
         )
         rounds, _ = conduct(path, stop_after=stop_after)
         with pytest.raises(Unfinished) if stop_after else nullcontext():
@@ -97,6 +99,17 @@ def test_what_networks_use_and_show_stands_in_tables(study):
     assert "| `cnn_good (zero)` | semantic share | | .250 | 4 |" in shares
     assert not any("cnn_plain" in row for row in shares)
     assert reasons.position_r2(name).startswith("Not yet measured: ")
+
+
+def test_an_extra_control_shows_what_it_has_learned_and_counts_for_no_verdict(study):
+    Path("gradual_learned.yaml").write_text("control: gradual_learned")
+    kinds = ("zero", "shuffled", "plain_wide", "gradual_learned")
+    name = study(extra_controls={"cnn_good": ["gradual_learned"]}, controls={kind: f"{kind}.yaml" for kind in kinds})
+    assert "| `cnn_good-gradual_learned (zero)` | semantic share | | .250 | 4 |" in reasons.layers(name).splitlines()
+    assert "| `cnn_good-gradual_learned` | zero | as its variant, the share of attention learned |" in verdicts.verdicts(name)
+    assert "gradual_learned" not in verdicts.margins(name)
+    assert "`cnn_good-gradual_learned` (zero) " in verdicts.control_gains(name)
+    assert f"| 88 | 24 | 104 | 208 / {88 + 2 * (1 + 3 * 4) * 8} = .70 | c0ffee |" in verdicts.state("")
 
 
 def test_an_unfinished_study_says_what_is_missing(study):

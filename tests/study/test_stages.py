@@ -61,6 +61,27 @@ def test_every_arm_is_tuned_alike_and_confirmed_until_it_is_settled(write_study,
     assert {run.protocol["model.base_lr"] for run in zero.runs.values()} == {0.016}  # a control takes its variant's value
 
 
+def test_extra_controls_are_trained_beside_their_candidate_alone(write_study, conduct):
+    for kind in ("gradual_learned", "fixed"):
+        Path(f"{kind}.yaml").write_text(yaml.safe_dump({"control": kind}))
+    path = write_study(
+        extra_controls={"cnn_same": ["gradual_learned", "fixed", "zero"]},
+        controls={name: f"{name}.yaml" for name in ("zero", "shuffled", "plain_wide", "gradual_learned", "fixed")},
+    )
+    rounds, _ = conduct(path)
+    measured, tuned, _, comparison = whole(rounds)
+    same, good = Arm("", "cnn_same"), Arm("", "cnn_good")
+    assert [arm.control for arm in measured.arms(same)] == ["", "shuffled", "zero", "fixed", "gradual_learned"]
+    assert measured.needed[same] == ["shuffled", "zero", "fixed"]  # no verdict rests on other shares of attention
+    assert measured.controls[good] == measured.needed[good] == ["shuffled", "zero", "plain_wide"]
+    counts = runs_of(comparison)
+    assert counts["cnn_same-gradual_learned"] == counts["cnn_same-fixed"] == counts["cnn_same"]
+    (judged,) = [each for each in comparison.judged if each.variant.label == "cnn_same"]
+    assert set(judged.evidence.against) == {"plain", "shuffled", "zero", "fixed"}
+    learned = next(variant for variant in comparison.groups.variants if variant.label == "cnn_same-gradual_learned")
+    assert {run.protocol["model.base_lr"] for run in learned.runs.values()} == {tuned[same].value}
+
+
 def test_a_study_that_was_stopped_anywhere_loses_and_repeats_nothing(write_study, conduct):
     path = write_study()
     whole_rounds, whole_log = conduct(path, "whole")
@@ -232,6 +253,9 @@ def test_halving_spends_less_on_poor_values(write_study, conduct):
         ({"options": {"model.base_lr": 5}}, "model.base_lr is set by the study itself"),
         ({"options": {"a": None}}, "options.a is None"),
         ({"controls": {"zero": 5}}, "controls is"),
+        ({"extra_controls": {"cnn_none": ["zero"]}}, "extra_controls: cnn_none is not in the family"),
+        ({"extra_controls": {"cnn_good": "zero"}}, "extra_controls.cnn_good is 'zero': give a list"),
+        ({"extra_controls": {"cnn_good": ["gradual"]}}, "there is no file experiments/controls/gradual.yaml"),
         ({"family": {"../x": ["base.yaml"]}}, "is no name for a network"),
         ({"family": {"cnn_plain": ["base.yaml"]}}, "is no name for a network"),
         ({"settings": {"a": ["ZeroFill.yaml"], "b": ["base.yaml"]}}, "settings do not all set the same keys"),
