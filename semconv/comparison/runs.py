@@ -17,6 +17,7 @@ from semconv.yaml_files import read_yaml
 
 CLASSIFIED = ("linear_probe/", "finetune/", "scratch/")  # results of runs that start from another
 REQUIRED = (*IDENTITY, "trainer/global_step", MASKED_MSE)
+Tell = Callable[[str, str], None]
 
 FORM: dict[str, Callable[[Any], bool]] = {
     "experiment": lambda value: isinstance(value, str) and bool(value),
@@ -28,7 +29,7 @@ FORM: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def find_runs(places: Sequence[str]) -> Found:
+def find_runs(places: Sequence[str], tell: Tell = leave_out) -> Found:
     """All finished runs of some places, those of linear probes and fine-tuning joined to the runs they started from.
 
     Each run that is left out is named, with the reason.
@@ -36,10 +37,11 @@ def find_runs(places: Sequence[str]) -> Found:
     Args:
         places: run folders, folders that hold some at any depth, globs, tables of runs `results.csv[:stage]`, or
             `wandb:entity/project[/sweep]`.
+        tell: takes the folder of a run that is left out, and the reason; prints them by default.
     """
     found = [_found(place) for place in places]
-    runs = [run for each in found for run in each.runs if _is_whole(run)]
-    return Found(_joined(list({run.folder: run for run in runs}.values())), joined(each.declared for each in found))
+    runs = [run for each in found for run in each.runs if _is_whole(run, tell)]
+    return Found(_joined(list({run.folder: run for run in runs}.values()), tell), joined(each.declared for each in found))
 
 
 def _found(place: str) -> Found:
@@ -86,25 +88,25 @@ def _read(path: Path) -> Summary:
     return content if isinstance(content, dict) else {}
 
 
-def _is_whole(run: FinishedRun) -> bool:
+def _is_whole(run: FinishedRun, tell: Tell) -> bool:
     summary = run.summary
     status = summary.get("status", "finished")
     if not summary:
-        leave_out(run.folder, "its summary.json cannot be read")
+        tell(run.folder, "its summary.json cannot be read")
     elif "pretrained_run" in summary and status == "finished":
         return True
     elif differs := summary.get("weights_differ_in"):
-        leave_out(run.folder, f"it tests weights that were trained with another {_named(differs)}")
+        tell(run.folder, f"it tests weights that were trained with another {_named(differs)}")
     elif status not in ("finished", "diverged"):
-        leave_out(run.folder, f"it is {status}")
+        tell(run.folder, f"it is {status}")
     elif "pretrained_run" in summary:
-        leave_out(run.folder, "it has diverged")
+        tell(run.folder, "it has diverged")
     elif missing := [key for key in (IDENTITY if run.has_diverged else REQUIRED) if key not in summary]:
-        leave_out(run.folder, f"it has no {missing[0]}: a run that is trained and tested has")
+        tell(run.folder, f"it has no {missing[0]}: a run that is trained and tested has")
     elif wrong := [key for key, fits in FORM.items() if not fits(summary.get(key))]:
-        leave_out(run.folder, f"its {wrong[0]} is {summary.get(wrong[0])!r}, which semconv does not write")
+        tell(run.folder, f"its {wrong[0]} is {summary.get(wrong[0])!r}, which semconv does not write")
     elif not _is_readable(run):
-        leave_out(run.folder, "its summary.json is damaged")
+        tell(run.folder, "its summary.json is damaged")
     else:
         return True
     return False
@@ -128,7 +130,7 @@ def _named(keys: Any) -> str:
     return " and ".join(str(key).removeprefix("protocol.").removeprefix("variant.") for key in names)
 
 
-def _joined(runs: list[FinishedRun]) -> list[FinishedRun]:
+def _joined(runs: list[FinishedRun], tell: Tell) -> list[FinishedRun]:
     """The results of linear probes and fine-tuning, in the summaries of the runs they started from."""
     own = [run for run in runs if "pretrained_run" not in run.summary]
     results: dict[str, Summary] = {}
@@ -137,7 +139,7 @@ def _joined(runs: list[FinishedRun]) -> list[FinishedRun]:
             continue
         origin = str(run.summary["pretrained_run"]).rstrip("/").rpartition("/")[2]
         if all(other.id != origin for other in own):
-            leave_out(run.folder, f"the run that it started from, {origin}, is not among those given")
+            tell(run.folder, f"the run that it started from, {origin}, is not among those given")
         found = {key: value for key, value in run.summary.items() if key.startswith(CLASSIFIED)}
         results[origin] = {**results.get(origin, {}), **found}
     return [run._replace(summary={**run.summary, **results.get(run.id, {})}) for run in own]

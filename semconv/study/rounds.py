@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from semconv.comparison.recorded import Row
-from semconv.comparison.run import FinishedRun
+from semconv.comparison.run import FinishedRun, leave_out
 from semconv.comparison.runs import find_runs
 from semconv.configuration import bare
 from semconv.files import write_text
@@ -51,6 +51,7 @@ class Rounds:
     def __init__(self, study: Study, folder: Path, run_sweep: RunSweep, recorded: Sequence[tuple[Row, FinishedRun]] = ()) -> None:
         self.study, self.folder, self.run_sweep, self.recorded = study, folder, run_sweep, recorded
         self.used: set[str] = set()
+        self._left_out: set[tuple[str, str]] = set()
 
     def run(
         self,
@@ -99,7 +100,7 @@ class Rounds:
     def finished(self, name: str) -> dict[Point, Runs]:
         """The finished runs of a round in its folder."""
         folder = self.folder / name
-        return by_point(self.study, find_runs([str(folder)]).runs) if folder.is_dir() else {}
+        return by_point(self.study, self._runs(folder)) if folder.is_dir() else {}
 
     def of_other_code(self) -> list[str]:
         """The rounds, in their order, with runs that were trained by other code than that of now."""
@@ -123,9 +124,19 @@ class Rounds:
                         found[point] |= {seed: runs[seed] for seed in seeds if seed in runs}
         return found
 
+    def _runs(self, folder: Path) -> list[FinishedRun]:
+        """The finished runs in a folder; one that is left out is named once, however often the folder is read."""
+
+        def name(run: str, reason: str) -> None:
+            if (run, reason) not in self._left_out:
+                self._left_out.add((run, reason))
+                leave_out(run, reason)
+
+        return find_runs([str(folder)], name).runs
+
     def _lacks(self, folder: Path, arm: Arm) -> str:
         """What to say when all runs of a round are finished, and none is one of an arm."""
-        runs = [run for run in find_runs([str(folder)]).runs if run.summary["experiment"] == arm.variant]
+        runs = [run for run in self._runs(folder) if run.summary["experiment"] == arm.variant]
         controls = {str(run.summary["control"]) for run in runs if run.summary.get("control")} if not arm.control else set()
         why = (
             f"one of its files makes it a control ({', '.join(sorted(controls))}), which is no baseline, candidate or reference"

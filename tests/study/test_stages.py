@@ -104,6 +104,20 @@ def test_a_study_that_was_stopped_anywhere_loses_and_repeats_nothing(write_study
     assert (log.runs, log.sweeps) == (0, [])
 
 
+def test_a_run_that_is_left_out_is_named_once(write_study, conduct, capsys):
+    path = write_study()
+    rounds, _ = conduct(path, stop_after=10)
+    with pytest.raises(Unfinished):
+        whole(rounds)
+    run = next((rounds.folder / "measure").glob("*/*/summary.json"))
+    run.write_text(json.dumps({**json.loads(run.read_text()), "status": "terminated"}))
+    rounds, _ = conduct(path)
+    with pytest.raises(ValueError):  # its network has no run: this one is never trained again here
+        whole(rounds)
+    rounds.finished("measure")
+    assert capsys.readouterr().err == f"left out: {run.parent}: it is terminated\n"
+
+
 def test_a_control_that_cannot_be_trained_ends_a_study_at_once(write_study, conduct, monkeypatch):
     path = write_study()
     rounds, log = conduct(path, "failed", stop_after=4)  # the networks; then no control
