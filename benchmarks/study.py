@@ -1,6 +1,6 @@
 """The runs of a staged study and of a fixed design with the same errors and the same power, simulated.
 
-    python -m benchmarks.study sweeps/studies/cifar10.yaml
+    python -m benchmarks.study sweeps/studies/cifar10_zero.yaml
 
 - Fixed: every candidate and all its controls, with the same number of seeds, judged once.
 - Staged: a screening of few seeds keeps some candidates; these and their controls are confirmed, with looks.
@@ -87,7 +87,7 @@ def compare(study: Study, effect: float, draws: int) -> Outcome:
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path, nargs="?", default=ROOT / "sweeps/studies/cifar10.yaml", help="a study that screens")
+    parser.add_argument("study", type=Path, nargs="?", default=ROOT / "sweeps/studies/cifar10_zero.yaml", help="a study that screens")
     parser.add_argument("--effects", type=float, nargs="+", default=EFFECTS, help="d_z of the better candidate")
     parser.add_argument("--draws", type=int, default=DRAWS, help="simulated families")
     given = parser.parse_args(words)

@@ -130,7 +130,7 @@ def test_a_process_has_its_own_peak_of_memory_and_its_failure_is_named():
 def test_a_study_in_stages_takes_fewer_runs_than_a_fixed_design_of_its_power():
     assert study.share_kept(9, 2, 9, 0.0) == 1
     assert study.share_kept(9, 2, 3, 0.0) == pytest.approx(1 / 3, abs=0.02)
-    found = study.compare(read_study(parts.ROOT / "sweeps/studies/cifar10.yaml"), 2.0, 50)
+    found = study.compare(read_study(parts.ROOT / "sweeps/studies/cifar10_zero.yaml"), 2.0, 50)
     assert found.fixed_power >= found.power > 0.9
     assert found.runs < 0.5 * found.fixed_runs
     search, screened = 10 * 3, 10 * 2
