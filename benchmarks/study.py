@@ -87,7 +87,8 @@ def compare(study: Study, effect: float, draws: int) -> Outcome:
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path, nargs="?", default=ROOT / "sweeps/studies/cifar10_zero.yaml", help="a study that screens")
+    default = ROOT / "sweeps/studies/cifar10_zero.yaml"
+    parser.add_argument("study", type=Path, nargs="?", default=default, help="a study that screens")
     parser.add_argument("--effects", type=float, nargs="+", default=EFFECTS, help="d_z of the better candidate")
     parser.add_argument("--draws", type=int, default=DRAWS, help="simulated families")
     given = parser.parse_args(words)
