@@ -24,6 +24,7 @@ from semconv.tracking.facts import dataset
 CONTROLS = {
     "zero": "zeros: a control",
     "plain_wide": "nothing, at equal FLOPs",
+    "gradual_none": "as its variant, without attention",
     "gradual_whole": "as its variant, by attention alone",
     "gradual_reversed": "as its variant, the share of attention falling with depth",
     "gradual_learned": "as its variant, the share of attention learned",

@@ -112,7 +112,7 @@ def test_a_run_that_is_left_out_is_named_once(write_study, conduct, capsys):
     run = next((rounds.folder / "measure").glob("*/*/summary.json"))
     run.write_text(json.dumps({**json.loads(run.read_text()), "status": "terminated"}))
     rounds, _ = conduct(path)
-    with pytest.raises(ValueError):  # its network has no run: this one is never trained again here
+    with pytest.raises(ValueError, match="none counts as"):  # its network has no run: this one is never trained again here
         whole(rounds)
     rounds.finished("measure")
     assert capsys.readouterr().err == f"left out: {run.parent}: it is terminated\n"
