@@ -14,6 +14,12 @@ def features(name: str) -> str:
     return _probes(name, {"linear top-1": "probe/linear_top1", "k-NN top-1": "probe/knn_top1"})
 
 
+def distance(name: str) -> str:
+    """How well the networks of a study reconstruct masked cells, by their distance to the nearest visible cell."""
+    columns = {"1 cell": "test/masked_mse/distance_1", "2": "test/masked_mse/distance_2", "3 or more": "test/masked_mse/distance_3"}
+    return _probes(name, columns, extra_controls=True)
+
+
 def importance(name: str) -> str:
     """How much worse the networks of a study reconstruct when an indicator is taken away from the trained network."""
     found, kinds = table(name), ("zeroed", "shuffled", "another_mask")
@@ -37,12 +43,12 @@ def position_r2(name: str) -> str:
 
 
 def layers(name: str) -> str:
-    """What the mechanisms of a study have learned, layer by layer: gates, and semantic shares."""
+    """What the mechanisms of a study have learned, layer by layer: gates, and shares of attention."""
     kinds = {
         "gate_visible": "gate at visible sites",
         "gate_masked": "gate at masked sites",
         "gate_mask_r2": "share of the gate's variance that the mask explains",
-        "share": "semantic share",
+        "share": "share of attention",
     }
     found = _latest(table(name), extra_controls=True)
     keys = {key for _, runs in found for run in runs for key in run.metrics if key.startswith("mechanism/")}
@@ -77,10 +83,10 @@ def _stages(name: str, metric: str) -> str:
     return _probes(name, {f"stage {key.rpartition('_')[2]}": key for key in sorted(keys)})
 
 
-def _probes(name: str, columns: Mapping[str, str]) -> str:
+def _probes(name: str, columns: Mapping[str, str], extra_controls: bool = False) -> str:
     """Metrics by their titles, of the trained networks and, in brackets, of the same networks before training."""
     rows = []
-    for arm, runs in _latest(table(name)):
+    for arm, runs in _latest(table(name), extra_controls):
         pairs = [(_mean_of(runs, key), _mean_of(runs, f"untrained/{key}")) for key in columns.values()]
         cells = [f"{after} ({before})" if before else after for after, before in pairs]
         rows += [[f"`{arm.label}`", *cells, str(len(runs))]] if any(cells) else []

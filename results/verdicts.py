@@ -11,7 +11,8 @@ from results.tables import Table, gained, setting_of, table, under, unmeasured
 from semconv.comparison.grouping import Variant, setting
 from semconv.comparison.result import Comparison, Judged, classical, is_opponent
 from semconv.comparison.run import FinishedRun
-from semconv.comparison.statistics import Paired, paired
+from semconv.comparison.sequential import nominal_levels
+from semconv.comparison.statistics import ALPHA, Paired, paired
 from semconv.comparison.verdicts import PLAIN
 from semconv.metrics import Metric
 from semconv.study.arms import Arm, by_point, shown
@@ -26,8 +27,8 @@ CONTROLS = {
     "plain_wide": "nothing, at equal FLOPs",
     "gradual_none": "as its variant, without attention",
     "gradual_whole": "as its variant, by attention alone",
-    "gradual_reversed": "as its variant, the share of attention falling with depth",
-    "gradual_learned": "as its variant, the share of attention learned",
+    "gradual_reversed": "as its variant, with shares of attention that fall with depth",
+    "gradual_learned": "as its variant, with learned shares of attention",
 }
 
 
@@ -138,17 +139,27 @@ def search(name: str) -> str:
 
 
 def control_gains(name: str) -> str:
-    """The gains of the controls of a study over plain, each with its own interval, within a sentence."""
+    """The gains over plain of the controls that the candidates of a study have to beat, within a sentence."""
     found = table(name)
-    if found is None or found.comparison is None:
+    if found is None:
         return unmeasured(name)
-    endpoint, variants = found.comparison.endpoints[0], found.comparison.groups.variants
-    plain = {variant.level: variant.values(endpoint.key) for variant in variants if variant.experiment == BASELINE}
+    return "; ".join(
+        f"`{control.label}`{under(found.study, control)} {gained(gain)}, n = {gain.n}"
+        for control, gain, _ in _controls(found)
+        if is_opponent(control.control)
+    )
+
+
+def extra_gains(name: str) -> str:
+    """The gains of the extra controls of a study over plain and over their variant, within a sentence."""
+    found = table(name)
+    if found is None:
+        return unmeasured(name)
     words = []
-    for control in (variant for variant in variants if variant.control):
-        ours, theirs = control.values(endpoint.key), plain[control.level]
-        differences = [endpoint.sign * (ours[seed] - theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
-        words.append(f"`{control.label}`{under(found.study, control)} {gained(paired(differences))}, n = {len(differences)}")
+    for control, gain, over in _controls(found):
+        if not is_opponent(control.control):
+            gains = f"{gained(gain)} over plain, {gained(over)} over `{control.experiment}`"
+            words.append(f"`{control.label}`{under(found.study, control)} {gains}, n = {gain.n}")
     return "; ".join(words)
 
 
@@ -171,6 +182,25 @@ def answers(_: str) -> str:
             file = f"`sweeps/studies/{study}.yaml`"
             rows += [[question.text, f"`{network}`", *each, file] for each in cells or [["not yet measured", "", "", ""]]]
     return markdown(rows)
+
+
+def _controls(found: Table) -> list[tuple[Variant, Paired, Paired]]:
+    """Each control of a confirmation with its gains over plain and over its variant by the first endpoint; the intervals hold for
+    all looks together, as those of the candidates do."""
+    if found.comparison is None:
+        return []
+    endpoint, variants, looks = found.comparison.endpoints[0], found.comparison.groups.variants, found.study.confirm.looks
+    values = {(variant.level, variant.label): variant.values(endpoint.key) for variant in variants}
+    rows = []
+    for control in (variant for variant in variants if variant.control):
+        ours, gains = control.values(endpoint.key), []
+        for other in (BASELINE, control.experiment):
+            theirs = values[control.level, other]
+            differences = [endpoint.sign * (ours[seed] - theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+            reached = looks.reached(len(differences))
+            gains.append(paired(differences, level=nominal_levels(looks)[len(reached) - 1] if reached else ALPHA))
+        rows.append((control, *gains))
+    return rows
 
 
 def _verdicts(study: Study, comparison: Comparison, endpoint: Metric) -> str:

@@ -96,7 +96,7 @@ def test_what_networks_use_and_show_stands_in_tables(study):
     shares = reasons.layers(name).splitlines()
     assert shares[0] == "| network | value | stem | stages.0 | n |"
     assert "| `cnn_good (zero)` | gate at masked sites | .500 | .750 | 4 |" in shares
-    assert "| `cnn_good (zero)` | semantic share | | .250 | 4 |" in shares
+    assert "| `cnn_good (zero)` | share of attention | | .250 | 4 |" in shares
     assert not any("cnn_plain" in row for row in shares)
     assert reasons.position_r2(name).startswith("Not yet measured: ")
 
@@ -105,10 +105,14 @@ def test_an_extra_control_shows_what_it_has_learned_and_counts_for_no_verdict(st
     Path("gradual_learned.yaml").write_text("control: gradual_learned")
     kinds = ("zero", "shuffled", "plain_wide", "gradual_learned")
     name = study(extra_controls={"cnn_good": ["gradual_learned"]}, controls={kind: f"{kind}.yaml" for kind in kinds})
-    assert "| `cnn_good-gradual_learned (zero)` | semantic share | | .250 | 4 |" in reasons.layers(name).splitlines()
-    assert "| `cnn_good-gradual_learned` | zero | as its variant, the share of attention learned |" in verdicts.verdicts(name)
+    assert "| `cnn_good-gradual_learned (zero)` | share of attention | | .250 | 4 |" in reasons.layers(name).splitlines()
+    assert "| `cnn_good-gradual_learned` | zero | as its variant, with learned shares of attention |" in verdicts.verdicts(name)
     assert "gradual_learned" not in verdicts.margins(name)
-    assert "`cnn_good-gradual_learned` (zero) " in verdicts.control_gains(name)
+    assert "gradual_learned" not in verdicts.control_gains(name)
+    assert re.search(
+        r"`cnn_good-gradual_learned` \(zero\) \S+ \(.*?\) over plain, \S+ \(.*?\) over `cnn_good`, n = 4",
+        verdicts.extra_gains(name),
+    )
     assert f"| 88 | 24 | 104 | 208 / {88 + 2 * (1 + 3 * 4) * 8} = .70 | c0ffee |" in verdicts.state("")
 
 
