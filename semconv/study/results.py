@@ -28,13 +28,19 @@ def save_runs(rounds: Rounds, path: Path, is_over: bool = False) -> int:
     Args:
         rounds: the study's rounds.
         path: the table.
-        is_over: rows that no round has asked for are left out; else they may still be asked for.
+        is_over: rows that no round has asked for are left out; else only those of stages that are over, as others may still be
+            asked for.
 
     Returns:
         the number of rows that were left out.
     """
     study = rounds.study
-    found = {same_run(row): (row, run) for row, run in rounds.recorded if not is_over or run.folder in rounds.used}
+    confirms = rounds.stage == STAGES[-1]
+    found = {
+        same_run(row): (row, run)
+        for row, run in rounds.recorded
+        if run.folder in rounds.used or not (is_over or (confirms and row["stage"] != rounds.stage))
+    }
     found |= _own(rounds)
     if found:
         rows = sorted(found.values(), key=lambda each: STAGES.index(each[0]["stage"]))

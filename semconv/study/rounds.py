@@ -46,11 +46,13 @@ class Rounds:
 
     Attributes:
         used: lines of the table whose runs a round has asked for.
+        stage: that of the latest round.
     """
 
     def __init__(self, study: Study, folder: Path, run_sweep: RunSweep, recorded: Sequence[tuple[Row, FinishedRun]] = ()) -> None:
         self.study, self.folder, self.run_sweep, self.recorded = study, folder, run_sweep, recorded
         self.used: set[str] = set()
+        self.stage = ""
         self._left_out: set[tuple[str, str]] = set()
 
     def run(
@@ -73,7 +75,7 @@ class Rounds:
         Raises:
             Unfinished: not all runs have finished.
         """
-        folder = self.folder / name
+        folder, self.stage = self.folder / name, _stage(name)
         content = self._sweep(folder, points, seeds, options or {}, confirms)
         if (folder / "sweep.yaml").exists() and _read(folder / "sweep.yaml") != content:
             raise ValueError(
@@ -114,7 +116,7 @@ class Rounds:
 
     def _found(self, name: str, points: Sequence[Point], seeds: Sequence[int]) -> dict[Point, Runs]:
         """The finished runs of each point, by seed: those of the table, and those of the folder."""
-        stage, fraction = name.partition("-")[0], points[0].fraction
+        stage, fraction = _stage(name), points[0].fraction
         rows = [run for row, run in self.recorded if (row["stage"], row["fraction"]) == (stage, fraction)]
         found: dict[Point, Runs] = {point: {} for point in points}
         for each in (by_point(self.study, rows), self.finished(name)):
@@ -166,6 +168,11 @@ class Rounds:
         if problem := sweep_problem(content):
             raise ValueError(problem)
         return content
+
+
+def _stage(name: str) -> str:
+    """The stage that a round belongs to, by the round's name."""
+    return name.partition("-")[0]
 
 
 def description(study: Study, arms: Sequence[Arm], confirms: bool) -> str:

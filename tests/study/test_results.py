@@ -278,6 +278,28 @@ def test_the_command_continues_a_table(write_study, study, tmp_path, monkeypatch
     assert not (folder / "continued.csv").exists()
 
 
+def test_a_table_that_is_saved_on_the_way_loses_rows_that_no_stage_can_ask_for_any_more(write_study, conduct, tmp_path):
+    path, table = write_study(), tmp_path / "results.csv"
+    rounds, _ = conduct(path)
+    whole(rounds)
+    save_runs(rounds, table)
+    rows = load_rows(table)
+    row, run = next(each for each in rows if each[0]["stage"] == "tune")
+    rows = [({**row, "value": 0.5}, run._replace(folder="unused")), *rows[:-3]]
+
+    def saved(name, stop_after):
+        rounds, _ = conduct(path, name, stop_after, rows)
+        with pytest.raises(Unfinished):
+            whole(rounds)
+        left_out = save_runs(rounds, tmp_path / f"{name}.csv")
+        return left_out, {each["value"] for each, _ in load_rows(tmp_path / f"{name}.csv")}
+
+    left_out, values = saved("early", 10)  # of the eleven short runs that measure
+    assert (left_out, 0.5 in values) == (0, True)
+    left_out, values = saved("late", 12)
+    assert (left_out, 0.5 in values) == (1, False)
+
+
 def test_the_command_refuses_a_damaged_table_and_keeps_nothing_of_it(write_study, study, tmp_path):
     path, folder = write_study(), tmp_path / "runs" / "studies" / "a_study"
     assert study(path)[2] == 0
