@@ -1,5 +1,6 @@
 """The tables of studies that are kept in results/."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -20,15 +21,16 @@ STUDIES, RESULTS = ROOT / "sweeps" / "studies", ROOT / "results"
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The table of a study: its runs by stage."""
+    """The table of a study: its runs by stage, and the candidates that it confirms."""
 
     study: Study
     runs: dict[str, list[FinishedRun]]
+    family: Sequence[str]
 
     @cached_property
     def comparison(self) -> Comparison | None:
         """The comparison of the confirmation; None before there is one."""
-        return compared(self.study, self.runs["confirm"]) if "confirm" in self.runs else None
+        return compared(self.study, self.runs["confirm"], self.family) if "confirm" in self.runs else None
 
     @property
     def candidates(self) -> list[Judged]:
@@ -43,7 +45,10 @@ def table(name: str) -> Table | None:
     if not path.is_file():
         return None
     stages = dict.fromkeys(line.partition(",")[0] for line in path.read_text(encoding="utf-8").splitlines()[1:])
-    return Table(read_study(STUDIES / f"{name}.yaml"), {stage: load(path, stage).runs for stage in stages})
+    found = {stage: load(path, stage) for stage in stages}
+    study = read_study(STUDIES / f"{name}.yaml")
+    family = found["confirm"].declared.family if "confirm" in found else ()
+    return Table(study, {stage: each.runs for stage, each in found.items()}, family)
 
 
 def unmeasured(name: str) -> str:

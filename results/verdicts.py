@@ -11,15 +11,15 @@ from results.tables import Table, gained, setting_of, table, under, unmeasured
 from semconv.comparison.grouping import Variant, setting
 from semconv.comparison.result import Comparison, Judged, classical, is_opponent
 from semconv.comparison.run import FinishedRun
-from semconv.comparison.sequential import nominal_levels
-from semconv.comparison.statistics import ALPHA, Paired, paired
+from semconv.comparison.sequential import level_of
+from semconv.comparison.statistics import Paired, paired
 from semconv.comparison.verdicts import PLAIN
 from semconv.metrics import Metric
 from semconv.study.arms import Arm, by_point, shown
 from semconv.study.file import ONLY, Study
 from semconv.study.file import PLAIN as BASELINE
 from semconv.study.results import screening_sheet, tuning_sheet
-from semconv.study.stages import screened, searched
+from semconv.study.stages import Screened, screened, searched
 from semconv.tracking.facts import dataset
 
 CONTROLS = {
@@ -121,9 +121,10 @@ def margins(name: str) -> str:
 def screening(name: str) -> str:
     """The table of a screening."""
     found = table(name)
-    if found is None or "screen" not in found.runs:
+    judged = _screened(found) if found else {}
+    if found is None or not judged:
         return unmeasured(name)
-    sheet = screening_sheet(found.study, screened(found.study, by_point(found.study, found.runs["screen"])))
+    sheet = screening_sheet(found.study, judged)
     return markdown([sheet.columns, *sheet.rows])
 
 
@@ -146,7 +147,7 @@ def control_gains(name: str) -> str:
     return "; ".join(
         f"`{control.label}`{under(found.study, control)} {gained(gain)}, n = {gain.n}"
         for control, gain, _ in _controls(found)
-        if is_opponent(control.control)
+        if gain and is_opponent(control.control or "")
     )
 
 
@@ -157,7 +158,7 @@ def extra_gains(name: str) -> str:
         return unmeasured(name)
     words = []
     for control, gain, over in _controls(found):
-        if not is_opponent(control.control):
+        if gain and over and not is_opponent(control.control or ""):
             gains = f"{gained(gain)} over plain, {gained(over)} over `{control.experiment}`"
             words.append(f"`{control.label}`{under(found.study, control)} {gains}, n = {gain.n}")
     return "; ".join(words)
@@ -184,22 +185,22 @@ def answers(_: str) -> str:
     return markdown(rows)
 
 
-def _controls(found: Table) -> list[tuple[Variant, Paired, Paired]]:
+def _controls(found: Table) -> list[tuple[Variant, Paired | None, Paired | None]]:
     """Each control of a confirmation with its gains over plain and over its variant by the first endpoint; the intervals hold for
-    all looks together, as those of the candidates do."""
+    all looks together, as those of the candidates do. None without a common seed."""
     if found.comparison is None:
         return []
     endpoint, variants, looks = found.comparison.endpoints[0], found.comparison.groups.variants, found.study.confirm.looks
     values = {(variant.level, variant.label): variant.values(endpoint.key) for variant in variants}
     rows = []
     for control in (variant for variant in variants if variant.control):
-        ours, gains = control.values(endpoint.key), []
+        ours, level = control.values(endpoint.key), level_of(looks, len(control.runs))
+        gains: list[Paired | None] = []
         for other in (BASELINE, control.experiment):
             theirs = values[control.level, other]
             differences = [endpoint.sign * (ours[seed] - theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
-            reached = looks.reached(len(differences))
-            gains.append(paired(differences, level=nominal_levels(looks)[len(reached) - 1] if reached else ALPHA))
-        rows.append((control, *gains))
+            gains.append(paired(differences, level=level) if differences else None)
+        rows.append((control, gains[0], gains[1]))
     return rows
 
 
@@ -213,8 +214,10 @@ def _verdicts(study: Study, comparison: Comparison, endpoint: Metric) -> str:
 
     for variant in sorted(comparison.groups.variants, key=rank):
         gain, word = _judged(comparison, variant, endpoint)
+        n = len(variant.values(endpoint.key))
+        of = f", n = {gain.n}" if gain and gain.n != n else ""
         cells = [f"`{variant.label}`", *[setting_of(study, variant)] * several, _conditions(variant), _spread(variant, endpoint)]
-        rows.append([*cells, str(len(variant.values(endpoint.key))), gained(gain), word])
+        rows.append([*cells, str(n), f"{gained(gain)}{of}", word])
     means = {} if several else classical(endpoint.key, comparison.groups.variants)
     rows += [[label, "classical baseline", short(value), "", "", ""] for label, value in means.items()]
     return markdown(rows)
@@ -237,15 +240,25 @@ def _answers(found: Table, network: str) -> list[list[str]]:
             if variant.experiment == network:
                 word = _reference(endpoint, under(found.study, variant))
                 rows.append([word, gained(against), str(against.n), _protocol(variant.first)])
-    if "screen" in found.runs and network in found.study.family:
-        runs = by_point(found.study, found.runs["screen"])
+    if network in found.study.family:
+        runs = by_point(found.study, found.runs.get("screen", []))
         protocols = {point.arm: _protocol(next(iter(each.values()))) for point, each in runs.items()}
-        for arm, each in screened(found.study, runs).items():
+        for arm, each in _screened(found).items():
             if arm.variant == network and arm.setting not in seen:
                 name = f" under {arm.setting}" if arm.setting != ONLY else ""
                 word = f"screened{name}, no verdict; {'to be confirmed' if each.kept else 'not kept'}"
                 rows.append([word, gained(each.against_plain), str(each.against_plain.n), protocols[arm]])
     return rows
+
+
+def _screened(found: Table) -> dict[Arm, Screened]:
+    """The screening of a study; {} where it has none, or not all of its runs yet."""
+    screen, runs = found.study.screen, by_point(found.study, found.runs.get("screen", []))
+    arms = [Arm(setting, name) for setting in found.study.settings for name in (BASELINE, *found.study.family)]
+    seeds = {point.arm: by_seed.keys() for point, by_seed in runs.items()}
+    if screen is None or any(set(screen.seeds) - seeds.get(arm, set()) for arm in arms):
+        return {}
+    return screened(found.study, runs)
 
 
 def _reference(endpoint: Metric, place: str) -> str:

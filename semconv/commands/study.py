@@ -55,7 +55,7 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     from semconv.sweeping.ledger import Ledger
 
     keep_study(study, folder, given.resume or given.plan or given.prepare)
-    recorded = read_rows(folder, given.table, given.accept_code)
+    recorded = read_rows(study, folder, given.table, given.accept_code)
     if given.prepare and recorded:
         raise ValueError(f"{folder} continues a table, and --prepare writes whole rounds: continue it by --resume")
 
@@ -111,9 +111,12 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     made = [
         *([tuning_sheet(study, tuned)] if tuned else []),
         *([screening_sheet(study, screened)] if screened else []),
-        *sheets(comparison),
+        *(sheets(comparison) if comparison else []),
     ]
     print_sheets(made)
+    if comparison is None:
+        print("the screening keeps no candidate: every interval lies below zero, or runs have failed; so nothing is confirmed")
+        return 0
     print(f"runs as a table: {table} with results.yaml; semconv compare {table} reads them")
     if all(row["stage"] != "confirm" for row, _ in rounds.recorded):  # a table has no weights
         print(f"semconv export {folder} --output weights writes the weights of the best network")
@@ -140,9 +143,14 @@ def _repeat(study: Study, given: argparse.Namespace, place: Place) -> int:
         (runs,) = rounds.run("again", [point], [given.seed]).values()
     except Unfinished as end:
         return end.code
-    found = differing(row, runs[given.seed])
+    again = runs[given.seed]
+    if row.has_diverged or again.has_diverged:
+        words = ["diverged" if run.has_diverged else "finished" for run in (row, again)]
+        print(f"the row of {table} has {words[0]}, and the run has {words[1]} here")
+        return int(words[0] != words[1])
+    compared, found = differing(row, again)
     if not found:
-        print(f"the same to the last bit as the row of {table}: {len(row.metrics)} numbers, times and costs aside")
+        print(f"the same to the last bit as the row of {table}: {compared} numbers, times and costs aside")
         return 0
     key, (before, now) = next(iter(found.items()))
     print(f"{len(found)} numbers differ from the row of {table}; the first is {key}: {before!r} there, {now!r} here")

@@ -10,7 +10,7 @@ from semconv.configuration import bare
 NO_FACTORS = ("config", "c", "seed_everything", "experiment")
 FEWEST_SEEDS, MOST_LOOKED_AT = 3, 10_000  # of a verdict
 WIDE = "plain_wide"  # kind of control: plain of equal compute
-DECLARATIONS = ("factors", "family", "tuned", "looks", "spending", "negligible")  # lines of a description
+DECLARATIONS = ("factors", "family", "tuned", "looks", "spending", "negligible", "endpoints")  # lines of a description
 Spending = Literal["obrien_fleming", "pocock"]
 
 
@@ -55,6 +55,7 @@ class Declared(NamedTuple):
         tuned: dotted keys that each variant has at its own value.
         looks: plan of a confirmation.
         negligible: share of the margin up to which a gain or loss is negligible; None: not declared.
+        endpoints: metrics that candidates are judged by.
     """
 
     factors: tuple[str, ...] = ()
@@ -62,6 +63,7 @@ class Declared(NamedTuple):
     tuned: tuple[str, ...] = ()
     looks: Looks | None = None
     negligible: float | None = None
+    endpoints: tuple[str, ...] = ()
 
 
 def control_file(name: str) -> str:
@@ -73,8 +75,8 @@ def declared_by(sweep: Mapping[str, Any]) -> Declared:
     """The declarations of a sweep in W&B's schema.
 
     Factors are the parameters that it varies. W&B's schema takes no keys of ours, and keeps the description as it is: its lines
-    `factors:` (keys that its configuration files vary), `family:`, `tuned:`, `looks:` (numbers of seeds), `spending:` and
-    `negligible:` are read.
+    `factors:` (keys that its configuration files vary), `family:`, `tuned:`, `looks:` (numbers of seeds), `spending:`,
+    `negligible:` and `endpoints:` are read.
 
     Raises:
         ValueError: a line holds something else.
@@ -91,6 +93,7 @@ def declared_by(sweep: Mapping[str, Any]) -> Declared:
         tuned,
         _looks(lines),
         _share(lines["negligible"]) if "negligible" in lines else None,
+        lines.get("endpoints", ()),
     )
 
 
@@ -111,6 +114,7 @@ def joined(declarations: Iterable[Declared]) -> Declared:
         _distinct(each.tuned for each in given),
         plans[0] if plans else None,
         shares[0] if shares else None,
+        _distinct(each.endpoints for each in given),
     )
 
 

@@ -35,7 +35,7 @@ def compare(
         runs: run folders, folders or sweep folders that hold some, globs, `results.csv[:stage]` of a study, or
             `wandb:entity/project[/sweep]`.
         baseline: experiment without conditioning.
-        metrics: keys to judge by; the two primary endpoints by default.
+        metrics: keys to judge by; by default those that a sweep or a study declares, else the two primary endpoints.
         direction: values that are better, for metrics of which semconv does not know it.
         family: experiments over which Holm's correction goes; what a sweep declares, else all conditioned networks.
         factors: keys that were varied on purpose.
@@ -57,8 +57,9 @@ def compare(
         raise ValueError(f"--baseline {baseline}: there are runs of {', '.join(experiments)}")
     for option, keys in (("factor", factors), ("allow", allow)):
         _require_keys(f"--{option}", keys, found.runs)
-    endpoints = [_endpoint(key, direction, found.runs) for key in dict.fromkeys(metrics)] or list(PRIMARY)
     declared = found.declared
+    named = dict.fromkeys(metrics or declared.endpoints)
+    endpoints = [_endpoint(key, direction, found.runs) for key in named] or list(PRIMARY)
     groups = group(found.runs, baseline, [*declared.factors, *factors], allow, declared.tuned)
     members = tuple(family) or declared.family
     for name in members:

@@ -27,6 +27,7 @@ IDENTITY = (
 COUNTS = ("trainer/global_step", "trainer/seconds", NUM_TEST_IMAGES)  # beside the metrics
 KEPT = ("description", "tuned", "protocols", "networks", "environments")  # in the YAML file
 CONTINUED = "continued.csv"  # the table that a study continues, in the study's folder
+UNKNOWN = "unknown"  # code of a run whose environment was not recorded
 INTEGER = re.compile(r"-?\d+")
 MACHINE = ("versions", "platform", "cpu_count", "device", "num_threads", "cpu_capability")  # of an environment
 SHARED = ("experiment", "control", "variant", "controls", "conveys")  # of a network, whatever its seed
@@ -36,8 +37,8 @@ Row = dict[str, Any]
 
 def row_of(run: FinishedRun, stage: str, setting: str, value: float | None, fraction: int) -> Row:
     """What a run is, as its table says it."""
-    session: dict[str, Any] = (RunFolder(run.folder).environment.get("sessions") or [{}])[-1]
-    summary = run.summary
+    sessions: list[dict[str, Any]] = RunFolder(run.folder).environment.get("sessions") or [{}]
+    session, summary = sessions[-1], run.summary
     return {
         "stage": stage,
         "setting": setting,
@@ -50,7 +51,7 @@ def row_of(run: FinishedRun, stage: str, setting: str, value: float | None, frac
         "started": summary.get("started"),
         "environment": {key: session.get(key) for key in MACHINE},
         "commit": session.get("git_commit"),
-        "code": session.get("code"),
+        "code": "+".join(dict.fromkeys(str(each.get("code") or UNKNOWN) for each in sessions)),
     }
 
 
@@ -104,8 +105,9 @@ def load(path: Path, stage: str | None = None) -> Found:
     runs = [_run(path, number, row, shared)[1] for number, row in enumerate(rows, 2) if row["stage"] == stage]
     declared = declared_by({"description": shared["description"]})
     if stage == "tune":  # each network at several values, and perhaps at parts of the budget
-        declared = declared._replace(factors=(*declared.factors, *declared.tuned, *BUDGET), tuned=())
-    return Found(runs, declared if stage == "confirm" else declared._replace(looks=None))
+        declared = declared._replace(factors=(*declared.factors, *declared.tuned, *BUDGET), tuned=(), endpoints=())
+    # the declared family is that of the confirmation, which other stages have chosen
+    return Found(runs, declared if stage == "confirm" else declared._replace(looks=None, family=()))
 
 
 def load_rows(path: Path) -> list[tuple[Row, FinishedRun]]:

@@ -2,10 +2,12 @@
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from semconv.comparison.declared import WIDE, Declared
 from semconv.comparison.grouping import Groups, Level, Variant, alike, controls_of, setting, shared_protocol
+from semconv.comparison.sequential import level_of
 from semconv.comparison.statistics import ALPHA, Paired, interaction, paired
 from semconv.comparison.verdicts import PLAIN, Claims, Evidence, Verdict, gather, in_units, judge
 from semconv.metrics import CLASSICAL, MASKED_MSE, NUM_TEST_IMAGES, SHARE_OF_IMAGES, SPEED, UNTRAINED, Metric, of_section
@@ -109,7 +111,8 @@ def compare(groups: Groups, endpoints: Sequence[Metric], baseline: str, declared
             if differences:
                 plain = plain_of(variant, groups.variants)
                 _, resolution = in_units(endpoint, list(plain.values(endpoint.key).values()) if plain else [])
-                references.append((variant, endpoint, paired(list(differences.values()), resolution)))
+                level = level_of(declared.looks, len(differences))
+                references.append((variant, endpoint, paired(list(differences.values()), resolution, level)))
     return Comparison(
         groups,
         list(endpoints),
@@ -153,32 +156,40 @@ def classical(key: str, variants: Sequence[Variant]) -> dict[str, float]:
     return {name: statistics.fmean(found) for name, found in values.items() if found}
 
 
-def beside_baseline(variant: Variant, endpoint: Metric) -> list[tuple[float, float]]:
-    """An endpoint of a variant and that of the same network untrained, or from scratch, for each seed that has both."""
+def beside_baseline(variant: Variant, endpoint: Metric, seeds: Iterable[int] | None = None) -> list[tuple[float, float]]:
+    """An endpoint of a variant and that of the same network untrained, or from scratch, for each seed that has both; of some
+    seeds, or of all."""
     own, baseline = variant.values(endpoint.key), variant.values(endpoint.baseline)
-    return [(own[seed], baseline[seed]) for seed in sorted(own) if seed in baseline]
+    among = own.keys() & baseline.keys()
+    return [(own[seed], baseline[seed]) for seed in sorted(among if seeds is None else among & set(seeds))]
 
 
-def against_baseline(variant: Variant, endpoint: Metric) -> Paired | None:
+def against_baseline(variant: Variant, endpoint: Metric, seeds: Iterable[int] | None = None) -> Paired | None:
     """A variant against the same network untrained, or from scratch, paired by seed; None where no seed has both."""
-    differences = [endpoint.sign * (own - baseline) for own, baseline in beside_baseline(variant, endpoint)]
-    _, resolution = in_units(endpoint, [baseline for _, baseline in beside_baseline(variant, endpoint)])
-    return paired(differences, resolution) if differences else None
+    pairs = beside_baseline(variant, endpoint, seeds)
+    _, resolution = in_units(endpoint, [baseline for _, baseline in pairs])
+    return paired([endpoint.sign * (own - baseline) for own, baseline in pairs], resolution) if pairs else None
 
 
-def refusal(variant: Variant, endpoint: Metric) -> str:
+def refusal(variant: Variant, endpoint: Metric, seeds: Sequence[int]) -> str:
     """The reason why there is no verdict on a variant by an endpoint of its features; empty where there may be one.
 
     Features that do not beat those of the untrained network say nothing about what was learned.
+
+    Args:
+        variant: the variant.
+        endpoint: the endpoint.
+        seeds: those of the look that is judged.
     """
     if not endpoint.baseline.startswith(f"{UNTRAINED}/"):
         return ""
-    found = against_baseline(variant, endpoint)
+    found = against_baseline(variant, endpoint, seeds)
     if found is None:
         return "not compared with its untrained self"
     if found.difference > 0 and found.p is not None and found.p < ALPHA:
         return ""
-    own, untrained = (f"{statistics.fmean(values):.3f}" for values in zip(*beside_baseline(variant, endpoint), strict=True))
+    pairs = beside_baseline(variant, endpoint, seeds)
+    own, untrained = (f"{statistics.fmean(values):.3f}" for values in zip(*pairs, strict=True))
     chance = f"; p = {found.p:.2g}" if found.difference > 0 and found.p is not None else ""
     return f"does not beat its untrained self ({own} against {untrained}){chance}"
 
@@ -219,10 +230,11 @@ def _evidence(variant: Variant, endpoint: Metric, variants: Sequence[Variant], d
         {name: other.values(endpoint.key) for name, other in others.items()},
         negligible=1.0 if declared.negligible is None else declared.negligible,
         missing=missing,
-        refusal=refusal(variant, endpoint),
+        refuse=partial(refusal, variant, endpoint),
         failed=sorted(variant.failed(endpoint.key)),
         looks=declared.looks,
         num_looks=look,
+        num_run=min(len(each.runs) for each in (variant, *others.values())),
     )
 
 

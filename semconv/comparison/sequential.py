@@ -43,6 +43,12 @@ def nominal_levels(looks: Looks, alpha: float = ALPHA) -> tuple[float, ...]:
     return tuple(float(2 * norm.sf(bound)) for bound in bounds)
 
 
+def level_of(looks: Looks | None, num_seeds: int) -> float:
+    """The two-sided level at which results of so many seeds are tested: that of the latest look; alpha without any."""
+    reached = looks.reached(num_seeds) if looks else []
+    return nominal_levels(looks)[len(reached) - 1] if looks and reached else ALPHA
+
+
 def _excess(grid: NDArray, density: NDArray, share: float, noise: float, allowed: float, bound: float) -> float:
     """The probability that this look, and none before, is above a bound, minus that which is allowed."""
     return float(trapezoid(density * norm.sf((bound - share * grid) / noise), grid)) - allowed

@@ -94,8 +94,8 @@ def as_rows(comparison: Comparison) -> list[dict[str, Any]]:
                 "n": len(values),
                 **dict(
                     zip(
-                        ("difference", "low", "high"),
-                        (against.difference, against.low, against.high) if against else (None,) * 3,
+                        ("difference", "low", "high", "seeds compared"),
+                        (against.difference, against.low, against.high, against.n) if against else (None,) * 4,
                         strict=True,
                     )
                 ),

@@ -1,14 +1,14 @@
 """Verdicts on a variant: against plain, against its controls, and against plain of equal compute."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from semconv.comparison.declared import FEWEST_SEEDS, Looks
-from semconv.comparison.sequential import nominal_levels, repeated_p
+from semconv.comparison.sequential import level_of, repeated_p
 from semconv.comparison.statistics import (
     ALPHA,
     FINEST,
@@ -74,10 +74,11 @@ def gather(
     *,
     negligible: float = 1.0,
     missing: Sequence[str] = (),
-    refusal: str = "",
+    refuse: Callable[[Sequence[int]], str] | None = None,
     failed: Sequence[int] = (),
     looks: Looks | None = None,
     num_looks: int | None = None,
+    num_run: int | None = None,
 ) -> Evidence:
     """Compare a candidate with everything that it has to beat, over the seeds that all have.
 
@@ -89,22 +90,25 @@ def gather(
         others: values of plain, of the candidate's controls, and of plain of equal compute, by name; all finite.
         negligible: share of the margin up to which a gain or loss is negligible.
         missing: what a variant has to beat and was not run.
-        refusal: a reason to refuse a verdict.
+        refuse: gives, for the seeds that are judged, a reason to refuse a verdict, or none.
         failed: seeds of the candidate whose value is not finite.
         looks: plan of a confirmation. A look is reached once the candidate has been run with so many seeds; those of them that a
             network has lost are left out, and later ones do not replace them. None: all seeds, once.
         num_looks: number of looks that are taken, at most; None: all.
+        num_run: number of seeds that all networks have been run with, whether they have failed or not: a later look is on its way.
+            None: all that the candidate has.
     """
     own = [seed for name, values in others.items() if name != PLAIN for seed in values]
     order = sorted({*candidate, *failed, *own})
-    reached = looks.reached(len(order))[:num_looks] if looks else [len(order)]
-    following = next((look for look in looks.seeds if look > len(order)), None) if looks else None
+    num_run = len(order) if num_run is None else min(num_run, len(order))
+    reached = looks.reached(num_run)[:num_looks] if looks else [len(order)]
+    following = next((look for look in looks.seeds if look > num_run), None) if looks else None
     order, unused = (order[: reached[-1]], order[reached[-1] :]) if reached else (order, [])
     lacking = {name: [seed for seed in order if seed not in values] for name, values in {"it": candidate, **others}.items()}
     lacking = {name: seeds for name, seeds in lacking.items() if seeds}
     apart = [name for name, values in others.items() if name != PLAIN and not any(seed in values for seed in candidate)]
     present = {name: values for name, values in others.items() if name not in apart}
-    missing = [*missing, *apart]
+    missing, refusal = [*missing, *apart], refuse(order) if refuse else ""
     used = [seed for seed in order if seed in candidate and all(seed in values for values in present.values())]
     if not used or PLAIN not in present:
         return Evidence({}, Claims(), lacking=lacking, missing=missing, refusal=refusal, next_look=following, unused=unused)
@@ -121,7 +125,7 @@ def gather(
     if reached:
         at_looks = np.stack(p_values, axis=-1)
         p = Claims(*(repeated_p(at_looks, looks) if looks else at_looks)[:, -1].tolist())
-    level = nominal_levels(looks)[len(reached) - 1] if looks and reached else ALPHA
+    level = level_of(looks, reached[-1] if reached else 0)
     own_differences = list(differences[PLAIN].values())
     return Evidence(
         {name: paired(list(each.values()), resolution, level) for name, each in differences.items()},

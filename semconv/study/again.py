@@ -37,10 +37,11 @@ def find_row(study: Study, table: Path, name: str, seed: int) -> tuple[Point, Fi
     return point, runs[seed]
 
 
-def differing(row: FinishedRun, again: FinishedRun) -> dict[str, tuple[float | None, float | None]]:
-    """The metrics, but for times and costs, in which a run differs from its row: the row's value and the run's."""
+def differing(row: FinishedRun, again: FinishedRun) -> tuple[int, dict[str, tuple[float | None, float | None]]]:
+    """The number of metrics that a run is compared by with its row, times and costs aside, and those in which they differ: the
+    row's value and the run's."""
     pairs = {key: (value, again.metrics.get(key)) for key, value in row.metrics.items() if not key.startswith(TIMED)}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+    return len(pairs), {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _name(point: Point) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from semconv.comparison.declared import WIDE
-from semconv.comparison.recorded import CONTINUED, Row, load_rows
+from semconv.comparison.recorded import CONTINUED, UNKNOWN, Row, load, load_rows
 from semconv.comparison.run import FinishedRun
 from semconv.configuration import BUDGET, bare
 from semconv.shipped import PACKAGE
@@ -17,19 +17,23 @@ Rows = list[tuple[Row, FinishedRun]]
 SAME_RUN = ("stage", "setting", "variant", "control", "seed", "value", "fraction")
 
 
-def read_rows(folder: Path, table: Path | None, accepted: Sequence[str] = ()) -> Rows:
+def read_rows(study: Study, folder: Path, table: Path | None, accepted: Sequence[str] = ()) -> Rows:
     """The rows that a study continues.
 
     Args:
-        folder: the study's folder, which keeps them.
+        study: the study.
+        folder: its folder, which keeps them.
         table: a table to be continued; None: the one that the folder keeps, if it does.
         accepted: hashes of code that computes, for these rows, what the code of now does.
 
     Raises:
-        ValueError: it is no table, it holds a run twice, other code has trained its runs, or the folder keeps another one.
+        ValueError: it is no table, it holds a run twice, other code has trained its runs, its confirmation had another plan, the
+            folder keeps another one, or it holds a table of runs that are not there.
     """
-    kept = folder / CONTINUED
+    kept, results = folder / CONTINUED, folder / "results.csv"
     if table is None and not kept.exists():
+        if results.exists() and not any(folder.glob("*/sweep.yaml")):
+            raise ValueError(f"{results} has runs whose folders are not there: give --table {results} to keep them, or delete it")
         return []
     path = table or kept
     rows = load_rows(path)
@@ -37,13 +41,18 @@ def read_rows(folder: Path, table: Path | None, accepted: Sequence[str] = ()) ->
     for row, run in rows:
         if (before := lines.setdefault(same_run(row), run.folder)) != run.folder:
             raise ValueError(f"{run.folder} is the run of {before.rpartition(':')[2]} again: restore the table")
-    others = {row["code"]: row["commit"] for row, _ in rows if row["code"] not in (code_of(PACKAGE), *accepted)}
+    known = {code_of(PACKAGE), *accepted}
+    others: dict[str, str | None] = {}
+    for row, _ in rows:
+        others |= {code: row["commit"] for code in (row["code"] or UNKNOWN).split("+") if code not in known}
     if others:
         named = " and ".join(f"{code} of commit {commit}" if commit else code for code, commit in others.items())
         raise ValueError(
             f"{path} has runs of other code, {named}: continue it by that code, {_instead(path)}, or give --accept-code "
             f"{' '.join([*accepted, *others])} if what has changed since changes no number of its runs"
         )
+    if any(row["stage"] == "confirm" for row, _ in rows) and (changed := _changed_plan(study, path)):
+        raise ValueError(f"{path} {changed}: a plan stays as it is once results were seen. Restore it, or {_instead(path)}")
     if table is not None and kept.exists() and not {same_run(row) for row, _ in load_rows(kept)} <= lines.keys():
         raise ValueError(f"{folder} continues another table already: leave out --table, or give another --output")
     return rows
@@ -105,6 +114,19 @@ def _different(study: Study, row: Row, run: FinishedRun, measured: Mapping[Arm, 
     for key, value in ours.items():
         if theirs.get(key) != value:
             return f"and the study as its files are now differ in {key}: {theirs.get(key)!r} there, {value!r} now"
+    return ""
+
+
+def _changed_plan(study: Study, path: Path) -> str:
+    """Say in what the plan of the confirmation that a table holds differs from the study's; empty where it does not."""
+    plan, looks = load(path).declared, study.confirm.looks
+    if plan.looks and plan.looks != looks:
+        ours, theirs = (f"{' '.join(map(str, each.seeds))} ({each.spending})" for each in (looks, plan.looks))
+        return f"was confirmed with looks at {theirs}, and the study has {ours}"
+    if plan.negligible not in (None, study.negligible):
+        return f"was confirmed with negligible: {plan.negligible:g}, and the study has {study.negligible:g}"
+    if plan.endpoints and plan.endpoints != tuple(study.endpoints):
+        return f"was confirmed by {' '.join(plan.endpoints)}, and the study has {' '.join(study.endpoints)}"
     return ""
 
 

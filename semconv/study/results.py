@@ -44,9 +44,8 @@ def save_runs(rounds: Rounds, path: Path, is_over: bool = False) -> int:
     found |= _own(rounds)
     if found:
         rows = sorted(found.values(), key=lambda each: STAGES.index(each[0]["stage"]))
-        confirmed = {row["variant"] for row, _ in rows if row["stage"] == "confirm"} or set(study.family)
-        arms = [Arm(setting, name) for setting in study.settings for name in study.family if name in confirmed]
-        save(path, rows, study.tune.key if study.tune else None, description(study, arms, confirms=True))
+        family = rounds.family or list(study.family)
+        save(path, rows, study.tune.key if study.tune else None, description(study, family, confirms=True))
     return sum(same_run(row) not in found for row, _ in rounds.recorded)
 
 
@@ -56,7 +55,7 @@ def keep_recorded(rounds: Rounds) -> None:
     rounds.recorded = [(row, run) for row, run in rounds.recorded if same_run(row) not in own]
     if rounds.recorded:
         tuned = study.tune.key if study.tune else None
-        save(rounds.folder / CONTINUED, rounds.recorded, tuned, description(study, [], confirms=True))
+        save(rounds.folder / CONTINUED, rounds.recorded, tuned, description(study, list(study.family), confirms=True))
 
 
 def _own(rounds: Rounds) -> dict[tuple[Any, ...], tuple[Row, FinishedRun]]:

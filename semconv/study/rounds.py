@@ -47,12 +47,14 @@ class Rounds:
     Attributes:
         used: lines of the table whose runs a round has asked for.
         stage: that of the latest round.
+        family: the candidates that are confirmed.
     """
 
     def __init__(self, study: Study, folder: Path, run_sweep: RunSweep, recorded: Sequence[tuple[Row, FinishedRun]] = ()) -> None:
         self.study, self.folder, self.run_sweep, self.recorded = study, folder, run_sweep, recorded
         self.used: set[str] = set()
         self.stage = ""
+        self.family: Sequence[str] = ()
         self._left_out: set[tuple[str, str]] = set()
 
     def run(
@@ -155,7 +157,7 @@ class Rounds:
         if any(point.fraction > 1 for point in points):  # their own files have a share of it, and an option would win
             given = {key: value for key, value in given.items() if key not in study.budget}
         content = {
-            "description": description(study, [point.arm for point in points], confirms),
+            "description": description(study, self.family if confirms else [point.arm.variant for point in points], confirms),
             "program": "semconv",
             "command": ["${env}", "semconv", "run", *(word for file in study.protocol for word in ("-c", file)), "${args}"],
             "method": "grid",
@@ -175,10 +177,9 @@ def _stage(name: str) -> str:
     return name.partition("-")[0]
 
 
-def description(study: Study, arms: Sequence[Arm], confirms: bool) -> str:
-    """The description of a round's sweep, with the lines that `semconv compare` reads."""
-    family = [name for name in study.family if any(arm.variant == name for arm in arms)]
-    looks = study.confirm.looks
+def description(study: Study, names: Sequence[str], confirms: bool) -> str:
+    """The description of a sweep of some networks, with the lines that `semconv compare` reads."""
+    family, looks = [name for name in study.family if name in names], study.confirm.looks
     lines = [
         (study.content.get("description") or "A study.").strip(),
         *([f"family: {' '.join(family)}"] if family else []),
@@ -186,6 +187,7 @@ def description(study: Study, arms: Sequence[Arm], confirms: bool) -> str:
         *([f"tuned: {bare(study.tune.key)}"] if study.tune else []),
         f"negligible: {study.negligible:g}",
         *([f"looks: {' '.join(map(str, looks.seeds))}", f"spending: {looks.spending}"] if confirms else []),
+        *([f"endpoints: {' '.join(study.endpoints)}"] if confirms else []),
     ]
     return "\n".join(lines) + "\n"
 

@@ -105,11 +105,11 @@ def _briefly(rounds: Rounds, name: str, arms: Sequence[Arm], options: Mapping[st
 
 
 class Decided(NamedTuple):
-    """What a study comes to: chosen values, the screening, the comparison of the confirmation."""
+    """What a study comes to: chosen values, the screening, the comparison of the confirmation; None where nothing was kept."""
 
     tuned: Mapping[Arm, Tuned]
     screened: Mapping[Arm, Screened]
-    comparison: Comparison
+    comparison: Comparison | None
 
 
 def decide(rounds: Rounds, measured: Measured) -> Decided:
@@ -118,6 +118,8 @@ def decide(rounds: Rounds, measured: Measured) -> Decided:
     tuned = tune(rounds, main_arms(study))
     screened = screen(rounds, tuned)
     kept = [arm for arm in candidates(study) if not study.screen or (arm in screened and screened[arm].kept)]
+    if not kept:
+        return Decided(tuned, screened, None)
     tuned |= tune(rounds, wide_arms(measured, kept), "tune-wide")
     return Decided(tuned, screened, confirm(rounds, measured, tuned, kept))
 
@@ -251,6 +253,7 @@ def confirm(rounds: Rounds, measured: Measured, tuned: Mapping[Arm, Tuned], arms
         arms: the candidates.
     """
     study, unsettled, before, runs = rounds.study, list(arms), 0, []
+    rounds.family = [name for name in study.family if any(arm.variant == name for arm in arms)]
     comparison = None
     for look in study.confirm.looks.seeds:
         settings = [name for name in study.settings if not before or any(arm.setting == name for arm in unsettled)]
@@ -263,18 +266,23 @@ def confirm(rounds: Rounds, measured: Measured, tuned: Mapping[Arm, Tuned], arms
             f"confirm-{look}", [point(arm, tuned) for arm in trained], study.confirm.seeds[before:look], confirms=True
         )
         runs += [run for by_seed in found.values() for run in by_seed.values()]
-        before, comparison = look, compared(study, runs)
+        before, comparison = look, compared(study, runs, rounds.family)
         settled = settled_arms(study, comparison)
         unsettled = [arm for arm in unsettled if arm not in settled]
     assert comparison is not None
     return comparison
 
 
-def compared(study: Study, runs: Sequence[FinishedRun]) -> Comparison:
-    """The comparison of runs of one stage."""
+def compared(study: Study, runs: Sequence[FinishedRun], family: Sequence[str]) -> Comparison:
+    """The comparison of a confirmation.
+
+    Args:
+        study: the study.
+        runs: its runs so far.
+        family: the candidates that it confirms, of which some may have no runs yet.
+    """
     tuned = [bare(study.tune.key)] if study.tune else []
     groups = group(runs, PLAIN, study.varied, [], tuned)
-    family = [name for name in study.family if any(variant.experiment == name for variant in groups.variants)]
     declared = Declared(tuple(study.varied), tuple(family), tuple(tuned), study.confirm.looks, study.negligible)
     return compare(groups, [_metric(key) for key in study.endpoints], PLAIN, declared)
 

@@ -410,6 +410,23 @@ def test_a_declared_plan_is_judged_at_its_looks(tmp_path, capsys):
     run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
     (verdict,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdicts"]
     assert verdict["against"]["plain"]["n"] == 3
+    (row,) = [
+        row for row in csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines()) if row["variant"] == "told"
+    ]
+    assert (int(row["n"]) > 3, row["test/masked_mse seeds compared"]) == (True, "3")
+
+
+def test_declared_endpoints_are_those_that_are_judged(tmp_path, capsys):
+    write_family(tmp_path)
+    for line, expected in (("endpoints: test/masked_mse", 1), ("nothing", 2)):
+        (tmp_path / "sweep.yaml").write_text(json.dumps({"description": line, "parameters": {"a": {"value": 1}}}))
+        run(capsys, tmp_path, "--output", tmp_path / "out")
+        assert len(json.loads((tmp_path / "out" / "comparison.json").read_text())["endpoints"]) == expected
+    (tmp_path / "sweep.yaml").write_text(
+        json.dumps({"description": "endpoints: test/maskd_mse", "parameters": {"a": {"value": 1}}})
+    )
+    _, err, code = run(capsys, tmp_path)
+    assert (code, len(err.splitlines()), "test/masked_mse" in err) == (2, 1, True)
 
 
 def test_the_table_stands_best_first_with_mean_and_deviation(tmp_path, capsys):

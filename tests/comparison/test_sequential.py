@@ -3,11 +3,18 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 
 from semconv.comparison.declared import Looks
-from semconv.comparison.sequential import nominal_levels, repeated_p
+from semconv.comparison.sequential import level_of, nominal_levels, repeated_p
 from semconv.comparison.simulation import DRAWS, simulate
 
 FIVE = (1, 2, 3, 4, 5)
 PLAN = Looks.of([5, 10, 20])
+
+
+def test_results_are_tested_at_the_level_of_the_latest_look():
+    looks = Looks((5, 10))
+    first, second = nominal_levels(looks)
+    assert [level_of(looks, n) for n in (4, 5, 9, 10, 12)] == [0.05, first, first, second, second]
+    assert level_of(None, 9) == 0.05
 
 
 def bounds(looks, alpha=0.05):

@@ -133,6 +133,8 @@ def test_a_lost_seed_does_not_move_the_looks():
     assert first.against[PLAIN].n == 4
     (named,) = judge([first])
     assert named.reason.endswith("not used, as later than the look: seeds 4, 5, 6, 7")
+    on_its_way = gather(REPRESENTATION, ours, {PLAIN: plain}, looks=looks, num_run=7)
+    assert (on_its_way.against, on_its_way.next_look) == (first.against, 8)
 
 
 def test_what_was_not_run_is_named_and_leaves_harmful_and_equivalent_possible():
@@ -143,8 +145,15 @@ def test_what_was_not_run_is_named_and_leaves_harmful_and_equivalent_possible():
 
 def test_an_refusal_refuses_every_verdict():
     for ours in (seeds(0.6), seeds(0.4)):
-        found = verdict(ours, seeds(0.5, shift=1), refusal="does not beat its untrained self")
+        found = verdict(ours, seeds(0.5, shift=1), refuse=lambda seeds: "does not beat its untrained self")
         assert (found.word, found.p, found.reason) == ("inconclusive", None, "does not beat its untrained self")
+
+
+def test_a_refusal_is_asked_for_the_seeds_of_the_look():
+    ours, plain = seeds(0.6, n=8), seeds(0.5, n=8, shift=1)
+    for number, asked in ((1, "[0, 1, 2, 3]"), (2, "[0, 1, 2, 3, 4, 5, 6, 7]")):
+        found = gather(REPRESENTATION, ours, {PLAIN: plain}, refuse=str, looks=Looks.of([4, 8]), num_looks=number)
+        assert found.refusal == asked
 
 
 def test_an_inconclusive_result_says_how_many_seeds_would_settle_it():

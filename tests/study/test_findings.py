@@ -123,6 +123,15 @@ def test_an_unfinished_study_says_what_is_missing(study):
     assert fill.headed("# a\nb: 1\n", name) == "# a\nb: 1\n"
 
 
+def test_a_screening_on_its_way_shows_nothing(study):
+    name = study(stop_after=MEASURED + 2 * 4 * 2 * 3 + 26)
+    found = tables.table(name)
+    assert found is not None
+    assert len(found.runs.get("screen", [])) > 0
+    assert verdicts.screening(name).startswith("Not yet measured: ")
+    assert not any("screened" in line for line in verdicts.answers("").splitlines())
+
+
 def test_a_search_shows_the_networks_that_are_done(study):
     name = study(stop_after=MEASURED + 10)  # measured; plain at three values, and another network at two, on two seeds
     rows = [line.strip("| ").split(" | ") for line in verdicts.search(name).splitlines()[2:]]

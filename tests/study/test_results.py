@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from semconv.commands import compare as compare_command
 from semconv.commands import study as study_command
 from semconv.comparison.best import best_run
+from semconv.comparison.declared import declared_by
 from semconv.comparison.recorded import load, load_rows, row_of, save
 from semconv.comparison.runs import find_runs
 from semconv.metrics import NUM_TEST_IMAGES
@@ -237,6 +239,92 @@ def test_a_table_keeps_the_number_of_test_images_below_which_accuracies_do_not_d
     save(tmp_path / "results.csv", [(row_of(run, "confirm", "", None, 1), run)], None, "")
     (again,) = load(tmp_path / "results.csv").runs
     assert again.summary[NUM_TEST_IMAGES] == 60
+
+
+def test_a_row_names_all_code_that_has_trained_its_run(tmp_path):
+    folder = tmp_path / "runs" / "0"
+    write_run(folder, "told", 0.7)
+    for sessions, code in (([{"code": "a"}, {"code": "b"}, {"code": "b"}], "a+b"), ([{}], "unknown"), ([], "unknown")):
+        (folder / "environment.json").write_text(json.dumps({"sessions": sessions}))
+        (run,) = find_runs([str(tmp_path / "runs")]).runs
+        assert row_of(run, "confirm", "", None, 1)["code"] == code
+
+
+def test_a_plan_that_was_changed_after_its_results_is_refused(write_study, study, tmp_path):
+    path, folder = write_study(), tmp_path / "runs" / "studies" / "a_study"
+    assert study(path)[2] == 0
+    plan = {"looks": [4, 8], "spending": "pocock", "first_seed": 0}
+    changes: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"confirm": {**plan, "looks": [4, 8, 12]}}, "was confirmed with looks at 4 8 (pocock), and the study has 4 8 12 (pocock)"),
+        ({"confirm": {**plan, "spending": "obrien_fleming"}}, "and the study has 4 8 (obrien_fleming)"),
+        ({"negligible": 0.5}, "was confirmed with negligible: 1, and the study has 0.5"),
+        (
+            {"endpoints": ["test/masked_mse", "val/masked_mse"]},
+            "was confirmed by test/masked_mse, and the study has test/masked_mse val",
+        ),
+    )
+    for number, (change, message) in enumerate(changes):
+        options = ("--output", tmp_path / str(number), "--resume", "--table", folder / "results.csv")
+        _, err, code = study(write_study(**change), *options)
+        assert (code, len(err.splitlines()), message in err) == (2, 1, True), err
+        assert not list((tmp_path / str(number)).glob("*/sweep.yaml"))
+
+
+def test_a_table_without_its_runs_is_not_lost(write_study, study, tmp_path):
+    path, folder = write_study(), tmp_path / "runs" / "studies" / "a_study"
+    assert study(path)[2] == 0
+    text, shared = ((folder / name).read_text() for name in ("results.csv", "results.yaml"))
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "results.csv").write_text(text)
+    (folder / "results.yaml").write_text(shared)
+    _, err, code = study(path, "--resume")
+    assert (code, len(err.splitlines()), "give --table runs/studies/a_study/results.csv to keep them" in err) == (2, 1, True)
+    assert (folder / "results.csv").read_text() == text
+    assert study(path, "--resume", "--table", folder / "results.csv")[2] == 0
+
+
+def test_a_diverged_row_is_compared_by_its_end(write_study, study, tmp_path):
+    path, folder = write_study(), tmp_path / "runs" / "studies" / "a_study"
+    assert study(path)[2] == 0
+    table = folder / "results.csv"
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    found = next(
+        row for row in rows if (row["stage"], row["variant"], row["control"], row["seed"]) == ("confirm", "cnn_good", "", "1")
+    )
+    before = ",".join(found.values())
+    table.write_text(table.read_text().replace(before, before.replace(",finished,", ",diverged,")))
+    out, _, code = study(path, "--table", table, "--only", "cnn_good", "--seed", "1")
+    assert (code, "has diverged, and the run has finished here" in out) == (1, True)
+
+
+def test_a_screening_that_keeps_nobody_ends_a_study(write_study, study, tmp_path, monkeypatch):
+    for name in ("cnn_good", "cnn_same"):
+        monkeypatch.setitem(GAIN, name, -0.1)
+    path, folder = write_study(screen={"seeds": [200, 201, 202], "keep": 2}), tmp_path / "runs" / "studies" / "a_study"
+    out, _, code = study(path)
+    assert (code, "the screening keeps no candidate" in out, "cnn_good" in out) == (0, True, True)
+    assert sorted({row["stage"] for row, _ in load_rows(folder / "results.csv")}) == ["screen", "tune"]
+
+
+def test_every_table_and_round_of_a_confirmation_names_all_that_it_confirms(write_study, conduct, tmp_path):
+    path = write_study(screen={"seeds": [200, 201, 202], "keep": 2})
+    rounds, _ = conduct(path)
+    whole(rounds)
+    save_runs(rounds, tmp_path / "results.csv")
+    family = load(tmp_path / "results.csv").declared.family
+    assert len(family) == 2
+    assert load(tmp_path / "results.csv").declared.endpoints == ("test/masked_mse",)
+    assert load(tmp_path / "results.csv", "screen").declared.family == ()  # which is all of it
+    for name in ("confirm-4", "confirm-8"):
+        assert declared_by(yaml.safe_load((rounds.folder / name / "sweep.yaml").read_text())).family == family
+    first = sum(row["stage"] != "confirm" for row, _ in load_rows(tmp_path / "results.csv")) + len(rounds.finished("measure"))
+    part, _ = conduct(path, "part", stop_after=first + len(rounds.finished("measure-controls")) + 5)
+    with pytest.raises(Unfinished):
+        whole(part)
+    save_runs(part, tmp_path / "part.csv")
+    assert len({row["variant"] for row, _ in load_rows(tmp_path / "part.csv") if row["stage"] == "confirm"} - {"cnn_plain"}) == 1
+    assert load(tmp_path / "part.csv").declared.family == family
 
 
 def interrupt(*_: object) -> None:
