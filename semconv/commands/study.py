@@ -54,8 +54,8 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     from semconv.study.stages import Measured, decide, measure, try_controls
     from semconv.sweeping.ledger import Ledger
 
-    keep_study(study, folder, given.resume or given.plan or given.prepare)
     recorded = read_rows(study, folder, given.table, given.accept_code)
+    keep_study(study, folder, given.resume or given.plan or given.prepare)
     if given.prepare and recorded:
         raise ValueError(f"{folder} continues a table, and --prepare writes whole rounds: continue it by --resume")
 
