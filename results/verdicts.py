@@ -142,7 +142,7 @@ def search(name: str) -> str:
 def control_gains(name: str) -> str:
     """The gains over plain of the controls that the candidates of a study have to beat, within a sentence."""
     found = table(name)
-    if found is None:
+    if found is None or found.comparison is None:
         return unmeasured(name)
     return "; ".join(
         f"`{control.label}`{under(found.study, control)} {gained(gain)}, n = {gain.n}"
@@ -154,7 +154,7 @@ def control_gains(name: str) -> str:
 def extra_gains(name: str) -> str:
     """The gains of the extra controls of a study over plain and over their variant, within a sentence."""
     found = table(name)
-    if found is None:
+    if found is None or found.comparison is None:
         return unmeasured(name)
     words = []
     for control, gain, over in _controls(found):
@@ -191,13 +191,13 @@ def _controls(found: Table) -> list[tuple[Variant, Paired | None, Paired | None]
     if found.comparison is None:
         return []
     endpoint, variants, looks = found.comparison.endpoints[0], found.comparison.groups.variants, found.study.confirm.looks
-    values = {(variant.level, variant.label): variant.values(endpoint.key) for variant in variants}
+    values = {(variant.level, variant.experiment): variant.values(endpoint.key) for variant in variants if not variant.control}
     rows = []
     for control in (variant for variant in variants if variant.control):
         ours, level = control.values(endpoint.key), level_of(looks, len(control.runs))
         gains: list[Paired | None] = []
         for other in (BASELINE, control.experiment):
-            theirs = values[control.level, other]
+            theirs = values.get((control.level, other), {})
             differences = [endpoint.sign * (ours[seed] - theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
             gains.append(paired(differences, level=level) if differences else None)
         rows.append((control, gains[0], gains[1]))

@@ -124,7 +124,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY",
-        help=f"Keys to judge by ({' and '.join(each.key for each in PRIMARY)}).",
+        help=f"Keys to judge by (those that a sweep or a study declares, else {' and '.join(each.key for each in PRIMARY)}).",
     )
     parser.add_argument(
         "--direction",

@@ -50,12 +50,13 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     from semconv.study.continuation import read_rows
     from semconv.study.plan import cost_sheet, costs, networks_sheet, rates_sheet
     from semconv.study.results import keep_recorded, save_runs, screening_sheet, sections, tuning_sheet
-    from semconv.study.rounds import Rounds, Unfinished, keep_study
+    from semconv.study.rounds import Rounds, Unfinished, check_folder, keep_study
     from semconv.study.stages import Measured, decide, measure, try_controls
     from semconv.sweeping.ledger import Ledger
 
+    check_folder(study, folder, given.resume or given.plan or given.prepare)
     recorded = read_rows(study, folder, given.table, given.accept_code)
-    keep_study(study, folder, given.resume or given.plan or given.prepare)
+    keep_study(study, folder)
     if given.prepare and recorded:
         raise ValueError(f"{folder} continues a table, and --prepare writes whole rounds: continue it by --resume")
 

@@ -59,7 +59,8 @@ def compare(
         _require_keys(f"--{option}", keys, found.runs)
     declared = found.declared
     named = dict.fromkeys(metrics or declared.endpoints)
-    endpoints = [_endpoint(key, direction, found.runs) for key in named] or list(PRIMARY)
+    origin = "--metric" if metrics else "endpoints:"
+    endpoints = [_endpoint(key, origin, direction, found.runs) for key in named] or list(PRIMARY)
     groups = group(found.runs, baseline, [*declared.factors, *factors], allow, declared.tuned)
     members = tuple(family) or declared.family
     for name in members:
@@ -153,8 +154,8 @@ def _require_keys(option: str, given: Sequence[str], runs: Sequence[FinishedRun]
             raise ValueError(f"{option} {key}: the protocol of no run has this key: {advice}")
 
 
-def _endpoint(key: str, direction: Direction | None, runs: Sequence[FinishedRun]) -> Metric:
-    """The metric that runs are to be judged by, with its direction."""
+def _endpoint(key: str, origin: str, direction: Direction | None, runs: Sequence[FinishedRun]) -> Metric:
+    """The metric that runs are to be judged by, with its direction; `origin` says where its key stands."""
     metric, measured = (
         find(key) or Metric(key, key, None),
         {name: None for run in runs for name, value in run.summary.items() if value is not None},
@@ -163,9 +164,9 @@ def _endpoint(key: str, direction: Direction | None, runs: Sequence[FinishedRun]
         others = {*measured, *(one.key for one in METRICS)} - {metric.key}
         similar, needs = nearest(key, sorted(others)), f"; it needs {metric.needs}" if metric.needs else ""
         advice = f": did you mean {similar}?" if similar else "; semconv list metrics names those that semconv records"
-        raise ValueError(f"--metric {key}: no run has it{needs}{advice}")
+        raise ValueError(f"{origin} {key}: no run has it{needs}{advice}")
     if direction and metric.direction and direction != metric.direction:
         raise ValueError(f"--direction {direction}: {key} is better when {metric.direction}")
     if not direction and not metric.direction:
-        raise ValueError(f"--metric {key}: no direction of it is known to be better: give --direction higher or lower")
+        raise ValueError(f"{origin} {key}: no direction of it is known to be better: give --direction higher or lower")
     return metric._replace(direction=direction or metric.direction)

@@ -111,7 +111,7 @@ def compare(groups: Groups, endpoints: Sequence[Metric], baseline: str, declared
             if differences:
                 plain = plain_of(variant, groups.variants)
                 _, resolution = in_units(endpoint, list(plain.values(endpoint.key).values()) if plain else [])
-                level = level_of(declared.looks, len(differences))
+                level = level_of(declared.looks, len(variant.runs))
                 references.append((variant, endpoint, paired(list(differences.values()), resolution, level)))
     return Comparison(
         groups,
@@ -234,7 +234,7 @@ def _evidence(variant: Variant, endpoint: Metric, variants: Sequence[Variant], d
         failed=sorted(variant.failed(endpoint.key)),
         looks=declared.looks,
         num_looks=look,
-        num_run=min(len(each.runs) for each in (variant, *others.values())),
+        num_run=min(len(each.runs) for each in (variant, *others.values()) if each.runs.keys() & variant.runs.keys()),
     )
 
 

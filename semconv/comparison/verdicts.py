@@ -92,11 +92,10 @@ def gather(
         missing: what a variant has to beat and was not run.
         refuse: gives, for the seeds that are judged, a reason to refuse a verdict, or none.
         failed: seeds of the candidate whose value is not finite.
-        looks: plan of a confirmation. A look is reached once the candidate has been run with so many seeds; those of them that a
-            network has lost are left out, and later ones do not replace them. None: all seeds, once.
+        looks: plan of a confirmation. A look is reached once all networks have been run with so many seeds (`num_run`); those of
+            them that a network has lost are left out, and later ones do not replace them. None: all seeds, once.
         num_looks: number of looks that are taken, at most; None: all.
-        num_run: number of seeds that all networks have been run with, whether they have failed or not: a later look is on its way.
-            None: all that the candidate has.
+        num_run: number of seeds that every network has been run with, failed runs too; None: as many as the candidate.
     """
     own = [seed for name, values in others.items() if name != PLAIN for seed in values]
     order = sorted({*candidate, *failed, *own})

@@ -1,6 +1,7 @@
 """A study that goes on from the table of its runs, whose folders are gone."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from semconv.configuration import BUDGET, bare
 from semconv.shipped import PACKAGE
 from semconv.study.arms import Arm, point_of
 from semconv.study.file import Study
+from semconv.study.rounds import has_begun
 from semconv.tracking.environment import code_of
 
 Rows = list[tuple[Row, FinishedRun]]
@@ -32,8 +34,10 @@ def read_rows(study: Study, folder: Path, table: Path | None, accepted: Sequence
     """
     kept, results = folder / CONTINUED, folder / "results.csv"
     if table is None and not kept.exists():
-        if results.exists() and not any(folder.glob("*/sweep.yaml")):
-            raise ValueError(f"{results} has runs whose folders are not there: give --table {results} to keep them, or delete it")
+        if results.exists() and not has_begun(folder):
+            raise ValueError(
+                f"{results} has runs whose folders are not there: give --resume --table {results} to keep them, or delete it"
+            )
         return []
     path = table or kept
     rows = load_rows(path)
@@ -41,10 +45,13 @@ def read_rows(study: Study, folder: Path, table: Path | None, accepted: Sequence
     for row, run in rows:
         if (before := lines.setdefault(same_run(row), run.folder)) != run.folder:
             raise ValueError(f"{run.folder} is the run of {before.rpartition(':')[2]} again: restore the table")
-    known = {code_of(PACKAGE), *accepted}
+    known = {code_of(PACKAGE), *chain.from_iterable(each.split("+") for each in accepted)}
     others: dict[str, str | None] = {}
     for row, _ in rows:
-        others |= {code: row["commit"] for code in (row["code"] or UNKNOWN).split("+") if code not in known}
+        *earlier, latest = (row["code"] or UNKNOWN).split("+")  # the commit is that of the latest
+        others |= {
+            code: commit for code, commit in ({**dict.fromkeys(earlier), latest: row["commit"]}).items() if code not in known
+        }
     if others:
         named = " and ".join(f"{code} of commit {commit}" if commit else code for code, commit in others.items())
         raise ValueError(
@@ -123,7 +130,7 @@ def _changed_plan(study: Study, path: Path) -> str:
     if plan.looks and plan.looks != looks:
         ours, theirs = (f"{' '.join(map(str, each.seeds))} ({each.spending})" for each in (looks, plan.looks))
         return f"was confirmed with looks at {theirs}, and the study has {ours}"
-    if plan.negligible not in (None, study.negligible):
+    if plan.negligible is not None and f"{plan.negligible:g}" != f"{study.negligible:g}":
         return f"was confirmed with negligible: {plan.negligible:g}, and the study has {study.negligible:g}"
     if plan.endpoints and plan.endpoints != tuple(study.endpoints):
         return f"was confirmed by {' '.join(plan.endpoints)}, and the study has {' '.join(study.endpoints)}"

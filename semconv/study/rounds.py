@@ -192,21 +192,29 @@ def description(study: Study, names: Sequence[str], confirms: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def keep_study(study: Study, folder: Path, resume: bool) -> None:
-    """Keep the content of a study in its folder.
+def check_folder(study: Study, folder: Path, resume: bool) -> None:
+    """Refuse the folder of something else.
 
     Raises:
         ValueError: the folder holds another study, or this one and `resume` is False.
     """
     copy = folder / "study.yaml"
-    if copy.exists():
-        if _read(copy) != study.content:
-            raise ValueError(f"{folder} holds another study, or this one before it was changed: give another --output")
-        if not resume and any(not path.parent.name.startswith(MEASURE) for path in folder.glob("*/sweep.yaml")):
-            raise ValueError(f"{folder} holds this study already: continue it by --resume, or give another --output")
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(copy, to_yaml(dict(study.content)))
+    if copy.exists() and _read(copy) != study.content:
+        raise ValueError(f"{folder} holds another study, or this one before it was changed: give another --output")
+    if copy.exists() and not resume and has_begun(folder):
+        raise ValueError(f"{folder} holds this study already: continue it by --resume, or give another --output")
+
+
+def has_begun(folder: Path) -> bool:
+    """True if the folder of a study has rounds beyond those that measure."""
+    return any(not path.parent.name.startswith(MEASURE) for path in folder.glob("*/sweep.yaml"))
+
+
+def keep_study(study: Study, folder: Path) -> None:
+    """Keep the content of a study in its folder."""
+    if not (folder / "study.yaml").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "study.yaml", to_yaml(dict(study.content)))
 
 
 def _read(path: Path) -> Any:

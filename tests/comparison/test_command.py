@@ -15,7 +15,10 @@ import wandb
 import semconv
 from semconv.commands.compare import main
 from semconv.commands.short import several
+from semconv.comparison.declared import Looks
 from semconv.comparison.runs import find_runs
+from semconv.comparison.sequential import nominal_levels
+from semconv.comparison.statistics import paired
 from semconv.tracking.identity import TRAINER_KEYS, identity
 
 
@@ -416,6 +419,30 @@ def test_a_declared_plan_is_judged_at_its_looks(tmp_path, capsys):
     assert (int(row["n"]) > 3, row["test/masked_mse seeds compared"]) == (True, "3")
 
 
+def test_a_look_waits_for_all_networks_but_those_that_share_no_seed(tmp_path, capsys):
+    def verdict(lost=()):
+        shutil.rmtree(tmp_path, ignore_errors=True)
+        write_family(tmp_path, gain=-0.1)
+        write_run(tmp_path / "cnn_plain" / "5", "cnn_plain", 0.8, 5, mechanism="Plain")
+        write_run(tmp_path / "told" / "5", "told", 0.9, 5)
+        for place in lost:
+            shutil.rmtree(tmp_path / place)
+        sweep = {"description": "looks: 3 6\nspending: pocock", "parameters": {"a": {"value": 1}}}
+        (tmp_path / "sweep.yaml").write_text(json.dumps(sweep))
+        run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
+        (found,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdicts"]
+        return found["verdict"]["word"], found["against"]["plain"]["n"]
+
+    assert verdict() == ("harmful", 3)  # the controls have five
+    first = [f"told-Zero/{seed}" for seed in range(1, 5)]
+    assert verdict(first)[0] == "inconclusive"  # the first look is on its way
+    write_run(tmp_path / "told-Zero" / "77", "told", 0.8, 77, control="Zero")
+    shutil.rmtree(tmp_path / "told-Zero" / "0")
+    run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
+    (found,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdicts"]
+    assert found["verdict"]["word"] == "harmful"  # a control that was lost wholly
+
+
 def test_declared_endpoints_are_those_that_are_judged(tmp_path, capsys):
     write_family(tmp_path)
     for line, expected in (("endpoints: test/masked_mse", 1), ("nothing", 2)):
@@ -426,7 +453,8 @@ def test_declared_endpoints_are_those_that_are_judged(tmp_path, capsys):
         json.dumps({"description": "endpoints: test/maskd_mse", "parameters": {"a": {"value": 1}}})
     )
     _, err, code = run(capsys, tmp_path)
-    assert (code, len(err.splitlines()), "test/masked_mse" in err) == (2, 1, True)
+    expected = "endpoints: test/maskd_mse: no run has it: did you mean test/masked_mse?"
+    assert (code, len(err.splitlines()), expected in err) == (2, 1, True)
 
 
 def test_the_table_stands_best_first_with_mean_and_deviation(tmp_path, capsys):
@@ -677,6 +705,14 @@ def test_a_network_of_another_kind_is_a_reference(tmp_path, capsys):
     assert reference["variant"] == "mae_vit"
     assert reference["against"]["plain"]["n"] == 3
     assert "mae_vit" in out
+    (tmp_path / "sweep.yaml").write_text(json.dumps({"description": "looks: 3 6", "parameters": {"a": {"value": 1}}}))
+    shutil.rmtree(tmp_path / "vit" / "0")
+    write_run(tmp_path / "vit" / "0", "mae_vit", 0.9, 0, more={"variant": other, "status": "diverged"})
+    run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
+    (reference,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["references"]
+    at_the_look = paired([0.8 + 0.001 * ((seed * 7) % 5) - 0.9 for seed in (1, 2)], level=nominal_levels(Looks((3, 6)))[0])
+    found = reference["against"]["plain"]
+    assert (found["n"], found["low"]) == (2, pytest.approx(at_the_look.low))
 
 
 def test_runs_are_read_from_wandb(capsys, monkeypatch):

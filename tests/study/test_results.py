@@ -15,7 +15,7 @@ from semconv.comparison.runs import find_runs
 from semconv.metrics import NUM_TEST_IMAGES
 from semconv.study.file import read_study
 from semconv.study.results import save_runs
-from semconv.study.rounds import Unfinished, keep_study
+from semconv.study.rounds import Unfinished, check_folder
 from tests.comparison.test_command import write_run
 from tests.study.conftest import GAIN, train
 from tests.study.test_stages import whole, words
@@ -195,7 +195,7 @@ def test_the_command_plans_runs_and_reports(write_study, study, tmp_path, monkey
     assert named[:3] == ["cnn_plain", "cnn_good and its shuffled, zero, plain_wide", "cnn_bad and its shuffled, zero"]
     assert "Simulated confirmation: family of 2, looks at 4, 8 seeds (pocock)" in out
     assert sorted(place.name for place in folder.glob("*/") if (place / "sweep.yaml").exists()) == MEASURING
-    keep_study(read_study(path), folder, resume=False)  # a plan is no beginning
+    check_folder(read_study(path), folder, resume=False)  # a plan is no beginning
     out, _, code = study(path, "--prepare")
     first = "runs/studies/a_study/tune-1/sweep.yaml"
     assert (code, f"24 runs to do: wandb sweep {first}, or semconv sweep {first} --resume" in out) == (0, True)
@@ -270,7 +270,7 @@ def test_a_plan_that_was_changed_after_its_results_is_refused(write_study, study
         assert not (tmp_path / str(number)).exists()
 
 
-def test_a_table_without_its_runs_is_not_lost(write_study, study, tmp_path):
+def test_a_table_without_its_runs_is_not_lost(write_study, study, tmp_path, monkeypatch):
     path, folder = write_study(), tmp_path / "runs" / "studies" / "a_study"
     assert study(path)[2] == 0
     text, shared = ((folder / name).read_text() for name in ("results.csv", "results.yaml"))
@@ -279,7 +279,15 @@ def test_a_table_without_its_runs_is_not_lost(write_study, study, tmp_path):
     (folder / "results.csv").write_text(text)
     (folder / "results.yaml").write_text(shared)
     _, err, code = study(path, "--resume")
-    assert (code, len(err.splitlines()), "give --table runs/studies/a_study/results.csv to keep them" in err) == (2, 1, True)
+    advice = "give --resume --table runs/studies/a_study/results.csv to keep them"
+    assert (code, len(err.splitlines()), advice in err) == (2, 1, True)
+    with monkeypatch.context() as patch:
+        patch.setattr("semconv.study.stages.measure", interrupt)
+        assert study(path, "--resume", "--table", folder / "results.csv")[2] == 130
+    (folder / "measure").mkdir()
+    (folder / "measure" / "sweep.yaml").write_text("{}")
+    assert study(path, "--resume")[2] == 2  # the table has not been kept yet
+    shutil.rmtree(folder / "measure")
     assert (folder / "results.csv").read_text() == text
     assert study(path, "--resume", "--table", folder / "results.csv")[2] == 0
 
@@ -425,6 +433,11 @@ def test_the_command_refuses_a_damaged_table_and_keeps_nothing_of_it(write_study
     table.write_text(head + with_cell("code", "0123456789ab") + "".join(others))
     assert study(path, "--output", tmp_path / "accepted", "--resume", "--table", table, "--accept-code", "0123456789ab")[2] == 0
     assert load_rows(tmp_path / "accepted" / "results.csv")[0][0]["code"] == "0123456789ab"
+    table.write_text(head + with_cell("code", f"0123456789ab+{cells['code']}") + "".join(others))
+    for accepted, expected in ((), 2), (("--accept-code", f"0123456789ab+{cells['code']}"), 0):
+        options = ("--output", tmp_path / f"mixed-{expected}", "--resume", "--table", table)
+        _, err, code = study(path, *options, *accepted)
+        assert (code, "runs of other code, 0123456789ab: continue it by" in err) == (expected, bool(expected))
     table.write_text(text)
     for network in ("text", "{variant: {encoder: {}}}", "{experiment: cnn_plain, variant: null}"):
         damaged = yaml.safe_load(shared)
