@@ -453,8 +453,8 @@ def test_declared_endpoints_are_those_that_are_judged(tmp_path, capsys):
         json.dumps({"description": "endpoints: test/maskd_mse", "parameters": {"a": {"value": 1}}})
     )
     _, err, code = run(capsys, tmp_path)
-    expected = "endpoints: test/maskd_mse: no run has it: did you mean test/masked_mse?"
-    assert (code, len(err.splitlines()), expected in err) == (2, 1, True)
+    message = "endpoints: test/maskd_mse: no run has it: did you mean test/masked_mse?"
+    assert (code, len(err.splitlines()), message in err) == (2, 1, True)
 
 
 def test_the_table_stands_best_first_with_mean_and_deviation(tmp_path, capsys):
