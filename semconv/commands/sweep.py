@@ -95,7 +95,8 @@ def run_trials(
     ledger = Ledger(folder, sweep, resume, done)
     if resume:
         ledger.retry_failed()
-    with Display(Console(highlight=False), sweep.total) as display:
+    elsewhere = {place for place, point in enumerate(sweep.grid, 1) if any(part.items() <= point.items() for part in done)}
+    with Display(Console(highlight=False), sweep.total, elsewhere) as display:
         return Runner(ledger, display, place, count, failures, TRAINING).work(), ledger
 
 

@@ -1,7 +1,7 @@
 """The terminal output of a sweep: one line per trial, live while it runs, permanent when it has ended."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Any
@@ -24,10 +24,11 @@ class Display:
     Args:
         console: console to write to.
         total: maximal number of trials; None if unknown.
+        elsewhere: places, from 1, of the trials whose runs others have finished.
     """
 
-    def __init__(self, console: Console, total: int | None) -> None:
-        self.console, self.total = console, total
+    def __init__(self, console: Console, total: int | None, elsewhere: Collection[int] = ()) -> None:
+        self.console, self.total, self.elsewhere = console, total, elsewhere
         self.live = Live(console=console, auto_refresh=False, transient=True)
         self._first = self._last = 0  # places of the trials that were started since
         self._began = time.monotonic()
@@ -72,11 +73,16 @@ class Display:
 
     def _left(self) -> str:
         """The time until the last trial starts, at the rate at which this process and others have taken trials so far."""
-        taken = self._last - self._first
-        if not self.total or not taken or self._last >= self.total:
+        taken = self._trials(self._first, self._last)
+        ahead = self._trials(self._last, self.total or 0)
+        if not taken or not ahead:
             return ""
-        seconds = (time.monotonic() - self._began) / taken * (self.total - self._last)
+        seconds = (time.monotonic() - self._began) / taken * ahead
         return f"{timedelta(seconds=round(seconds))} left"
+
+    def _trials(self, after: int, to: int) -> int:
+        """The number of places behind one and up to another, without those whose runs are finished elsewhere."""
+        return sum(place not in self.elsewhere for place in range(after + 1, to + 1))
 
     def _print(self, line: Text) -> None:
         self.console.print(line, soft_wrap=True)

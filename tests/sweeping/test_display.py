@@ -4,6 +4,7 @@ import io
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from semconv.sweeping.display import LONGEST, Display, described
@@ -19,7 +20,8 @@ def test_a_trial_is_named_by_what_differs_and_a_log_has_it_whole():
     assert described(long, None) == f"x={'y' * 2 * LONGEST}"
 
 
-def test_a_trial_that_has_ended_says_how_long_the_others_will_take(monkeypatch):
+@pytest.mark.parametrize(("elsewhere", "left"), [((), "0:09:00"), ((1, 4, 5, 11), "0:06:00")])
+def test_a_trial_that_has_ended_says_how_long_the_others_will_take(elsewhere, left, monkeypatch):
     now, written = 100.0, io.StringIO()
     monkeypatch.setattr("semconv.sweeping.display.time.monotonic", lambda: now)
 
@@ -27,7 +29,7 @@ def test_a_trial_that_has_ended_says_how_long_the_others_will_take(monkeypatch):
         claim = SimpleNamespace(run=f"a-{number - 1:03}", parameters={})
         return SimpleNamespace(claim=claim, started=now, sweep=SimpleNamespace(metric="loss", varied=lambda given: given))
 
-    shown = Display(Console(file=written, width=200), 12)
+    shown = Display(Console(file=written, width=200), 12, elsewhere)
     trials = [trial(2), trial(3)]
     for each in trials:
         shown.started(each)
@@ -36,5 +38,5 @@ def test_a_trial_that_has_ended_says_how_long_the_others_will_take(monkeypatch):
     shown.started(last := trial(12))
     shown.ended(last, "finished", None, "over")
     lines = [line for line in written.getvalue().splitlines() if "finished" in line]
-    assert lines[0].endswith("loss 0.5000, 0:09:00 left")  # one more was taken in a minute, and nine are to be
+    assert lines[0].endswith(f"loss 0.5000, {left} left")  # one more was taken in a minute, and nine or six are to be
     assert lines[1].endswith(" over")
