@@ -146,7 +146,7 @@ def control_gains(name: str) -> str:
         return unmeasured(name)
     return "; ".join(
         f"`{control.label}`{under(found.study, control)} {gained(gain)}, n = {gain.n}"
-        for control, gain, _ in _controls(found)
+        for control, gain, _ in _controls(found.study, found.comparison)
         if gain and is_opponent(control.control or "")
     )
 
@@ -157,7 +157,7 @@ def extra_gains(name: str) -> str:
     if found is None or found.comparison is None:
         return unmeasured(name)
     words = []
-    for control, gain, over in _controls(found):
+    for control, gain, over in _controls(found.study, found.comparison):
         if gain and over and not is_opponent(control.control or ""):
             gains = f"{gained(gain)} over plain, {gained(over)} over `{control.experiment}`"
             words.append(f"`{control.label}`{under(found.study, control)} {gains}, n = {gain.n}")
@@ -185,12 +185,10 @@ def answers(_: str) -> str:
     return markdown(rows)
 
 
-def _controls(found: Table) -> list[tuple[Variant, Paired | None, Paired | None]]:
+def _controls(study: Study, comparison: Comparison) -> list[tuple[Variant, Paired | None, Paired | None]]:
     """Each control of a confirmation with its gains over plain and over its variant by the first endpoint; the intervals hold for
     all looks together, as those of the candidates do. None without a common seed."""
-    if found.comparison is None:
-        return []
-    endpoint, variants, looks = found.comparison.endpoints[0], found.comparison.groups.variants, found.study.confirm.looks
+    endpoint, variants, looks = comparison.endpoints[0], comparison.groups.variants, study.confirm.looks
     values = {(variant.level, variant.experiment): variant.values(endpoint.key) for variant in variants if not variant.control}
     rows = []
     for control in (variant for variant in variants if variant.control):

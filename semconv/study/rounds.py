@@ -47,7 +47,7 @@ class Rounds:
     Attributes:
         used: lines of the table whose runs a round has asked for.
         stage: that of the latest round.
-        family: the candidates that are confirmed.
+        family: the candidates that it confirms, if it does.
     """
 
     def __init__(self, study: Study, folder: Path, run_sweep: RunSweep, recorded: Sequence[tuple[Row, FinishedRun]] = ()) -> None:
@@ -63,7 +63,7 @@ class Rounds:
         points: Sequence[Point],
         seeds: Sequence[int],
         options: Mapping[str, Any] | None = None,
-        confirms: bool = False,
+        family: Sequence[str] = (),
     ) -> dict[Point, Runs]:
         """Run every point with every seed, but for a round that is complete; give the finished runs.
 
@@ -72,13 +72,13 @@ class Rounds:
             points: its points.
             seeds: its seeds.
             options: replace options of the study.
-            confirms: whether verdicts rest on its runs.
+            family: all candidates that are confirmed, where verdicts rest on its runs.
 
         Raises:
             Unfinished: not all runs have finished.
         """
-        folder, self.stage = self.folder / name, _stage(name)
-        content = self._sweep(folder, points, seeds, options or {}, confirms)
+        folder, self.stage, self.family = self.folder / name, _stage(name), family
+        content = self._sweep(folder, points, seeds, options or {})
         if (folder / "sweep.yaml").exists() and _read(folder / "sweep.yaml") != content:
             raise ValueError(
                 f"{folder} holds a round of other runs, as results before it, or semconv, have changed: give another --output, and "
@@ -149,15 +149,13 @@ class Rounds:
         )
         return f"all runs of {folder} are finished, and none counts as {arm.label}: {why}"
 
-    def _sweep(
-        self, folder: Path, points: Sequence[Point], seeds: Sequence[int], options: Mapping[str, Any], confirms: bool
-    ) -> dict[str, Any]:
-        study = self.study
+    def _sweep(self, folder: Path, points: Sequence[Point], seeds: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
+        study, names = self.study, self.family or [point.arm.variant for point in points]
         given = {**study.options, **options, "runs": folder.as_posix()}
         if any(point.fraction > 1 for point in points):  # their own files have a share of it, and an option would win
             given = {key: value for key, value in given.items() if key not in study.budget}
         content = {
-            "description": description(study, self.family if confirms else [point.arm.variant for point in points], confirms),
+            "description": description(study, names, confirms=bool(self.family)),
             "program": "semconv",
             "command": ["${env}", "semconv", "run", *(word for file in study.protocol for word in ("-c", file)), "${args}"],
             "method": "grid",

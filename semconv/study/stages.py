@@ -253,7 +253,7 @@ def confirm(rounds: Rounds, measured: Measured, tuned: Mapping[Arm, Tuned], arms
         arms: the candidates.
     """
     study, unsettled, before, runs = rounds.study, list(arms), 0, []
-    rounds.family = [name for name in study.family if any(arm.variant == name for arm in arms)]
+    family = [name for name in study.family if any(arm.variant == name for arm in arms)]
     comparison = None
     for look in study.confirm.looks.seeds:
         settings = [name for name in study.settings if not before or any(arm.setting == name for arm in unsettled)]
@@ -263,10 +263,10 @@ def confirm(rounds: Rounds, measured: Measured, tuned: Mapping[Arm, Tuned], arms
         trained += [each for arm in unsettled for each in measured.arms(arm)]
         trained += [] if before else [Arm(setting, name) for setting in settings for name in study.references]
         found = rounds.run(
-            f"confirm-{look}", [point(arm, tuned) for arm in trained], study.confirm.seeds[before:look], confirms=True
+            f"confirm-{look}", [point(arm, tuned) for arm in trained], study.confirm.seeds[before:look], family=family
         )
         runs += [run for by_seed in found.values() for run in by_seed.values()]
-        before, comparison = look, compared(study, runs, rounds.family)
+        before, comparison = look, compared(study, runs, family)
         settled = settled_arms(study, comparison)
         unsettled = [arm for arm in unsettled if arm not in settled]
     assert comparison is not None
