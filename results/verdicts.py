@@ -14,6 +14,7 @@ from semconv.comparison.run import FinishedRun
 from semconv.comparison.sequential import level_of
 from semconv.comparison.statistics import Paired, paired
 from semconv.comparison.verdicts import PLAIN
+from semconv.configuration import bare
 from semconv.metrics import Metric
 from semconv.study.arms import Arm, by_point, shown
 from semconv.study.file import ONLY, Study
@@ -76,7 +77,8 @@ def caption(name: str) -> str:
     seeds, looks = [len(variant.runs) for variant in variants], study.confirm.looks
     n = f"n = {min(seeds)}" + (f" to {max(seeds)}" if max(seeds) > min(seeds) else "")
     text = f"Mean ± standard deviation over {n} seeds; looks planned at {' and '.join(map(str, looks.seeds))} seeds"
-    text += ". Intervals and p hold for all looks together; p is that of the hardest comparison, named where it is not plain"
+    text += ". Intervals and p are corrected for all planned looks; p is the largest of the comparisons that a candidate has to win"
+    text += ", of which the control is named where it is not plain"
     return f"{text}. {_chosen(found)}{_origin(found)}"
 
 
@@ -222,12 +224,13 @@ def _verdicts(study: Study, comparison: Comparison, endpoint: Metric) -> str:
 
 
 def _answers(found: Table, network: str) -> list[list[str]]:
-    """The cells of one network: verdict, gain, n and protocol of each endpoint and setting; of the screening, where it was not
-    confirmed."""
+    """The cells of one network: verdict, gain, n and protocol by the first endpoint, in each setting; of the screening, where it
+    was not confirmed."""
     rows, comparison, seen = [], found.comparison, set()
+    first = found.study.endpoints[0]
     if comparison is not None:
         for judged in comparison.judged:
-            if judged.variant.experiment == network:
+            if judged.variant.experiment == network and judged.endpoint.key == first:
                 seen.add(setting_of(found.study, judged.variant))
                 against = judged.evidence.against.get(PLAIN)
                 place = under(found.study, judged.variant)
@@ -235,7 +238,7 @@ def _answers(found: Table, network: str) -> list[list[str]]:
                 word = f"{_word(judged)} for {judged.endpoint.name}{place}" if is_candidate else _reference(judged.endpoint, place)
                 rows.append([word, gained(against), str(against.n if against else 0), _protocol(judged.variant.first)])
         for variant, endpoint, against in comparison.references:
-            if variant.experiment == network:
+            if variant.experiment == network and endpoint.key == first:
                 word = _reference(endpoint, under(found.study, variant))
                 rows.append([word, gained(against), str(against.n), _protocol(variant.first)])
     if network in found.study.family:
@@ -324,9 +327,10 @@ def _chosen(found: Table) -> str:
             ends = {min(grid): "the smallest tried", max(grid): "the largest tried"}
             end = f" ({ends[point.value]})" if point.value in ends else ""
             values[f"{point.arm.variant}{shown(point.arm.setting)}"] = f"{point.value:g}{end}"
+    chosen = f"`{bare(found.study.tune.key)}` that the search chose" if found.study.tune else ""
     if len(values) > 2 and len(set(values.values())) == 1:
-        return f"Chosen by the search: {next(iter(values.values()))}, for all of them. "
-    return f"Chosen by the search: {'; '.join(map(' '.join, values.items()))}. " if values else ""
+        return f"{chosen}: {next(iter(values.values()))}, for all networks. "
+    return f"{chosen}: {'; '.join(map(' '.join, values.items()))}. " if values else ""
 
 
 def _share(found: Table) -> str:

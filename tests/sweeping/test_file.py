@@ -11,7 +11,7 @@ from semconv.commands.train import parse
 from semconv.comparison.declared import declared_by
 from semconv.comparison.grouping import differences
 from semconv.configuration import flatten
-from semconv.study.file import CONTROL_FILES
+from semconv.study.file import CONTROL_FILES, read_study
 from semconv.sweeping.file import KEYS, OF_SERVER, Sweep, own_folder, read_sweep, sweep_problem
 from semconv.sweeping.macros import expand, own_command
 from semconv.tracking.facts import variant_name
@@ -180,11 +180,11 @@ def test_every_mechanism_is_swept_at_every_depth():
     assert files == ["experiments/cnn_plain.yaml", *pairs]
 
 
-def test_every_indicator_is_swept():
-    values = read_sweep(FOLDER.parent / "sweeps" / "indicators.yaml").parameters["config"]["values"]
+def test_every_indicator_is_screened():
+    family = read_study(FOLDER.parent / "sweeps" / "studies" / "indicators.yaml").family
     files = {f"experiments/indicators/{path.name}" for path in (FOLDER / "indicators").glob("*.yaml")}
     assert files
-    assert files <= {file for value in values for file in value.split(",")}
+    assert files == {file for given in family.values() for file in given} - {"experiments/cnn_channels.yaml"}
 
 
 @pytest.mark.parametrize("world", sorted(path.stem for path in (FOLDER / "worlds").glob("*.yaml")))
