@@ -17,8 +17,7 @@ from semconv.comparison.verdicts import PLAIN
 from semconv.configuration import bare
 from semconv.metrics import Metric
 from semconv.study.arms import Arm, by_point, shown
-from semconv.study.file import ONLY, Study
-from semconv.study.file import PLAIN as BASELINE
+from semconv.study.file import BASELINE, ONLY, Study
 from semconv.study.results import screening_sheet, tuning_sheet
 from semconv.study.stages import Screened, screened, searched
 from semconv.tracking.facts import dataset

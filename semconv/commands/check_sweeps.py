@@ -8,6 +8,7 @@ from typing import Any
 
 from semconv.commands.errors import fail
 from semconv.commands.keys import check_keys
+from semconv.commands.places import positive
 from semconv.commands.short import write_out
 from semconv.configuration import one_line
 from semconv.shipped import find, folders
@@ -102,5 +103,5 @@ def _show(sweep: Sweep, point: dict[str, Any]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="semconv check sweeps", description=DESCRIPTION)
     parser.add_argument("files", nargs="*", metavar="FILE", help="Sweep files, or names of semconv's (all of sweeps).")
-    parser.add_argument("--points", type=int, metavar="N", help="Maximal number of points per file (every value once).")
+    parser.add_argument("--points", type=positive, metavar="N", help="Maximal number of points per file (every value once).")
     return parser

@@ -50,9 +50,9 @@ def print_sheets(made: Sequence["Sheet"], notes: Sequence[str] = ()) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 150)
     for note in notes:
-        console.print(note, soft_wrap=True, highlight=False)
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
     for sheet in made:
-        console.print(sheet.title, style="bold", soft_wrap=True, highlight=False)
+        console.print(sheet.title, style="bold", soft_wrap=True, highlight=False, markup=False)
         console.print(to_rich(sheet))
         console.print()
 
@@ -72,11 +72,12 @@ def write_comparison(comparison: "Comparison", made: Sequence["Sheet"], output: 
     from semconv.comparison.tables import to_csv, to_markdown
 
     notes = notes_on(comparison)
+    page = render(comparison, notes, sections)
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / "comparison.md", "\n".join([*notes, "", *map(to_markdown, made)]))
     write_text(output / "comparison.csv", to_csv(comparison))
     write_text(output / "comparison.json", json.dumps(as_data(comparison), indent=2, allow_nan=False) + "\n")
-    write_text(output / "comparison.html", render(comparison, notes, sections))
+    write_text(output / "comparison.html", page)
     print(f"written to {output}: comparison.md, comparison.csv, comparison.json")
     print(output / "comparison.html")
 

@@ -110,6 +110,8 @@ def read_budget(config: Mapping[str, Any], images: int, devices: int | None = No
         ValueError: the batch is larger than the data or no multiple of the devices, or the training has no end.
     """
     trainer, batch = config["trainer"], get(config, "data.init_args.batch_size")
+    if batch is None:
+        raise ValueError("the data have no batch_size: give data of which --data.batch_size is the number of images in a step")
     devices = devices or _count_devices(trainer.get("devices")) * (trainer.get("num_nodes") or 1)
     if batch % devices:
         raise ValueError(f"batch_size {batch} over {devices} devices: give a multiple of {devices}")
@@ -233,7 +235,22 @@ def _count_images(data: "LightningDataModule") -> int:
     return len(data.select("train")[1])
 
 
-def _count_devices(devices: Any) -> int:
-    if isinstance(devices, list):
-        return len(devices)
-    return int(devices) if str(devices).isdigit() and int(devices) else 1
+def _count_devices(given: Any) -> int:
+    """The number of devices that Lightning takes.
+
+    Raises:
+        ValueError: it is that of a machine with GPUs, and this one has none.
+    """
+    if isinstance(given, list):
+        return len(given)
+    text = str(given)
+    if "," in text:  # numbers of devices
+        return len(list(filter(str.strip, text.split(","))))
+    if text.isdigit() and int(text):
+        return int(text)
+    import torch
+
+    found = torch.cuda.device_count()
+    if text.startswith("-") and not found:
+        raise ValueError(f"trainer.devices is {text}, all GPUs of a machine, and this one has none: give --devices")
+    return found or 1

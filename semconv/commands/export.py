@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from semconv.commands.errors import in_one_line
+from semconv.metrics import find
 
 DESCRIPTION = """Write a run's encoder into a folder, with the mean, standard deviation and size of its images. An encoder that
 does what plain does when nothing is masked (ViTs; CNNs conditioned on the mask only) becomes weights that timm loads strictly; any
@@ -46,11 +47,12 @@ def make_parser() -> argparse.ArgumentParser:
 def _best(folder: Path, key: str) -> Path:
     from semconv.comparison.best import best_run
 
-    best = best_run(folder, key)
+    best, metric = best_run(folder, key), find(key)
+    on_test_images = metric is not None and metric.split == "test"
     print(
         f"{best.run}: of {best.num_variants} networks {best.variant} has the best {key}, {best.mean:.4g}, n = {best.num_seeds}; "
         f"this is its best seed, {best.value:.4g}"
-        + ("" if key.startswith("val/") else "; it was chosen on test images, so other images will show less")
+        + ("; it was chosen on test images, so other images will show less" if on_test_images else "")
     )
     for verdict in best.verdicts:
         print(f"verdict on {best.variant}: {verdict}")

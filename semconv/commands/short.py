@@ -162,7 +162,7 @@ def _seeds(options: Sequence[Option]) -> list[int]:
     given = next((option.value or "" for option in options if option.name == "--seeds"), None)
     if given is None:
         return []
-    if not re.fullmatch(r"\d+(,\d+)*", given.replace(" ", "")):
+    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", given):
         raise ValueError(f"--seeds is {given}: give whole numbers, such as 0,1,2")
     if any(option.name == "--seed_everything" for option in options):
         raise ValueError("--seeds and --seed_everything contradict each other: leave one out")

@@ -1,8 +1,9 @@
 """Finished runs compared: what `semconv compare` and `semconv.compare` have in common."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from semconv import shipped
 from semconv.comparison import result
@@ -15,6 +16,7 @@ from semconv.comparison.verdicts import PLAIN, Word
 from semconv.configuration import nearest
 from semconv.metrics import METRICS, PRIMARY, Direction, Metric, find
 
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as W&B writes these numbers
 OUTCOMES: dict[Word, str] = {"equivalent": "equivalent to it", "harmful": "worse", "inconclusive": "not settled"}
 
 
@@ -55,12 +57,16 @@ def compare(
             raise ValueError(f"--family {name}: there are runs of {', '.join(experiments)}")
     if baseline not in experiments and baseline != "cnn_plain":
         raise ValueError(f"--baseline {baseline}: there are runs of {', '.join(experiments)}")
-    for option, keys in (("factor", factors), ("allow", allow)):
-        _require_keys(f"--{option}", keys, found.runs)
+    _require_keys("--factor", factors, [run.settings for run in found.runs])
+    _require_keys("--allow", allow, [run.protocol for run in found.runs])
     declared = found.declared
     named = dict.fromkeys(metrics or declared.endpoints)
     origin = "--metric" if metrics else "endpoints:"
     endpoints = [_endpoint(key, origin, direction, found.runs) for key in named] or list(PRIMARY)
+    if direction and (known := [each for each in endpoints if find(each.key)]) == endpoints:
+        for each in known:
+            if each.direction != direction:
+                raise ValueError(f"--direction {direction}: {each.key} is better when {each.direction}: leave it out")
     groups = group(found.runs, baseline, [*declared.factors, *factors], allow, declared.tuned)
     members = tuple(family) or declared.family
     for name in members:
@@ -143,9 +149,9 @@ def _name_lost(comparison: Comparison) -> None:
         leave_out(folder, reason)
 
 
-def _require_keys(option: str, given: Sequence[str], runs: Sequence[FinishedRun]) -> None:
+def _require_keys(option: str, given: Sequence[str], protocols: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a key that no run's protocol has."""
-    keys = {key for run in runs for key in run.protocol}
+    keys = {key for protocol in protocols for key in protocol}
     known = {".".join(key.split(".")[:length]) for key in keys for length in range(1, key.count(".") + 2)}
     for key in given:
         if key not in known:
@@ -156,17 +162,13 @@ def _require_keys(option: str, given: Sequence[str], runs: Sequence[FinishedRun]
 
 def _endpoint(key: str, origin: str, direction: Direction | None, runs: Sequence[FinishedRun]) -> Metric:
     """The metric that runs are to be judged by, with its direction; `origin` says where its key stands."""
-    metric, measured = (
-        find(key) or Metric(key, key, None),
-        {name: None for run in runs for name, value in run.summary.items() if value is not None},
-    )
+    metric, measured = find(key) or Metric(key, key, None), {name for run in runs for name in run.metrics}
+    measured |= {name for run in runs for name, value in run.summary.items() if isinstance(value, float) or value in NOT_FINITE}
     if key not in measured:
         others = {*measured, *(one.key for one in METRICS)} - {metric.key}
         similar, needs = nearest(key, sorted(others)), f"; it needs {metric.needs}" if metric.needs else ""
         advice = f": did you mean {similar}?" if similar else "; semconv list metrics names those that semconv records"
         raise ValueError(f"{origin} {key}: no run has it{needs}{advice}")
-    if direction and metric.direction and direction != metric.direction:
-        raise ValueError(f"--direction {direction}: {key} is better when {metric.direction}")
     if not direction and not metric.direction:
         raise ValueError(f"{origin} {key}: no direction of it is known to be better: give --direction higher or lower")
-    return metric._replace(direction=direction or metric.direction)
+    return metric._replace(direction=metric.direction or direction)

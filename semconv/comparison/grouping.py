@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from semconv.comparison.run import FinishedRun, leave_out
+from semconv.comparison.run import LATER, FinishedRun, leave_out
 from semconv.configuration import flatten
 
 Kind = Literal["baseline", "candidate", "control", "reference", "oracle"]
@@ -126,7 +126,9 @@ def _without_strays(runs: Sequence[FinishedRun], free: Sequence[str]) -> list[Fi
         for run in runs
         if run.has_diverged
         and any(
-            not _under(key, free) and all(run.protocol.get(key) != other.get(key) for other in known)
+            _concerns(key, run.protocol)
+            and not _under(key, free)
+            and all(run.protocol.get(key) != other.get(key) for other in known)
             for key in {*run.protocol, *known[0]}
         )
     ]
@@ -136,11 +138,18 @@ def _without_strays(runs: Sequence[FinishedRun], free: Sequence[str]) -> list[Fi
 
 
 def differences(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Keys in which flat configurations differ, each with its values."""
+    """Keys in which flat configurations differ, each with its values; those of a linear probe, for example, between runs that
+    have one."""
     configs = list(configs)
     keys = dict.fromkeys(key for config in configs for key in config)
-    values = {key: list(dict.fromkeys(config.get(key) for config in configs)) for key in keys}
+    values = {key: list(dict.fromkeys(config.get(key) for config in configs if _concerns(key, config))) for key in keys}
     return {key: found for key, found in values.items() if len(found) > 1}
+
+
+def _concerns(key: str, protocol: Mapping[str, Any]) -> bool:
+    """False for a key of a later run, such as a linear probe, that a run does not have."""
+    kind = key.partition(".")[0]
+    return kind not in LATER or any(other.startswith(f"{kind}.") for other in protocol)
 
 
 def controls_of(variant: Variant, variants: Sequence[Variant]) -> dict[str, Variant]:

@@ -77,7 +77,7 @@ class Comparison(NamedTuple):
 
     def __repr__(self) -> str:
         """Results and verdicts as text."""
-        shown = [table.drop(columns="reason", errors="ignore") for table in (self.results, self.verdicts)]
+        shown = [table.drop(columns="reason", errors="ignore") for table in (self.results.reset_index(), self.verdicts)]
         return "\n\n".join(table.to_string(index=False) for table in shown if len(table))
 
     def _repr_html_(self) -> str:

@@ -7,8 +7,11 @@ from typing import Any, NamedTuple
 
 from semconv.comparison.declared import Declared
 from semconv.configuration import flatten
+from semconv.metrics import of_section
 
 Summary = dict[str, Any]
+# of runs that start from another one: linear probes, fine-tuning, and training from scratch beside it
+LATER = tuple(dict.fromkeys(metric.key.partition("/")[0] for metric in of_section("classification")))
 
 
 class FinishedRun(NamedTuple):

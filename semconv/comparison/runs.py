@@ -2,20 +2,19 @@
 
 import glob
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from semconv.comparison.declared import declared_by, joined
 from semconv.comparison.recorded import load
-from semconv.comparison.run import FinishedRun, Found, Summary, leave_out, started_at
+from semconv.comparison.run import LATER, FinishedRun, Found, Summary, leave_out, started_at
 from semconv.comparison.wandb_runs import fetch
 from semconv.configuration import flatten
 from semconv.metrics import MASKED_MSE
 from semconv.tracking.identity import IDENTITY
 from semconv.yaml_files import read_yaml
 
-CLASSIFIED = ("linear_probe/", "finetune/", "scratch/")  # results of runs that start from another
 REQUIRED = (*IDENTITY, "trainer/global_step", MASKED_MSE)
 Tell = Callable[[str, str], None]
 
@@ -57,7 +56,8 @@ def _found(place: str) -> Found:
 
 
 def _folders(place: str) -> Iterator[Path]:
-    paths = [Path(match) for match in sorted(glob.glob(place))] if glob.has_magic(place) else [Path(place)]
+    is_pattern = glob.has_magic(place) and not Path(place).is_dir()
+    paths = [Path(match) for match in sorted(glob.glob(place))] if is_pattern else [Path(place)]
     folders = [path for path in paths if path.is_dir()]
     if not folders:
         raise ValueError(f"there is no folder {place}: give run folders, or folders that hold some")
@@ -131,15 +131,28 @@ def _named(keys: Any) -> str:
 
 
 def _joined(runs: list[FinishedRun], tell: Tell) -> list[FinishedRun]:
-    """The results of linear probes and fine-tuning, in the summaries of the runs they started from."""
-    own = [run for run in runs if "pretrained_run" not in run.summary]
-    results: dict[str, Summary] = {}
-    for run in runs:
+    """The results of linear probes and fine-tuning, and their protocols, in the summaries of the runs they started from; of two
+    of a kind, those of the later one."""
+    own = {run.id: run for run in runs if "pretrained_run" not in run.summary}
+    later: dict[str, dict[str, FinishedRun]] = {}  # by origin and kind
+    for run in sorted(runs, key=lambda run: run.time):
         if "pretrained_run" not in run.summary:
             continue
         origin = str(run.summary["pretrained_run"]).rstrip("/").rpartition("/")[2]
-        if all(other.id != origin for other in own):
+        if origin not in own:
             tell(run.folder, f"the run that it started from, {origin}, is not among those given")
-        found = {key: value for key, value in run.summary.items() if key.startswith(CLASSIFIED)}
-        results[origin] = {**results.get(origin, {}), **found}
-    return [run._replace(summary={**run.summary, **results.get(run.id, {})}) for run in own]
+        known = later.setdefault(origin, {})
+        for kind in LATER:
+            if any(key.startswith(f"{kind}/") for key in run.summary):
+                if kind in known:
+                    tell(known[kind].folder, f"{run.folder} is a later one of {origin}")
+                known[kind] = run
+    return [_with_later(run, later.get(run.id, {})) for run in runs if "pretrained_run" not in run.summary]
+
+
+def _with_later(run: FinishedRun, later: Mapping[str, FinishedRun]) -> FinishedRun:
+    summary = {**run.summary}
+    for kind, other in later.items():
+        summary |= {key: value for key, value in other.summary.items() if key.startswith(f"{kind}/")}
+        summary["protocol"] = {**summary["protocol"], kind: other.summary.get("protocol")}
+    return run._replace(summary=summary)

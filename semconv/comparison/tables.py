@@ -15,7 +15,7 @@ from semconv.comparison.statistics import Paired
 from semconv.comparison.verdicts import PLAIN, Verdict
 from semconv.metrics import CLASSICAL, MASKED_MSE, MEAN_FILL, Metric
 
-SHOWN_COSTS = COSTS[:3]  # memory is not measured on a CPU
+SHOWN_COSTS = [cost for cost in COSTS if cost.key != "cost/peak_memory_bytes"]  # which the CSV file and the report show
 
 
 class Sheet(NamedTuple):
@@ -140,11 +140,11 @@ def results(comparison: Comparison, controls: bool = True) -> Sheet:
             rows.append([_marked(variant), *_level(variant), *values, count, *_numbers(variant, keys)])
             below = _baselines(variant, comparison.endpoints) if variant.kind != "control" else ()
             rows += [[name, *_level(variant), *[""] * len(tuned), *cells] for name, cells in below]
-        means = [classical(key, here) for key in keys]
+        means, free = [classical(key, here) for key in keys], ["" if cost.direction == "higher" else "0" for cost in SHOWN_COSTS]
         for name in CLASSICAL:
             cells = [f"{found[name]:.4f}" if name in found else "" for found in means]
             if any(cells):
-                rows.append([name, *(str(value) for _, value in level), *[""] * len(tuned), "", *cells, "0", "0", ""])
+                rows.append([name, *(str(value) for _, value in level), *[""] * len(tuned), "", *cells, *free])
     return Sheet("Results: mean ± standard deviation over seeds", columns, rows)
 
 

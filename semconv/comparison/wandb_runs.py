@@ -36,7 +36,7 @@ def _run(run: Any) -> FinishedRun:
     summary = dict(run.summary.items()) if hasattr(run.summary, "items") else {}
     try:
         known = identity(run.config)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         known = {}  # somebody else's run: it is named and left out
     status = "diverged" if summary.get("status") == "diverged" else STATUS.get(run.state, run.state)
     started = started_at(getattr(run, "created_at", None))

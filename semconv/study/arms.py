@@ -8,7 +8,7 @@ from semconv.comparison.declared import WIDE
 from semconv.comparison.run import FinishedRun
 from semconv.configuration import bare, put
 from semconv.files import write_text
-from semconv.study.file import ONLY, PLAIN, Study, nested
+from semconv.study.file import BASELINE, ONLY, Study, nested
 from semconv.sweeping.points import NO_SETTING, OF_STUDY
 from semconv.yaml_files import to_yaml
 
@@ -50,7 +50,7 @@ class Point(NamedTuple):
 
 def files_of(study: Study, arm: Arm) -> tuple[str, ...]:
     """The configuration files of an arm after those of the protocol."""
-    own = study.plain if arm.variant == PLAIN else {**study.references, **study.family}[arm.variant]
+    own = study.plain if arm.variant == BASELINE else {**study.references, **study.family}[arm.variant]
     return (*study.settings[arm.setting], *own, *([study.controls[arm.control]] if arm.control else []))
 
 
@@ -83,7 +83,7 @@ def point_of(study: Study, run: FinishedRun) -> Point | None:
     """The point that a finished run belongs to; None where it is none of the study's."""
     own, variant = run.settings, str(run.summary["experiment"])
     fitting = [name for name, values in study.factors.items() if all(own.get(key) == value for key, value in values.items())]
-    if not fitting or variant not in (PLAIN, *study.family, *study.references):
+    if not fitting or variant not in (BASELINE, *study.family, *study.references):
         return None
     setting = max(fitting, key=lambda name: len(study.factors[name]))  # without values a setting fits everything
     value = own.get(bare(study.tune.key)) if study.tune else None
@@ -102,7 +102,7 @@ def by_point(study: Study, runs: Iterable[FinishedRun]) -> dict[Point, dict[int,
 
 def main_arms(study: Study) -> list[Arm]:
     """Plain, candidates and references in every setting."""
-    return [Arm(setting, variant) for setting in study.settings for variant in (PLAIN, *study.family, *study.references)]
+    return [Arm(setting, variant) for setting in study.settings for variant in (BASELINE, *study.family, *study.references)]
 
 
 def candidates(study: Study) -> list[Arm]:

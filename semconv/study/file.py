@@ -19,7 +19,7 @@ KEYS = (
     *("description", "protocol", "options", "settings", "plain", "family", "references", "controls", "extra_controls"),
     *("endpoints", "negligible", "tune", "screen", "confirm"),
 )
-PLAIN = "cnn_plain"
+BASELINE = "cnn_plain"
 LAST_SEED = 2**32 - 1
 OWN_OPTIONS = ("config", "c", "seed_everything", "experiment", "runs", "resume", "ckpt_path")  # of a study
 CONTROL_FILES = {name: f"experiments/{control_file(name)}.yaml" for name in (WIDE, "zero", "constant", "fixed", "shuffled")}
@@ -261,8 +261,10 @@ def _refuse_names(study: Study) -> None:
         raise ValueError(f"{both[0]} is in the family and among the references: give it one name and one place")
     names = [*study.family, *study.references, *(name for name in study.settings if name != ONLY)]
     for name in names:
-        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,99}", name, flags=re.ASCII) or name == PLAIN:
-            raise ValueError(f"{name!r} is no name for a network or a setting: give letters, digits and . _ + -, and not {PLAIN}")
+        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]{0,99}", name, flags=re.ASCII) or name == BASELINE:
+            raise ValueError(
+                f"{name!r} is no name for a network or a setting: give letters, digits and . _ + -, and not {BASELINE}"
+            )
 
 
 def _refuse_settings(study: Study) -> None:

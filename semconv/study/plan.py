@@ -7,7 +7,7 @@ from typing import NamedTuple
 from semconv.comparison.simulation import simulate
 from semconv.comparison.tables import Sheet
 from semconv.study.arms import Arm, main_arms
-from semconv.study.file import PLAIN, Study
+from semconv.study.file import BASELINE, Study
 from semconv.study.stages import SHORT, Measured, rungs, wide_arms
 
 MARGIN = 1.0  # of equivalence in the simulation, in the same unit
@@ -40,13 +40,14 @@ def costs(study: Study, measured: Measured) -> list[Cost]:
     found = [_search("tune", study, measured, main_arms(study))] if study.tune else []
     wide, fewest = _wide(study, measured, seconds)
     if study.screen:
-        arms, seeds = [Arm(setting, name) for setting in study.settings for name in (PLAIN, *study.family)], len(study.screen.seeds)
+        arms = [Arm(setting, name) for setting in study.settings for name in (BASELINE, *study.family)]
+        seeds = len(study.screen.seeds)
         took = sum(seconds[arm] for arm in arms) * seeds
         found.append(Cost("screen", arms, (len(arms) * seeds, len(arms) * seeds), (took, took)))
     if study.tune and wide:
         least, most = (_search("tune, equal FLOPs", study, measured, arms) for arms in (fewest, wide))
         found.append(most._replace(runs=(least.runs[0], most.runs[1]), seconds=(least.seconds[0], most.seconds[1])))
-    confirmed = [Arm(setting, PLAIN) for setting in study.settings] + [each for arm in kept for each in measured.arms(arm)]
+    confirmed = [Arm(setting, BASELINE) for setting in study.settings] + [each for arm in kept for each in measured.arms(arm)]
     references = [Arm(setting, name) for setting in study.settings for name in study.references]
     took, once = (sum(seconds[arm._replace(control="")] for arm in arms) for arms in (confirmed, references))
     first, last = study.confirm.looks.seeds[0], study.confirm.looks.seeds[-1]

@@ -16,7 +16,7 @@ from semconv.configuration import bare
 from semconv.metrics import Metric, find
 from semconv.study.arms import Arm, Point, by_point, candidates, main_arms, point_of
 from semconv.study.continuation import check_rows
-from semconv.study.file import PLAIN, Study
+from semconv.study.file import BASELINE, Study
 from semconv.study.rounds import MEASURE, Rounds, Runs
 
 SHORT = {"trainer.max_epochs": -1, "trainer.max_steps": 12}
@@ -70,7 +70,7 @@ def measure(rounds: Rounds) -> Measured:
     _check(study, list(runs.values()))
     needed, controls = {}, {}
     for arm in candidates(study):
-        metrics = [runs[each].metrics for each in (arm, Arm(arm.setting, PLAIN))]
+        metrics = [runs[each].metrics for each in (arm, Arm(arm.setting, BASELINE))]
         operations = operations_of(*(each.get for each in metrics))
         cost, plain = (each[operations] for each in metrics)
         declared = runs[arm].summary.get("controls", DECLARED)
@@ -129,7 +129,7 @@ def _check(study: Study, runs: Sequence[FinishedRun]) -> None:
     if study.tune and any(bare(study.tune.key) not in run.protocol for run in runs):
         raise ValueError(f"tune.key {study.tune.key} is no key of the protocol of runs: give one such as model.base_lr")
     try:
-        groups = group(runs, PLAIN, study.varied, [])
+        groups = group(runs, BASELINE, study.varied, [])
     except ValueError as error:
         text = str(error).partition(": give fewer")[0].partition("differ in ")[2]
         raise ValueError(
@@ -216,7 +216,7 @@ def screen(rounds: Rounds, tuned: Mapping[Arm, Tuned]) -> dict[Arm, Screened]:
     study = rounds.study
     if study.screen is None:
         return {}
-    arms = [Arm(setting, name) for setting in study.settings for name in (PLAIN, *study.family)]
+    arms = [Arm(setting, name) for setting in study.settings for name in (BASELINE, *study.family)]
     return screened(study, rounds.run("screen", [point(arm, tuned) for arm in arms], study.screen.seeds))
 
 
@@ -230,7 +230,7 @@ def screened(study: Study, found: Mapping[Point, Runs]) -> dict[Arm, Screened]:
     values = {point.arm: _finite(runs, endpoint.key) for point, runs in found.items()}
     judged: dict[Arm, Screened] = {}
     for setting in study.settings:
-        plain, gains = values.get(Arm(setting, PLAIN), {}), {}
+        plain, gains = values.get(Arm(setting, BASELINE), {}), {}
         for name in study.family:
             ours = values.get(Arm(setting, name), {})
             differences = [endpoint.sign * (ours[seed] - plain[seed]) for seed in sorted(ours.keys() & plain.keys())]
@@ -259,7 +259,7 @@ def confirm(rounds: Rounds, measured: Measured, tuned: Mapping[Arm, Tuned], arms
         settings = [name for name in study.settings if not before or any(arm.setting == name for arm in unsettled)]
         if not settings:
             break
-        trained = [Arm(setting, PLAIN) for setting in settings]
+        trained = [Arm(setting, BASELINE) for setting in settings]
         trained += [each for arm in unsettled for each in measured.arms(arm)]
         trained += [] if before else [Arm(setting, name) for setting in settings for name in study.references]
         found = rounds.run(
@@ -282,9 +282,9 @@ def compared(study: Study, runs: Sequence[FinishedRun], family: Sequence[str]) -
         family: the candidates that it confirms, of which some may have no runs yet.
     """
     tuned = [bare(study.tune.key)] if study.tune else []
-    groups = group(runs, PLAIN, study.varied, [], tuned)
+    groups = group(runs, BASELINE, study.varied, [], tuned)
     declared = Declared(tuple(study.varied), tuple(family), tuple(tuned), study.confirm.looks, study.negligible)
-    return compare(groups, [_metric(key) for key in study.endpoints], PLAIN, declared)
+    return compare(groups, [_metric(key) for key in study.endpoints], BASELINE, declared)
 
 
 def settled_arms(study: Study, comparison: Comparison) -> set[Arm]:

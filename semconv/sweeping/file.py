@@ -156,8 +156,10 @@ def read_sweep(path: Path) -> Sweep:
     """
     try:
         content = read_yaml(path)
-    except OSError as error:
+    except FileNotFoundError as error:
         raise ValueError(f"there is no sweep file {path}: give one such as sweeps/quickstart.yaml") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no sweep: a sweep has keys such as method and parameters")
     if (found := sweep_problem(content)) is not None:
@@ -178,8 +180,12 @@ def sweep_problem(content: Mapping[str, Any]) -> str | None:
     if not isinstance(content.get("parameters"), dict) or not content["parameters"]:
         return "it has no parameters: give some, such as seed_everything: {values: [0, 1, 2]}"
     for name, spec in content["parameters"].items():
+        if not isinstance(name, str):
+            return f"{name} among the parameters is no text: write the name of an option, in quotes where YAML reads it otherwise"
         if (found := _parameter_problem(name, spec)) is not None:
             return f"{name}: {found}"
+    if not isinstance(content.get("program") or "", str):
+        return f"program is {content['program']}: give the name of a program, such as semconv"
     cap = content.get("run_cap", 1)
     if not isinstance(cap, int) or isinstance(cap, bool) or cap < 1:
         return f"run_cap is {cap}: give a whole number of runs"
@@ -224,6 +230,9 @@ def _metric_problem(content: Mapping[str, Any]) -> str | None:
         return f"metric has no {unknown[0]}: it takes {', '.join(METRIC_KEYS)}"
     if metric.get("goal", "minimize") not in ("minimize", "maximize"):
         return f"metric.goal is {metric['goal']}: give minimize or maximize"
+    target = metric.get("target", 0.0)
+    if not isinstance(target, int | float) or isinstance(target, bool) or not math.isfinite(target):
+        return f"metric.target is {target}: give a number, or leave it out"
     if metric["name"].partition("/")[0] in ON_TEST_IMAGES:
         return f"{metric['name']} is measured on test images, which would then choose the runs that they judge: give one of val/*"
     known, goal = find(metric["name"]), metric.get("goal", "minimize")
@@ -233,7 +242,7 @@ def _metric_problem(content: Mapping[str, Any]) -> str | None:
 
 
 def _method_problem(content: Mapping[str, Any]) -> str | None:
-    if content["method"] == "bayes" and "metric" not in content:
+    if content["method"] == "bayes" and content.get("metric") is None:
         return "bayes needs a metric: give metric: {name: val/masked_mse, goal: minimize}"
     if content["method"] == "grid":
         points = 1
@@ -255,7 +264,7 @@ def _bands_problem(content: Mapping[str, Any]) -> str | None:
         return "early_terminate.type must be hyperband"
     if unknown := [key for key in given if key not in BAND_KEYS]:
         return f"early_terminate has no {unknown[0]}: it takes {', '.join(BAND_KEYS)}"
-    if "metric" not in content:
+    if content.get("metric") is None:
         return "early_terminate needs a metric: give metric: {name: val/masked_mse, goal: minimize}"
     numbers = {key: value for key, value in given.items() if key not in ("type", "strict")}
     for key, value in numbers.items():

@@ -1,11 +1,13 @@
 """Optuna's journal, and its lock."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
 
+from semconv.configuration import one_line
 from semconv.files import naming
 from semconv.tracking.locks import Lock
 
@@ -16,6 +18,12 @@ class Journal(JournalFileBackend):
     def __init__(self, journal: Path) -> None:
         super().__init__(str(journal), lock_obj=JournalLock(journal))  # type: ignore[arg-type]
         self.journal = journal
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        try:
+            yield from super().read_logs(log_number_from)
+        except ValueError as error:
+            raise ValueError(f"{self.journal} is damaged ({one_line(error, 80)}): restore it, or give another --output") from error
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         with naming(self.journal):

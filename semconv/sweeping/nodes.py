@@ -21,6 +21,7 @@ from semconv.version import __version__
 
 POLL_SECONDS = 0.2
 SEND_SECONDS = 10.0
+RETRY_SECONDS = (1.0, 10.0, 60.0)  # between tries to send the last files
 Departure = Callable[[int, None], object]
 PASSED_ON = ("WANDB_", "OMP_NUM_THREADS")  # beginnings of the environment variables that a trial has from the sweep
 
@@ -117,8 +118,8 @@ def _attend(job: Job, storage: Storage | None, send_seconds: float, leaves: Mapp
                 _send(job, storage, process)
                 sent_at = time.monotonic()
             time.sleep(POLL_SECONDS)
-        if storage is not None and storage.is_ours:
-            storage.send(*_places(job))
+        if storage is not None:
+            _send_last(job, storage)
         if told and signal.SIGINT not in received:
             number = next(filter(received.__contains__, leaves))
             leaves[number](number, None)
@@ -140,14 +141,29 @@ def _send(job: Job, storage: Storage, process: Process) -> None:
         append_text(job.log, f"the storage does not answer: {one_line(error, 200)}\n")
 
 
+def _send_last(job: Job, storage: Storage) -> None:
+    """Send the last files; try again a few times where the storage does not answer."""
+    for wait in (*RETRY_SECONDS, None):
+        try:
+            if storage.is_ours:
+                storage.send(*_places(job))
+            return
+        except Exception:
+            if wait is None:
+                raise
+            time.sleep(wait)
+
+
 def _places(job: Job) -> list[Path]:
     """Files and folders of the trial that are sent."""
     return [path for path in (job.found and job.found.path, job.log) if path and path.exists()]
 
 
 def _own_files(words: list[str]) -> dict[str, bytes]:
-    """The configuration files that a command names, and the modules and packages in the current folder."""
-    parts = [part.strip() for word in words for part in word.rpartition("=")[2].split(",")]
+    """The configuration files that a command may name, and the modules and packages in the current folder."""
+    named = [part.strip() for word in words for part in word.rpartition("=")[2].split(",")]
+    # in the short form an experiment comes after base, and --data has names of its own
+    parts = ["base", *named, *(f"data/{part}" for part in named if ".." not in Path(part).parts)]
     found = {part: path for part in parts if (path := look(part, "experiments")) and path.suffix in (".yaml", ".yml", ".json")}
     # a name that is found elsewhere is that of a file of semconv, which nodes have
     files = {path for part, path in found.items() if not path.is_absolute() or path == Path(part)}

@@ -130,9 +130,9 @@ class History:
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]  # the last row may be incomplete
         self._read += len(whole)
-        for row in map(json.loads, whole.splitlines()):
+        for row in filter(None, map(_row, whole.splitlines())):
             self.newest.update(row)
-            if isinstance(value := row.get(self._metric), int | float):
+            if isinstance(value := row.get(self._metric or ""), int | float):
                 self.values.append(float(value))
         return self
 
@@ -140,3 +140,12 @@ class History:
         self._file, self._read = file, 0
         self.values: list[float] = []
         self.newest: dict[str, Any] = {}
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """A row; empty where a line is damaged."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}

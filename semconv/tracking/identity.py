@@ -17,6 +17,7 @@ TRAINER_KEYS = (
     *("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches", "accumulate_grad_batches", "fast_dev_run"),
     *("precision", "gradient_clip_val"),
 )
+FINETUNING_KEYS = ("momentum", "layer_decay", "drop_path", "mixup", "cutmix", "smoothing")  # of a run that starts from another
 # keys of data and trainer that are part of the protocol where they are not as usual
 DATA_USUALLY = {
     "train_split": "train",
@@ -48,7 +49,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     model, data, trainer = config["model"]["init_args"], config["data"].get("init_args", {}), config["trainer"]
     protocol = {
         "data": {**{key: data.get(key) for key in DATA_KEYS}, **_unusual(data, DATA_USUALLY)},
-        "model": {key: model.get(key) for key in MODEL_KEYS},
+        "model": {key: model.get(key) for key in (*MODEL_KEYS, *(FINETUNING_KEYS if model.get("pretrained_run") else ()))},
         "trainer": {
             **{key: trainer[key] for key in TRAINER_KEYS},
             **_unusual(trainer, TRAINER_USUALLY),

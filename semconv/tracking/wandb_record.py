@@ -126,7 +126,8 @@ class WandbRecord:
             self._attempt(self._log_checkpoint)
         if self._run is not None and status == "finished" and MASKED_MSE in self.folder.summary:
             self._attempt(self._log_endpoints)
-        plain = {key: value for key, value in self.folder.summary.items() if not isinstance(value, dict | list)}
+        # the network and the protocol are in the configuration
+        plain = {key: value for key, value in self.folder.summary.items() if not isinstance(value, dict)}
         if self._run is not None:
             self._attempt(self._run.summary.update, plain)
         run, self._run = self._run, None

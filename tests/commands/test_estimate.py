@@ -29,6 +29,7 @@ def config(**trainer: Any) -> dict[str, Any]:
         ({"max_epochs": -1, "max_steps": 10, "accumulate_grad_batches": 2}, None, Budget(100, 8, 20, 1, "32-true")),
         ({"max_epochs": 2, "max_steps": 10}, None, Budget(100, 8, 10, 1, "32-true")),
         ({"max_epochs": 1, "max_steps": -1, "devices": "2", "num_nodes": 2}, None, Budget(100, 8, 12, 4, "32-true")),
+        ({"max_epochs": 1, "devices": "0, 3"}, None, Budget(100, 8, 12, 2, "32-true")),
         ({"max_epochs": 1, "devices": [0, 3]}, None, Budget(100, 8, 12, 2, "32-true")),
         ({"max_epochs": 1, "devices": "auto", "limit_train_batches": 0.5}, None, Budget(100, 8, 6, 1, "32-true")),
         ({"max_epochs": 5, "limit_train_batches": 2}, None, Budget(100, 8, 10, 1, "32-true")),
@@ -43,12 +44,18 @@ def test_a_budget_is_that_of_the_trainer(trainer, devices, wanted):
     [
         ({"max_epochs": 1}, 100, 3, "batch_size 8 over 3 devices: give a multiple of 3"),
         ({"max_epochs": 1}, 7, None, "batch_size is 8 for 7 training images: give 7 or less"),
+        ({"max_epochs": 1, "devices": -1}, 100, None, "trainer.devices is -1, all GPUs of a machine, and this one has none"),
         ({"max_epochs": -1}, 100, None, "the training has no end: give trainer.max_epochs or trainer.max_steps"),
     ],
 )
 def test_a_budget_that_cannot_be_is_refused(trainer, images, devices, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         read_budget(config(**trainer), images, devices)
+
+
+def test_data_without_a_batch_size_are_refused():
+    with pytest.raises(ValueError, match=r"give data of which --data\.batch_size is the number of images"):
+        read_budget({"trainer": {"devices": 1, "max_epochs": 1}, "data": {"init_args": {}}}, 100)
 
 
 def test_each_number_follows_from_those_beside_it():

@@ -112,6 +112,7 @@ def test_one_experiment_and_one_seed_are_one_run():
         ("fit cnn_plain --data images", "there is no file data/images.yaml: for images of your own, give --data.source images"),
         ("run cnn_plain --data photographs/mine", "give --data.source photographs/mine"),
         ("run cnn_plain --seeds 0,a", "--seeds is 0,a: give whole numbers"),
+        ("run cnn_plain --seeds=1%2,3", "--seeds is 1 2,3: give whole numbers"),
         ("run cnn_plain --seeds 0,1 --seed_everything 3", "--seeds and --seed_everything contradict each other"),
         ("run -c base -c cnn_plain --seeds 0,1", "--seeds needs the name of an experiment"),
         ("run cnn_plain cnn_channels --experiment a", "--experiment a gives all experiments one name"),
@@ -130,7 +131,7 @@ def test_one_experiment_and_one_seed_are_one_run():
     ],
 )
 def test_a_mistake_in_a_name_is_one_line(command, message, semconv):
-    code, out, err = semconv(*command.split())
+    code, out, err = semconv(*(word.replace("%", " ") for word in command.split()))
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1

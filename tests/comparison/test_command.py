@@ -603,6 +603,8 @@ def test_runs_that_are_not_whole_are_named_and_left_out(tmp_path, capsys):
         (["runs", "--metric", "full/rankme"], "no run has it; it needs --evaluation full"),
         (["runs", "--metric", "test/mean_fill_mse"], "give --direction higher or lower"),
         (["runs", "--metric", "cost/flops", "--direction", "higher"], "cost/flops is better when lower"),
+        (["runs", "--direction", "lower"], "probe/linear_top1 is better when higher"),
+        (["runs", "--metric", "status", "--direction", "higher"], "--metric status: no run has it"),
         (["runs", "--family", "nobody"], "there are runs of told"),
         (["runs", "--baseline", "nobody"], "there are runs of told"),
         (["runs", "--factor", "model.base_rate"], "did you mean model.base_lr?"),
@@ -629,6 +631,85 @@ def test_linear_probes_are_joined_to_their_runs(tmp_path, capsys):
     out, err, _ = run(capsys, tmp_path, "--metric", "linear_probe/top1")
     assert words(out, "told")[0][:3] == ["told", "1", "0.4200"]
     assert f"left out: {tmp_path / 'linear_probe' / 'b'}" in err
+
+
+def write_later(folder, origin, top1, started, epochs=90):
+    """A linear probe of a run."""
+    folder.mkdir(parents=True)
+    summary = {"status": "finished", "pretrained_run": origin, "experiment": "linear_probe", "linear_probe/top1": top1}
+    summary |= {"started": started, "protocol": {"trainer": {"max_epochs": epochs}}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def test_of_two_linear_probes_of_a_run_the_later_one_counts(tmp_path, capsys):
+    write_run(tmp_path / "told" / "first", "told", 0.5)
+    write_later(tmp_path / "probes" / "a", "first", 0.42, "2026-01-02T00:00:00+00:00")
+    write_later(tmp_path / "probes" / "b", "first", 0.24, "2026-01-01T00:00:00+00:00")
+    out, err, _ = run(capsys, tmp_path, "--metric", "linear_probe/top1")
+    assert words(out, "told")[0][2] == "0.4200"
+    assert err == f"left out: {tmp_path / 'probes' / 'b'}: {tmp_path / 'probes' / 'a'} is a later one of first\n"
+
+
+def test_linear_probes_of_several_protocols_are_compared_only_where_this_is_allowed(tmp_path, capsys):
+    for name, epochs in (("told", 90), ("other", 1), ("third", None)):
+        write_run(tmp_path / name / name, name, 0.5)
+        if epochs:
+            write_later(tmp_path / "probes" / name, name, 0.42, "2026-01-02T00:00:00+00:00", epochs)
+    key = "linear_probe.trainer.max_epochs"
+    _, err, code = run(capsys, tmp_path, "--metric", "linear_probe/top1")
+    assert code == 2
+    assert f"they differ in {key}: 90, 1: give fewer runs, --factor {key} or --allow {key}" in err.replace("1, 90", "90, 1")
+    assert run(capsys, tmp_path, "--metric", "linear_probe/top1", "--allow", key)[2] == 0
+    shutil.rmtree(tmp_path / "other")
+    shutil.rmtree(tmp_path / "probes" / "other")
+    assert run(capsys, tmp_path)[2] == 0  # a run without a probe differs in nothing
+
+
+def test_a_decoder_is_a_factor(tmp_path, capsys):
+    for number in (1, 2):
+        decoder = {"class_path": "semconv.decoders.ConvDecoder", "init_args": {"depth": number}}
+        of = identity({**config(), "experiment": "told", "seed_everything": 0})["variant"]
+        write_run(tmp_path / f"{number}", "told", 0.5, more={"variant": {**of, "decoder": decoder}})
+    out, err, code = run(capsys, tmp_path, "--factor", "model.decoder")
+    assert (code, err) == (0, "")
+    assert "factor model.decoder.depth: 1, 2" in out
+
+
+def test_a_direction_is_for_metrics_that_have_none_of_their_own(tmp_path, capsys):
+    write_run(tmp_path / "a", "told", 0.5, more={"my/score": 3.0})
+    out, _, code = run(capsys, tmp_path, "--metric", "test/masked_mse", "my/score", "--direction", "higher")
+    assert code == 0
+    assert words(out, "told")[0][2:4] == ["0.5000", "3.0000"]
+
+
+def test_a_folder_whose_name_is_a_pattern_is_that_folder(tmp_path):
+    write_run(tmp_path / "[old]" / "a", "told", 0.5)
+    write_run(tmp_path / "o" / "b", "other", 0.5)
+    assert [run.summary["experiment"] for run in find_runs([str(tmp_path / "[old]")]).runs] == ["told"]
+    assert [run.summary["experiment"] for run in find_runs([str(tmp_path / "[n-o]")]).runs] == ["other"]
+
+
+def test_a_note_keeps_its_brackets(tmp_path, capsys):
+    for name, mechanism in (("cnn_plain", "Plain"), ("told", "Channels"), ("told", "FiLM"), ("[/x]", "Channels")):
+        write_run(tmp_path / f"{name}{mechanism}".replace("/", ""), name, 0.5, mechanism=mechanism)
+        if name == "told":
+            write_run(tmp_path / f"{mechanism}-Zero", name, 0.5, mechanism=mechanism, control="Zero")
+    out, _, code = run(capsys, tmp_path)
+    assert code == 0
+    assert "told-zero [mechanism=Channels], told-zero [mechanism=FiLM]" in out.partition("Results")[0]
+
+
+def test_a_damaged_environment_costs_a_page_nothing(tmp_path, capsys):
+    for seed, content in enumerate(("", '{"sessions": null}', '{"sessions": [3]}', '{"sessions": [{"versions": 3}]}')):
+        write_run(tmp_path / "told" / f"{seed}", "told", 0.5, seed)
+        (tmp_path / "told" / f"{seed}" / "environment.json").write_text(content)
+    assert run(capsys, tmp_path / "told", "--output", tmp_path / "out")[2] == 0
+    assert "told" in (tmp_path / "out" / "comparison.html").read_text()
+
+
+def test_a_comparison_prints_the_names_of_its_variants(tmp_path):
+    write_run(tmp_path / "a", "told", 0.5)
+    assert "told" in repr(semconv.compare(tmp_path))
 
 
 def test_what_a_network_gives_from_scratch_stands_beside_its_fine_tuning(tmp_path, capsys):
@@ -736,9 +817,21 @@ def test_runs_are_read_from_wandb(capsys, monkeypatch):
         def sweep(self, path):
             return SimpleNamespace(config="parameters: {model.init_args.base_lr: {values: [1, 2]}}")
 
+    told = {**config(mechanism="Channels"), "experiment": "told", "seed_everything": 0}
+    knows = {"conveys": ["mask", "oracle"]}
+    elsewhere = {"weights_differ_in": ["protocol.model.masker.ratio"]}
+    for name, more in (("oracle", knows), ("told", elsewhere)):
+        values = {**runs[2].summary, **more}
+        runs.append(SimpleNamespace(config={**told, "experiment": name}, summary=values, state="finished", path=["me", "p", name]))
+    for data in (None, "cifar10"):  # somebody else's
+        runs.append(SimpleNamespace(config={**told, "data": data}, summary={}, state="finished", path=["me", "p", str(data)]))
     monkeypatch.setattr(wandb, "Api", Api)
     out, err, code = run(capsys, "wandb:me/project/abc", "--metric", "test/masked_mse")
     assert code == 0
+    assert "oracle" not in out.partition("Verdicts")[2].partition("Comparisons")[0]
+    assert "left out: wandb:me/p/told: it tests weights that were trained with another model.masker.ratio" in err
+    assert "left out: wandb:me/p/None" in err
+    assert "left out: wandb:me/p/cifar10" in err
     assert asked == [("me/project", {"sweep": "abc"})]
     assert words(out, "told")[0][:3] == ["told", "1", "0.7000"]
     assert "left out: wandb:me/project/told1: it is failed" in err

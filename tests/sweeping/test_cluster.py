@@ -5,8 +5,10 @@ import socket
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -114,6 +116,23 @@ def test_a_signal_ends_a_trial_with_all_that_it_has(number, code, send):
     wait_for(lambda: not lives(rows(run)[0]["pid"]), 5)
 
 
+@pytest.mark.parametrize("failures", [0, 2, 3])
+def test_the_last_files_are_sent_again_where_the_storage_does_not_answer(failures, tmp_path, monkeypatch):
+    monkeypatch.setattr(nodes, "RETRY_SECONDS", (0.0, 0.0))
+    tried = []
+
+    def send(*places):
+        tried.append(places)
+        if len(tried) <= failures:
+            raise OSError("no route to host")
+
+    storage: Any = SimpleNamespace(is_ours=True, send=send)
+    job = Job(3, "id-003", {}, [], "", "", tmp_path)
+    with pytest.raises(OSError, match="no route") if failures == 3 else nullcontext():
+        nodes._send_last(job, storage)
+    assert len(tried) == min(failures + 1, 3)
+
+
 def test_files_of_the_user_travel_with_a_trial(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in (
@@ -124,12 +143,16 @@ def test_files_of_the_user_travel_with_a_trial(tmp_path, monkeypatch):
         "package/__init__.py",
         "package/deep/part.py",
         "other.yaml",
+        "experiments/base.yaml",
+        "experiments/data/photos.yaml",
     ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(name)
-    job = Job(0, "a-000", {"config": "own,cnn_channels"}, ["semconv", "run", "-c", "mine", "${args}"], "", "", tmp_path / "sweep")
+    command = ["semconv", "run", "-c", "mine", "--data", "photos", "${args}"]
+    job = Job(0, "a-000", {"config": "own,cnn_channels"}, command, "", "", tmp_path / "sweep")
     sent = errand(job, "file:///storage").files
-    assert sorted(sent) == ["experiments/own.yaml", "mine.py", "mine.yaml", "package/__init__.py", "package/deep/part.py"]
+    files = ["experiments/base.yaml", "experiments/data/photos.yaml", "experiments/own.yaml", "mine.py", "mine.yaml"]
+    assert sorted(sent) == [*files, "package/__init__.py", "package/deep/part.py"]
     assert sent["mine.py"] == b"mine.py"
     assert errand(job, None).files == {}  # the folder is shared
     Path(tmp_path / "deeper").mkdir()

@@ -64,6 +64,12 @@ BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
         ),
         ({"command": "semconv run"}, "command is not a list"),
         ({"run_cap": 0}, "run_cap is 0"),
+        ({"metric": {"name": "val/masked_mse", "target": "low"}}, "metric.target is low: give a number"),
+        ({"metric": {"name": "val/masked_mse", "target": float("nan")}}, "metric.target is nan: give a number"),
+        ({"parameters": {1: {"values": [1, 2]}, "a": {"value": 1}}}, "1 among the parameters is no text"),
+        ({"program": 5}, "program is 5: give the name of a program"),
+        ({"method": "bayes", "metric": None}, "bayes needs a metric"),
+        ({"metric": None, "early_terminate": {"type": "hyperband", "min_iter": 2}}, "early_terminate needs a metric"),
     ],
 )
 def test_what_is_known_to_break_is_refused(change, said, tmp_path):
@@ -93,6 +99,8 @@ def test_a_metric_that_no_run_records_is_named(metric, doubt):
 def test_a_file_that_is_no_sweep_is_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no sweep file"):
         read_sweep(tmp_path / "no.yaml")
+    with pytest.raises(ValueError, match=f"^{tmp_path} cannot be read: Is a directory"):
+        read_sweep(tmp_path)
     (tmp_path / "a.yaml").write_text("a: [")
     with pytest.raises(ValueError, match="is not valid YAML"):
         read_sweep(tmp_path / "a.yaml")

@@ -39,6 +39,14 @@ def test_each_row_is_read_once_and_a_half_written_one_when_it_is_whole(run, tmp_
     parse.assert_called_once_with(b'{"step": 2, "val/loss": 2}')
 
 
+def test_a_damaged_row_is_left_out(run, tmp_path):
+    run.log({"val/loss": 3}, 0)
+    with open(run.path / "metrics.jsonl", "a") as file:
+        file.write("garbage\n[1]\n")
+    run.log({"val/loss": 2}, 1)
+    assert History(tmp_path, "a-000", "val/loss").look().values == [3.0, 2.0]
+
+
 def test_a_run_that_goes_on_from_an_earlier_step_or_begins_anew_is_read_anew(run, tmp_path):
     history = History(tmp_path, "a-000", "val/loss")
     for step in range(4):

@@ -125,6 +125,16 @@ def test_a_sweep_killed_with_its_trials_goes_on_where_it_was(make_sweep, sweep, 
     assert begun(folder)[1]["run"] == begun(folder)[2]["run"]
 
 
+def test_a_damaged_journal_is_one_line(make_sweep, sweep, tmp_path, capsys):
+    path, journal = make_sweep(parameters=GRID), tmp_path / "sweep" / "journal.log"
+    assert sweep(path, "--count", "1") == 0
+    first, _, rest = journal.read_text().partition("\n")
+    journal.write_text(f"{first}\ngarbage\n{rest}")
+    capsys.readouterr()
+    assert sweep(path, "--resume") == 2
+    assert f"{journal} is damaged (Expecting value" in capsys.readouterr().err
+
+
 def test_a_trial_that_outlives_its_killed_sweep_is_waited_for_and_not_run_twice(make_sweep, sweep, tmp_path):
     path, folder = make_sweep(parameters={"x": {"values": [3, 1]}, "seconds": {"value": 1.0}}), tmp_path / "sweep"
     process = start(path, folder)

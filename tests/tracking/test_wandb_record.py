@@ -48,7 +48,7 @@ def keep(record, steps=3):
         record.log(record.folder.log({"train/loss": 1.0 / (step + 1), "epoch": 0}, step, samples_seen=8 * (step + 1)))
     pictures = {kind: torch.rand(2, 1, 8, 8) for kind in ("original", "seen")}
     record.log_panels("panels/test", pictures, torch.rand(2, 8, 8) < 0.5, ["image 3", "image 9"], steps)
-    record.folder.summarise({"val/masked_mse": 0.25, "test/psnr": None, "protocol": {"a": 1}})
+    record.folder.summarise({"val/masked_mse": 0.25, "test/psnr": None, "protocol": {"a": 1}, "conveys": ["mask", "oracle"]})
     record.end("finished")
 
 
@@ -83,6 +83,7 @@ def test_a_run_arrives_with_its_whole_configuration_its_facts_its_clocks_and_its
     assert {key: found["config"][key] for key in FACTS} == FACTS
     assert found["config"]["environment"]["git_commit"] == record.folder.environment["sessions"][0]["git_commit"]
     assert found["summary"]["val/masked_mse"] == 0.25
+    assert found["summary"]["conveys"] == ["mask", "oracle"]  # by which a comparison knows an oracle
     assert "protocol" not in found["summary"]
     for key in ("train/loss", "samples_seen", "trainer/global_step", "epoch", "panels/test"):
         assert key.encode() in kept

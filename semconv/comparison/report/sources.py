@@ -1,6 +1,5 @@
 """Curves, spreads and environments, read from runs for a report."""
 
-import json
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -94,13 +93,14 @@ def _environment(run: FinishedRun) -> Iterator[tuple[str, str]]:
         return
     try:
         session: dict[str, Any] = RunFolder(run.folder).environment["sessions"][-1]
-    except (KeyError, IndexError, json.JSONDecodeError, OSError):
-        return
+        versions = dict(session.get("versions") or {})
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, OSError):
+        return  # there is none, or it is damaged
     commit = session.get("git_commit")
     if commit:
         yield "commit", str(commit)[:12] + (" with changes" if session.get("git_dirty") else "")
     for name in ("device", "num_devices", "precision", "num_threads", "cpu_capability", "cpu_count", "platform"):
         if session.get(name) is not None:
             yield name.replace("_", " "), str(session[name])
-    for name, value in (session.get("versions") or {}).items():
+    for name, value in versions.items():
         yield str(name), str(value)
