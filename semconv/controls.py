@@ -67,13 +67,14 @@ class Shuffled(Control):
     """The signals of the image before in the batch; and position in a frame that is shifted at random, round the edges.
 
     An image that is alone in its batch gets the signals of itself turned round. The shift is the same for a batch, drawn from
-    its masks.
+    its masks: a share of the sides of each grid, with the padding of the layer that reads it. Where all images of a batch have one
+    mask, as under `CentreMasker`, this control tells the true one.
     """
 
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
-        if indicator.per_image:
-            return indicator(_another(view), grid)
-        maps = indicator(view, grid)
+        maps = indicator(_another(view) if indicator.per_image else view, grid)
+        if indicator.conveys != "position":
+            return maps
         down, right = uniform(make_keys(_batch_key(view.mask), "shuffled twin"), 2).unbind()
         rows = (torch.arange(maps.shape[2], device=maps.device) + (down * maps.shape[2]).long()) % maps.shape[2]
         columns = (torch.arange(maps.shape[3], device=maps.device) + (right * maps.shape[3]).long()) % maps.shape[3]
@@ -92,21 +93,24 @@ class Noise(Control):
 
 
 class Only(Control):
-    """A control of one indicator; the others keep their true signals.
+    """A control of one indicator.
 
     Args:
         indicator: which.
         control: of this indicator.
+        otherwise: control of all others; None: they keep their true signals.
     """
 
-    def __init__(self, indicator: Indicator, control: Control) -> None:
-        self.indicator, self.control = indicator, control
+    def __init__(self, indicator: Indicator, control: Control, otherwise: Control | None = None) -> None:
+        self.indicator, self.control, self.otherwise = indicator, control, otherwise
 
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
-        return self.control(indicator, view, grid) if indicator is self.indicator else indicator(view, grid)
+        control = self.control if indicator is self.indicator else self.otherwise
+        return indicator(view, grid) if control is None else control(indicator, view, grid)
 
     def num_masked(self, view: View) -> int:
-        return self.control.num_masked(view) if isinstance(self.indicator, Mask) else view.num_masked
+        control = self.control if isinstance(self.indicator, Mask) else self.otherwise
+        return view.num_masked if control is None else control.num_masked(view)
 
 
 def find_indicators(network: nn.Module) -> list[Indicators]:

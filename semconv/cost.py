@@ -159,7 +159,8 @@ def _convolution_backward(
     """Operations for the gradients of input and weight, each of which takes as many as the convolution: torch's own count takes no
     notice of groups."""
     for_input, for_weight, _ = others[-1]
-    return 2 * math.prod(gradient) * math.prod(weight[1:]) * (for_input + for_weight)
+    is_transposed = others[4]
+    return 2 * math.prod(x if is_transposed else gradient) * math.prod(weight[1:]) * (for_input + for_weight)
 
 
 _MAPPING: dict[Any, Any] = {torch.ops.aten.convolution_backward: _convolution_backward}

@@ -5,7 +5,7 @@ from semconv.controls import Constant, Fixed, Noise, Only, Shuffled, Zero, set_c
 from semconv.corruption import Hide, View
 from semconv.encoders import Geometry, SemanticCNN
 from semconv.encoders.encoder import initialise
-from semconv.indicators import Control, Coordinates, Grid, Indicator, Indicators, Mask, VisibleColour
+from semconv.indicators import Control, Coordinates, CropFrame, Grid, Indicator, Indicators, Mask, MaskRatio, VisibleColour
 from semconv.masking import RandomMasker
 from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
 from tests.experiments import built, encoder_factory, look, make_task, parsed, random_images, stir
@@ -109,6 +109,19 @@ def test_one_indicator_alone_can_be_deceived():
     control = Only(part, Zero())
     assert not control(part, seen, grid).any()
     assert torch.equal(control(other, seen, grid), other(seen, grid))
+
+    assert not Only(part, Shuffled(), otherwise=Zero())(other, seen, grid).any()
+    assert Only(part, Shuffled(), otherwise=Zero()).num_masked(seen) == seen.num_masked
+    assert Only(other, Shuffled(), otherwise=Zero()).num_masked(seen) == 0
+
+
+@torch.no_grad()
+def test_no_shuffled_control_tells_the_truth():
+    """Of a batch of whole images, whose frames are all alike, the place in them is still another one."""
+    seen, grid = view(), Grid(8, 12)
+    for part in (CropFrame(), Coordinates(), Mask()):
+        assert not torch.equal(Shuffled()(part, seen, grid), part(seen, grid))
+    assert MaskRatio().controls == ("zero",)  # a batch has one ratio, so there is nothing to shuffle
 
 
 @torch.no_grad()

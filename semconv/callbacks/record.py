@@ -13,7 +13,7 @@ from semconv.callbacks.divergence import Diverged
 from semconv.controls import find_indicators
 from semconv.cost import count_images
 from semconv.processes import all_gather
-from semconv.tracking.continuation import Origin
+from semconv.tracking.continuation import LENGTHENED, Origin
 from semconv.tracking.facts import measured_facts
 from semconv.tracking.folder import RunFolder, Status
 from semconv.tracking.identity import IDENTITY
@@ -47,7 +47,7 @@ class Record(Callback):
     ) -> None:
         self.folder, self.config, self.summary, self.resume = folder, config, summary or {}, resume
         self.origin = origin or Origin()
-        self.samples_seen, self._begun = 0, False
+        self.samples_seen, self._begun, self._lengthened_at = 0, False, ""
         self._started = time.monotonic()
 
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
@@ -73,7 +73,8 @@ class Record(Callback):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"samples_seen": self.samples_seen, "identity": json.dumps({key: self.summary.get(key) for key in IDENTITY})}
+        kept = {key: self.summary.get(key) for key in IDENTITY}
+        return {"samples_seen": self.samples_seen, "identity": json.dumps(kept), LENGTHENED: self._lengthened_at}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.samples_seen = state_dict["samples_seen"]
@@ -119,7 +120,7 @@ class Record(Callback):
         # a metric that does not apply is null, with the reason beside it
         absent: Mapping[str, str] = getattr(module, "absent_metrics", {})
         reasons = {f"{key}/reason": reason for key, reason in absent.items()}
-        clock = {"trainer/global_step": trainer.global_step, **self.folder.summary}["trainer/global_step"]
+        clock = {"trainer/global_step": trainer.global_step or self.origin.step, **self.folder.summary}["trainer/global_step"]
         self._summarise(trainer, {"trainer/global_step": clock, **dict.fromkeys(absent), **reasons})
 
     def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
@@ -148,13 +149,13 @@ class Record(Callback):
         else:
             self._set("failed" if isinstance(exception, Exception) else "terminated")
 
-    def _resumed(self, step: int) -> dict[str, Any]:
+    def _continued(self, step: int) -> dict[str, Any]:
         """The identity of a run that continues, which names the steps at which its budget was lengthened."""
         identity = json.loads(json.dumps({key: self.summary[key] for key in IDENTITY if key in self.summary}))
-        before = self.folder.summary.get("protocol", {}).get("trainer", {}).get("lengthened_at")
-        steps = [*([before] if before else []), *([str(step)] if self.origin.lengthened else [])]
-        if steps and "protocol" in identity:
-            identity["protocol"]["trainer"]["lengthened_at"] = ", ".join(steps)
+        before = self.folder.summary.get("protocol", {}).get("trainer", {}).get(LENGTHENED) or self.origin.lengthened_at
+        self._lengthened_at = ", ".join(filter(None, (before, str(step) if self.origin.lengthened else "")))
+        if self._lengthened_at and "protocol" in identity:
+            identity["protocol"]["trainer"][LENGTHENED] = self._lengthened_at
         return identity
 
     def _summarise(self, trainer: "Trainer", values: Mapping[str, Any]) -> None:
@@ -171,8 +172,9 @@ class Record(Callback):
             return
         if not self._begun:
             self.folder.resume(trainer.global_step, self.config, **_machine(trainer))
-            self.folder.summarise(self._resumed(trainer.global_step))
             self._begun = True
+        if self.origin.checkpoint and trainer.state.fn == "fit":
+            self.folder.summarise(self._continued(trainer.global_step))
         self.folder.summarise({"facts": {**self.folder.summary.get("facts", {}), **measured_facts(self.folder)}})
         self._tell(trainer)
         for recorder in recorders(trainer.loggers):

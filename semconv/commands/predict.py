@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +74,15 @@ def _masker(given: argparse.Namespace, task: Any) -> Any:
         return GivenMask(mask)
     if given.masker is None and given.ratio is None:
         return None
-    kinds = {kind.__name__: kind for kind in masking.Masker.__subclasses__() if kind.__module__ == masking.__name__}
     if given.masker is None:
-        kind = type(task.masker)
-    else:
-        named = kinds.get(given.masker, kinds.get(f"{given.masker.capitalize()}Masker"))
-        if named is None:
-            fail(f"there is no masker {given.masker}: choose among {', '.join(kinds)}")
-        kind = named
+        masker = copy(task.masker)
+        masker.low = masker.high = masking.RandomMasker(given.ratio).low
+        masker.check(task.num_cells)
+        return masker
+    kinds = {kind.__name__: kind for kind in masking.Masker.__subclasses__() if kind.__module__ == masking.__name__}
+    kind = kinds.get(given.masker, kinds.get(f"{given.masker.capitalize()}Masker"))
+    if kind is None:
+        fail(f"there is no masker {given.masker}: choose among {', '.join(kinds)}")
     masker = kind() if given.ratio is None else kind(given.ratio)
     masker.check(task.num_cells)
     return masker

@@ -45,7 +45,7 @@ from semconv.commands.trainer_options import (
 )
 from semconv.configuration import no_class, not_finite, one_line
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
-from semconv.tracking.continuation import Origin, changes, is_complete, lengthened, trained_as
+from semconv.tracking.continuation import Origin, changes, is_complete, lengthened, lengthened_before, trained_as, untrained_part
 from semconv.tracking.facts import derived_facts, variant_name
 from semconv.tracking.folder import RunFolder, newest_checkpoint
 from semconv.tracking.identity import identity
@@ -365,16 +365,20 @@ class SemconvCLI(LightningCLI):
         if self._checkpoint is None:
             return Origin()
         source = f"--resume {whole['resume']}" if whole.get("resume") else f"--ckpt_path {whole['ckpt_path']}"
-        before, after = trained_as(self._checkpoint, Path(whole["ckpt_path"])), identity(saved)
+        start = self._checkpoint, Path(whole["ckpt_path"])
+        before, after = trained_as(*start), identity(saved)
         if subcommand not in ("fit", "run"):
-            return Origin(whole["ckpt_path"], differs_in=tuple(changes(before, after)) if before else ())
+            differs = (*(changes(before, after) if before else ()), *untrained_part(*start, saved["trainer"]))
+            return Origin(whole["ckpt_path"], differs_in=differs, step=self._checkpoint["global_step"])
         grown = before is not None and lengthened(before, after, source)
         if not whole.get("resume") and is_complete(self._checkpoint, saved["trainer"]):
             raise ValueError(
                 f"{source} has {self._checkpoint['global_step']} steps, and nothing is left to train: give a larger "
                 "--trainer.max_epochs or --trainer.max_steps, or test it by semconv test"
             )
-        return Origin(whole["ckpt_path"], grown)
+        return Origin(
+            whole["ckpt_path"], grown, step=self._checkpoint["global_step"], lengthened_at=lengthened_before(self._checkpoint)
+        )
 
     def _open_record(self, saved: dict[str, Any]) -> RunRecord:
         whole = self._whole()

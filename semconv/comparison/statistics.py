@@ -106,6 +106,8 @@ def seeds_for_equivalence(sd: float, margin: float, alpha: float = ALPHA) -> int
 def interaction(differences: Mapping[str, Mapping[int, float]]) -> tuple[float, float] | None:
     """Interaction of a difference with the level of a factor: F and p of a repeated-measures analysis of variance.
 
+    The spread may differ between levels: p is that of the lower bound of the degrees of freedom (Greenhouse & Geisser, 1959).
+
     Args:
         differences: by level and seed. Seeds that not all levels have are left out.
 
@@ -113,6 +115,7 @@ def interaction(differences: Mapping[str, Mapping[int, float]]) -> tuple[float, 
         None where there are fewer than two levels or two such seeds, or nothing varies.
     """
     import pandas
+    from scipy.stats import f
     from statsmodels.stats.anova import AnovaRM
 
     seeds = set.intersection(*(set(level) for level in differences.values())) if differences else set()
@@ -124,7 +127,7 @@ def interaction(differences: Mapping[str, Mapping[int, float]]) -> tuple[float, 
     if float(within.groupby(table.level).std(ddof=0).max()) <= 1e-12 * max(1.0, float(table.difference.abs().max())):
         return None
     row = AnovaRM(table, "difference", "seed", within=["level"]).fit().anova_table.iloc[0]
-    return float(row["F Value"]), float(row["Pr > F"])
+    return float(row["F Value"]), float(f.sf(row["F Value"], 1, len(seeds) - 1))
 
 
 def _fewest(power: Callable[[int], float]) -> int | None:

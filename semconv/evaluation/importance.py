@@ -16,7 +16,7 @@ def importance(evaluated: Evaluated, count: int = IMAGES) -> dict[str, Any]:
     """Growth of `test/masked_mse` when the signals of one indicator are replaced.
 
     `importance/<indicator>/zeroed`, `/shuffled` (over the batch) and, of indicators of the mask, `/another_mask` (one image's, for
-    all). Masks, images and everything else stay as they are.
+    all). Masks, images and everything else stay as they are, so that a control keeps its other signals.
 
     Args:
         evaluated: the network and its images.
@@ -61,7 +61,7 @@ def _errors(evaluated: Evaluated, count: int, tries: dict[str, tuple[Indicator, 
                 before = [holder.control for holder in holders]
                 try:
                     for holder in holders:
-                        holder.control = Only(part, control)
+                        holder.control = Only(part, control, otherwise=holder.control)
                     sums[name] += _error(evaluated, view, batch, mask)
                 finally:
                     for holder, control_before in zip(holders, before, strict=True):

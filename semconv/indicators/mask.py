@@ -101,12 +101,14 @@ class VisibleDirection(Indicator):
 class MaskRatio(Indicator):
     """Mask ratio of the image, from 0 to 1: one number per image, the same at every site.
 
-    It varies only if the ratio does: in training with a range of ratios, and in evaluation at several ratios. Closed under shifts.
-    Cost: almost none. Also known as: conditioning on the noise level (in diffusion models).
+    It varies only if the ratio does: in training with a range of ratios, and in evaluation at several ratios. All images of a batch
+    have one ratio, so that shuffled signals are the true ones, and are no control of it. Closed under shifts. Cost: almost none.
+    Also known as: conditioning on the noise level (in diffusion models).
     """
 
     channels, per_image, low, high = 1, True, 0.0, 1.0
     conveys: Information = "mask"
+    controls = ("zero",)
 
     def forward(self, view: View, grid: Grid) -> Tensor:
         ratio = view.mask.float().mean((1, 2))[:, None, None, None]

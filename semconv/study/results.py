@@ -19,7 +19,7 @@ from semconv.study.arms import Arm, shown
 from semconv.study.continuation import same_run
 from semconv.study.file import Study
 from semconv.study.rounds import MEASURE, Rounds, description
-from semconv.study.stages import Screened, Tuned, rungs
+from semconv.study.stages import Screened, Tuned, rungs, screened_by
 
 
 def save_runs(rounds: Rounds, path: Path, is_over: bool = False) -> int:
@@ -114,7 +114,7 @@ def screening_sheet(study: Study, screened: Mapping[Arm, Screened]) -> Sheet:
         "95 % interval",
         "kept",
     ]
-    return Sheet(f"Screening on {study.endpoints[0]}", head, rows)
+    return Sheet(f"Screening on {screened_by(study)}", head, rows)
 
 
 def sections(study: Study, tuned: Mapping[Arm, Tuned], screened: Mapping[Arm, Screened]) -> list[Section]:

@@ -217,7 +217,18 @@ def screen(rounds: Rounds, tuned: Mapping[Arm, Tuned]) -> dict[Arm, Screened]:
     if study.screen is None:
         return {}
     arms = [Arm(setting, name) for setting in study.settings for name in (BASELINE, *study.family)]
-    return screened(study, rounds.run("screen", [point(arm, tuned) for arm in arms], study.screen.seeds))
+    found = rounds.run("screen", [point(arm, tuned) for arm in arms], study.screen.seeds)
+    for runs in found.values():
+        _require(screened_by(study), "candidates are chosen", runs)
+    return screened(study, found)
+
+
+def screened_by(study: Study) -> str:
+    """The metric of the screening: the first endpoint, of validation images where they have it, so that no test image decides which
+    candidates are confirmed."""
+    first = study.endpoints[0]
+    of_validation = f"val/{first.removeprefix('test/')}"
+    return of_validation if find(of_validation) else first
 
 
 def screened(study: Study, found: Mapping[Point, Runs]) -> dict[Arm, Screened]:
@@ -226,7 +237,7 @@ def screened(study: Study, found: Mapping[Point, Runs]) -> dict[Arm, Screened]:
     A candidate whose interval lies below zero, or that has no finite value, is not kept.
     """
     assert study.screen is not None
-    endpoint = _metric(study.endpoints[0])
+    endpoint = _metric(screened_by(study))
     values = {point.arm: _finite(runs, endpoint.key) for point, runs in found.items()}
     judged: dict[Arm, Screened] = {}
     for setting in study.settings:
@@ -311,12 +322,14 @@ def _search(rounds: Rounds, name: str, values: Mapping[Arm, Sequence[float]], fr
     curves: dict[Arm, dict[float, dict[int, float]]] = {arm: {} for arm in values}
     for (arm, value, _), runs in found.items():
         assert value is not None
-        if lacking := [run.folder for run in runs.values() if tune.metric not in run.summary and not run.has_diverged]:
-            raise ValueError(
-                f"{lacking[0]} has no {tune.metric}, by which values are chosen: its training must end with a validation"
-            )
+        _require(tune.metric, "values are chosen", runs)
         curves[arm][value] = _values(runs, metric)
     return dict(curves)
+
+
+def _require(key: str, what: str, runs: Runs) -> None:
+    if lacking := [run.folder for run in runs.values() if key not in run.summary and not run.has_diverged]:
+        raise ValueError(f"{lacking[0]} has no {key}, by which {what}: its training must end with a validation")
 
 
 def _values(runs: Runs, metric: Metric) -> dict[int, float]:

@@ -46,8 +46,13 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         what = "is not a complete checkpoint" if path.exists() else "does not exist"
         raise ValueError(f"{path} {what}: give a file such as runs/<experiment>/<run>/checkpoints/last.ckpt")
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        content = torch.load(path, map_location=map_location, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
             f"{path} holds more than weights and plain values, and is not read: give a checkpoint that semconv wrote"
         ) from error
+    if not isinstance(content, dict) or not {"state_dict", "global_step", "pytorch-lightning_version"} <= content.keys():
+        raise ValueError(
+            f"{path} is no checkpoint of a run: give one that semconv wrote; semconv.load_mae_checkpoint reads weights of MAE"
+        )
+    return content

@@ -10,7 +10,7 @@ from semconv.tracking.folder import RunFolder
 from semconv.tracking.identity import identity
 
 BUDGET = ("protocol.trainer.max_epochs", "protocol.trainer.max_steps")
-RECORD = "Record"  # state of the callback in a checkpoint
+RECORD, LENGTHENED = "Record", "lengthened_at"  # state of the callback in a checkpoint, and a part of it
 
 
 class Origin(NamedTuple):
@@ -20,11 +20,15 @@ class Origin(NamedTuple):
         checkpoint: its file; None: the run starts anew.
         lengthened: training continues with a larger budget than that with which it started.
         differs_in: keys of its identity in which a test of these weights differs from their training.
+        step: number of steps that it was trained for.
+        lengthened_at: steps at which its budget was lengthened before, with commas between them.
     """
 
     checkpoint: str | None = None
     lengthened: bool = False
     differs_in: tuple[str, ...] = ()
+    step: int = 0
+    lengthened_at: str = ""
 
 
 def trained_as(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
@@ -39,6 +43,26 @@ def trained_as(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any] | No
         return json.loads(state["identity"])
     folder = RunFolder(path.parent.parent)
     return identity(folder.config) if (folder.path / "config.yaml").is_file() else None
+
+
+def lengthened_before(checkpoint: Mapping[str, Any]) -> str:
+    """The steps at which the budget of a checkpoint's run was lengthened; empty where it was not."""
+    return ((checkpoint.get("callbacks") or {}).get(RECORD) or {}).get(LENGTHENED) or ""
+
+
+def untrained_part(checkpoint: Mapping[str, Any], path: Path, trainer: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a test of a checkpoint lacks of a whole run's: its last steps, or a budget that it had from the start.
+
+    Args:
+        checkpoint: its content.
+        path: its file.
+        trainer: settings of the trainer.
+    """
+    summary = RunFolder(path.parent.parent).summary if (path.parent.parent / "summary.json").is_file() else {}
+    # a callback may have ended a run early
+    is_last = summary.get("status") == "finished" and summary.get("trainer/global_step") == checkpoint.get("global_step")
+    steps = () if is_last or is_complete(checkpoint, trainer) else ("number of steps",)
+    return (*steps, *([f"trainer.{LENGTHENED}"] if lengthened_before(checkpoint) else []))
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

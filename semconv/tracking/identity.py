@@ -26,6 +26,9 @@ DATA_USUALLY = {
     "validation_fraction": 0.05,
     "mean": None,
     "std": None,
+    "labels": "folders",
+    "image_column": None,
+    "label_column": None,
 }
 TRAINER_USUALLY = {"gradient_clip_algorithm": None, "overfit_batches": 0.0, "max_time": None, "min_epochs": None, "min_steps": None}
 # callbacks of Lightning that leave training as it is; any other may change it

@@ -23,6 +23,7 @@ KNOWN = re.compile(
 HEADER = re.compile(
     r"\b(bearer|basic|digest|token)(\s+)(?=[^\s\"']*[\d._=+/-])[^\s\"',;]{8,}", re.IGNORECASE
 )  # a key has more than letters
+BEGINS = re.compile(r"(?:^|[:=,\"'(\[{])\s*$")  # before a header in an entry of a configuration
 ASSIGNED = re.compile(r"(?P<name>[\w.-]+)(?P<sign>=|:\s+)(?P<value>[^\s&;,\"']+)")
 ENTRY = re.compile(r"(?P<start>([\"'])(?P<name>[\w.-]+)\2\s*:\s*)([\"'])(?P<value>(?:\\.|(?!\4).)*)\4")  # JSON, a printed dict
 TAKEN = re.compile(r"(?P<option>--[\w.-]+)(?P<space>\s+)(?=\S*\d)(?P<value>[^\s\"',;]{8,})")  # by an option, as the next word
@@ -59,13 +60,17 @@ def redact(value: Any) -> Any:
     Args:
         value: text, or mappings and sequences with text; other values are returned unchanged.
     """
+    return _redact(value, is_entry=False)
+
+
+def _redact(value: Any, is_entry: bool) -> Any:
     if isinstance(value, str):
-        return _redact_text(value)
+        return _redact_text(value, is_entry)
     if isinstance(value, Mapping):
         secret = {key for key, part in value.items() if isinstance(part, str) and part and _is_secret_key(key)}
-        return {key: "<redacted>" if key in secret else redact(part) for key, part in value.items()}
+        return {key: "<redacted>" if key in secret else _redact(part, is_entry=True) for key, part in value.items()}
     if isinstance(value, Sequence):
-        parts = [redact(part) for part in value]
+        parts = [_redact(part, is_entry) for part in value]
         # an option and its value as two words
         return [
             "<redacted>" if i and isinstance(value[i - 1], str) and _takes_secret(value[i - 1]) and isinstance(part, str) else part
@@ -74,7 +79,8 @@ def redact(value: Any) -> Any:
     return value
 
 
-def _redact_text(text: str) -> str:
+def _redact_text(text: str, is_entry: bool) -> str:
+    """Redact text; in an entry of a configuration, words within a path, such as `Basic shapes/png` and `key=1`, are no secrets."""
     for name, secret in sorted(os.environ.items(), key=lambda pair: -len(pair[1])):  # one secret may be part of another
         if len(secret) >= SHORTEST and is_secret_name(name):
             whole = re.escape(secret) if len(secret) >= SURE else rf"(?<!\w){re.escape(secret)}(?!\w)"
@@ -83,12 +89,20 @@ def _redact_text(text: str) -> str:
     found = OPTION.fullmatch(text)
     if found and is_secret_name(found["option"]):
         return f"{found['option']}=<redacted>"
-    text = HEADER.sub(r"\1\2<redacted>", URL_LOGIN.sub("<redacted>", text))
+    text = URL_LOGIN.sub("<redacted>", text)
+    text = HEADER.sub(
+        lambda found: (
+            found[0] if is_entry and not BEGINS.search(found.string[: found.start()]) else f"{found[1]}{found[2]}<redacted>"
+        ),
+        text,
+    )
     text = ENTRY.sub(lambda found: f'{found["start"]}"<redacted>"' if _is_secret_key(found["name"]) else found[0], text)
     text = TAKEN.sub(
         lambda found: f"{found['option']}{found['space']}<redacted>" if is_secret_name(found["option"]) else found[0], text
     )
-    return ASSIGNED.sub(_redact_assigned, text)
+    return ASSIGNED.sub(
+        lambda found: found[0] if is_entry and found.string[: found.start()].endswith("/") else _redact_assigned(found), text
+    )
 
 
 def _is_secret_key(name: object) -> bool:

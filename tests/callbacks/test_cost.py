@@ -1,9 +1,11 @@
 import json
 
+import pytest
 import torch
+from torch import nn
 
 from semconv.commands.train import main
-from semconv.cost import Throughput
+from semconv.cost import Throughput, count_flops, count_training_flops
 from tests.experiments import arguments, built
 
 SHORT = ["--trainer.limit_train_batches=8", "--data.batch_size=16", "--data.num_images=160", "--data.num_test_images=20"]
@@ -21,6 +23,15 @@ def test_the_summary_says_what_a_run_cost(tmp_path):
     assert found["cost/flops"] == vit_flops(width=64, depth=4, tokens=17) + decoder_flops(64, 2, 65, 64)
     assert found["test/psnr"] is None
     assert "normalised" in found["test/psnr/reason"]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_backward_pass_takes_twice_the_operations_of_a_forward_pass(stride):
+    for kind, padding in ((nn.Conv2d, {}), (nn.ConvTranspose2d, {"output_padding": stride - 1})):
+        layers = nn.Sequential(kind(4, 8, 3, stride, groups=2, bias=False, **padding), kind(8, 4, 3, stride, bias=False, **padding))
+        inputs = torch.zeros(2, 4, 24, 24)
+        # the first layer needs no gradient of its input
+        assert count_training_flops(layers, inputs) == 3 * count_flops(layers, inputs) - count_flops(layers[0], inputs)
 
 
 def test_the_first_batches_alone_give_no_speed():

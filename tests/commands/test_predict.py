@@ -102,6 +102,18 @@ def test_masks_follow_the_seed_and_the_masker(make_run, semconv, photos, tmp_pat
     assert len({seen(), seen("--seed", 1), seen("--ratio", 0.5), seen("--masker", "grid"), seen("--masker", "centre")}) == 5
 
 
+def test_another_ratio_keeps_the_masker_of_the_run(make_run, semconv, photos, tmp_path):
+    run = make_run("mae_vit", "--model.masker=HalfMasker", "--model.masker.side=left")
+    for ratio, columns in ((0.25, 24), (0.75, 72)):
+        out = tmp_path / f"{ratio}"
+        code, _, err = semconv("predict", run, "--images", photos, "--output", out, "--ratio", str(ratio))
+        assert code == 0, err
+        parts = panels(out / "images" / "grey.bmp.png")
+        same = (parts["seen"] == parts["original"]).all(axis=(0, 2))
+        assert same[columns:].all()
+        assert not same[:columns].any()
+
+
 def test_what_cannot_be_read_is_named_or_skipped(make_run, semconv, photos, tmp_path):
     (photos / "bad.png").write_bytes(b"no image")
     (photos / "cut.jpg").write_bytes((photos / "tall.jpg").read_bytes()[:200])

@@ -133,6 +133,14 @@ def test_an_interaction_of_two_levels_is_a_paired_t_test():
     assert interaction({"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0, 1: 2.0}}) is None
 
 
+def test_an_interaction_is_not_found_in_levels_of_unequal_spread_more_often_than_it_says():
+    generator = np.random.default_rng(5)
+    deviations, draws = (0.1, 0.1, 0.1, 3.0), 300
+    levels = [{name: dict(enumerate(generator.normal(0, each, 4))) for name, each in enumerate(deviations)} for _ in range(draws)]
+    found = sum(p < 0.05 for _, p in map(interaction, levels))
+    assert found <= stats.binom.ppf(0.999, draws, 0.05)
+
+
 @pytest.mark.parametrize("n", [3, 10])
 def test_the_interval_covers_the_truth_as_often_as_it_says(n):
     generator = np.random.default_rng(n)

@@ -12,6 +12,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
+from semconv.controls import Zero, set_control
 from semconv.data import ImageData
 from semconv.encoders import Encoding
 from semconv.evaluation.features import (
@@ -19,9 +20,7 @@ from semconv.evaluation.features import (
     Features,
     everything,
     extract,
-    fingerprint,
     frozen,
-    kept,
     pool,
     pool_visible,
     recalibrated,
@@ -157,13 +156,13 @@ def state(module: torch.nn.Module) -> list[Any]:
 
 @pytest.mark.usefixtures("quick_probes")
 @pytest.mark.parametrize("name", ["cnn_channels", "mae_vit"])
-def test_an_evaluation_leaves_no_trace(name, tmp_path):
+def test_an_evaluation_leaves_no_trace(name):
     those = evaluated(name, "--model.size=micro", *(["--model.encoder.norm=batch"] if name.startswith("cnn") else []))
     those.task.train()
     before = state(those.task)
     torch.manual_seed(0)
     drawn = torch.random.get_rng_state()
-    results, _ = evaluate(those, 100, True, tmp_path)
+    results, _ = evaluate(those, 100, True)
     after = state(those.task)
     assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(before, after, strict=True))
     assert torch.equal(torch.random.get_rng_state(), drawn)
@@ -180,9 +179,7 @@ def test_an_evaluation_leaves_no_trace(name, tmp_path):
     }
     assert wanted <= set(results)
     assert all(f"{key}/reason" in results for key, value in results.items() if value is None)
-    files = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("features-*.safetensors")}
-    again, _ = evaluate(those, 100, True, tmp_path)
-    assert files == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("features-*.safetensors")}
+    again, _ = evaluate(those, 100, True)
     assert again["probe/linear_top1"] == results["probe/linear_top1"]
 
 
@@ -190,7 +187,7 @@ def test_an_evaluation_leaves_no_trace(name, tmp_path):
 @pytest.mark.parametrize("norm", ["layer", "batch"])
 def test_the_untrained_network_is_probed_as_it_was_before_training(norm):
     those = evaluated("cnn_channels", f"--model.encoder.norm={norm}")
-    extractor = Extractor(those, 40, norm == "batch", None)
+    extractor = Extractor(those, 40, norm == "batch")
 
     def probes():
         accuracies = _probe(*extractor.extract("whole")).named("probe/{}")
@@ -234,27 +231,9 @@ def test_features_are_pooled_over_all_sites_and_over_visible_ones():
     for name in ("mae_vit", "cnn_plain"):
         those = evaluated(name)
         for kind in ("whole", "masked"):
-            found, _ = Extractor(those, 40, False, None).extract(kind)
+            found, _ = Extractor(those, 40, False).extract(kind)
             same = torch.allclose(found.vectors, found.visible, atol=1e-5)
             assert same == (kind == "whole" or name == "mae_vit")
-
-
-def test_features_of_a_cut_off_file_are_made_anew(tmp_path):
-    wanted = features()
-    (tmp_path / "x.safetensors").write_bytes(b"half")
-    for _ in range(2):
-        found = kept(tmp_path, "x", lambda: wanted)
-        assert torch.equal(found.vectors, wanted.vectors)
-    assert torch.equal(kept(tmp_path, "x", lambda: features(seed=5)).labels, wanted.labels)
-
-
-def test_a_changed_weight_has_another_fingerprint():
-    task: Any = make_task("cnn_plain")
-    before = fingerprint(task.encoder, images=3)
-    assert fingerprint(task.encoder, images=4) != before
-    with torch.no_grad():
-        task.encoder.norm.weight[3] += 1e-6
-    assert fingerprint(task.encoder, images=3) != before
 
 
 def test_batch_norms_are_recalibrated_in_a_copy():
@@ -305,6 +284,15 @@ def test_importance_is_what_the_error_grows_by():
             part.forward = original
         errors.append(total / 64)
     assert found["importance/Mask/zeroed"] == pytest.approx(errors[1] - errors[0], rel=1e-3)
+
+
+def test_the_importance_of_a_control_leaves_its_other_signals():
+    those = evaluated()
+    stir(those.task.encoder)
+    set_control(those.task.encoder, Zero())
+    found = importance(those, 64)
+    assert found["importance/Mask/zeroed"] == found["importance/Coordinates/zeroed"] == 0  # they are zeros already
+    assert abs(found["importance/Mask/shuffled"]) > 1e-5
 
 
 def test_an_indicator_without_weights_is_of_no_importance():

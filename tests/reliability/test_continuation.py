@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 import yaml
 
 from semconv.commands.train import main
@@ -113,6 +114,42 @@ def test_a_lengthened_run_is_recorded_as_such(run, capsys):
     RunFolder(run).summarise({"status": "terminated"})
     main(["run", "--resume", str(run)])
     assert summary(run)["protocol"]["trainer"]["lengthened_at"] == "3"  # and a whole run of 5 steps is no other seed of it
+
+
+def test_a_run_that_lengthens_another_is_recorded_as_such(run, tmp_path, capsys):
+    start = ["-c", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    main(["run", *start, "--trainer.max_steps=5", f"--runs={tmp_path / 'longer'}"])
+    (longer,) = (tmp_path / "longer").glob("*/*")
+    assert summary(longer)["protocol"]["trainer"]["lengthened_at"] == "3"
+    again = ["-c", str(longer / "config.yaml"), "--ckpt_path", str(longer / "checkpoints" / "last.ckpt")]
+    main(["run", *again, "--trainer.max_steps=6", f"--runs={tmp_path / 'longest'}"])
+    (longest,) = (tmp_path / "longest").glob("*/*")
+    assert summary(longest)["protocol"]["trainer"]["lengthened_at"] == "3, 5"
+    main(["test", *again, f"--runs={tmp_path / 'tested'}"])
+    capsys.readouterr()
+    assert find_runs([str(tmp_path / "tested")]).runs == []
+    assert "it tests weights that were trained with another trainer.lengthened_at" in capsys.readouterr().err
+
+
+def test_a_test_of_weights_on_their_way_is_no_finished_run(tmp_path, capsys):
+    options = [*SHORT, "--checkpoint_every=2", "--wandb.mode=disabled", f"--runs={tmp_path / 'runs'}"]
+    main(["run", *arguments("cnn_plain", *options)])
+    (run,) = (tmp_path / "runs").glob("*/*")
+    for name in ("step-00000002", "last"):
+        words = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / name}"]
+        main(["test", *words, "--ckpt_path", str(run / "checkpoints" / f"{name}.ckpt")])
+    capsys.readouterr()
+    assert find_runs([str(tmp_path / "step-00000002")]).runs == []
+    assert "it tests weights that were trained with another number of steps" in capsys.readouterr().err
+    assert [each.summary["trainer/global_step"] for each in find_runs([str(tmp_path / "last")]).runs] == [3]
+
+
+def test_weights_of_something_else_are_refused(run, tmp_path, capsys):
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "w.pt")
+    words = ["-c", str(run / "config.yaml"), "--ckpt_path", str(tmp_path / "w.pt"), f"--runs={tmp_path / 'other'}"]
+    for subcommand in ("test", "fit"):
+        assert "w.pt is no checkpoint of a run" in refused(capsys, subcommand, *words)
+    assert not (tmp_path / "other").exists()
 
 
 def test_one_process_at_a_time_uses_a_run(run, capsys, monkeypatch):

@@ -50,6 +50,11 @@ def test_a_secret_in_a_text_is_redacted(text):
     assert redact("AKIAIOSFODNN7EXAMPLE, ASIAIOSFODNN7EXAMPLE, AKIA") == "<redacted>, <redacted>, AKIA"
 
 
+@pytest.mark.parametrize("path", ["/data/Basic shapes/png", "hfds//data/My Basic shapes/a1", "/data/key=1/part.parquet"])
+def test_a_path_in_a_configuration_stays(path):
+    assert redact({"data": {"source": path, "sources": [path]}}) == {"data": {"source": path, "sources": [path]}}
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", ["k9", "k9Zx", S3CRET])
 def test_the_value_of_a_secret_variable_is_redacted(name, value, monkeypatch):

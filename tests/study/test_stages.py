@@ -7,7 +7,7 @@ import yaml
 from semconv.study.arms import Arm, main_arms
 from semconv.study.file import read_study
 from semconv.study.rounds import Unfinished
-from semconv.study.stages import decide, measure, rungs, screen, try_controls, tune
+from semconv.study.stages import decide, measure, point, rungs, screen, screened, try_controls, tune
 from semconv.tracking.folder import RunFolder
 from tests.pairwise import together
 from tests.study import conftest
@@ -198,6 +198,18 @@ def test_a_screening_keeps_the_largest_gains(write_study, conduct):
     seeds = {seed for variant in comparison.groups.variants for seed in variant.runs}
     assert seeds <= set(range(8))  # none of the other stages'
     assert "screen" in log.sweeps
+
+
+def test_a_screening_looks_at_no_test_image(write_study, conduct):
+    rounds, _ = conduct(write_study(screen={"seeds": [200, 201, 202], "keep": 1}))
+    measure(rounds)
+    study, tuned = rounds.study, tune(rounds, main_arms(rounds.study))
+    points = [point(arm, tuned) for arm in main_arms(study)]
+    found = {}
+    for each, runs in rounds.run("screen", points, [200, 201, 202]).items():
+        best_of_test = {"test/masked_mse": float(each.arm.variant != "cnn_bad")}
+        found[each] = {seed: run._replace(summary={**run.summary, **best_of_test}) for seed, run in runs.items()}
+    assert [arm.variant for arm, each in screened(study, found).items() if each.kept] == ["cnn_good"]
 
 
 def test_plain_of_equal_compute_is_searched_for_candidates_that_the_screening_kept(write_study, conduct, monkeypatch):
