@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semconv import load_run
-from semconv.evaluation.features import Evaluated, Features, extract, kept, unmasked
+from semconv.evaluation.features import Evaluated, Features, extract, unmasked
 from semconv.evaluation.probes import choose_linear, knn_scores, top1
 from semconv.finetuning import LinearProbe
 from semconv.optimisation import warmup_cosine
@@ -76,11 +76,7 @@ def main() -> None:
     look = partial(unmasked, cell=run.task.geometry.cell)  # type: ignore[arg-type,union-attr]
 
     def features(part: str) -> Features:
-        return kept(
-            run.folder.checkpoints,
-            f"probe-{part}",
-            lambda: extract(evaluated, run.task.encoder, part, None, look),  # type: ignore[arg-type]
-        )
+        return extract(evaluated, run.task.encoder, part, None, look)  # type: ignore[arg-type]
 
     train, test = features("train"), features("test")
     classes = int(train.labels.max()) + 1

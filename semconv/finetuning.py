@@ -1,14 +1,17 @@
 """Evaluation of a pre-trained encoder by classification: a linear probe by MAE's protocol, and fine-tuning."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from timm.data import Mixup
+from timm.data.mixup import mixup_target
 from timm.layers import DropPath
 from timm.loss import SoftTargetCrossEntropy
 from timm.optim import Lars, param_groups_layer_decay
@@ -18,17 +21,21 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from semconv.configuration import require
-from semconv.data import Batch
+from semconv.data import Batch, ImageData
 from semconv.encoders import Encoder
 from semconv.evaluation.features import frozen, in_precision, pool, unmasked
+from semconv.evaluation.probes import require_labels
 from semconv.hashing import make_seed
 from semconv.optimisation import check_schedule, parameter_groups
+from semconv.processes import all_gather
 from semconv.tasks import MaskedReconstruction, Task
 from semconv.trained.run import load_run
 
 
 class Classification(Task, ABC):
     """A head on the mean over all sites of a pre-trained encoder's last stage, nothing being masked.
+
+    Images without a label are refused: of the test before training, if a test follows; others with their batch.
 
     Args:
         pretrained_run: folder of the run whose encoder it starts from.
@@ -97,6 +104,24 @@ class Classification(Task, ABC):
     def extract(self, batch: Batch) -> Tensor:
         """Pooled features of a batch's images, `b d`."""
         return pool(self.encoder(in_precision(unmasked(batch, self.cell), self.dtype))).to(self.dtype)
+
+    def on_fit_start(self) -> None:
+        trainer: Any = self.trainer
+        data = trainer.datamodule
+        if isinstance(data, ImageData) and data.test_split in data.opened:  # by `run`, which tests afterwards
+            loader, limit = data.test_dataloader(), trainer.limit_test_batches
+            tested = islice(loader, limit if isinstance(limit, int) else int(limit * len(loader)))
+            labels = all_gather([label for batch in tested for label in batch.labels.tolist()], trainer.world_size)
+            require_labels(torch.tensor([*chain.from_iterable(labels)]), "test images")
+
+    def setup(self, stage: str) -> None:
+        # the data have other hooks, but not this one
+        warnings.filterwarnings("ignore", "You have overridden `on_before_batch_transfer` in `LightningModule`")
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        if isinstance(batch, Batch):  # and not the example of Lightning's summary
+            require_labels(batch.labels, "images of a batch")  # here, where nobody waits for the device
+        return batch
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self(batch)
@@ -183,13 +208,14 @@ class FineTune(Classification):
         mixup: alpha of mixup; 0 for none.
         cutmix: alpha of cutmix; 0 for none.
         smoothing: of labels.
-        batch_size: images per step over all devices; the data's; even, as images are mixed in pairs.
+        batch_size: images per step over all devices; the data's; with mixup or cutmix even on each device, as images are mixed in
+            pairs. Where images are skipped and an odd number is left, the last one is not mixed.
         seed: of the head, of mixing and of drop path.
         scratch: start from the weights with which the run itself started, as if there had been no pretraining: the baseline of
             fine-tuning. Results are then called `scratch`.
 
     Raises:
-        ValueError: there is no such run, its data have no labels or one class, or the batch is odd.
+        ValueError: there is no such run, its data have no labels or one class, or images are mixed and the batch is odd.
     """
 
     def __init__(
@@ -217,10 +243,10 @@ class FineTune(Classification):
             require(alpha, value, 0)
         name = "scratch" if scratch else "finetune"
         super().__init__(pretrained_run, name, num_classes, base_lr, warmup, batch_size, seed, scratch)
-        if batch_size % 2:
-            raise ValueError(f"batch_size is {batch_size}: images are mixed in pairs, give an even number")
         self.betas, self.weight_decay, self.layer_decay = betas, weight_decay, layer_decay
         self.mix = Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=smoothing, num_classes=self.num_classes)
+        self.mix.mixup_enabled = mixup > 0 or cutmix > 0
+        self._check_share(1)
         self.criterion = SoftTargetCrossEntropy()
         set_drop_path(self.encoder, drop_path)
 
@@ -247,11 +273,30 @@ class FineTune(Classification):
             return {}
         return {"stem": r"encoder\.(?!(?:blocks|stages|norm)\.)", "layers": [(r"encoder\.(?:blocks|stages)\.(\d+)\.", None)]}
 
+    def on_fit_start(self) -> None:
+        self._check_share(self.trainer.world_size)
+        super().on_fit_start()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         with _numpy_seed(make_seed(self.seed, "mix", self.global_step, batch_idx, self.global_rank)):
-            images, targets = self.mix(batch.images.clone(), batch.labels)  # it mixes in place
+            images, targets = self._mixed(batch.images, batch.labels)
         # of two images that are mixed, frame and map are the first's
         return self.log_loss(self.criterion(self(batch._replace(images=images)).float(), targets), batch)
+
+    def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Images mixed in pairs, but for the last one of an odd number, and their soft targets."""
+        images, even = images.clone(), len(images) // 2 * 2  # it mixes in place
+        _, targets = self.mix(images[:even], labels[:even])
+        last = mixup_target(labels[even:], self.num_classes, smoothing=self.mix.label_smoothing)
+        return images, torch.cat([targets, last])
+
+    def _check_share(self, num_devices: int) -> None:
+        share = self.batch_size // num_devices
+        if self.mix.mixup_enabled and share % 2:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, {share} on each device: images are mixed in pairs, give an even number on each, "
+                "or mixup and cutmix 0"
+            )
 
 
 def set_drop_path(encoder: nn.Module, rate: float) -> None:

@@ -1,5 +1,7 @@
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch.nn import functional as F
 from semconv.commands.train import _starting_from, build, main
 from semconv.corruption import View
 from semconv.data import Batch
-from semconv.finetuning import Classification, FineTune, LinearProbe, set_drop_path
+from semconv.finetuning import Classification, FineTune, LinearProbe, _numpy_seed, set_drop_path
 from semconv.optimisation import parameter_groups
 from tests.experiments import FOLDER, make_task
 from tests.recording import SHORT, train
@@ -33,13 +35,17 @@ def pretrained(tmp_path_factory):
     return run
 
 
-def fit(
-    kind: str, pretrained: Path, folder: Path, *overrides: str, callbacks: Sequence[Callback] = (), ckpt_path: Any = None
-) -> Any:
+def prepare(kind: str, pretrained: Path, folder: Path, *overrides: str) -> Any:
     data = yaml.safe_dump({"data": yaml.safe_load((pretrained / "config.yaml").read_text())["data"]})
     short = [word for word in SHORT if not word.startswith("--model.size")]  # it is the run's
     words = ["-c", data, "-c", str(EVALUATION / f"{kind}.yaml"), *short, f"--model.pretrained_run={pretrained}", *overrides]
-    cli: Any = build([*words, f"--runs={folder}"])
+    return build([*words, f"--runs={folder}"])
+
+
+def fit(
+    kind: str, pretrained: Path, folder: Path, *overrides: str, callbacks: Sequence[Callback] = (), ckpt_path: Any = None
+) -> Any:
+    cli = prepare(kind, pretrained, folder, *overrides)
     cli.trainer.callbacks.extend(callbacks)
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=ckpt_path)
     return cli
@@ -223,6 +229,74 @@ def test_mixing_leaves_the_data_and_numpys_generator_alone(pretrained):
     assert losses[0] == losses[1]
     # all logits are almost equal at first
     assert losses[0] == pytest.approx(F.cross_entropy(torch.zeros(1, 10), torch.tensor([0])).item(), abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["linear_probe", "finetune"])
+def test_unlabelled_test_images_are_refused_before_training(kind, pretrained, tmp_path):
+    cli = prepare(kind, pretrained, tmp_path)
+    cli.datamodule.setup("test")
+    cli.datamodule.select("test")[0].labels[[4, 32]] = -1
+    with pytest.raises(ValueError, match="2 of 33 test images have no label: give data"):
+        cli.trainer.run(cli.model, datamodule=cli.datamodule)
+    assert cli.trainer.global_step == 0
+    with pytest.raises(ValueError, match="1 of 17 images of a batch have no label"):
+        cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+
+
+def test_test_images_without_labels_do_not_matter_where_they_are_not_tested(pretrained, tmp_path):
+    cli = prepare("linear_probe", pretrained, tmp_path, "--trainer.limit_test_batches=1")
+    cli.datamodule.setup("test")
+    cli.datamodule.select("test")[0].labels[32] = -1  # the second batch
+    cli.trainer.run(cli.model, datamodule=cli.datamodule)
+    assert "linear_probe/top1" in cli.trainer.callback_metrics
+
+
+@pytest.mark.parametrize(("part", "limit"), [("train", "0"), ("validation", "1.0")])
+def test_unlabelled_images_of_training_and_validation_are_refused(part, limit, pretrained, tmp_path):
+    cli = prepare("finetune", pretrained, tmp_path, f"--trainer.limit_val_batches={limit}")
+    cli.datamodule.setup("fit")
+    images, index = cli.datamodule.select(part)
+    images.labels[index] = -1
+    with pytest.raises(ValueError, match="images of a batch have no label: give data with one for each"):
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.8])
+def test_of_an_odd_batch_all_images_but_the_last_are_mixed(mixup, pretrained):
+    tuned: Any = FineTune(str(pretrained), mixup=mixup, smoothing=0.1)
+    images, labels = torch.randn(5, 3, 32, 32), torch.arange(5)
+    with _numpy_seed(3):
+        mixed, targets = tuned._mixed(images, labels)
+    with _numpy_seed(3):
+        pairs, soft = tuned.mix(images[:4].clone(), labels[:4])
+    assert not torch.equal(pairs, images[:4])
+    assert torch.equal(mixed, torch.cat([pairs, images[4:]]))
+    last = F.one_hot(labels[4:], 10) * 0.9 + 0.1 / 10
+    assert torch.allclose(targets, torch.cat([soft, last]))
+
+
+def test_without_mixup_and_cutmix_labels_are_smoothed_alone(pretrained, tmp_path):
+    seen = []
+
+    class Seen(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            seen.append(module._mixed(batch.images, batch.labels))
+            assert torch.equal(seen[-1][0], batch.images)
+            assert torch.allclose(seen[-1][1], F.one_hot(batch.labels, 10) * 0.8 + 0.2 / 10)
+
+    options = ["--model.mixup=0", "--model.cutmix=0", "--model.smoothing=0.2", "--data.batch_size=31"]
+    cli = fit("finetune", pretrained, tmp_path, *options, callbacks=[Seen()])
+    assert len(seen) == cli.trainer.global_step == 3
+
+
+def test_an_odd_share_of_a_device_is_refused(pretrained):
+    tuned, plain = FineTune(str(pretrained), batch_size=130), FineTune(str(pretrained), batch_size=130, mixup=0, cutmix=0)
+    for devices, refused in ((1, False), (2, True), (5, False)):
+        trainer: Any = SimpleNamespace(world_size=devices, datamodule=None)
+        for module in (tuned, plain):
+            module.trainer = trainer
+            with pytest.raises(ValueError, match="130, 65 on each device") if refused and module is tuned else nullcontext():
+                module.on_fit_start()
 
 
 def test_what_cannot_be_tuned_is_refused(pretrained, tmp_path):

@@ -12,6 +12,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from semconv.files import temporary, write_whole
 
 
+def completes_step(trainer: Trainer, batch_idx: int) -> bool:
+    """True after the last batch of a step: no checkpoint holds the gradients that earlier ones have accumulated."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
 class Checkpoints(Checkpoint):
     """Saves `last.ckpt` at the end of each epoch, every few minutes and every few steps.
 
@@ -45,9 +50,11 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._saved_at = time.monotonic()
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         # the last step of an epoch is saved after validation, which a resumed run would skip otherwise
-        if not trainer.is_last_batch and (self._is_due(trainer) or self._is_late(trainer)):
+        if trainer.is_last_batch or not completes_step(trainer, batch_idx):
+            return
+        if self._is_due(trainer) or self._is_late(trainer):
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -33,7 +32,6 @@ class Evaluation(Callback):
         every: epochs between probes of the features during training, on at most 2,000 images of train and of validation: they are
             made where an epoch is validated, and leave training to the bit as it would be without. None: no such probes.
         recalibrate: recompute batch-norm statistics for each kind of view before features are extracted.
-        checkpoint: the checkpoint under test: features are kept beside it. None: the run's own.
     """
 
     def __init__(
@@ -42,11 +40,10 @@ class Evaluation(Callback):
         level: Extent = "quick",
         num_images: int = 10_000,
         recalibrate: bool = False,
-        checkpoint: str | None = None,
         every: int | None = None,
     ) -> None:
         self.folder, self.level, self.num_images, self.recalibrate = folder, level, num_images, recalibrate
-        self.checkpoint, self.every = checkpoint, every
+        self.every = every
 
     def on_train_start(self, trainer: "Trainer", module: "LightningModule") -> None:
         if self.every is not None and not trainer.limit_val_batches:
@@ -76,7 +73,7 @@ class Evaluation(Callback):
         evaluated = self._evaluated(trainer, module)
         evaluated.data.setup("fit")
         with torch.inference_mode(False):  # probes need gradients, which Lightning turns off in a test
-            results, classifier = quick.evaluate(evaluated, self.num_images, self.recalibrate, self._keep(trainer))
+            results, classifier = quick.evaluate(evaluated, self.num_images, self.recalibrate)
             results["cost/inference_images_per_second"] = inference_rate(
                 module, evaluated.data.sample("test", evaluated.data.batch_size), evaluated.data
             )
@@ -97,9 +94,3 @@ class Evaluation(Callback):
 
     def _evaluated(self, trainer: Any, module: "LightningModule") -> Evaluated:
         return Evaluated(module, trainer.datamodule, trainer.precision_plugin.forward_context, trainer.world_size)
-
-    def _keep(self, trainer: "Trainer") -> Path | None:
-        """The folder of the checkpoint under test, where features are kept; None: they are not kept."""
-        if self.checkpoint:
-            return Path(self.checkpoint).parent
-        return self.folder.checkpoints if trainer.checkpoint_callbacks else None

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from semconv.callbacks.checkpoints import Checkpoints
+from semconv.callbacks.checkpoints import Checkpoints, completes_step
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -76,8 +76,8 @@ class Interruption(Callback):
 
         listen(wait)  # replaces Lightning's own handlers, under which a killed run would look like a success
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        if not trainer.is_last_batch:
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if not trainer.is_last_batch and completes_step(trainer, batch_idx):
             self._save_if_asked(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:

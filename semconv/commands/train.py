@@ -388,7 +388,7 @@ class SemconvCLI(LightningCLI):
 
     def _callbacks(self, saved: dict[str, Any]) -> list[Callback]:
         folder, facts, whole = self.record.folder, derived_facts(saved), self._whole()
-        given, cost, tests = self._get(self.config_init, "trainer"), Cost(folder), self.config.get("subcommand") == "test"
+        given, cost = self._get(self.config_init, "trainer"), Cost(folder)
         has_bar = any(isinstance(callback, ProgressBar) for callback in _as_list(given.get("callbacks")))
         divergence = Divergence(whole["nonfinite_steps"])
         checkpoints = Checkpoints(folder.checkpoints, whole["checkpoint_every"], whole["checkpoint_minutes"], divergence.read)
@@ -407,7 +407,7 @@ class SemconvCLI(LightningCLI):
             Announcement(folder, facts, cost),
             Evaluation(
                 *(folder, whole["evaluation"], whole["evaluation_images"], whole["recalibrate_batch_norm"]),
-                *(whole.get("ckpt_path") if tests else None, whole["evaluation_every"]),
+                whole["evaluation_every"],
             ),
             *([RunProgress()] if given.get("enable_progress_bar") is not False and not has_bar else []),
             *([checkpoints] if saves else []),  # Lightning moves it to the end: the others' states are then up to date

@@ -1,23 +1,17 @@
 """Frozen features of many images, without a trace in the network."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from semconv.corruption import View
 from semconv.data import Batch
 from semconv.encoders import Encoding
-from semconv.files import write_whole
 from semconv.indicators import masked_fraction
 from semconv.processes import all_gather
 
@@ -179,34 +173,3 @@ def recalibrated(evaluated: Evaluated, look: Look, count: int = 1024) -> nn.Modu
             for batch in evaluated.batches("train", count):
                 encoder(in_precision(look(batch), evaluated.task.dtype))
     return encoder.eval()
-
-
-def fingerprint(network: nn.Module, **settings: Any) -> str:
-    """A text that changes with every weight, buffer and setting."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def kept(folder: Path | None, name: str, make: Callable[[], Features]) -> Features:
-    """Features from `folder`, made and put there if they are not: beside the checkpoint that they are of.
-
-    Args:
-        folder: None keeps nothing.
-        name: of the file, without extension: of features of one network, its settings and its images.
-        make: makes them.
-    """
-    path = folder / f"{name}.safetensors" if folder else None
-    if path is not None and path.is_file():
-        try:
-            with safe_open(path, framework="pt") as file:
-                return Features(*(file.get_tensor(name) for name in Features._fields))
-        except (SafetensorError, OSError):
-            pass  # cut off, or of another version: made anew
-    features = make()
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = save({name: tensor.contiguous() for name, tensor in features._asdict().items()})
-        write_whole(path, lambda file: file.write(content))
-    return features

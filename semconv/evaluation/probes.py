@@ -31,15 +31,28 @@ class LinearClassifier(NamedTuple):
         return F.linear((vectors.to(self.mean) - self.mean) / self.deviation, self.weight, self.bias)
 
 
+def require_labels(labels: Tensor, those: str = "images") -> None:
+    """Refuse images of which some have no label.
+
+    Args:
+        labels: int64 `n`, -1 where unlabelled.
+        those: how a message calls them.
+
+    Raises:
+        ValueError: an image has no label.
+    """
+    if bool((labels < 0).any()):
+        raise ValueError(f"{int((labels < 0).sum())} of {len(labels)} {those} have no label: give data with one for each")
+
+
 def check_labels(train: Features, test: Features, neighbours: int = 1) -> int:
     """The number of classes.
 
     Raises:
-        ValueError: there are no labels, one class, or fewer images than neighbours.
+        ValueError: an image has no label, or there is one class, or fewer images than neighbours.
     """
     labels = torch.cat([train.labels, test.labels])
-    if bool((labels < 0).any()):
-        raise ValueError(f"{int((labels < 0).sum())} of {len(labels)} images have no label: give data with one for each")
+    require_labels(labels)
     if len(labels.unique()) < 2:
         raise ValueError(f"all {len(labels)} images are of one class: give data of two or more")
     if len(train.labels) < neighbours:

@@ -2,12 +2,10 @@
 
 import math
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from torch import nn
-
-from semconv.evaluation.features import Evaluated, Features, Look, absent, extract, fingerprint, kept, recalibrated, unmasked
+from semconv.controls import find_indicators
+from semconv.evaluation.features import Evaluated, Features, Look, absent, extract, recalibrated, unmasked
 from semconv.evaluation.gates import gates
 from semconv.evaluation.importance import importance
 from semconv.evaluation.pixels import remembered, thumbnails
@@ -29,31 +27,19 @@ Kind = Literal["whole", "masked"]  # nothing masked, or masked as in training
 
 
 class Extractor(NamedTuple):
-    """Features of an encoder, kept in files."""
+    """Features of an encoder."""
 
     evaluated: Evaluated
     num_images: int  # of train, and of test, at most
     recalibrate: bool  # give batch norms the statistics of each kind of view
-    folder: Path | None  # None: kept nowhere
 
     def extract(self, kind: Kind) -> tuple[Features, list[Features]]:
         """Features of train, and of test under each draw of masks."""
         evaluated, look = self.evaluated, partial(_look, self.evaluated, kind)
         encoder = recalibrated(evaluated, look(0)) if self.recalibrate else evaluated.encoder
         draws = DRAWS if kind == "masked" else 1
-        name = self._name(encoder, kind)
-        tests = [self._kept(encoder, name, "test", math.ceil(self.num_images / draws), look(draw), draw) for draw in range(draws)]
-        return self._kept(encoder, name, "train", self.num_images, look(0)), tests
-
-    def _name(self, encoder: nn.Module, kind: Kind) -> str:
-        """A name of this encoder, kind of view and images."""
-        task, data = self.evaluated.task, self.evaluated.data
-        settings = {"kind": kind, "num_images": self.num_images, "data": data.describe(), "seed": task.evaluation_seed}
-        return fingerprint(encoder, **settings, masker=vars(task.masker), corruption=repr(task.corruption))
-
-    def _kept(self, encoder: nn.Module, name: str, part: str, count: int, look: Look, draw: int = 0) -> Features:
-        file = f"features-{name}-{part}-{count}-{draw}"
-        return kept(self.folder, file, lambda: extract(self.evaluated, encoder, part, count, look))
+        tests = [extract(evaluated, encoder, "test", math.ceil(self.num_images / draws), look(draw)) for draw in range(draws)]
+        return extract(evaluated, encoder, "train", self.num_images, look(0)), tests
 
 
 class Probed(NamedTuple):
@@ -70,21 +56,18 @@ class Probed(NamedTuple):
         return {form.format(name): value for name, value in zip(PROBED, (self.linear, self.knn), strict=True)}
 
 
-def evaluate(
-    evaluated: Evaluated, num_images: int, recalibrate: bool, folder: Path | None
-) -> tuple[dict[str, Any], LinearClassifier | None]:
+def evaluate(evaluated: Evaluated, num_images: int, recalibrate: bool) -> tuple[dict[str, Any], LinearClassifier | None]:
     """All keys of the quick evaluation that need more than the test step, and the classifier of whole images.
 
     Args:
         evaluated: the network and its images.
         num_images: at most so many images of train, and of test, are probed with.
         recalibrate: give batch norms the statistics of each kind of view before features are taken.
-        folder: that features are kept in; None: nowhere.
 
     Returns:
         Results by key, null with a reason where the data do not allow them; None for the classifier then.
     """
-    extractor, classifier = Extractor(evaluated, num_images, recalibrate, folder), None
+    extractor, classifier = Extractor(evaluated, num_images, recalibrate), None
     try:
         results, classifier = _accuracies(extractor)
         results |= _pixels(evaluated, num_images)
@@ -121,7 +104,9 @@ def _accuracies(extractor: Extractor) -> tuple[dict[str, Any], LinearClassifier]
     whole = _probe(*extractor.extract("whole"))
     train, tests = extractor.extract("masked")
     masked = visible = _probe(train, tests)
-    if not extractor.evaluated.encoder.drops_masked:  # else no other sites have a feature
+    encoder = extractor.evaluated.encoder
+    # else no other sites have a feature, unless a control tells it other ones
+    if not encoder.drops_masked or any(indicators.control for indicators in find_indicators(encoder)):
         visible = _probe(train.of_visible(), [test.of_visible() for test in tests])
     results: dict[str, Any] = {
         "probe/num_features": len(whole.classifier.mean),

@@ -1,3 +1,4 @@
+import json
 import math
 from contextlib import nullcontext
 from functools import partial
@@ -12,6 +13,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
+from semconv.commands.train import main
 from semconv.controls import Zero, set_control
 from semconv.data import ImageData
 from semconv.encoders import Encoding
@@ -31,7 +33,8 @@ from semconv.evaluation.pixels import remembered, thumbnails
 from semconv.evaluation.probes import check_labels, choose_linear, fit_linear, knn_scores, top1
 from semconv.evaluation.quick import Extractor, _probe, _untrained, evaluate
 from semconv.evaluation.sites import LeastSquares, dense_miou, mask_auc, probe_sites, r2
-from tests.experiments import make_task, stir
+from tests.experiments import arguments, make_task, stir
+from tests.recording import SHORT
 
 CLASSES = 4
 
@@ -236,6 +239,14 @@ def test_features_are_pooled_over_all_sites_and_over_visible_ones():
             assert same == (kind == "whole" or name == "mae_vit")
 
 
+@pytest.mark.usefixtures("quick_runs")
+def test_an_evaluation_writes_no_features_beside_the_checkpoint(tmp_path):
+    main(["run", *arguments("cnn_plain", *SHORT, "--evaluation=quick", f"--runs={tmp_path}")])
+    (checkpoints,) = tmp_path.glob("*/*/checkpoints")
+    assert [path.name for path in checkpoints.iterdir()] == ["last.ckpt"]
+    assert "probe/linear_top1" in json.loads((checkpoints.parent / "summary.json").read_text())
+
+
 def test_batch_norms_are_recalibrated_in_a_copy():
     those = evaluated("cnn_plain", "--model.encoder.norm=batch")
 
@@ -373,7 +384,7 @@ def test_data_without_labels_leave_nulls_with_reasons():
     those = evaluated("cnn_plain")
     for images in those.data.opened.values():
         images.labels.fill_(-1)
-    results, classifier = evaluate(those, 100, False, None)
+    results, classifier = evaluate(those, 100, False)
     assert classifier is None
     for key in ("probe/linear_top1", "probe/knn_top1_masked_visible", "untrained/probe/linear_top1", "pixels/linear_top1"):
         assert results[key] is None

@@ -6,13 +6,16 @@ import signal
 import time
 
 import pytest
+import torch
 
 from semconv.__main__ import main as command
 from semconv.callbacks.checkpoints import Checkpoints
 from semconv.commands.train import main
+from semconv.tasks import MaskedReconstruction
+from semconv.tracking.checkpoints import read_checkpoint
 from tests.experiments import arguments
 from tests.processes import Forked
-from tests.recording import SHORT
+from tests.recording import SHORT, logged
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -57,3 +60,28 @@ def test_a_checkpoint_is_written_after_some_time(tmp_path):
     for minutes in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="checkpoint_minutes is"):
             Checkpoints(tmp_path, minutes=minutes)
+
+
+GROUPED = [*SHORT, "--trainer.accumulate_grad_batches=3", "--trainer.max_steps=-1", "--trainer.max_epochs=2"]
+GROUPED += ["--data.batch_size=16", "--checkpoint_minutes=1e-9"]  # an epoch has 7 batches: two groups of 3, and one of 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)], ids=["SIGTERM", "SIGKILL"])
+def test_a_run_that_is_stopped_inside_a_group_of_accumulated_batches_resumes_to_the_same_bits(number, code, tmp_path, monkeypatch):
+    main(["run", *arguments("cnn_plain", *GROUPED, f"--runs={tmp_path / 'whole'}")])
+    step = MaskedReconstruction.training_step
+
+    def stopped(self, batch, batch_idx):
+        if (self.current_epoch, batch_idx) == (1, 4):  # the second batch of the second group
+            os.kill(os.getpid(), number)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(MaskedReconstruction, "training_step", stopped)
+    words = ["run", *arguments("cnn_plain", *GROUPED, f"--runs={tmp_path / 'stopped'}")]
+    assert Forked(words, tmp_path).wait().returncode == code
+    monkeypatch.undo()
+    runs = [next(tmp_path.glob(f"{name}/*/*")) for name in ("stopped", "whole")]
+    main(["run", "--resume", str(runs[0])])
+    ours, theirs = (read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in runs)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert logged(tmp_path / "stopped") == logged(tmp_path / "whole")
