@@ -90,7 +90,7 @@ def evaluation(rounds: int) -> dict[str, Any]:
 
     def evaluate() -> float:
         begin = time.perf_counter()
-        profiler.runcall(quick.evaluate, evaluated, PROBED, False, None)
+        profiler.runcall(quick.evaluate, evaluated, PROBED, False)
         return time.perf_counter() - begin
 
     turns = alternate({"epoch": lambda: EPOCH * trained.steps.run(trained.ours, 24)[0], "evaluation": evaluate}, rounds, warmup=0)

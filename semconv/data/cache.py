@@ -173,7 +173,7 @@ def build(images: Images, place: Path, title: str, skip: bool) -> None:
             _settle(text)
         if _open(place, images):  # another run was faster
             return
-        shutil.rmtree(place, ignore_errors=True)  # remains of a damaged one
+        shutil.rmtree(place, ignore_errors=True)  # a damaged one, or one without images that can be read now
         try:
             aside.rename(place)
         except OSError:
@@ -229,11 +229,12 @@ def _estimate(images: Images) -> float:
 
 
 def _open(place: Path, images: Images) -> CachedImages | None:
-    """Open a cache; None if it is absent or incomplete."""
+    """Open a cache; None if it is absent or incomplete, or lacks an image that can be read by now, such as again from a network."""
     try:
-        return CachedImages(place, images)
+        found = CachedImages(place, images)
     except (OSError, ValueError, KeyError, IndexError, EOFError):
         return None
+    return found if all(_decode(images, torch.tensor([position]), skip=True).bad for position in found.bad) else None
 
 
 def _settle(file: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from semconv.configuration import one_line
 from semconv.data.errors import SourceMissing
-from semconv.data.images import HubImages, encoded_bytes
+from semconv.data.images import HubImages
 from semconv.data.streams import StreamImages
 
 ROWS = 16  # of a stream, read at a time
@@ -44,7 +44,7 @@ def open_hub_stream(
     names = getattr(stream.features[label], "names", None) if label else None
     known = (stream.info.splits or {}).get(split)
     return StreamImages(
-        partial(_iterate, _undecoded(stream, image), image, label),
+        partial(_iterate, name, _undecoded(stream, image), image, label),
         num_images or (known.num_examples if known else None),
         channels,
         names,
@@ -55,7 +55,7 @@ def find_columns(features: Mapping[str, Any], image_column: str | None, label_co
     """Find the image column and the label column (None if there is none).
 
     Raises:
-        ValueError: a given column is missing, no column holds images, or labels are not integers.
+        ValueError: a given column is missing, no column holds images, the given one cannot, or labels are not integers.
     """
     images = [name for name, feature in features.items() if _is_image(feature)]
     labels = [name for name, feature in features.items() if hasattr(feature, "names")]
@@ -65,15 +65,27 @@ def find_columns(features: Mapping[str, Any], image_column: str | None, label_co
             raise ValueError(f"there is no column {given!r}: choose among {', '.join(features)}")
     if not images and image_column is None:
         raise ValueError(f"no column holds images: name one of {', '.join(features)} as image_column")
-    label = label_column or (labels[0] if labels else None)
-    if label is not None and not hasattr(features[label], "names") and "int" not in str(features[label]):
-        raise ValueError(f"label column {label!r} is {features[label]}: cast it to ClassLabel or integers")
-    return image_column or images[0], label
+    image, label = image_column or images[0], label_column or (labels[0] if labels else None)
+    if not _may_be_image(features[image]):
+        raise ValueError(f"image column {image!r} is {features[image]}: name a column of image files or of their paths")
+    if label is not None and not _is_label(features[label]):
+        raise ValueError(f"label column {label!r} is {features[label]}: cast it to ClassLabel or integers, or name another")
+    return image, label
 
 
 def _is_image(feature: Any) -> bool:
     # written without datasets' own metadata, an image is a struct of bytes and path
     return type(feature).__name__ == "Image" or (isinstance(feature, dict) and {"bytes", "path"} == set(feature))
+
+
+def _may_be_image(feature: Any) -> bool:
+    if isinstance(feature, dict):
+        return not {"bytes", "path"}.isdisjoint(feature)
+    return _is_image(feature) or getattr(feature, "dtype", None) in ("binary", "large_binary", "string", "large_string")
+
+
+def _is_label(feature: Any) -> bool:
+    return hasattr(feature, "names") or (type(feature).__name__ == "Value" and feature.dtype.startswith(("int", "uint")))
 
 
 def _load(name: str, split: str, streaming: bool) -> Any:
@@ -99,9 +111,12 @@ def _undecoded(data: Any, image_column: str) -> Any:
     return data.cast_column(image_column, datasets.Image(decode=False))
 
 
-def _iterate(stream: Any, image_column: str, label_column: str | None) -> Iterator[tuple[bytes, int]]:
-    # row by row, datasets would give each worker of a DataLoader some of the files
-    for rows in stream.iter(ROWS):
-        labels = rows[label_column] if label_column else [None] * len(rows[image_column])
-        for image, label in zip(rows[image_column], labels, strict=True):
-            yield encoded_bytes(image), -1 if label is None else label
+def _iterate(name: str, stream: Any, image_column: str, label_column: str | None) -> Iterator[tuple[Any, int]]:
+    try:
+        # row by row, datasets would give each worker of a DataLoader some of the files
+        for rows in stream.iter(ROWS):
+            labels = rows[label_column] if label_column else [None] * len(rows[image_column])
+            for image, label in zip(rows[image_column], labels, strict=True):
+                yield image, -1 if label is None else label
+    except Exception as error:  # of datasets, its file systems and its HTTP client
+        raise ValueError(f"{name} cannot be read: {one_line(error)}; restore the file, or download it again") from error

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semconv.data.decoding import FULL, MAX_PIXELS, Range, decode, from_pillow, is_deep, open_image, to_eight_bits
+from semconv.data.decoding import FULL, MAX_PIXELS, REMEDY, Range, decode, from_pillow, is_deep, open_image, to_eight_bits
 from semconv.data.errors import BadImage
 
 
@@ -25,6 +25,7 @@ class Images(ABC):
 
     values: Range | None = None  # of images of more than 8 bits; None: the whole range of their type
     max_pixels = MAX_PIXELS  # of an image
+    may_be_deep = False  # of more than 8 bits, which `stored` shows before training
     is_fast = False  # whether the time of reading is negligible
 
     @property
@@ -42,14 +43,14 @@ class Images(ABC):
         return f"image {position}"
 
     def stored(self, position: int) -> np.ndarray | None:
-        """An image as it is stored, of any type; None where images have 8 bits, or cannot be read before training."""
+        """An image as it is stored, of any type; None where it has 8 bits, or cannot be read."""
         return None
 
     def _stored(self, read: Callable[[], bytes]) -> np.ndarray | None:
         try:
             image = open_image(read(), "", self.max_pixels)
             return np.asarray(image) if is_deep(image) else None
-        except (BadImage, OSError, SyntaxError, ValueError):
+        except Exception:  # Pillow raises almost any
             return None  # it is named where it is read
 
     def label_maps(self, index: Tensor) -> Tensor | None:
@@ -135,6 +136,8 @@ class FileImages(Images):
         channels: 1 or 3.
     """
 
+    may_be_deep = True
+
     def __init__(self, samples: Iterable[tuple[str, int]], class_names: Sequence[str] | None, channels: int) -> None:
         self.samples = Samples(samples)
         self.channels = channels
@@ -182,7 +185,8 @@ class TorchvisionImages(Images):
 
     def read(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
         images, labels = zip(*(self.dataset[i] for i in index.tolist()), strict=True)
-        return [from_pillow(image, self.channels) for image in images], torch.tensor(labels)
+        named = zip(map(self.name, index.tolist()), images, strict=True)
+        return [from_pillow(image, self.channels, name) for name, image in named], torch.tensor(labels)
 
 
 class HubImages(Images):
@@ -194,6 +198,8 @@ class HubImages(Images):
         label_column: column of integers; None if unlabelled.
         channels: 1 or 3.
     """
+
+    may_be_deep = True
 
     def __init__(self, table: Any, image_column: str, label_column: str | None, channels: int) -> None:
         self.table = table
@@ -212,13 +218,13 @@ class HubImages(Images):
         return f"image {position} of the table"
 
     def stored(self, position: int) -> np.ndarray | None:
-        return self._stored(lambda: encoded_bytes(self.table[position][self.image_column]))
+        return self._stored(lambda: encoded_bytes(self.table[position][self.image_column], self.name(position)))
 
     def read(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
         positions = index.tolist()
         rows = self.table[positions]  # one look-up for the batch
         pixels = [
-            decode(encoded_bytes(image), self.channels, self.name(i), self.values, self.max_pixels)
+            decode(encoded_bytes(image, self.name(i)), self.channels, self.name(i), self.values, self.max_pixels)
             for i, image in zip(positions, rows[self.image_column], strict=True)
         ]
         if self.label_column is None:
@@ -233,14 +239,16 @@ class ArrayImages(Images):
         images: n h w c, n c h w or (for one channel) n h w; uint8, uint16 or floats.
         labels: n, integers; None if unlabelled.
         channels: number of channels.
+        file: the file's name.
 
     Raises:
         ValueError: the array has another shape or type.
     """
 
+    may_be_deep = True
     is_fast = True
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray | None, channels: int) -> None:
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None, channels: int, file: str) -> None:
         if images.dtype not in (np.uint8, np.uint16, np.float16, np.float32, np.float64):
             raise ValueError(f"the array holds {images.dtype}: save it as uint8, uint16 or floats")
         if images.ndim == 3 and channels == 1:
@@ -252,8 +260,11 @@ class ArrayImages(Images):
         if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
             raise ValueError(f"labels are {labels.dtype} {labels.shape} for {len(images)} images: save one integer per image")
         self.images = images if images.shape[1] == channels else images.transpose(0, 3, 1, 2)
-        self.labels, self.num_images = labels, len(images)
-        self.num_classes = int(labels.max()) + 1 if labels is not None and len(labels) else None
+        self.labels, self.num_images, self.file = labels, len(images), file
+        self.num_classes = _count_classes([] if labels is None else labels.tolist())
+
+    def name(self, position: int) -> str:
+        return f"{self.file}[{position}]"
 
     def stored(self, position: int) -> np.ndarray:
         return np.asarray(self.images[position])
@@ -261,16 +272,27 @@ class ArrayImages(Images):
     def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
         pixels = np.ascontiguousarray(self.images[index.numpy()])
         if pixels.dtype != np.uint8:
-            pixels = to_eight_bits(pixels, self.values or (0.0, FULL if pixels.dtype == np.uint16 else 1.0))
+            values = self.values or (0.0, FULL if pixels.dtype == np.uint16 else 1.0)
+            named = zip(map(self.name, index.tolist()), pixels, strict=True)
+            pixels = np.stack([to_eight_bits(image, values, name) for name, image in named])
         labels = (
             torch.full_like(index, -1) if self.labels is None else torch.from_numpy(self.labels[index.numpy()].astype(np.int64))
         )
         return torch.from_numpy(pixels), labels
 
 
-def encoded_bytes(image: dict[str, Any]) -> bytes:
-    """The file content of an undecoded image of `datasets`."""
-    return image["bytes"] or read_file(image["path"])
+def encoded_bytes(image: bytes | dict[str, Any] | None, name: str) -> bytes:
+    """The file content of an image: itself, or that of an undecoded image of `datasets`.
+
+    Raises:
+        BadImage: there is none, or the file cannot be read.
+    """
+    content, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
+    if content is None and path:
+        return read_file(path)
+    if not content:
+        raise BadImage(f"{name} is empty: {REMEDY}")
+    return content
 
 
 def read_file(path: str) -> bytes:
@@ -303,8 +325,13 @@ def fingerprint_files(paths: Iterable[str], labels: Sequence[int]) -> str:
     return digest.hexdigest()
 
 
-def _classes(table: Any, label_column: str) -> tuple[tuple[str, ...] | None, int]:
+def _classes(table: Any, label_column: str) -> tuple[tuple[str, ...] | None, int | None]:
     names = getattr(table.features[label_column], "names", None)
     if names is not None:
         return tuple(names), len(names)
-    return None, 1 + max(label for label in table[label_column] if label is not None)
+    return None, _count_classes(label for label in table[label_column] if label is not None)
+
+
+def _count_classes(labels: Iterable[int]) -> int | None:
+    """The number of classes up to the largest label; None if there is no label but -1."""
+    return max(labels, default=-1) + 1 or None

@@ -43,7 +43,7 @@ class BatchReader(Dataset[Batch]):
 
     def __getitem__(self, ticket: Ticket) -> Batch:
         self.images.expect(ticket.ahead)
-        members, images, labels = self._read(ticket.members)
+        members, images, labels = self.read(ticket.members)
         sides = torch.tensor([image.shape[-2:] for image in images])
         boxes, flipped = None, None
         if self.augmentation is not None:
@@ -56,7 +56,7 @@ class BatchReader(Dataset[Batch]):
             images, boxes = crop_each(images, boxes, self.size), None
         return Batch(images, labels, members, boxes, flipped, frame, external)
 
-    def _read(self, members: Tensor) -> tuple[Tensor, Tensor | Sequence[Tensor], Tensor]:
+    def read(self, members: Tensor) -> tuple[Tensor, Tensor | Sequence[Tensor], Tensor]:
         """The indices of the readable images, the images, and their labels."""
         try:
             return members, *self.images.read(members)

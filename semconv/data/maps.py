@@ -1,20 +1,20 @@
 """Maps that come with images, such as segmentations and depth maps."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import ImageOps
 from torch import Tensor
 
 from semconv.data.augmentation import centre_boxes, centre_crops, crop_each, crop_nearest
 from semconv.data.cache import CachedImages
-from semconv.data.decoding import MAX_PIXELS, decode, open_image
+from semconv.data.decoding import MAX_PIXELS, decode, open_upright
 from semconv.data.errors import BadImage
-from semconv.data.folders import list_images
+from semconv.data.folders import list_images, shown
 from semconv.data.images import FileImages, Images, read_file
 
 MapKind = Literal["classes", "values"]
@@ -99,11 +99,11 @@ class MapFiles(Maps):
         try:
             if self.kind == "values":
                 return decode(read_file(path), 1, path, max_pixels=self.max_pixels)
-            image = ImageOps.exif_transpose(open_image(read_file(path), path, self.max_pixels))
+            image = open_upright(read_file(path), path, self.max_pixels)
             if image.mode not in ("1", "L", "P"):
                 raise ValueError(f"{path} is {image.mode}: save a map of classes as 8-bit grey or palette")
             return torch.from_numpy(np.array(image, dtype=np.uint8))[None]
-        except (BadImage, OSError) as error:
+        except BadImage as error:
             raise ValueError(f"the map {path} cannot be read: replace it") from error
 
 
@@ -113,11 +113,12 @@ def open_maps(maps: str, kind: MapKind, folder: str, images: Images) -> Maps:
     Args:
         maps: `source` for the class maps of the images' own source; or a folder.
         kind: the kind of the folder's maps.
-        folder: the folder of the images. In the folder of maps, a map has the relative path of its image, with any suffix.
+        folder: the folder of the images. In the folder of maps, a map has the relative path of its image; where none has the same
+            suffix, any other.
         images: the images of the split.
 
     Raises:
-        ValueError: the source has no maps, the images are not files, or an image has no map.
+        ValueError: the source has no maps, the images are not files, or an image has no map, or several.
     """
     if maps == "source":
         known = images.label_maps(torch.arange(images.num_images))
@@ -130,9 +131,19 @@ def open_maps(maps: str, kind: MapKind, folder: str, images: Images) -> Maps:
         raise ValueError(f"a folder of maps needs images in files, and {folder} is not a folder of images: give one")
     if not root.is_dir():
         raise ValueError(f"data.maps: there is no folder {maps}: correct the path")
-    found = {Path(path).relative_to(root).with_suffix(""): path for path in list_images(root).images}
+    found: dict[Path, list[str]] = defaultdict(list)
+    for path in list_images(root).images:
+        found[Path(path).relative_to(root).with_suffix("")].append(path)
     names = [Path(path).relative_to(Path(folder).expanduser()) for path, _ in files.samples]
-    for name in names:
-        if name.with_suffix("") not in found:
-            raise ValueError(f"{maps} has no map of {name}: save it there as {name.with_suffix('.png')}")
-    return MapFiles([found[name.with_suffix("")] for name in names], kind, files.max_pixels)
+    return MapFiles([_map_of(name, found, maps) for name in names], kind, files.max_pixels)
+
+
+def _map_of(name: Path, found: Mapping[Path, Sequence[str]], maps: str) -> str:
+    """The path of the map of an image: that of the same name, else the only one with another suffix."""
+    fitting = found.get(name.with_suffix(""), [])
+    fitting = [path for path in fitting if Path(path).name == name.name] or fitting
+    if not fitting:
+        raise ValueError(f"{maps} has no map of {name}: save it there as {name.with_suffix('.png')}")
+    if len(fitting) > 1:
+        raise ValueError(f"{maps} has {len(fitting)} maps of {name} ({shown(fitting)}): keep one, or name it {name}")
+    return fitting[0]

@@ -70,13 +70,14 @@ class ImageData(LightningDataModule):
         image_column: for hfds and hfids. Default: the first column of images.
         label_column: for hfds and hfids. Default: the first column of classes, else label or labels; without any, labels are -1.
         maps: a map for each image, used by `ExternalMap` only: `source` for the class of every pixel of scenes; or a folder with
-            the structure of the image folder, in which a map has the name (with any suffix) and the size of its image. Maps are
-            cropped and flipped with the images. null: no maps.
+            the structure of the image folder, in which a map has the name and the size of its image; another suffix will do where
+            only one map fits. Maps are cropped and flipped with the images. null: no maps.
         map_kind: content of a folder of maps: classes, 0 to 255 (8-bit grey or palette), or values (grey), on the scale of 0 to 1.
         root: folder of torch/ data.
         download: download torch/ data that are missing.
         range: values of images of more than 8 bits, or of floats, that become black and white, such as [0, 4095] for 12 bits.
-            Default: guessed from some images of the train split, with a warning where it is not the whole range of their type.
+            Default: guessed from some images of the train split, with a warning where it is not the whole range of their type;
+            streams need it.
         max_pixels: pixels of an image file above which it is not read, as it could fill the memory. Default: Pillow's limit.
         num_images: length of the train split of scenes (default 4096), and of streams of unknown length.
         num_test_images: length of the test split of scenes (default 1024), and of streams of unknown length.
@@ -318,10 +319,13 @@ class ImageData(LightningDataModule):
     def _measured_moments(self) -> Moments:
         """Channel mean and standard deviation of the train split."""
         images, index = self.select("train")
+        if not len(index):
+            raise ValueError(f"validation_fraction {self.validation_fraction} leaves no training image: give less, or mean and std")
+        reader = BatchReader(images, self.size, skip=self.skip)
         total, squares, count = torch.zeros(self.channels), torch.zeros(self.channels), 0
         total, squares = total.double(), squares.double()
         for part in index.split(256):
-            for pixels in images.read(part)[0]:
+            for pixels in reader.read(part)[1]:
                 values = pixels.double().flatten(1) / 255
                 total, squares, count = total + values.sum(1), squares + values.square().sum(1), count + values.shape[1]
         mean = total / count
@@ -404,13 +408,22 @@ class ImageData(LightningDataModule):
     def _range(self, source: Source, split: str, images: Images) -> Range | None:
         """The range of values, the same for all splits: the given one, or a guess from images of the train split."""
         if self.given_range is None and not self._guessed:
-            if split != self.train_split and images.stored(0) is not None:
-                images = self.listed[self.train_split] = source.open(self.train_split, self.num_images)
-                images.max_pixels = self.max_pixels
+            if split != self.train_split and images.may_be_deep:
+                images = self._list_training(source) or images
             some = torch.linspace(0, images.num_images - 1, min(GUESSED_FROM, images.num_images)).long().tolist()
             stored = (images.stored(position) for position in some)
             self.given_range, self._guessed = guess_range([each for each in stored if each is not None], source.name), True
         return self.given_range
+
+    def _list_training(self, source: Source) -> Images | None:
+        """The images of the train split, to be opened later; None if it cannot be opened, as where data are for testing only."""
+        try:
+            images = source.open(self.train_split, self.num_images)
+        except ValueError:
+            return None
+        images.max_pixels = self.max_pixels
+        self.listed[self.train_split] = images
+        return images
 
     def _maps_of(self, images: Images) -> Maps | None:
         if self.maps is None:

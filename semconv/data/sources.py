@@ -52,7 +52,7 @@ class Source:
 
         Raises:
             SourceMissing: the data are missing.
-            ValueError: the data exist, but not the split, or an option does not fit them.
+            ValueError: the data exist, but not the split or any image in it, or an option does not fit them.
         """
         prefix, _, rest = self.name.partition("/")
         if self.channels not in (1, 3) and prefix != "npy":
@@ -62,6 +62,12 @@ class Source:
         if prefix in SCHEMES and (self.test_fraction is not None or not self.labelled):
             option = "labels is none" if self.test_fraction is None else f"test_fraction is {self.test_fraction}"
             raise ValueError(f"{option}, and {self.name} is no folder of images: leave it out")
+        images = self._open(prefix, rest, split, num_images)
+        if not images.num_images:
+            raise ValueError(f"split {split!r} of {self.name} holds no images: add some, or choose another split")
+        return images
+
+    def _open(self, prefix: str, rest: str, split: str, num_images: int | None) -> Images:
         columns = (self.channels, self.image_column, self.label_column)
         match prefix:
             case "scenes":
@@ -86,7 +92,7 @@ class Source:
     @property
     def moments(self) -> Moments:
         """Channel mean and standard deviation (0 to 1) for normalisation: the scenes' own; for other sources ImageNet's."""
-        mean, std = channel_moments(self.world) if self.name.startswith("scenes") else IMAGENET_MOMENTS
+        mean, std = channel_moments(self.world) if self.name.partition("/")[0] == "scenes" else IMAGENET_MOMENTS
         if self.channels == 3:
             return mean, std
         # channels are strongly correlated, so that their deviations add up as their means do
@@ -142,7 +148,7 @@ def open_arrays(folder: str, split: str, channels: int) -> ArrayImages:
         raise ValueError(f"{folder} has no split {split!r}: choose among {', '.join(there)}")
     labels = path.with_name(f"{split}_labels.npy")
     try:
-        return ArrayImages(np.load(path, mmap_mode="r"), np.load(labels) if labels.is_file() else None, channels)
+        return ArrayImages(np.load(path, mmap_mode="r"), np.load(labels) if labels.is_file() else None, channels, str(path))
     except (OSError, EOFError) as error:
         raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import tarfile
 from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from semconv.configuration import one_line
-from semconv.data.decoding import decode
+from semconv.data.decoding import from_pillow, is_deep, open_upright
 from semconv.data.errors import SourceMissing
-from semconv.data.images import Images
+from semconv.data.images import Images, encoded_bytes
 
 SHELL = re.compile(r"""['"`$;&<>\\\n]""")
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
@@ -27,7 +28,7 @@ class StreamImages(Images):
     or those that are expected. Any number of readers, each with a share of the batches, hold no more than one does.
 
     Args:
-        start: starts the stream, which yields the content of an image file and its label (-1 if unlabelled).
+        start: starts the stream, which yields an image, see `encoded_bytes`, and its label (-1 if unlabelled).
         num_images: number of images.
         channels: 1 or 3.
         class_names: in the order of the labels; None if unknown.
@@ -39,7 +40,7 @@ class StreamImages(Images):
 
     def __init__(
         self,
-        start: Callable[[], Iterator[tuple[bytes, int]]],
+        start: Callable[[], Iterator[tuple[Any, int]]],
         num_images: int | None,
         channels: int,
         class_names: Sequence[str] | None = None,
@@ -55,9 +56,9 @@ class StreamImages(Images):
             self.class_names = tuple(class_names)
             self.num_classes = len(class_names)
         self.expected: set[int] | None = None
-        self.held: dict[int, tuple[bytes, int]] = {}
+        self.held: dict[int, tuple[Any, int]] = {}
         self.position = 0
-        self.stream: Iterator[tuple[bytes, int]] | None = None  # opened by the process that reads, a worker
+        self.stream: Iterator[tuple[Any, int]] | None = None  # opened by the process that reads, a worker
 
     @property
     def block(self) -> int:
@@ -80,7 +81,7 @@ class StreamImages(Images):
         """Read on, or from the beginning, until all images are there; otherwise as `Images.read`.
 
         Raises:
-            ValueError: the stream ends before `num_images`.
+            ValueError: the stream ends before `num_images`, or an image has more than 8 bits and `values` is None.
         """
         positions = index.tolist()
         missing = [i for i in positions if i not in self.held]
@@ -92,11 +93,14 @@ class StreamImages(Images):
         while self.position <= max(positions):
             self._read_on(needed)
         samples = [self.held[i] for i in positions]
-        pixels = [
-            decode(encoded, self.channels, self.name(i), self.values, self.max_pixels)
-            for i, (encoded, _) in zip(positions, samples, strict=True)
-        ]
+        pixels = [self._decode(image, self.name(i)) for i, (image, _) in zip(positions, samples, strict=True)]
         return pixels, torch.tensor([label for _, label in samples])
+
+    def _decode(self, image: Any, name: str) -> Tensor:
+        opened = open_upright(encoded_bytes(image, name), name, self.max_pixels)
+        if self.values is None and is_deep(opened):
+            raise ValueError(f"{name} has more than 8 bits: state by --data.range which values become black and white")
+        return from_pillow(opened, self.channels, name, self.values)
 
     def _restart(self) -> None:
         self.held, self.position, self.stream = {}, 0, None
@@ -119,7 +123,7 @@ def open_webdataset(folder: str, split: str, channels: int, num_images: int | No
     """A split of tars. See `ImageData` for the arguments.
 
     Raises:
-        ValueError: the folder, the split or the length is missing, or `webdataset` is not installed.
+        ValueError: the folder, the split, a tar or the length is missing, or `webdataset` is not installed.
     """
     for text in (folder, split):
         _refuse_shell(text)
@@ -131,7 +135,11 @@ def open_webdataset(folder: str, split: str, channels: int, num_images: int | No
         remedy = "pip install webdataset, or name the tars as the split, such as train-{0000..0009}.tar|10000"
         raise ValueError(f"{folder} cannot be loaded: {one_line(error)}; {remedy}") from error
     urls = [os.path.join(folder, name) for name in reader.split_info.filenames]
-    return StreamImages(partial(_iterate_tars, urls), num_images or reader.num_samples or None, channels)
+    images = StreamImages(partial(_iterate_tars, urls), num_images or reader.num_samples or None, channels)
+    for url in urls:
+        if "://" not in url and not os.path.exists(url):
+            raise ValueError(f"there is no file {url}: restore it, or name other tars as the split")
+    return images
 
 
 def _refuse_shell(text: str) -> None:
@@ -145,14 +153,23 @@ def _refuse_shell(text: str) -> None:
 
 
 def _iterate_tars(urls: list[str]) -> Iterator[tuple[bytes, int]]:
+    for url in urls:
+        _refuse_shell(url)
+        for sample in _samples_of(url):
+            yield _image_of(sample), int(sample.get("cls", -1))
+
+
+def _samples_of(url: str) -> Iterator[dict[str, Any]]:
     import webdataset
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
-    for url in urls:
-        _refuse_shell(url)
+    try:
         with webdataset.gopen(url) as file:
-            for sample in group_by_keys(tar_file_expander([{"url": url, "stream": file}])):
-                yield _image_of(sample), int(sample.get("cls", -1))
+            yield from group_by_keys(tar_file_expander([{"url": url, "stream": file}]))
+    except (OSError, ValueError, EOFError, tarfile.TarError) as error:
+        # webdataset adds its own objects to the message
+        reason = getattr(error, "strerror", None) or str(error.args[0]).partition(" @ ")[0]
+        raise ValueError(f"the tar {url} cannot be read ({reason}): restore it, or leave it out of the split") from error
 
 
 def _image_of(sample: dict[str, Any]) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from semconv.data import ImageData
+from semconv.data import ImageData, cache
 from semconv.data.cache import CachedImages, build
 from semconv.data.folders import open_folder
 from semconv.data.images import FileImages, Images
@@ -131,3 +131,27 @@ def test_cached_and_decoded_batches_are_the_same(folder: Path) -> None:
     for left, right in zip(*batches, strict=True):
         assert torch.equal(left.index, right.index)
         assert torch.equal(left.images, right.images)
+
+
+def test_an_image_that_can_be_read_again_is_used_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim, read = folder / "train" / "a" / "04.png", Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path == victim:
+            raise OSError(116, "Stale file handle", str(path))
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        kept = open_cached(folder, on_bad_image="skip")
+        assert isinstance(kept, CachedImages)
+        assert list(kept.bad) == [2]
+        patch.setattr(cache, "build", None)  # it is not built again as long as the image cannot be read
+        assert isinstance(open_cached(folder, on_bad_image="skip"), CachedImages)
+    for _ in range(2):
+        kept = open_cached(folder)
+        assert isinstance(kept, CachedImages)
+        assert kept.bad == {}
+        expected = open_folder(str(folder), "train", 3).read(torch.arange(40))[0]
+        assert all(torch.equal(left, right) for left, right in zip(kept.read(torch.arange(40))[0], expected, strict=True))
+    assert len(places(folder)) == 1

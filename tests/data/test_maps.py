@@ -11,6 +11,7 @@ from torch import Tensor
 
 from semconv.data import Batch, ImageData
 from semconv.data.augmentation import augment
+from semconv.data.maps import open_maps
 
 SIZE = (16, 24)
 COLOURS = np.array([0, 37, 101, 200])  # none is halfway between two others
@@ -126,3 +127,22 @@ def test_a_palette_says_numbers_and_not_colours(tmp_path):
         indexed.save(path)
     _, _, external = arrive(make(tmp_path), "test")
     assert (external == 7).all()
+
+
+def test_a_map_has_the_name_of_its_image_or_is_the_only_one(tmp_path):
+    images, maps = tmp_path / "images", tmp_path / "maps"
+    images.mkdir()
+    maps.mkdir()
+    for name in ("1.jpg", "1.png", "2.jpg"):
+        Image.new("RGB", (24, 16)).save(images / name)
+    for value, name in enumerate(("1.jpg", "1.png", "1.tif", "2.png")):
+        Image.new("L", (24, 16), value).save(maps / name)
+
+    def values() -> list[int]:
+        files = make(tmp_path).select("train")[0]
+        return [int(one.max()) for one in open_maps(str(maps), "classes", str(images), files).read(torch.arange(3))]
+
+    assert values() == [0, 1, 3]
+    Image.new("L", (24, 16), 9).save(maps / "2.tif")
+    with pytest.raises(ValueError, match=r"has 2 maps of 2\.jpg \(.*2\.png, .*2\.tif\): keep one, or name it 2\.jpg$"):
+        values()

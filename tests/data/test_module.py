@@ -1,5 +1,6 @@
 """What reaches a model."""
 
+import io
 import json
 import subprocess
 import sys
@@ -8,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from semconv.data import Batch, ImageData
 from semconv.data.augmentation import augment
+from semconv.data.images import MemoryImages
 from semconv.data.loading import Loader
+from semconv.data.sources import Source
+from tests.data.conftest import memory_images
 
 pytestmark = [
     # Lightning 2.6 asks torch 2.14 in a way that it deprecates
@@ -237,3 +243,68 @@ def test_a_sample_is_spread_evenly_over_a_part():
     assert batch.index.tolist() == [0, 10, 20, 30, 40]
     assert torch.equal(batch.images, torch.as_tensor(data.select("test")[0].read(batch.index)[0]))
     assert len(data.sample("validation", 1000).index) == len(data.select("validation")[1])
+
+
+KINDS = ("folder", "npy", "hfds")
+
+
+def write_split(root: Path, kind: str, split: str, arrays: list[np.ndarray]) -> None:
+    root.mkdir(exist_ok=True)
+    if kind == "npy":
+        np.save(root / f"{split}.npy", np.stack(arrays))
+        return
+    files = []
+    for array in arrays:
+        file = io.BytesIO()
+        Image.fromarray(array).save(file, "PNG")
+        files.append(file.getvalue())
+    if kind == "hfds":
+        datasets = pytest.importorskip("datasets")
+        table = datasets.Dataset.from_dict({"image": [{"bytes": content, "path": None} for content in files]})
+        table.to_parquet(str(root / f"{split}-00000-of-00001.parquet"))
+        return
+    (root / split).mkdir()
+    for number, content in enumerate(files):
+        (root / split / f"{number}.png").write_bytes(content)
+
+
+@pytest.mark.parametrize(("kind", "first"), [*((kind, "8 bits") for kind in KINDS), ("folder", "unreadable")])
+@pytest.mark.parametrize("order", ["test train", "train test"])
+def test_the_range_is_guessed_from_the_training_split(kind: str, first: str, order: str, tmp_path: Path) -> None:
+    """Whatever split is opened first, and whatever its first image is."""
+    deep = np.full((8, 8), 4000, np.uint16)
+    dark = np.full((8, 8), 900, np.uint16)
+    plain = np.full((8, 8), 7, np.uint16 if kind == "npy" else np.uint8)
+    write_split(tmp_path / "data", kind, "train", [deep] * 4)
+    write_split(tmp_path / "data", kind, "test", [plain, dark, dark, dark])
+    if first == "unreadable":
+        (tmp_path / "data" / "test" / "0.png").write_bytes(b"no image")
+    source = str(tmp_path / "data") if kind == "folder" else f"{kind}/{tmp_path / 'data'}"
+    data = ImageData(source, size=(8, 8), channels=1, cache_limit=0)
+    for part in order.split():
+        data.select(part)  # type: ignore[arg-type]
+    assert data.given_range == (0, 4095)
+    assert (torch.as_tensor(data.select("test")[0].read(torch.tensor([1]))[0][0]) == round(900 / 4095 * 255)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_test_split_alone_is_its_own_measure(kind: str, tmp_path: Path) -> None:
+    write_split(tmp_path / "data", kind, "test", [np.full((8, 8), 900, np.uint16)] * 4)
+    data = ImageData(str(tmp_path / "data") if kind == "folder" else f"{kind}/{tmp_path / 'data'}", size=(8, 8), channels=1)
+    data.setup("test")
+    assert data.given_range == (0, 1023)
+
+
+@pytest.mark.parametrize("source", ["scenes", "torch/cifar10"])
+def test_the_training_split_is_not_opened_where_no_image_has_more_than_eight_bits(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def note(source: Source, split: str, num_images: int | None = None) -> MemoryImages:
+        opened.append(split)
+        return memory_images(4)
+
+    monkeypatch.setattr(Source, "open", note)
+    ImageData(source).setup("test")
+    assert opened == ["test"]

@@ -1,16 +1,18 @@
 """Images of all kinds, and those that are none."""
 
 import io
+import re
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from semconv.data import ImageData
-from semconv.data.decoding import decode
+from semconv.data.decoding import decode, guess_range
 from tests.data.test_cache import write_images
 from tests.pairwise import pairwise, together
 
@@ -157,3 +159,89 @@ def test_a_batch_of_bad_images_alone_is_refused(tmp_path: Path) -> None:
     data = ImageData(str(folder), size=(8, 8), batch_size=4, cache_limit=0, num_workers=0, on_bad_image="skip")
     with pytest.raises(ValueError, match="no image of a batch of 4 can be read"):
         next(iter(data.train_dataloader()))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, struct.error, TypeError, KeyError, ZeroDivisionError])
+def test_whatever_pillow_raises_names_the_image(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise error("two\nlines")  # as of an AVIF file with a damaged header
+
+    content = encoded(KINDS["colour"][0])
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    with pytest.raises(ValueError, match=r"^the image cannot be decoded \('?two.+lines'?\): replace or remove it"):
+        decode(content, 3, "the image")
+
+
+def photograph(exif: bytes = b"") -> bytes:
+    """A JPEG of 8 x 16 pixels, all different, with a given EXIF part, which Pillow does not open for the resolution."""
+    file = io.BytesIO()
+    Image.fromarray(np.arange(128, dtype=np.uint8).reshape(8, 16)).save(file, "jpeg", exif=exif, dpi=(72, 72))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "webp"])
+def test_images_are_turned_as_pillow_does(kind: str) -> None:
+    for orientation in range(1, 9):
+        exif, file = Image.Exif(), io.BytesIO()
+        exif[ExifTags.Base.Orientation] = orientation
+        Image.fromarray(np.arange(128, dtype=np.uint8).reshape(8, 16)).save(file, kind, exif=exif)
+        expected = np.asarray(ImageOps.exif_transpose(Image.open(file)).convert("L"))
+        assert np.array_equal(decode(file.getvalue(), 1, "it")[0], expected)
+
+
+EXIF = b"Exif\0\0II*\0\x08\0\0\0"
+UPSIDE_DOWN = b"\x12\x01\x03\0\x01\0\0\0\x03\0\0\0"
+NEGATIVE_LENGTH = b"\x01\x01\x09\0\x01\0\0\0\0\0\0\x80"  # Pillow can read it, and not write it
+DAMAGED_EXIF = {
+    "no header": (b"Exif\0\0nonsense", False),
+    "cut": (EXIF[:-2], False),
+    "one entry": (EXIF + b"\x02\0" + UPSIDE_DOWN + NEGATIVE_LENGTH + bytes(4), True),
+}
+
+
+@pytest.mark.parametrize(("exif", "turned"), DAMAGED_EXIF.values(), ids=DAMAGED_EXIF)
+def test_a_damaged_exif_part_loses_no_image(exif: bytes, turned: bool) -> None:
+    upright = decode(photograph(), 1, "it")
+    assert torch.equal(decode(photograph(exif), 1, "it"), upright.flip((1, 2)) if turned else upright)
+
+
+def as_file(values: Any) -> bytes:
+    return encoded(Image.fromarray(np.asarray(values, np.float32)), "tiff")
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("cache_limit", [0, 2**30], ids=["decoded", "cached"])
+def test_values_that_are_no_numbers_are_a_bad_image(odd: float, cache_limit: int, tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    values = np.random.default_rng(0).random((6, 8, 8), np.float32)
+    values[3, 2, 5] = odd
+    for i, each in enumerate(values):
+        (tmp_path / "train" / f"{i}.tiff").write_bytes(as_file(each))
+    np.save(tmp_path / "train.npy", values)
+    for source, name in ((str(tmp_path), "train/3.tiff"), (f"npy/{tmp_path}", "train.npy[3]")):
+        options: dict[str, Any] = {"size": (8, 8), "channels": 1, "validation_fraction": 0.0, "num_workers": 0, "batch_size": 6}
+        options |= {"cache_folder": str(tmp_path / "cache"), "cache_limit": cache_limit}
+        message = f"{tmp_path}/{name} has values that are infinite or not a number: replace or remove it"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            ImageData(source, **options).sample("train", 6)
+        data = ImageData(source, on_bad_image="skip", **options)
+        (batch,) = data.evaluation_dataloader("train")
+        assert batch.index.tolist() == [0, 1, 2, 4, 5]
+        assert data.given_range == (0, 1)
+        assert data.skipped["train"] == [f"{tmp_path}/{name}"]
+
+
+def test_moments_are_those_of_the_images_that_can_be_read(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((6, 2, 8, 8), np.float32)
+    values[3, 0, 2, 5] = np.nan
+    np.save(tmp_path / "train.npy", values)
+    data = ImageData(f"npy/{tmp_path}", channels=2, validation_fraction=0.0, on_bad_image="skip")
+    np.testing.assert_allclose(data.moments[0], np.delete(values, 3, 0).mean((0, 2, 3)), atol=1e-3)  # rounded to 8 bits
+    with pytest.raises(ValueError, match=r"validation_fraction 0\.999 leaves no training image: give less, or mean and std"):
+        ImageData(f"npy/{tmp_path}", channels=2, validation_fraction=0.999).moments  # noqa: B018
+
+
+def test_a_range_is_guessed_from_numbers_alone() -> None:
+    odd, plain = np.array([np.nan, 200.0]), np.array([0.0, 0.5])
+    assert guess_range([odd, plain], "it") == guess_range([plain, odd], "it") == (0, 1)
+    assert guess_range([odd], "it") is None

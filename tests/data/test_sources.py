@@ -247,7 +247,10 @@ def test_of_several_sources_the_first_that_is_there_is_taken_for_every_split(tmp
 
 def errors(tmp_path: Path) -> list[tuple[ImageData, str]]:
     write_folder(tmp_path, "splits/train/1.png", "splits/val/1.png", "empty/train/readme.txt")
-    write_parquet(tmp_path / "table", label=[0] * 6, name=list("abcdef"))
+    others: dict[str, Any] = {"name": list("abcdef"), "lists": [[0]] * 6, "struct": [{"int": 0}] * 6}
+    write_parquet(tmp_path / "table", label=[0] * 6, **others)
+    (tmp_path / "empty").mkdir(exist_ok=True)
+    np.save(tmp_path / "empty" / "train.npy", np.zeros((0, 8, 8, 3), np.uint8))
     table = f"hfds/{tmp_path}/table"
     return [
         (make(str(tmp_path / "none")), "there is no folder .*none: give a folder of images, scenes"),
@@ -265,14 +268,19 @@ def errors(tmp_path: Path) -> list[tuple[ImageData, str]]:
         (make("torch/cifar11", root=str(tmp_path)), "torch/cifar11: Unknown torchvision dataset"),
         (make(f"hfds/{tmp_path}/none"), "there is no folder .*none: correct the path"),
         (make(table, train_split="val"), 'table cannot be loaded: Unknown split "val". Should be one of'),
-        (make(table, image_column="image"), "no column 'image': choose among img, label, name"),
+        (make(table, image_column="image"), "no column 'image': choose among img, label, name, lists, struct"),
         (make(table, image_column=None, label_column="name"), "label column 'name' is .*: cast it to ClassLabel"),
         (make(f"wds/{tmp_path}", train_split="a-0.tar"), "length of the stream is unknown: give num_images"),
         (make(f"wds/{tmp_path}"), "cannot be loaded: split train not found.*name the tars as the split"),
+        (make(f"wds/{tmp_path}", train_split="a-{0..1}.tar|9"), "there is no file .*/a-0.tar: restore it, or name other tars"),
+        (make(table, image_column="label"), r"image column 'label' is Value\('int64'\): name a column of image files"),
+        (make(table, label_column="lists"), r"label column 'lists' is List\(Value\('int64'\)\): cast it to ClassLabel"),
+        (make(table, label_column="struct"), "label column 'struct' is .*: cast it to ClassLabel"),
+        (make(f"npy/{tmp_path}/empty"), "split 'train' of npy/.*/empty holds no images: add some, or choose another split"),
     ]
 
 
-@pytest.mark.parametrize("case", range(19))
+@pytest.mark.parametrize("case", range(24))
 def test_what_cannot_be_opened_is_said_in_one_line_with_a_remedy(tmp_path: Path, case: int) -> None:
     data, message = errors(tmp_path)[case]
     with pytest.raises(ValueError, match=message) as caught:
@@ -314,3 +322,27 @@ def test_a_folder_takes_little_more_memory_than_its_names(tmp_path: Path) -> Non
     assert kept < 4000 * 1.3 * (length + 16)
     assert peak < 4000 * 4.5 * length
     assert [path for path, _ in images.samples] == [str(tmp_path / name) for name in sorted(names, key=timms_key)]
+
+
+@pytest.mark.parametrize("kind", ["hfds", "hfids"])
+def test_cells_without_an_image_are_bad_images(kind: str, tmp_path: Path) -> None:
+    images = [{"bytes": png(0), "path": None}, None, {"bytes": None, "path": None}, {"bytes": b"", "path": "x.png"}]
+    table = datasets.Dataset.from_dict({"image": images, "label": [None] * 4}).cast_column("label", datasets.Value("int64"))
+    (tmp_path / "data").mkdir()
+    table.to_parquet(str(tmp_path / "data" / "train-00000-of-00001.parquet"))
+    data = make(f"{kind}/{tmp_path}/data", num_images=4, cache_limit=0, num_workers=0, batch_size=4, on_bad_image="skip")
+    assert data.num_classes is None
+    (batch,) = data.evaluation_dataloader("train")
+    assert (batch.index.tolist(), batch.labels.tolist()) == ([0], [-1])
+    assert len(data.skipped["train"]) == 3
+    with pytest.raises(ValueError, match=r"image 3 of the \w+ is empty: replace or remove it, or set on_bad_image to skip"):
+        data.select("train")[0].read(torch.tensor([3]))
+
+
+@pytest.mark.parametrize("source", ["scenes15", "scenes15/images"])
+def test_a_folder_of_photographs_may_be_called_scenes(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / source, "train/1.png", "train/2.png")
+    data = make(source)
+    assert data.select("train")[0].num_images == 2
+    assert data.moments[0] == (0.485, 0.456, 0.406)

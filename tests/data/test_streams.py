@@ -1,14 +1,20 @@
 """Reading by place from what can only be read from its beginning."""
 
+import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from semconv.commands.errors import user_message
 from semconv.data import Batch, ImageData
+from semconv.data.errors import BadImage
 from semconv.data.loading import BatchReader, Loader
 from semconv.data.order import Tickets, is_held_out, train_batches
 from semconv.data.streams import StreamImages
@@ -145,3 +151,53 @@ def test_streams_give_each_image_once_to_any_number_of_ranks_and_workers(kind: s
 def test_a_length_must_be_known() -> None:
     with pytest.raises(ValueError, match="length of the stream is unknown: give num_images"):
         StreamImages(Source(5), None, 3)
+
+
+DAMAGE = {
+    "empty": lambda content: b"",
+    "text": lambda content: b"no tar " * 99,
+    "cut": lambda content: content[: len(content) // 2 + 700],
+}
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_tar_that_cannot_be_read_is_named_in_one_line(damage: Any, num_workers: int, tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    for number in range(2):
+        write_tar(tmp_path / f"a-{number}.tar", 4)
+    path = tmp_path / "a-1.tar"
+    path.write_bytes(damage(path.read_bytes()))
+    data = make(f"wds/{tmp_path}", train_split="a-{0..1}.tar|8", batch_size=8, num_workers=num_workers)
+    loader = data.train_dataloader()
+    with pytest.raises(ValueError) as caught:
+        next(iter(loader))
+    if num_workers:
+        loader._iterator._shutdown_workers()
+    said = user_message(caught.value)
+    assert said is not None
+    assert re.fullmatch(rf"the tar {path} cannot be read \([\w ]+\): restore it, or leave it out of the split", said)
+
+
+def test_streams_of_more_than_eight_bits_need_a_range() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(file, "PNG")
+    images = StreamImages(lambda: iter([(png(0), 0), (file.getvalue(), 1)]), 2, 1)
+    assert images.read(torch.tensor([0]))[1].tolist() == [0]
+    with pytest.raises(ValueError, match=r"image 1 of the stream has more than 8 bits: state by --data\.range") as caught:
+        images.read(torch.tensor([1]))
+    assert not isinstance(caught.value, BadImage)  # or on_bad_image would leave them all out
+    images.values = (0.0, 2000.0)
+    assert (images.read(torch.tensor([1]))[0][0] == 128).all()
+
+
+def test_a_table_that_cannot_be_read_to_its_end_is_named_in_one_line(tmp_path: Path) -> None:
+    for number in range(2):
+        write_parquet(tmp_path, 4, f"train-{number}")
+    path = tmp_path / "train-1-00000-of-00001.parquet"
+    path.write_bytes(path.read_bytes()[:500])
+    images = make(f"hfids/{tmp_path}", num_images=8).select("train")[0]
+    with pytest.raises(ValueError, match=rf"^{tmp_path} cannot be read: .+; restore the file, or download it") as caught:
+        images.read(torch.arange(8))
+    assert user_message(caught.value) == str(caught.value)
