@@ -170,12 +170,12 @@ def test_a_control_knows_nothing_of_its_own_image(make):
     part, view, grid = make(), draw_seen(), Grid(8, 12, (1, 1))
     other = draw_seen(seed=9)
     own = only(View(*map(join, view, other)), [0, 4, 2])
-    own = own._replace(mask=view.mask if not part.per_image else own.mask)  # the shift of position is drawn from all masks
+    own = own._replace(mask=view.mask if part.conveys == "position" else own.mask)  # the shift of position is drawn from all masks
     for control in (Zero(), Constant(), Fixed(), Shuffled()):
         before, after = control(part, view, grid), control(part, own, grid)
         assert before.shape == part(view, grid).shape
         assert torch.equal(before[1:2] if part.per_image else before, after[1:2] if part.per_image else after), control
-    if part.per_image:
+    if part.per_image and part.conveys != "position":
         shuffled = Shuffled()(part, view, grid)
         assert torch.equal(shuffled, part(view, grid).roll(1, 0))
         assert Shuffled()(part, only(view, slice(1)), grid).shape == shuffled[:1].shape

@@ -205,7 +205,7 @@ def test_the_command_plans_runs_and_reports(write_study, study, tmp_path, monkey
     page = (folder / "report" / "comparison.html").read_text()
     assert "Tuning" in page
     assert "Chosen values: mean val/masked_mse by value, n = 2" in page
-    assert "Screening on test/masked_mse" in page
+    assert "Screening on val/masked_mse" in page
     text = (folder / "report" / "comparison.md").read_text()
     assert "beneficial for reconstruction under zero fill" in text
     assert "| cnn_bad | 3 |" in text
