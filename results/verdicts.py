@@ -47,6 +47,9 @@ QUESTIONS = (
     Question("Another channel", FILLS, ("cnn_mask", "cnn_position", "cnn_channels")),
     Question("Gradually from pixels to semantics, with attention", FILLS, ("cnn_gradual",)),
     Question("Other indicators: location-based semantic mappings", FILLS, ("cnn_semantic_map",)),
+    Question(
+        "Other indicators: visible content", ("indicators",), ("cnn_visible_colour", "cnn_semantic_map", "cnn_visible_clusters")
+    ),
     Question("Local semantic attention", FILLS, ("cnn_local_attention",)),
     Question("Gates that read the indicators", FILLS, ("cnn_gated",)),
     Question("Another decoder, random crops", ("cifar10_protocol",), ("cnn_gated", "cnn_gradual")),
