@@ -406,7 +406,10 @@ class SemconvCLI(LightningCLI):
             *([ErrorTable()] if saved["wandb"]["per_image_errors"] else []),
             Announcement(folder, facts, cost),
             Evaluation(
-                *(folder, whole["evaluation"], whole["evaluation_images"], whole["recalibrate_batch_norm"]),
+                folder,
+                whole["evaluation"],
+                whole["evaluation_images"],
+                whole["recalibrate_batch_norm"],
                 whole["evaluation_every"],
             ),
             *([RunProgress()] if given.get("enable_progress_bar") is not False and not has_bar else []),

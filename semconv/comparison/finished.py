@@ -63,10 +63,7 @@ def compare(
     named = dict.fromkeys(metrics or declared.endpoints)
     origin = "--metric" if metrics else "endpoints:"
     endpoints = [_endpoint(key, origin, direction, found.runs) for key in named] or list(PRIMARY)
-    if direction and (known := [each for each in endpoints if find(each.key)]) == endpoints:
-        for each in known:
-            if each.direction != direction:
-                raise ValueError(f"--direction {direction}: {each.key} is better when {each.direction}: leave it out")
+    _require_use(direction, endpoints)
     groups = group(found.runs, baseline, [*declared.factors, *factors], allow, declared.tuned)
     members = tuple(family) or declared.family
     for name in members:
@@ -147,6 +144,14 @@ def _name_lost(comparison: Comparison) -> None:
                 lost.setdefault(run.folder, f"{what}: seed {seed} of {variant.label} has failed")
     for folder, reason in lost.items():
         leave_out(folder, reason)
+
+
+def _require_use(direction: Direction | None, endpoints: Sequence[Metric]) -> None:
+    """Refuse a direction that no metric needs and that contradicts one."""
+    known = [metric.direction for each in endpoints if (metric := find(each.key))]
+    wrong = next((each for each in endpoints if each.direction != direction), None)
+    if direction and wrong and len(known) == len(endpoints) and None not in known:
+        raise ValueError(f"--direction {direction}: {wrong.key} is better when {wrong.direction}: leave it out")
 
 
 def _require_keys(option: str, given: Sequence[str], protocols: Sequence[Mapping[str, Any]]) -> None:

@@ -677,9 +677,10 @@ def test_a_decoder_is_a_factor(tmp_path, capsys):
 
 def test_a_direction_is_for_metrics_that_have_none_of_their_own(tmp_path, capsys):
     write_run(tmp_path / "a", "told", 0.5, more={"my/score": 3.0})
-    out, _, code = run(capsys, tmp_path, "--metric", "test/masked_mse", "my/score", "--direction", "higher")
-    assert code == 0
-    assert words(out, "told")[0][2:4] == ["0.5000", "3.0000"]
+    for key, value in (("my/score", "3.0000"), ("test/mean_fill_mse", "0.9700")):  # of the second, none is better
+        out, _, code = run(capsys, tmp_path, "--metric", "test/masked_mse", key, "--direction", "higher")
+        assert code == 0
+        assert words(out, "told")[0][2:4] == ["0.5000", value]
 
 
 def test_a_folder_whose_name_is_a_pattern_is_that_folder(tmp_path):
