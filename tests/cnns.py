@@ -16,7 +16,7 @@ from tests.experiments import stir
 
 # the first spatial convolution of the stem and of each stage, read off timm's definitions
 FIRST = {
-    "resnet10t": ["conv1.0", *(f"layer{number}.0.conv1" for number in range(1, 5))],
+    "test_resnet": ["conv1.0", "layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv2", "layer4.0.conv1"],
     "mobilenetv3_small_050": ["conv_stem", *(f"blocks.{number}.0.conv_dw" for number in (0, 1, 2, 4))],
     "resnet18": ["conv1", *(f"layer{number}.0.conv1" for number in range(1, 5))],
     "convnextv2_atto": ["stem.0", "stages.0.blocks.0.conv_dw", *(f"stages.{number}.downsample.1" for number in range(1, 4))],
@@ -28,7 +28,7 @@ FIRST = {
     "regnety_008": ["stem.conv", *(f"s{number}.b1.conv2.conv" for number in range(1, 5))],
     "densenet121": ["features.conv0", *(f"features.denseblock{number}.denselayer1.conv2" for number in range(1, 5))],
 }
-FAST = ("resnet10t", "convnextv2_atto", "mobilenetv3_small_050")
+FAST = ("test_resnet", "convnextv2_atto", "mobilenetv3_small_050")
 NAMES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in FIRST]
 
 every_model = pytest.mark.parametrize("name", NAMES)

@@ -43,15 +43,20 @@ def shared():
     return {}
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
 @pytest.fixture
-def desk(tmp_path, monkeypatch, data, shared):
+def desk(tmp_path, monkeypatch, data, shared, store):
     """A folder in which a reader tries a document: with data, and without the project."""
     for place in data.iterdir():
         (tmp_path / place.name).symlink_to(place)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))  # the commands add the folder
     monkeypatch.delenv("SEMCONV_DATA", raising=False)
-    yield Desk(tmp_path, shared, monkeypatch)
+    yield Desk(tmp_path, shared, store, monkeypatch)
     sys.modules.pop("mine", None)
 
 

@@ -68,7 +68,7 @@ def by(mechanism):
 
 
 EXPORTS = [
-    pytest.param("resnet10t", "Channels", id="resnet10t"),
+    pytest.param("test_resnet", "Channels", id="test_resnet"),
     pytest.param("resnet18", "Channels", id="resnet18", marks=pytest.mark.slow),
     pytest.param("resnet18", "FiLM", id="resnet18 FiLM", marks=pytest.mark.slow),
     pytest.param("resnet18", "Partial", id="partial resnet18", marks=pytest.mark.slow),
@@ -99,7 +99,7 @@ MADE = {
     "mae_vit": ("mae_vit",),
     "cnn_plain": ("cnn_plain",),
     "cnn_sparse": ("cnn_sparse",),
-    "any_cnn": ("any_cnn/resnet18", f"-c={FOLDER / 'any_cnn' / 'appended.yaml'}", "--model.encoder.name=resnet10t"),
+    "any_cnn": ("any_cnn/resnet18", f"-c={FOLDER / 'any_cnn' / 'appended.yaml'}", "--model.encoder.name=test_resnet"),
 }
 
 
@@ -183,10 +183,10 @@ def test_a_name_that_the_hub_cannot_have_is_refused(make_run, semconv, tmp_path)
 
 
 def test_a_cnn_of_timm_told_of_places_is_a_wrapper(make_run, semconv, tmp_path):
-    run = make_run("cnn_plain", *any_cnn("resnet10t", f"output_stride: 8, {by('Channels')}, {PLACE}"))
+    run = make_run("cnn_plain", *any_cnn("test_resnet", f"output_stride: 8, {by('Channels')}, {PLACE}"))
     code, out, _ = semconv("export", run, "--output", tmp_path / "out")
     assert code == 0
-    assert "not for timm: its resnet10t is conditioned on Coordinates by Channels" in out
+    assert "not for timm: its test_resnet is conditioned on Coordinates by Channels" in out
     with torch.no_grad():
         torch.testing.assert_close(load_exported(tmp_path / "out")(PIXELS), told(run).features, rtol=1e-5, atol=1e-5)
 

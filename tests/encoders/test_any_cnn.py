@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from semconv.checks.leakage import Circumstances, find_leak
-from semconv.commands.train import SemconvCLI
+from semconv.commands.train import parse
 from semconv.convolution import MechanismFactory, Plain, SemanticConv2d
 from semconv.corruption import CamouflageFill, Hide, ZeroFill
 from semconv.decoders import ConvDecoder, PyramidDecoder, TransformerDecoder
@@ -83,7 +83,7 @@ def test_hidden_pixels_reach_neither_the_prediction_nor_the_statistics_of_the_ba
     assert all(torch.equal(states[0][key], states[1][key]) for key in kept)
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "convnextv2_atto"])
+@pytest.mark.parametrize("name", ["test_resnet", "convnextv2_atto"])
 def test_a_blank_image_shows_its_mask_and_its_place_iff_they_are_told(name):
     tasks = {
         "both": make_task(*FILE, *overrides(name)),
@@ -127,7 +127,7 @@ def test_the_last_stage_is_what_it_gives(name):
 @pytest.mark.parametrize(("size", "cell"), [((64, 96), 4), ((64, 32), 8), ((32, 64), 16), ((32, 32), 32)])
 def test_decoders_reach_the_pixels_from_sites_coarser_than_a_cell(decoder, size, cell):
     geometry = Geometry(1, size, cell)
-    encoder = make("resnet10t", geometry=geometry).eval()
+    encoder = make("test_resnet", geometry=geometry).eval()
     built = decoder(geometry, "test", encoder)
     initialise(built, 0)
     generator = torch.Generator().manual_seed(0)
@@ -145,7 +145,7 @@ def test_decoders_reach_the_pixels_from_sites_coarser_than_a_cell(decoder, size,
     "indicator", [ExternalMap(3), CropFrame(), LearnedTable(), VisibleClusters()], ids=lambda one: type(one).__name__
 )
 def test_it_can_be_told_what_comes_with_an_image_is_learned_or_seen(indicator):
-    encoder = TimmEncoder(GEOMETRY, "test", "resnet10t", [indicator], Channels, "all")
+    encoder = TimmEncoder(GEOMETRY, "test", "test_resnet", [indicator], Channels, "all")
     initialise(encoder, 0)
     stir(encoder)
     view = draw()._replace(external=torch.ones(2, 1, *GEOMETRY.size))
@@ -265,9 +265,9 @@ def test_weights_that_cannot_be_had_are_refused_with_the_remedy(monkeypatch):
 
 
 def test_tokens_stand_where_sites_are_whole():
-    assert make("resnet10t", MaskToken, output_stride=8).stride == 8
-    assert make("resnet10t", MaskToken, depth=[0, 1, 2]).stride == 32
-    assert make("resnet10t", OverlayReplace).stride == 32  # a pixel that is masked in part shows both
+    assert make("test_resnet", MaskToken, output_stride=8).stride == 8
+    assert make("test_resnet", MaskToken, depth=[0, 1, 2]).stride == 32
+    assert make("test_resnet", OverlayReplace).stride == 32  # a pixel that is masked in part shows both
 
 
 @pytest.mark.parametrize("decoder", [ConvDecoder, PyramidDecoder, TransformerDecoder])
@@ -339,6 +339,6 @@ def test_a_file_opens_with_its_command_and_question(path: Path) -> None:
     command, question = path.read_text().splitlines()[:2]
     before = "" if path.stem in MODELS else " -c experiments/any_cnn/resnet18.yaml"
     assert command.startswith(f"# semconv run -c experiments/base.yaml{before} -c experiments/any_cnn/{path.name}")
-    assert SemconvCLI(command.split()[3:], run=False, extent="parts").model
+    assert parse(command.split()[3:])
     assert question.startswith("# ")
     assert "?" in question

@@ -23,7 +23,6 @@ from tests.pairwise import together
 
 CLASSES = every_class()
 all_indicators = together("make", CLASSES)  # of checks so quick that one case holds them all
-every_indicator = pytest.mark.parametrize("make", CLASSES, ids=lambda each: each.__name__)
 
 
 def test_indicators_are_found():
@@ -127,7 +126,7 @@ def test_autocast_changes_nothing(make):
     assert all(torch.equal(each, part(view, Grid(*sites))) for each, sites in zip(told, STAGES + ODD, strict=True))
 
 
-@every_indicator
+@all_indicators
 def test_each_is_made_once_per_grid_and_observes_once_per_forward(make, monkeypatch):
     part, view, made = make(), draw_seen(), {"observe": 0, "maps": 0}
 
@@ -238,7 +237,7 @@ def test_a_variant_is_trained_with_all_of_them():
 
 
 @pytest.mark.slow
-@every_indicator
+@pytest.mark.parametrize("make", CLASSES, ids=lambda each: each.__name__)
 def test_a_variant_is_trained_with_each(make):
     train(make)
 

@@ -66,9 +66,18 @@ GROUPED = [*SHORT, "--trainer.accumulate_grad_batches=3", "--trainer.max_steps=-
 GROUPED += ["--data.batch_size=16", "--checkpoint_minutes=1e-9"]  # an epoch has 7 batches: two groups of 3, and one of 1
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, quick_runs):
+    """The folder of a run that is not stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    main(["run", *arguments("cnn_plain", *GROUPED, f"--runs={folder}")])
+    return folder
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)], ids=["SIGTERM", "SIGKILL"])
-def test_a_run_that_is_stopped_inside_a_group_of_accumulated_batches_resumes_to_the_same_bits(number, code, tmp_path, monkeypatch):
-    main(["run", *arguments("cnn_plain", *GROUPED, f"--runs={tmp_path / 'whole'}")])
+def test_a_run_that_is_stopped_inside_a_group_of_accumulated_batches_resumes_to_the_same_bits(
+    number, code, whole, tmp_path, monkeypatch
+):
     step = MaskedReconstruction.training_step
 
     def stopped(self, batch, batch_idx):
@@ -80,8 +89,8 @@ def test_a_run_that_is_stopped_inside_a_group_of_accumulated_batches_resumes_to_
     words = ["run", *arguments("cnn_plain", *GROUPED, f"--runs={tmp_path / 'stopped'}")]
     assert Forked(words, tmp_path).wait().returncode == code
     monkeypatch.undo()
-    runs = [next(tmp_path.glob(f"{name}/*/*")) for name in ("stopped", "whole")]
+    runs = [next(folder.glob("*/*")) for folder in (tmp_path / "stopped", whole)]
     main(["run", "--resume", str(runs[0])])
     ours, theirs = (read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in runs)
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    assert logged(tmp_path / "stopped") == logged(tmp_path / "whole")
+    assert logged(tmp_path / "stopped") == logged(whole)

@@ -22,7 +22,6 @@ from tests.sweeping.oracle import sweeps
 
 FILES = sorted((FOLDER.parent / "sweeps").glob("*.yaml"))
 all_files = together("path", FILES)
-every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 LEAST = {"method": "grid", "parameters": {"seed_everything": {"values": [0, 1]}}}
 BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
 
@@ -131,7 +130,7 @@ def test_a_grid_comes_in_the_order_in_which_wandb_gives_it(path):
         assert [{name: value["value"] for name, value in run.items()} for run in theirs] == sweep.grid
 
 
-@every_file
+@all_files
 def test_our_files_open_with_command_question_and_cost_and_declare_family_and_factors(path):
     command, question, cost = path.read_text().splitlines()[:3]
     sweep = read_sweep(path)
