@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 BUDGET = ("trainer.max_steps", "trainer.max_epochs")
 
@@ -70,6 +70,21 @@ def require(name: str, value: float, low: float = -math.inf, high: float = math.
         upper = f"below {high:.10g}" if "high" in exclude else f"at most {high:.10g}"
         wanted = " and ".join(text for text, end in ((lower, low), (upper, high)) if math.isfinite(end)) or "that is finite"
         raise ValueError(f"{name} is {value}: give a number {wanted}")
+
+
+def require_choice(name: str, value: str, choices: Any) -> None:
+    """Refuse a word that is none of a `Literal` type.
+
+    Args:
+        name: of the argument, for the message.
+        value: the word.
+        choices: the type.
+
+    Raises:
+        ValueError: it is another word.
+    """
+    if value not in get_args(choices):
+        raise ValueError(f"{name} is {value!r}: choose among {', '.join(get_args(choices))}")
 
 
 def epochs_lifted(levels: Sequence[Mapping[str, Any]]) -> bool:

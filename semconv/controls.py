@@ -25,6 +25,9 @@ class Zero(Control):
     def num_masked(self, view: View) -> int:
         return 0
 
+    def drops(self, indicator: Indicator) -> bool:
+        return True
+
 
 class Constant(Control):
     """All signals are their largest value, everywhere: a bias by another name."""
@@ -34,6 +37,9 @@ class Constant(Control):
 
     def num_masked(self, view: View) -> int:
         return view.mask[0].numel()
+
+    def drops(self, indicator: Indicator) -> bool:
+        return True
 
 
 class Fixed(Control):
@@ -56,6 +62,9 @@ class Fixed(Control):
         mask = self.masker(make_keys("fixed twin", device=view.mask.device)[None], (rows, columns), view.num_masked)
         return indicator(view._replace(mask=mask.expand_as(view.mask)), grid)
 
+    def drops(self, indicator: Indicator) -> bool:
+        return indicator.conveys != "mask"
+
     def problem(self, indicators: Indicators) -> str | None:
         if "mask" in indicators.conveys:
             return None
@@ -67,8 +76,9 @@ class Shuffled(Control):
     """The signals of the image before in the batch; and position in a frame that is shifted at random, round the edges.
 
     An image that is alone in its batch gets the signals of itself turned round. The shift is the same for a batch, drawn from
-    its masks: a share of the sides of each grid, with the padding of the layer that reads it. Where all images of a batch have one
-    mask, as under `CentreMasker`, this control tells the true one.
+    its masks: a share of the sides of each grid, with the padding of the layer that reads it. Where all images have one mask, as
+    under `CentreMasker`, this control tells the true one; and where each batch has the masks of the last one, as then and where
+    nothing is masked, the shift is always the same, and tells of places as well as none.
     """
 
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
@@ -82,7 +92,10 @@ class Shuffled(Control):
 
 
 class Noise(Control):
-    """Uniform noise of the indicator's range, new in every step: a diagnostic, as it also regularises."""
+    """Uniform noise of the indicator's range, drawn from a batch's masks: a diagnostic, as it also regularises.
+
+    New in every step, if its masks are.
+    """
 
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
         maps = indicator(view, grid)
@@ -90,6 +103,9 @@ class Noise(Control):
         keys = make_keys(_batch_key(view.mask), "noise twin", type(indicator).__name__, *maps.shape[2:], number)
         draws = uniform(keys, maps[0].numel()).view_as(maps)
         return indicator.low + (indicator.high - indicator.low) * draws
+
+    def drops(self, indicator: Indicator) -> bool:
+        return True
 
 
 class Only(Control):
@@ -107,6 +123,10 @@ class Only(Control):
     def __call__(self, indicator: Indicator, view: View, grid: Grid) -> Tensor:
         control = self.control if indicator is self.indicator else self.otherwise
         return indicator(view, grid) if control is None else control(indicator, view, grid)
+
+    def drops(self, indicator: Indicator) -> bool:
+        control = self.control if indicator is self.indicator else self.otherwise
+        return control is not None and control.drops(indicator)
 
     def num_masked(self, view: View) -> int:
         control = self.control if isinstance(self.indicator, Mask) else self.otherwise
@@ -131,6 +151,14 @@ def set_control(network: nn.Module, control: Control | None) -> None:
         if control is not None and (problem := control.problem(indicators)):
             raise ValueError(problem)
         indicators.control = control
+
+
+def freeze_dropped(network: nn.Module) -> None:
+    """Train no weight of an indicator of which a network's control leaves nothing: several processes wait for its gradient."""
+    for indicators in find_indicators(network):
+        for part in indicators:
+            if indicators.control is not None and indicators.control.drops(part):
+                part.requires_grad_(False)
 
 
 def _another(view: View) -> View:

@@ -159,10 +159,11 @@ class SemanticConv2d(nn.Module):
         return made
 
     def _condition(self, convolution: nn.Conv2d, indicators: Indicators, mechanism: MechanismFactory, depth: float | None) -> None:
-        self.convolution = convolution
+        self.convolution, given = convolution, convolution.weight
         self.mechanism = mechanism(convolution, indicators)
         if depth is not None:
             self.mechanism.set_depth(depth, convolution, indicators)
+        self.mechanism.to(given)  # its device and precision
         if not self.mechanism.needs_kernel:
             self.convolution.weight = self.convolution.bias = None  # type: ignore[assignment]
 

@@ -3,7 +3,8 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ class Throughput:
 
     def __init__(self) -> None:
         self.images, self.seconds, self._batches = 0, 0.0, 0
+        self._uncounted = 0  # images since `go_on`, whose seconds are not known yet
         self._since: float | None = None
 
     def count(self, images: int, device: torch.device) -> None:
@@ -30,13 +32,14 @@ class Throughput:
         if self._batches == self.WARMUP:
             self._since = now(device)
         elif self._batches > self.WARMUP:
-            self.images += images
+            self._uncounted += images
 
     def pause(self, device: torch.device) -> None:
         """Stop counting: training pauses."""
         if self._since is not None:
             self.seconds += now(device) - self._since
-            self._since = None
+            self.images += self._uncounted
+            self._uncounted, self._since = 0, None
 
     def go_on(self, device: torch.device) -> None:
         """Training goes on after `pause`."""
@@ -47,6 +50,18 @@ class Throughput:
     def rate(self) -> float | None:
         """Images per second until the last `pause`; None before."""
         return self.images / self.seconds if self.images else None
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode within; afterwards each module has the mode that it had before."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def count_flops(module: nn.Module, *inputs: Any) -> int:
@@ -82,14 +97,13 @@ def flops_per_image(count: Callable[..., int], module: nn.Module, inputs: Sequen
 
 def _count(module: nn.Module, inputs: tuple[Any, ...], backward: bool) -> int:
     inputs = tree_map_only(torch.Tensor, lambda tensor: tensor.to(_device(module)), inputs)
-    training = module.training
-    module.eval()
     backward = backward and any(parameter.requires_grad for parameter in module.parameters())
     # attention is counted in the plain kernel, whose operations the counter knows on every device; what is compiled, uncompiled
     with (
         torch.set_grad_enabled(backward),
         torch.compiler.set_stance("force_eager"),
         sdpa_kernel(SDPBackend.MATH),
+        evaluation_mode(module),
         FlopCounterMode(display=False, custom_mapping=_MAPPING) as counter,
     ):
         answer = module(*inputs)
@@ -97,27 +111,24 @@ def _count(module: nn.Module, inputs: tuple[Any, ...], backward: bool) -> int:
             parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
             total = sum(leaf.float().square().mean() for leaf in tree_leaves(answer) if getattr(leaf, "requires_grad", False))
             torch.autograd.grad(total, parameters, allow_unused=True)
-    module.train(training)
     return counter.get_total_flops()
 
 
-def inference_rate(module: Any, batch: Any, data: Any, rounds: int = 5) -> float:
+def inference_rate(module: Any, batch: Any, data: Any, precision: Callable[[], Any], rounds: int = 5) -> float:
     """Images per second that a task predicts, in evaluation mode on its device: the median of some rounds after two of warm-up.
 
     Args:
         module: a task with `look`.
         batch: of images as they are loaded.
         data: prepares it on the device.
+        precision: context in which the task is called.
         rounds: how often it is measured.
     """
     device = _device(module)
     batch = data.on_after_batch_transfer(tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), batch), 0)
     view, _ = module.look(batch, "test")
-    training = module.training
-    module.eval()
-    with torch.no_grad():
+    with evaluation_mode(module), torch.no_grad(), precision():
         seconds = step_seconds(lambda: module(view), device, rounds)
-    module.train(training)
     return len(batch.images) / seconds
 
 

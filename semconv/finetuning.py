@@ -89,7 +89,10 @@ class Classification(Task, ABC):
         self.test_metrics = MetricCollection(
             {f"{name}/top{k}": self._accuracy(k) for k in (1, 5) if k < self.num_classes}, compute_groups=False
         )
-        images, external = (torch.zeros(1, channels, *run.task.geometry.size) for channels in (run.task.geometry.channels, 1))
+        images, external = (
+            torch.zeros(1, channels, *run.task.geometry.size, dtype=dtype)
+            for channels, dtype in ((run.task.geometry.channels, torch.float32), (1, torch.bool))
+        )
         number = torch.zeros(1, dtype=torch.int64)
         self.example_input_array = (Batch(images, number, number, external=external),)
 
@@ -204,7 +207,8 @@ class FineTune(Classification):
         betas: AdamW's decay rates of the moments.
         weight_decay: of all weights but norms, biases and tokens.
         layer_decay: factor of the rate from each layer to the one before.
-        drop_path: share of the residual branches that is dropped in training, rising from 0 to this with depth.
+        drop_path: share of the residual branches that is dropped in training, rising from 0 to this with depth. timm's ResNets
+            have nothing to set this in: they take `model.encoder.drop_path`, from pretraining on.
         mixup: alpha of mixup; 0 for none.
         cutmix: alpha of cutmix; 0 for none.
         smoothing: of labels.

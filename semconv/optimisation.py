@@ -38,8 +38,9 @@ def check_schedule(base_lr: float, warmup: float, weight_decay: float, betas: Se
 def parameter_groups(model: nn.Module, weight_decay: float, decay_tokens: bool) -> list[dict[str, Any]]:
     """Split trainable parameters into those whose weights decay and those that do not: norms, biases and tokens.
 
-    A token is a parameter that a module holds beside its layers, as a class token, a mask token or an embedding table. MAE's
-    reference decays tokens, being of three dimensions; `decay_tokens` does likewise.
+    A norm is known by its class, or by a weight of one dimension. A token is a parameter that a module holds beside its layers, as
+    a class token, a mask token or an embedding table. MAE's reference decays tokens, being of three dimensions, and no parameter of
+    one; `decay_tokens` does likewise.
     """
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
@@ -47,7 +48,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay_tokens: bool) 
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
-            exempt = isinstance(module, NORMS) or name == "bias" or (name != "weight" and not decay_tokens)
+            is_token = not name.endswith("weight")  # attention of torch has an in_proj_weight
+            exempt = isinstance(module, NORMS) or name == "bias" or parameter.ndim <= 1 or (is_token and not decay_tokens)
             (kept if exempt else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
 
@@ -77,7 +79,7 @@ def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]], rat
         rate: learning rate.
 
     Raises:
-        ValueError: it cannot be built so, or has another weight decay.
+        ValueError: it cannot be built so, or has another weight decay, or none where one is asked for.
     """
     try:
         optimizer = factory(groups, rate)
@@ -87,6 +89,10 @@ def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]], rat
         ) from error
     known = inspect.signature(type(optimizer)).parameters.get("weight_decay")
     given = optimizer.defaults.get("weight_decay")
+    if given is None and any(group["weight_decay"] for group in groups):
+        raise ValueError(
+            f"model.optimizer {type(optimizer).__name__} has no weight decay: give model.weight_decay 0, or another one"
+        )
     if known is not None and given != known.default:
         raise ValueError(
             f"model.optimizer.weight_decay is {given}: give model.weight_decay, which leaves out norms, biases and tokens"

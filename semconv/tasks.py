@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from semconv.configuration import require
-from semconv.controls import set_control
+from semconv.controls import freeze_dropped, set_control
 from semconv.corruption import Corruption, Hide, View, ZeroFill
 from semconv.data import Batch
 from semconv.data.batch import to_unit
@@ -206,6 +206,7 @@ class MaskedReconstruction(Task):
         initialise(self.encoder, seed)
         initialise(self.decoder, seed)
         set_control(self.encoder, control)
+        freeze_dropped(self.encoder)
         self.initial_weights = deepcopy(self.encoder.state_dict())  # of no checkpoint: the configuration gives them again
         if compile:
             # in one piece: of two, the second would write over what the first gave, where CUDA graphs share their memory
@@ -216,7 +217,7 @@ class MaskedReconstruction(Task):
         self.optimizer_factory, self.schedule_factory = optimizer, schedule
         # a NaN is to be seen in the mean, and nobody is to wait for the device to look for one
         self.val_metrics = MetricCollection({"val/masked_mse": MeanMetric(nan_strategy="disable")})
-        self.test_metrics = ReconstructionMetrics(self.squared)
+        self.test_metrics = ReconstructionMetrics(self.squared, channels, self.geometry.size)
         self.example_input_array = (self._example(),)
 
     def forward(self, view: View) -> Tensor:

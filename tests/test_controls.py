@@ -1,14 +1,27 @@
 import pytest
 import torch
 
-from semconv.controls import Constant, Fixed, Noise, Only, Shuffled, Zero, set_control
+from semconv.controls import Constant, Fixed, Noise, Only, Shuffled, Zero, freeze_dropped, set_control
 from semconv.corruption import Hide, View
 from semconv.encoders import Geometry, SemanticCNN
 from semconv.encoders.encoder import initialise
-from semconv.indicators import Control, Coordinates, CropFrame, Grid, Indicator, Indicators, Mask, MaskRatio, VisibleColour
+from semconv.indicators import (
+    Control,
+    Coordinates,
+    CropFrame,
+    Grid,
+    Indicator,
+    Indicators,
+    LearnedTable,
+    Mask,
+    MaskRatio,
+    SemanticMap,
+    VisibleColour,
+)
 from semconv.masking import RandomMasker
 from semconv.mechanisms import AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial
 from tests.experiments import built, encoder_factory, look, make_task, parsed, random_images, stir
+from tests.pairwise import together
 
 DEAD = [Zero(), Constant(), Fixed(), Shuffled()]  # noise is a function of all masks: it is new in every step
 MECHANISMS = [AppendedValues, Channels, FiLM, Gated, MaskToken, OverlayAdd, OverlayReplace, Partial]
@@ -149,6 +162,19 @@ def test_controls_of_what_is_not_told_are_refused():
     with pytest.raises(ValueError, match="content and position alone"):
         set_control(SemanticCNN(GEOMETRY, "test", [Coordinates(), VisibleColour()], Channels, mlp_ratio=2), Fixed())
     assert Fixed().problem(Indicators([Mask()])) is None
+
+
+@together("control", [Zero(), Constant(), Fixed(), Noise(), Shuffled(), Only(Mask(), Zero(), Zero())])
+def test_no_weight_waits_for_a_gradient_that_a_control_keeps_from_it(control):
+    """Several processes would wait for it in vain."""
+    encoder = SemanticCNN(GEOMETRY, "micro", [Mask(), LearnedTable(), SemanticMap()], Channels, mlp_ratio=2)
+    set_control(encoder, control)
+    freeze_dropped(encoder)
+    stir(encoder)
+    encoder(view()).features.square().sum().backward()
+    assert [key for key, weight in encoder.named_parameters() if weight.requires_grad and weight.grad is None] == []
+    heard = any(key.startswith("indicators.") and weight.requires_grad for key, weight in encoder.named_parameters())
+    assert heard == isinstance(control, Shuffled)
 
 
 @pytest.mark.parametrize("control", ["zero", "constant", "fixed", "shuffled", "noise"])

@@ -4,7 +4,9 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from timm.layers import LayerScale, RmsNorm
 from timm.scheduler import CosineLRScheduler
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
@@ -114,6 +116,9 @@ def test_optimisers_and_schedules_that_cannot_follow_the_protocol_are_refused():
         build_optimizer(partial(torch.optim.SGD, weight_decay=0.3), groups, 0.1)
     with pytest.raises(ValueError, match=r"model.optimizer cannot be built: LBFGS doesn't support per-parameter options"):
         build_optimizer(torch.optim.LBFGS, groups, 0.1)
+    with pytest.raises(ValueError, match=r"model.optimizer Rprop has no weight decay: give model.weight_decay 0"):
+        build_optimizer(torch.optim.Rprop, groups, 0.1)
+    assert build_optimizer(torch.optim.Rprop, parameter_groups(make_task("cnn_plain"), 0.0, decay_tokens=False), 0.1)
     with pytest.raises(ValueError, match=r"model.schedule is ReduceLROnPlateau, which follows a metric"):
         build_schedule(ReduceLROnPlateau, optimizer)
     with pytest.raises(ValueError, match=r"model.schedule is OneCycleLR, which sets a rate of its own"):
@@ -146,6 +151,14 @@ def test_the_untrained_encoder_is_that_of_step_0(name, tmp_path):
         assert list(weights) == list(fresh)
         assert all(torch.equal(weights[key], fresh[key]) for key in fresh)
         assert not all(torch.equal(task.encoder.state_dict()[key], fresh[key]) for key in fresh)
+
+
+def test_norms_of_all_kinds_are_known_and_matrices_of_all_names():
+    parts = nn.ModuleDict({"rms": RmsNorm(4), "scale": LayerScale(4), "attention": nn.MultiheadAttention(4, 2)})
+    names = {id(parameter): key for key, parameter in parts.named_parameters()}
+    matrices = {"attention.in_proj_weight", "attention.out_proj.weight"}
+    for decay_tokens in (False, True):
+        assert {names[id(each)] for each in parameter_groups(parts, 0.05, decay_tokens)[0]["params"]} == matrices
 
 
 def test_tokens_decay_as_in_the_reference_when_asked_to():

@@ -75,10 +75,10 @@ class Evaluation(Callback):
         with torch.inference_mode(False):  # probes need gradients, which Lightning turns off in a test
             results, classifier = quick.evaluate(evaluated, self.num_images, self.recalibrate)
             results["cost/inference_images_per_second"] = inference_rate(
-                module, evaluated.data.sample("test", evaluated.data.batch_size), evaluated.data
+                module, evaluated.data.sample("test", evaluated.data.batch_size), evaluated.data, evaluated.precision
             )
             if self.level == "full":
-                results.update(full.evaluate(evaluated, classifier))
+                results.update(full.evaluate(evaluated, classifier, self.recalibrate))
         results["evaluation/seconds"] = time.perf_counter() - begin
         if trainer.is_global_zero:
             self.folder.summarise(results)

@@ -311,7 +311,7 @@ def _run(task: MaskedReconstruction, circumstances: Circumstances, batch: Batch,
 def _batch(images: Tensor) -> Batch:
     """A batch as the data module would give it, with an external map of nothing."""
     index = torch.arange(len(images))
-    external = torch.zeros(len(images), 1, *images.shape[2:])
+    external = torch.zeros(len(images), 1, *images.shape[2:], dtype=torch.bool)
     return Batch(images, torch.full_like(index, -1), index, external=external)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from semconv import timm_models
-from semconv.configuration import require
+from semconv.configuration import require, require_choice
 from semconv.convolution import MechanismFactory, Plain, SemanticConv2d, unlike_plain
 from semconv.corruption import View
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, TimmModel, count_parameters, with_finer
@@ -22,6 +22,7 @@ from semconv.sparse import VisibleSites, convolve, through_map
 from semconv.timm_models import ConvNeXtBlock, Norm, Reduction, init_convolutional, make_stages, stage_strides
 
 Depth = Literal["stem", "stages", "all"]
+AsPlain = Literal["flops", "time"]
 
 
 WIDEST = 1000  # mlp_ratio that is no mistake
@@ -72,10 +73,15 @@ class SemanticCNN(Encoder):
         drop_path: float = 0.0,
         response_norm: bool = False,
         mlp_ratio: float | None = None,
-        as_plain: Literal["flops", "time"] | None = None,
+        as_plain: AsPlain | None = None,
     ) -> None:
         super().__init__()
         check_kernel(kernel_size)
+        require_choice("norm", norm, Norm)
+        require_choice("as_plain", as_plain or "flops", AsPlain)
+        if isinstance(depth, str):
+            require_choice("depth", depth, Depth)
+        _check_padding(geometry, kernel_size)
         require("drop_path", drop_path, 0, 1, exclude="high")
         if mlp_ratio is not None:
             require("mlp_ratio", mlp_ratio, 0, WIDEST, exclude="low")
@@ -225,6 +231,16 @@ def check_kernel(kernel_size: int) -> None:
     """
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size is {kernel_size}: give an odd number of 1 or more, so that the kernel has a centre")
+
+
+def _check_padding(geometry: Geometry, kernel_size: int) -> None:
+    """Refuse kernels that reach beyond what the smallest map can continue."""
+    reach, side = kernel_size // 2, min(geometry.grid)
+    if reach > side - (geometry.padding_mode == "reflect") and geometry.padding_mode in ("reflect", "circular"):
+        raise ValueError(
+            f"padding_mode is {geometry.padding_mode}, and the last map has {' x '.join(map(str, geometry.grid))} sites, of which "
+            f"kernels of {kernel_size} would need more: take a smaller cell or kernel_size, or another padding_mode"
+        )
 
 
 def _places(depth: Depth | list[int]) -> set[int]:

@@ -51,7 +51,8 @@ class Geometry:
 
     def blank(self, batch: int = 1, device: torch.device | None = None) -> View:
         """A view of zeros, masked as in training, with all that an indicator may ask for: what costs are measured on."""
-        pixels, external = (torch.zeros(batch, channels, *self.size, device=device) for channels in (self.channels, 1))
+        pixels = torch.zeros(batch, self.channels, *self.size, device=device)
+        external = torch.zeros(batch, 1, *self.size, dtype=torch.bool, device=device)  # of classes or of values
         rows, columns = self.grid
         mask = (torch.arange(rows * columns, device=device) < self.num_masked).view(1, rows, columns).expand(batch, -1, -1)
         return View(pixels, mask, self.num_masked, external=external)

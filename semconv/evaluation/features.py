@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from semconv.corruption import View
+from semconv.cost import evaluation_mode
 from semconv.data import Batch
 from semconv.encoders import Encoding
 from semconv.indicators import masked_fraction
@@ -63,14 +64,8 @@ def absent(reason: object, *keys: str) -> dict[str, Any]:
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Nothing of the network changes within: evaluation mode, no gradients, and the modes it had before afterwards."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluation_mode(network), torch.no_grad():
+        yield
 
 
 def everything(images: Tensor, cell: int) -> View:
@@ -155,7 +150,7 @@ def collect(evaluated: Evaluated, part: str, count: int | None, describe: Callab
 
 
 def recalibrated(evaluated: Evaluated, look: Look, count: int = 1024) -> nn.Module:
-    """A copy of the encoder whose batch norms have the statistics of views of another kind; the encoder itself without any.
+    """A copy of the encoder whose batch norms have the statistics of views of another kind, the same in all processes.
 
     Args:
         evaluated: the network and its training images.
@@ -163,13 +158,19 @@ def recalibrated(evaluated: Evaluated, look: Look, count: int = 1024) -> nn.Modu
         count: how many training images are looked at.
     """
     encoder = deepcopy(evaluated.encoder)
-    norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    batch_norms = (module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    norms: list[Any] = [norm for norm in batch_norms if norm.track_running_stats]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over batches
         norm.train()
     if norms:
-        with torch.no_grad():
+        with torch.no_grad(), evaluated.precision():
             for batch in evaluated.batches("train", count):
                 encoder(in_precision(look(batch), evaluated.task.dtype))
+        own = [(int(norm.num_batches_tracked), norm.running_mean.cpu(), norm.running_var.cpu()) for norm in norms]
+        for norm, parts in zip(norms, zip(*evaluated.gathered(own), strict=True), strict=True):
+            total = sum(batches for batches, _, _ in parts)
+            norm.running_mean.copy_(sum(mean * (batches / total) for batches, mean, _ in parts))
+            norm.running_var.copy_(sum(variance * (batches / total) for batches, _, variance in parts))
     return encoder.eval()

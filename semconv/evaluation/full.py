@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from semconv.configuration import one_line
 from semconv.corruption import View
 from semconv.data import Batch
-from semconv.evaluation.features import Evaluated, Features, absent, extract, frozen, in_precision, unmasked
+from semconv.evaluation.features import Evaluated, Features, absent, extract, frozen, in_precision, recalibrated, unmasked
 from semconv.evaluation.probes import LinearClassifier, check_labels, choose_linear, top1
 from semconv.hashing import make_keys, permutation
 from semconv.indicators.frame import turn_frame
@@ -30,7 +30,7 @@ ERROR_IMAGES, TOP1_IMAGES = 1024, 2500
 Change = Callable[[Batch], Batch]  # of images, and of their frames and maps with them
 
 
-def evaluate(evaluated: Evaluated, classifier: LinearClassifier | None) -> dict[str, Any]:
+def evaluate(evaluated: Evaluated, classifier: LinearClassifier | None, recalibrate: bool) -> dict[str, Any]:
     """All keys of the full evaluation, `full/<metric>/<condition>`.
 
     Errors are means over all hidden pixels of up to 1,024 test images; accuracies are those of the quick evaluation's linear probe
@@ -39,8 +39,11 @@ def evaluate(evaluated: Evaluated, classifier: LinearClassifier | None) -> dict[
     Args:
         evaluated: the network and its images.
         classifier: the quick evaluation's, of whole images; None: accuracies are left out.
+        recalibrate: give batch norms the statistics of whole images before features of such are taken, as for the classifier.
     """
-    task = evaluated.task
+    task, whole = evaluated.task, evaluated
+    if recalibrate:
+        whole = evaluated._replace(other=recalibrated(evaluated, partial(unmasked, cell=task.geometry.cell)))
     ratio, results = task.masker.count(task.num_cells) / task.num_cells, {}
     for other in RATIOS:
         results.update(_error(evaluated, f"ratio_{other:.2f}", ratio=other))
@@ -50,11 +53,12 @@ def evaluate(evaluated: Evaluated, classifier: LinearClassifier | None) -> dict[
     results.update(_error(evaluated, "half_cell", half_cell=True))
     for name, change in _changes(task.geometry.cell).items():
         results.update(_error(evaluated, name, change))
-        results.update(_top1(evaluated, name, change, classifier))
-    results.update(_top1(evaluated, "unchanged", lambda batch: batch, classifier))
+        results.update(_top1(whole, name, change, classifier))
+    results.update(_top1(whole, "unchanged", lambda batch: batch, classifier))
     for pixels in range(1, task.geometry.cell + 1):
-        results[f"full/equivariance_error/shift_{pixels}"] = equivariance_error(evaluated, pixels)
-    results.update(_labels(evaluated))
+        key = f"full/equivariance_error/shift_{pixels}"
+        results.update(_asked(key, partial(equivariance_error, whole, pixels)))
+    results.update(_labels(whole))
     return results
 
 
@@ -74,7 +78,7 @@ def equivariance_error(evaluated: Evaluated, pixels: int) -> float:
         evaluated: the network and its images.
         pixels: by how many pixels images are shifted.
     """
-    encoder, cell = evaluated.task.encoder, evaluated.task.geometry.cell
+    encoder, cell = evaluated.encoder, evaluated.task.geometry.cell
     apart, length = 0.0, 0.0
     with frozen(encoder):
         for batch in evaluated.batches("test", ERROR_IMAGES // 4):
@@ -87,7 +91,19 @@ def equivariance_error(evaluated: Evaluated, pixels: int) -> float:
             apart += (moved - shifted).double().square().sum().item()
             length += still.double().square().sum().item()
     everyone = evaluated.gathered((apart, length))
-    return math.sqrt(sum(first for first, _ in everyone) / sum(second for _, second in everyone))
+    if not (total := sum(second for _, second in everyone)):
+        raise ValueError("all features are zero")
+    return math.sqrt(sum(first for first, _ in everyone) / total)
+
+
+def _asked(key: str, compute: Callable[[], float]) -> dict[str, Any]:
+    """What is computed, under its key; null where the network cannot be asked, which all processes find alike."""
+    try:
+        return {key: compute()}
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, RuntimeError, ZeroDivisionError, EinopsError) as error:
+        return absent(f"the network cannot be asked: {one_line(error, 200)}", key)
 
 
 def _changes(cell: int) -> dict[str, Change]:
@@ -126,25 +142,25 @@ def _error(
     half_cell: bool = False,
 ) -> dict[str, Any]:
     """`test/masked_mse` under another condition; null where the network cannot be asked."""
-    key = f"full/masked_mse/{name}"
-    task, total, number = evaluated.task, 0.0, 0
-    masker = masker or task.masker
-    try:
+    task = evaluated.task
+
+    def compute() -> float:
+        total, number = 0.0, 0
         with frozen(task):
             for batch in evaluated.batches("test", ERROR_IMAGES):
                 changed = change(batch)
                 images = changed.images
-                view, mask = _look(task, changed, masker, ratio, half_cell)
+                view, mask = _look(task, changed, masker or task.masker, ratio, half_cell)
                 with evaluated.precision():
                     prediction = task(view)
                 hidden = spread_mask(mask, (images.shape[2], images.shape[3]))
                 errors = task.squared.pixel_errors(prediction, task.squared.target(images))
                 total += torch.where(hidden, errors, 0).double().sum().item()
                 number += int(hidden.sum())
-    except (ValueError, RuntimeError, ZeroDivisionError, EinopsError) as error:
-        return absent(f"the network cannot be asked: {one_line(error, 200)}", key)
-    everyone = evaluated.gathered((total, number))
-    return {key: sum(first for first, _ in everyone) / sum(second for _, second in everyone)}
+        everyone = evaluated.gathered((total, number))
+        return sum(first for first, _ in everyone) / sum(second for _, second in everyone)
+
+    return _asked(f"full/masked_mse/{name}", compute)
 
 
 def _look(task: Any, batch: Batch, masker: Masker, ratio: float | None, half_cell: bool) -> tuple[View, Tensor]:
@@ -165,7 +181,7 @@ def _look(task: Any, batch: Batch, masker: Masker, ratio: float | None, half_cel
 
 
 def _top1(evaluated: Evaluated, name: str, change: Change, classifier: LinearClassifier | None) -> dict[str, Any]:
-    """Accuracy of the linear probe on changed images; null without one."""
+    """Accuracy of the linear probe on changed images; null without one, and where the network cannot be asked."""
     key = f"full/linear_top1/{name}"
     if classifier is None:
         return absent("there is no linear probe", key)
@@ -173,15 +189,17 @@ def _top1(evaluated: Evaluated, name: str, change: Change, classifier: LinearCla
     def look(batch: Batch) -> View:
         return unmasked(change(batch), evaluated.task.geometry.cell)
 
-    found = extract(evaluated, evaluated.task.encoder, "test", TOP1_IMAGES, look)
-    return {key: top1(classifier.scores(found.vectors), found.labels)}
+    def compute() -> float:
+        found = extract(evaluated, evaluated.encoder, "test", TOP1_IMAGES, look)
+        return top1(classifier.scores(found.vectors), found.labels)
+
+    return _asked(key, compute)
 
 
 def _labels(evaluated: Evaluated) -> Mapping[str, Any]:
     """Rank of the features, and linear probes on fractions of all training images."""
-    task = evaluated.task
-    look = partial(unmasked, cell=task.geometry.cell)
-    train, test = (extract(evaluated, task.encoder, part, None, look) for part in ("train", "test"))
+    look = partial(unmasked, cell=evaluated.task.geometry.cell)
+    train, test = (extract(evaluated, evaluated.encoder, part, None, look) for part in ("train", "test"))
     results: dict[str, Any] = {"full/rankme": rankme(train.vectors)}
     for share in LABELS:
         key = f"full/linear_top1/labels_{100 * share:g}"

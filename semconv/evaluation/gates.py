@@ -35,6 +35,7 @@ def gates(evaluated: Evaluated, count: int = IMAGES) -> dict[str, float]:
 
     def read(layer: str, amplitude: Amplitude, given: Any, passed: Tensor) -> None:
         masked = masked_fraction(masks[0], *passed.shape[2:]).flatten() >= 0.5
+        passed = passed.expand(len(masks[0]), -1, -1, -1)  # of signals that are the same for all images there is one
         values = rearrange(passed, "b c h w -> (b h w) c").double() + amplitude.constant
         rows = torch.cat([torch.ones_like(values[:, :1]), values, values.square()], dim=1)
         found[layer] = found.get(layer, 0) + (torch.stack([~masked, masked]).to(rows) @ rows).cpu()

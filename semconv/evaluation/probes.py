@@ -74,7 +74,12 @@ def fit_linear(
         penalty: of the weights.
         start: a classifier to begin with, of another penalty.
         steps: at most.
+
+    Raises:
+        ValueError: the vectors are not finite.
     """
+    if not vectors.isfinite().all():
+        raise ValueError("features are not finite")
     vectors = vectors.double()
     mean, deviation = vectors.mean(0), vectors.std(0, correction=0)
     deviation = torch.where(deviation > 1e-12, deviation, 1)  # a feature that never changes

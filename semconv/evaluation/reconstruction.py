@@ -16,6 +16,7 @@ from semconv.masking import spread_mask
 from semconv.objective import Objective
 
 REGION_DISTANCES = (1, 2, 3)  # cells to the nearest visible one; 3 is 3 or more
+SSIM_MARGIN = 5  # pixels that SSIM's window of 11 looks at beside one
 REGIONS = (*(f"distance_{cells}" for cells in REGION_DISTANCES), "seam")
 
 
@@ -34,6 +35,8 @@ class ReconstructionMetrics(Metric):
 
     Args:
         objective: the squared error in target space.
+        channels: of the images.
+        size: height and width of the images.
 
     Attributes:
         absent: keys of the metrics that do not apply, or had no pixel in the last `compute`, with the reason.
@@ -43,15 +46,23 @@ class ReconstructionMetrics(Metric):
     totals: Tensor
     counts: Tensor
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Objective, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
         self.objective = objective
-        self.names = ["masked_mse", "masked_mse_under_hide", "mean_fill_mse", "psnr_given_moments", "ssim"]
-        self.names += [f"masked_mse/{region}" for region in REGIONS]
-        self.names += [] if objective.normalise else ["pixel_mse", "psnr"]
+        self._inapplicable: dict[str, str] = {}
+        if objective.normalise:
+            reason = "targets are normalised per patch: a prediction has no colour or contrast of its own"
+            self._inapplicable |= dict.fromkeys(("pixel_mse", "psnr"), reason)
+        if channels * objective.patch**2 == 1:
+            self._inapplicable["psnr_given_moments"] = "a patch is one number, which has no deviation"
+        if min(size) <= SSIM_MARGIN:
+            self._inapplicable["ssim"] = f"its window takes images of more than {SSIM_MARGIN} pixels"
+        names = ["masked_mse", "masked_mse_under_hide", "mean_fill_mse", "psnr_given_moments", "ssim"]
+        names += [*(f"masked_mse/{region}" for region in REGIONS), "pixel_mse", "psnr"]
+        self.names = [name for name in names if name not in self._inapplicable]
         for state in ("totals", "counts"):
             self.add_state(state, torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
-        self.absent = self._inapplicable()
+        self.absent = self._left_out()
 
     def measure(
         self, prediction: Tensor, images: Tensor, mask: Tensor, normalisation: Moments, under_hide: Tensor | None = None
@@ -66,7 +77,8 @@ class ReconstructionMetrics(Metric):
             under_hide: a prediction from visible pixels alone, where `prediction` is from others, too.
         """
         size = (images.shape[2], images.shape[3])
-        hidden, moments = spread_mask(mask, size), self.objective.moments(images.float())
+        hidden = spread_mask(mask, size)
+        moments = None if "psnr_given_moments" in self._inapplicable else self.objective.moments(images.float())
         target, truth = self.objective.target(images, moments), to_unit(images, *normalisation)
 
         def error(made: Tensor) -> Tensor:
@@ -79,9 +91,11 @@ class ReconstructionMetrics(Metric):
         each = {"masked_mse": _mean(errors, hidden)}
         each["masked_mse_under_hide"] = each["masked_mse"] if under_hide is None else error(under_hide)
         each["mean_fill_mse"] = error(mean_fill(images, mask, self.objective.normalise))
-        each["psnr_given_moments"] = psnr(pixel_mse(give_moments(prediction, moments, self.objective)))
-        pasted = torch.where(hidden, self.objective.to_pixels(prediction, images, moments), images)
-        each["ssim"] = ssim(to_unit(pasted, *normalisation), truth, hidden)
+        if moments is not None:
+            each["psnr_given_moments"] = psnr(pixel_mse(give_moments(prediction, moments, self.objective)))
+        if "ssim" in self.names:
+            pasted = torch.where(hidden, self.objective.to_pixels(prediction, images, moments), images)
+            each["ssim"] = ssim(to_unit(pasted, *normalisation), truth, hidden)
         if not self.objective.normalise:
             each["pixel_mse"] = pixel_mse(prediction)
             each["psnr"] = psnr(each["pixel_mse"])
@@ -97,14 +111,11 @@ class ReconstructionMetrics(Metric):
         """The means by key, without those of regions in which no pixel is hidden."""
         means = {f"test/{name}": mean for name, mean in zip(self.names, self.totals / self.counts, strict=True)}
         empty = [key for key, count in zip(means, self.counts.tolist(), strict=True) if not count]
-        self.absent = self._inapplicable() | dict.fromkeys(empty, "no hidden pixel lies there")
+        self.absent = self._left_out() | dict.fromkeys(empty, "no hidden pixel lies there")
         return {key: mean for key, mean in means.items() if key not in empty}
 
-    def _inapplicable(self) -> dict[str, str]:
-        if not self.objective.normalise:
-            return {}
-        reason = "targets are normalised per patch: a prediction has no colour or contrast of its own"
-        return dict.fromkeys(("test/pixel_mse", "test/psnr"), reason)
+    def _left_out(self) -> dict[str, str]:
+        return {f"test/{name}": reason for name, reason in self._inapplicable.items()}
 
 
 def psnr(mse: Tensor) -> Tensor:

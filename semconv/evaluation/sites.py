@@ -15,8 +15,9 @@ from semconv.evaluation.features import Evaluated, absent, frozen, in_precision,
 from semconv.evaluation.probes import fit_linear
 from semconv.indicators import Coordinates, Grid, masked_fraction
 
-RIDGE = 1e-6  # relative to the mean variance of a feature
+RIDGE = 1e-6  # relative to the mean square of a feature
 IMAGES = 512
+MAPS = 32  # label maps that are counted at once
 DENSE_PENALTY = 1e-4
 Probe = tuple[int, Literal["place", "colour"]]  # of the features after a stage: of x, y and the mask, or of the mean colour
 UNKNOWN = {  # why nothing is known
@@ -27,7 +28,7 @@ UNKNOWN = {  # why nothing is known
 
 
 class LeastSquares:
-    """Linear regression from what is added in parts: sums alone are kept, in float64."""
+    """Linear regression from what is added in parts: sums alone are kept, in float64; on the CPU, as processes exchange them."""
 
     def __init__(self) -> None:
         self.inner: Tensor | float = 0.0
@@ -36,8 +37,8 @@ class LeastSquares:
     def add(self, features: Tensor, targets: Tensor) -> None:
         """Add rows: `n d` and `n t`."""
         rows = _with_one(features)
-        self.inner = self.inner + rows.T @ rows
-        self.outer = self.outer + rows.T @ targets.double()
+        self.inner = self.inner + (rows.T @ rows).cpu()
+        self.outer = self.outer + (rows.T @ targets.double()).cpu()
 
     def join(self, other: "LeastSquares") -> None:
         """Add the rows of another."""
@@ -47,7 +48,7 @@ class LeastSquares:
         """Weights `d+1 t`, the last row the bias."""
         inner = torch.as_tensor(self.inner)
         ridge = RIDGE * inner.diagonal()[:-1].mean().clamp(min=1e-12)
-        penalty = torch.full((len(inner),), ridge.item(), dtype=torch.float64, device=inner.device)
+        penalty = torch.full((len(inner),), ridge.item(), dtype=torch.float64)
         penalty[-1] = 0
         return torch.linalg.lstsq(inner + penalty.diag(), torch.as_tensor(self.outer)).solution
 
@@ -125,8 +126,12 @@ def dense_miou(evaluated: Evaluated, count: int = IMAGES) -> float:
     (features, maps), (test_features, test_maps) = (_maps(evaluated, part, count) for part in ("train", "test"))
     classes = int(max(maps.max(), test_maps.max())) + 1
     rows, columns = features.shape[2:]
-    shares = F.adaptive_avg_pool2d(F.one_hot(maps.long(), classes).movedim(3, 1).float(), (rows, columns))
-    labels = rearrange(shares.argmax(1), "b h w -> (b h w)")
+    # in parts, as there is a number for each pixel and class
+    commonest = [
+        F.adaptive_avg_pool2d(F.one_hot(some.long(), classes).movedim(3, 1).float(), (rows, columns)).argmax(1)
+        for some in maps.split(MAPS)
+    ]
+    labels = torch.cat(commonest).flatten()
     classifier = fit_linear(rearrange(features, "b d h w -> (b h w) d"), labels, classes, DENSE_PENALTY, steps=50)
     scores = classifier.scores(rearrange(test_features, "b d h w -> (b h w) d"))
     scores = rearrange(scores.float(), "(b h w) k -> b k h w", h=test_features.shape[2], w=test_features.shape[3])

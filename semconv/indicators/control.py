@@ -23,6 +23,10 @@ class Control(ABC):
         """The number of cells of each image that the control reports as masked: an int, so that reading it waits for no device."""
         return view.num_masked
 
+    def drops(self, indicator: Indicator) -> bool:
+        """True if nothing of what the indicator says is left, so that no weight of it can be trained."""
+        return False
+
     def problem(self, indicators: "Indicators") -> str | None:
         """The reason why this control does not apply to some indicators; None if it does."""
         return None

@@ -39,10 +39,15 @@ class ExternalMap(Indicator):
         if view.external is None:
             raise ValueError("ExternalMap needs a map for each image: set data.init_args.maps to a folder, or to `source`")
         if self.num_classes is None:
-            if not view.external.is_floating_point():
+            if not view.external.is_floating_point() and view.external.dtype != torch.bool:  # bools: a map of nothing
                 raise ValueError(
                     "ExternalMap expects values, the maps hold classes: set its num_classes, or data.init_args.map_kind to values"
                 )
             return view.external.float()
+        if view.external.is_floating_point():
+            raise ValueError(
+                f"ExternalMap expects {self.num_classes} classes, the maps hold values: set its num_classes to null, or "
+                "data.init_args.map_kind to classes"
+            )
         classes = torch.arange(self.num_classes, device=view.external.device)
         return (view.external == classes[:, None, None]).float()

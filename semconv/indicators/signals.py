@@ -40,7 +40,9 @@ class Indicators(nn.Module):
         self.control: Control | None = None
         names = [type(part).__name__ for part in parts]
         if len(set(names)) < len(names) and len({repr(part) for part in parts}) < len(parts):
-            raise ValueError(f"indicators are {', '.join(names)}: list each one once")
+            raise ValueError(
+                f"indicators are {', '.join(names)}: list each one once; a class of your own shows its arguments by extra_repr"
+            )
         self.parts = nn.ModuleList(sorted(parts, key=lambda part: (not isinstance(part, Mask), not part.per_image)))
 
     @property

@@ -6,6 +6,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from semconv.configuration import require, require_choice
 from semconv.convolution import (
     Mechanism,
     SignalConv2d,
@@ -17,6 +18,7 @@ from semconv.convolution import (
 from semconv.indicators import Grid, Indicators, Signals, Sites
 
 ValueEncoding = Literal["scalar", "one-hot", "embedding"]
+Place = Literal["window", "edge"]
 
 
 class AppendedValues(Mechanism):
@@ -39,7 +41,8 @@ class AppendedValues(Mechanism):
         width: length of an embedding.
 
     Raises:
-        ValueError: `edge` for a convolution without padding; `one-hot` or `embedding` of a learned indicator.
+        ValueError: an argument is none of its values; `edge` for a convolution without padding; `one-hot` or `embedding` of a
+            learned indicator.
     """
 
     silent_when_visible = True
@@ -49,12 +52,16 @@ class AppendedValues(Mechanism):
         convolution: nn.Conv2d,
         indicators: Indicators,
         encoding: ValueEncoding = "scalar",
-        place: Literal["window", "edge"] = "window",
+        place: Place = "window",
         levels: int = 8,
         width: int = 8,
     ) -> None:
         super().__init__()
         require_signals(self, indicators)
+        require_choice("encoding", encoding, ValueEncoding)
+        require_choice("place", place, Place)
+        for name, value in (("levels", levels), ("width", width)):
+            require(name, value, 1)
         if encoding != "scalar" and any(True for _ in indicators.parameters()):
             raise ValueError(
                 f"encoding {encoding!r} sorts signals into ranges, through which a learned indicator gets no gradient: use 'scalar'"

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from semconv.configuration import require_choice
 from semconv.convolution import Mechanism, input_grid
 from semconv.indicators import Indicators, Signals
 from semconv.mechanisms.local_attention import LocalAttention, Projection, WindowAttention, count_heads
@@ -59,6 +60,7 @@ class Gradual(Mechanism):
         super().__init__()
         if not (0 <= start <= 1 and 0 <= end <= 1):
             raise ValueError(f"start is {start} and end is {end}: give semantic shares from 0 to 1")
+        require_choice("schedule", schedule, Schedule)
         self.schedule, self.start, self.end = schedule, start, end
         self.heads, self.head_dim = heads, head_dim
         self.pixels = 0  # channels of the input that are pixels
@@ -68,20 +70,19 @@ class Gradual(Mechanism):
 
     def set_depth(self, depth: float, convolution: nn.Conv2d, indicators: Indicators) -> None:
         assert self.share is None, "its depth is set"
-        share, given = scheduled(self.schedule, self.start, self.end, depth), convolution.weight
+        share = scheduled(self.schedule, self.start, self.end, depth)
         if self.schedule == "learned":
             self.attention = LocalAttention(convolution, indicators, self.heads, self.head_dim)
             self.share = min(max(share, 0.05), 0.95)
-            self.share_logit = nn.Parameter(torch.tensor(math.log(self.share / (1 - self.share))))
+            self.share_logit = nn.Parameter(torch.tensor([math.log(self.share / (1 - self.share))]))  # fsdp2 takes no scalars
         else:
             self._split(convolution, indicators, share, first=depth == 0)
-        self.to(given)
 
     def forward(self, convolution: nn.Conv2d, x: Tensor, signals: Signals) -> Tensor:
         if self.share is None:
             raise ValueError("Gradual depends on depth, and its depth is not set: give SemanticConv2d a depth, from 0 to 1")
         if self.attention is not None:
-            share = self.share_logit.sigmoid().to(x.dtype)
+            share = self.share_logit.sigmoid()[0].to(x.dtype)
             return torch.lerp(convolution(x), self.attention(convolution, x, signals), share)
         if self.attend is None:
             return convolution(x)
@@ -100,7 +101,7 @@ class Gradual(Mechanism):
 
     def measures(self) -> Mapping[str, Tensor | float]:
         if self.attention is not None:
-            return {"share": self.share_logit.detach().sigmoid()}
+            return {"share": self.share_logit.detach().sigmoid()[0]}
         return {} if self.share is None else {"share": self.share}
 
     def _split(self, convolution: nn.Conv2d, indicators: Indicators, share: float, first: bool) -> None:

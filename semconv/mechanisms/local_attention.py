@@ -49,7 +49,8 @@ class LocalAttention(Mechanism):
     def __init__(self, convolution: nn.Conv2d, indicators: Indicators, heads: int = 4, head_dim: int = 16) -> None:
         super().__init__()
         channels, width = convolution.in_channels, convolution.out_channels
-        heads = count_heads(width, heads, head_dim)
+        # in groups, values are channels of the input
+        heads = count_heads(width if convolution.groups == 1 else math.gcd(channels, width), heads, head_dim)
         mixes = convolution.groups == 1 and heads > 1  # for a single head, W alone can express both matrices
         self.value = Projection(channels, width, bias=False) if mixes else nn.Identity()
         width = width if mixes else channels

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from semconv.configuration import require_choice
 from semconv.convolution import Mechanism, SignalConv2d, input_grid, output_grid, require_signals, spread
 from semconv.indicators import Grid, Indicators, Signals
 
@@ -47,7 +48,7 @@ class Partial(Mechanism):
         update: update of v: `hard`, `soft` or `none`.
 
     Raises:
-        ValueError: the mask is not among the indicators, or `power` is another number.
+        ValueError: the mask is not among the indicators, or an argument is none of its values.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class Partial(Mechanism):
         require_signals(self, indicators, mask=True)
         if power not in (0, 0.5, 1):
             raise ValueError(f"power of Partial is {power}: it must be 0, 0.5 or 1")
+        require_choice("border", border, Border)
+        require_choice("update", update, Update)
         self.power, self.border, self.update = power, border, update
         self.silent_when_visible = border == "valid"
         others = indicators.num_others

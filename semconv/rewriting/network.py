@@ -141,6 +141,7 @@ def semanticize(
     """
     training, name = model.training, type(model).__name__
     model = deepcopy(model)
+    modes = {module: module.training for module in model.modules()}  # those of norms may be another
     model_name = getattr(model, "pretrained_cfg", {}).get("architecture")
     convolutions = spatial_convolutions(model)
     for convolution in convolutions.values():
@@ -152,11 +153,10 @@ def semanticize(
     paths = _choose(traced, depth, model_name or name)
     for path in paths:
         _require_plain(path, convolutions[path])
-    things = Indicators(indicators)
+    things = Indicators(indicators).to(next(iter(convolutions.values())).weight)
     order = [place.path for place in traced.places]
-    conditioned = {
-        path: SemanticConv2d.around(convolutions[path], things, mechanism, order.index(path) / (len(order) - 1)) for path in paths
-    }
+    last = max(1, len(order) - 1)
+    conditioned = {path: SemanticConv2d.around(convolutions[path], things, mechanism, order.index(path) / last) for path in paths}
     sparse = depth == "all" and all(isinstance(layer.mechanism, Sparse) for layer in conditioned.values())
     others = make_sparse(traced.graph, dict(model.named_modules()), paths, model_name or name) if sparse else []
     _pass_signals(traced, [*paths, *others])
@@ -171,7 +171,10 @@ def semanticize(
             leaf,
             conditioned[path] if path in conditioned else AtVisible(network.get_submodule(path)),
         )
-    return SemanticNetwork(network, things, model_name, padded_as_timm).train(training)
+    made = SemanticNetwork(network, things, model_name, padded_as_timm).train(training)
+    for module, mode in modes.items():
+        module.training = mode
+    return made
 
 
 def _choose(traced: Traced, depth: Literal["stem", "stages", "all"] | list[int], name: str) -> list[str]:

@@ -5,8 +5,31 @@ from typing import Any
 
 import timm.layers.activations
 import torch
-from timm.layers import ConvMlp, DropPath, LayerNorm2d, Mlp, SelectAdaptivePool2d
+from timm.layers import (
+    ClassifierHead,
+    ConvMlp,
+    ConvNormAct,
+    DropPath,
+    EcaModule,
+    EffectiveSEModule,
+    EvoNorm2dS0,
+    FilterResponseNormTlu2d,
+    GlobalContext,
+    GlobalResponseNormMlp,
+    LayerNorm2d,
+    Mlp,
+    NormMlpClassifierHead,
+    RmsNorm2d,
+    SelectAdaptivePool2d,
+    SEModule,
+    SimpleNorm2d,
+)
 from timm.layers.grn import GlobalResponseNorm
+from timm.models import senet
+from timm.models._efficientnet_blocks import ConvBnAct, SqueezeExcite
+from timm.models.byobnet import MobileOneBlock
+from timm.models.resnetv2 import DownsampleAvg, DownsampleConv
+from timm.models.starnet import ConvBN
 from torch import Tensor, fx, nn
 from torch.nn.modules import activation
 
@@ -18,6 +41,17 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 # layers that look at one site at a time; of what they make at hidden ones nobody takes notice
 _POINTWISE = (nn.Linear, nn.LayerNorm, LayerNorm2d, nn.Identity, nn.Dropout, nn.Flatten, DropPath)
 _CONTAINERS = (nn.Sequential, Mlp, ConvMlp)
+# layers that look at all sites alike, in statistics and means
+_OF_ALL_SITES = (
+    *(nn.modules.batchnorm._BatchNorm, nn.GroupNorm, SimpleNorm2d, RmsNorm2d, EvoNorm2dS0, FilterResponseNormTlu2d),
+    *(SEModule, senet.SEModule, SqueezeExcite, EffectiveSEModule, EcaModule, GlobalContext, GlobalResponseNorm),
+    *(SelectAdaptivePool2d, nn.AdaptiveAvgPool2d),
+)
+# what calls its parts, and does nothing else to a map
+_CALLERS = (
+    *(nn.ModuleList, ClassifierHead, NormMlpClassifierHead, GlobalResponseNormMlp, ConvNormAct, ConvBnAct, ConvBN),
+    *(MobileOneBlock, DownsampleAvg, DownsampleConv),
+)
 _FUNCTIONS = (operator.add, operator.mul, torch.cat)
 _METHODS = ("permute", "mul", "reshape")
 
@@ -88,7 +122,7 @@ def make_sparse(graph: fx.Graph, modules: dict[str, nn.Module], conditioned: lis
             pooled.add(node)
         elif node.op == "call_module" and node.target not in conditioned:
             layer = modules[node.target]
-            _require_known(any(isinstance(part, CLOSED) for part in layer.modules()), type(layer).__name__, name)
+            _require_known(not (isinstance(layer, POOLS) or _is_known(layer)), type(layer).__name__, name)
             if pools_all(layer):
                 pooled.add(node)
             if not _is_pointwise(layer):
@@ -101,6 +135,13 @@ def make_sparse(graph: fx.Graph, modules: dict[str, nn.Module], conditioned: lis
 def _require_known(unknown: bool, layer: str, name: str) -> None:
     if unknown:
         raise ValueError(f"{layer} of {name} has no sparse form: give depth stages, which masks again there, or another CNN")
+
+
+def _is_known(layer: nn.Module) -> bool:
+    """True for a layer that may be called on a list of sites."""
+    if isinstance(layer, (*_CONTAINERS, *_CALLERS)) and not isinstance(layer, CLOSED):
+        return all(_is_known(part) for part in layer.children())
+    return isinstance(layer, _OF_ALL_SITES) or _is_pointwise(layer)
 
 
 def _is_pointwise(layer: nn.Module) -> bool:

@@ -1,11 +1,12 @@
 import json
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 from semconv.commands.train import main
-from semconv.cost import Throughput, count_flops, count_training_flops
+from semconv.cost import Throughput, count_flops, count_training_flops, inference_rate
 from tests.experiments import arguments, built
 
 SHORT = ["--trainer.limit_train_batches=8", "--data.batch_size=16", "--data.num_images=160", "--data.num_test_images=20"]
@@ -34,12 +35,47 @@ def test_a_backward_pass_takes_twice_the_operations_of_a_forward_pass(stride):
         assert count_training_flops(layers, inputs) == 3 * count_flops(layers, inputs) - count_flops(layers[0], inputs)
 
 
+def test_what_is_counted_has_its_modes_afterwards():
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout())
+    layers[1].eval()  # as of a part that is not trained
+    count_training_flops(layers, torch.zeros(1, 3, 8, 8))
+    assert [part.training for part in layers] == [True, False, True]
+    with pytest.raises(RuntimeError):
+        count_flops(layers, torch.zeros(1, 5, 8, 8))
+    assert [part.training for part in layers] == [True, False, True]
+
+
+def test_predictions_are_timed_in_the_precision_of_the_run():
+    task, data = built("mae_vit").model, built("mae_vit").datamodule
+    met: list[bool] = []
+    hook = task.encoder.register_forward_hook(lambda *_: met.append(torch.is_autocast_enabled("cpu")))
+    assert inference_rate(task, data.sample("test", 2), data, partial(torch.autocast, "cpu", torch.bfloat16), rounds=1) > 0
+    hook.remove()
+    assert set(met) == {True}
+
+
 def test_the_first_batches_alone_give_no_speed():
     throughput, device = Throughput(), torch.device("cpu")
     for _ in range(Throughput.WARMUP):
         throughput.count(4, device)
     throughput.pause(device)
     assert throughput.rate is None
+
+
+def test_the_speed_is_that_until_the_last_pause(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr("semconv.cost.now", lambda device: next(clock))
+    throughput, device = Throughput(), torch.device("cpu")
+    for _ in range(Throughput.WARMUP + 3):
+        throughput.count(4, device)
+    assert throughput.rate is None
+    throughput.pause(device)
+    assert throughput.rate == 12
+    throughput.go_on(device)
+    throughput.count(4, device)
+    assert throughput.rate == 12
+    throughput.pause(device)
+    assert throughput.rate == 8
 
 
 def vit_flops(width: int, depth: int, tokens: int) -> int:

@@ -148,7 +148,7 @@ def test_it_can_be_told_what_comes_with_an_image_is_learned_or_seen(indicator):
     encoder = TimmEncoder(GEOMETRY, "test", "test_resnet", [indicator], Channels, "all")
     initialise(encoder, 0)
     stir(encoder)
-    view = draw()._replace(external=torch.ones(2, 1, *GEOMETRY.size))
+    view = draw()._replace(external=torch.ones(2, 1, *GEOMETRY.size, dtype=torch.uint8))
     assert encoder(view).features.isfinite().all()
     assert encoder.conveys == {indicator.conveys}
 

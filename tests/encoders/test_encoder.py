@@ -1,4 +1,5 @@
 from functools import partial
+from typing import Any, cast
 
 import pytest
 import torch
@@ -136,6 +137,22 @@ def test_initialising_ignores_and_keeps_the_global_generator() -> None:
 def test_cells_that_do_not_tile_the_image_are_refused_with_the_remedy() -> None:
     with pytest.raises(ValueError, match=r"30 x 32 is not divisible by the mask cell of 4: change data.size or model.cell"):
         Geometry(3, (30, 32), 4)
+
+
+def test_maps_that_are_smaller_than_their_padding_are_refused() -> None:
+    for mode, side in (("reflect", 3), ("circular", 2)):
+        with pytest.raises(ValueError, match=f"padding_mode is {mode}, and the last map has {side} x {side} sites"):
+            SemanticCNN(Geometry(3, (4 * side, 4 * side), 4, cast(Any, mode)), "micro", mlp_ratio=2)
+        enough = Geometry(3, (4 * side + 4, 4 * side + 4), 4, cast(Any, mode))
+        encoder = SemanticCNN(enough, "micro", mlp_ratio=2)
+        assert encoder(enough.blank()).features.shape[2:] == enough.grid
+
+
+def test_words_that_name_nothing_are_refused() -> None:
+    wrong: list[dict[str, Any]] = [{"depth": "stage"}, {"norm": "instance"}, {"as_plain": "parameters"}]
+    for options in wrong:
+        with pytest.raises(ValueError, match=r"(depth|norm|as_plain) is '\w+': choose among"):
+            SemanticCNN(Geometry(3, (16, 16), 4), "micro", mlp_ratio=2, **options)
 
 
 def test_the_grid_is_rows_and_then_columns() -> None:

@@ -50,5 +50,15 @@ def test_gates_that_have_learned_nothing_are_open_everywhere(name):
     assert {key.split("/")[1] for key in found} == {"gate_masked", "gate_visible"}
 
 
+def test_a_gate_that_hears_of_places_alone_is_the_same_for_all_images():
+    coordinates = '--model.encoder.indicators=[{"class_path": "semconv.indicators.Coordinates"}]'
+    those = evaluated("cnn_film", coordinates)
+    stir(those.task.encoder)
+    found = gates(those, 40)  # two batches
+    assert {key.split("/")[1] for key in found} == {"gate_masked", "gate_visible", "gate_mask_r2"}
+    # masks are drawn without regard to the place
+    assert all(value < 0.1 for key, value in found.items() if "mask_r2" in key)
+
+
 def test_a_network_without_gates_has_none():
     assert gates(evaluated("cnn_channels"), 32) == {}

@@ -2,7 +2,8 @@ import json
 import math
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -261,6 +262,38 @@ def test_batch_norms_are_recalibrated_in_a_copy():
         maps = [copy.stem.convolution(batch.images, None) for batch in batches]
     means = torch.stack([each.mean((0, 2, 3)) for each in maps]).mean(0)
     assert torch.allclose(second.running_mean, means, atol=1e-5)
+
+
+def test_batch_norms_are_recalibrated_alike_in_all_processes():
+    those = evaluated("cnn_plain", "--model.encoder.norm=batch", "--model.size=micro")
+    batches = list(those.batches("train", 1024))
+    told: list[Any] = []
+
+    def process(share, gathered):
+        each = SimpleNamespace(
+            encoder=those.encoder, task=those.task, precision=nullcontext, batches=lambda *_: batches[share], gathered=gathered
+        )
+        norms = (part for part in recalibrated(cast(Any, each), lambda batch: everything(batch.images, 4)).modules())
+        return [norm.running_mean for norm in norms if isinstance(norm, torch.nn.BatchNorm2d)]
+
+    def alone(own):
+        told.append(own)
+        return [own]
+
+    for share in (slice(0, 3), slice(3, 5)):
+        process(share, alone)
+    first, second = (process(share, lambda _: told) for share in (slice(0, 3), slice(3, 5)))
+    whole = process(slice(0, 5), lambda own: [own])
+    assert len(batches) == 5
+    assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+    assert torch.allclose(first[0], whole[0], atol=1e-6)  # those of later layers follow the norms before them
+
+
+def test_features_that_are_not_finite_are_told():
+    train = features(30)
+    train.vectors[3, 2] = torch.nan
+    with pytest.raises(ValueError, match="features are not finite"):
+        choose_linear(train, CLASSES)
 
 
 def test_images_are_probed_in_their_own_order():

@@ -83,7 +83,7 @@ def random_test(count=7):
 
 def measured_in(objective, batches, prediction, images, mask, under_hide):
     """The metrics of a test of batches of the given sizes."""
-    metrics = ReconstructionMetrics(objective)
+    metrics = ReconstructionMetrics(objective, images.shape[1], (images.shape[2], images.shape[3]))
     parts = zip(*(each.split(batches) for each in (prediction, images, mask, under_hide)), strict=True)
     for made, pixels, cells, hide in parts:
         metrics.update(metrics.measure(made, pixels, cells, NORMALISATION, hide))
@@ -146,6 +146,20 @@ def test_each_metric_is_the_mean_that_it_says(normalise):
     assert metrics.absent.keys() == ({"test/pixel_mse", "test/psnr"} if normalise else set())
     # the mean fill predicts the mean of each normalised patch
     assert not normalise or oracle["test/mean_fill_mse"] == pytest.approx(47 / 48, rel=1e-3)
+
+
+def test_what_patches_of_one_number_and_small_images_do_not_have_is_left_out():
+    generator = torch.Generator().manual_seed(3)
+    images, prediction = torch.randn(2, 4, 1, 4, 4, generator=generator)
+    mask = torch.rand(4, 4, 4, generator=generator) < 0.5
+    metrics = ReconstructionMetrics(Objective(1, normalise=False), 1, (4, 4))
+    metrics.update(metrics.measure(prediction, images, mask, ((0.5,), (0.25,))))
+    found = metrics.compute()
+    assert all(value.isfinite() for value in found.values())
+    left_out = {"test/psnr_given_moments": "a patch is one number", "test/ssim": "its window takes images of more than 5 pixels"}
+    assert not left_out.keys() & found.keys()
+    assert all(metrics.absent[key].startswith(reason) for key, reason in left_out.items())
+    assert {"test/psnr_given_moments", "test/ssim"} <= set(measured_in(Objective(1, normalise=False), 7, *random_test()).compute())
 
 
 def values(metrics):

@@ -43,6 +43,14 @@ def test_what_is_not_there_is_said_in_one_line(external, remedy):
     assert "\n" not in str(caught.value)
 
 
+def test_maps_of_values_are_no_classes_and_a_map_of_nothing_is_either():
+    with pytest.raises(ValueError, match="expects 3 classes, the maps hold values: set its num_classes to null"):
+        on(ExternalMap(3), draw_seen()._replace(external=torch.rand(3, 1, *SIZE)), (4, 6))
+    nothing = draw_seen()._replace(external=torch.zeros(3, 1, *SIZE, dtype=torch.bool))
+    assert on(ExternalMap(3), nothing, (4, 6))[:, 0].eq(1).all()
+    assert not on(ExternalMap(), nothing, (4, 6)).any()
+
+
 def test_no_class_is_refused():
     with pytest.raises(ValueError, match="give at least 1"):
         ExternalMap(0)

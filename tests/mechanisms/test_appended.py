@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semconv.convolution import MechanismFactory, SemanticConv2d
-from semconv.indicators import Coordinates, Grid, Indicator, Mask, Sites
+from semconv.indicators import Coordinates, Grid, Indicator, Indicators, Mask, Sites
 from semconv.mechanisms import AppendedValues
 from semconv.mechanisms.appended import ValueEncoding
 from tests.oracles import CHANNELS, MODES, SIZE, assert_same, build, convolve, draw_view, every_geometry, learned, pad, signal_map
@@ -144,6 +144,18 @@ def test_the_edge_of_a_convolution_without_padding_is_refused_in_one_line():
     with pytest.raises(ValueError, match="has none: use 'window'") as caught:
         build(appended("scalar", "edge"), None, 1)
     assert "\n" not in str(caught.value)
+
+
+def test_codes_without_entries_and_other_words_are_refused():
+    wrong: dict[str, dict[str, Any]] = {
+        "levels is 0: give a number of 1 or more": {"encoding": "one-hot", "levels": 0},
+        "width is 0: give a number of 1 or more": {"encoding": "embedding", "width": 0},
+        "encoding is 'binary': choose among scalar, one-hot, embedding": {"encoding": "binary"},
+        "place is 'ring': choose among window, edge": {"place": "ring"},
+    }
+    for said, options in wrong.items():
+        with pytest.raises(ValueError, match=said):
+            AppendedValues(torch.nn.Conv2d(4, 4, 3, padding=1), Indicators([Mask()]), **options)
 
 
 def test_an_embedding_is_learned():

@@ -4,7 +4,7 @@ import copy
 import functools
 import itertools
 import pickle
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -202,9 +202,17 @@ def test_a_depth_that_was_not_set_is_refused():
         module(torch.zeros(1, 4, 8, 8), Indicators([Mask()])(view_of(4)))
 
 
-def test_a_share_beyond_the_whole_is_refused():
+def test_shares_and_schedules_that_there_are_not_are_refused():
     with pytest.raises(ValueError, match=r"start is 0.5 and end is 1.5: give semantic shares from 0 to 1"):
         Gradual(nn.Conv2d(4, 4, 3), Indicators([Mask()]), start=0.5, end=1.5)
+    with pytest.raises(ValueError, match="schedule is 'falling': choose among linear, cosine, learned, none, whole, reversed"):
+        Gradual(nn.Conv2d(4, 4, 3), Indicators([Mask()]), schedule=cast(Any, "falling"))
+
+
+def test_no_weight_is_a_scalar():
+    """FSDP2 takes none."""
+    module, _ = placed(0.6, (4, 8), schedule="learned", heads=2, head_dim=1)
+    assert all(weight.ndim for weight in module.parameters())
 
 
 @pytest.mark.filterwarnings("default")  # the compiler's own

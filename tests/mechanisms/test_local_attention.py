@@ -207,6 +207,15 @@ def test_numbers_that_make_no_attention_are_refused(heads, head_dim):
         build(functools.partial(LocalAttention, heads=heads, head_dim=head_dim))
 
 
+def test_groups_of_uneven_widths_take_heads_of_both():
+    for channels, width, groups in ((64, 96, 32), (32, 96, 32), (50, 150, 50)):
+        convolution, indicators = nn.Conv2d(channels, width, 3, padding=1, groups=groups), Indicators([Mask()])
+        module = SemanticConv2d.around(convolution, indicators, LocalAttention)
+        view = draw_view()
+        x = torch.randn(len(view.mask), channels, 16, 16)
+        assert module(x, indicators(view)).shape == (len(x), width, 16, 16)
+
+
 def test_heads_share_the_width():
     assert [count_heads(width, 4, 16) for width in (3, 16, 32, 63, 64, 96, 128, 1800)] == [1, 1, 1, 1, 2, 3, 4, 4]
 

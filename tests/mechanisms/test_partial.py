@@ -376,6 +376,13 @@ def test_another_power_is_refused_in_one_line(power):
     assert "\n" not in str(caught.value)
 
 
+def test_other_words_are_refused():
+    wrong: list[dict[str, Any]] = [{"border": "open"}, {"update": "slow"}]
+    for options in wrong:
+        with pytest.raises(ValueError, match=r"(border|update) is '\w+': choose among"):
+            Partial(torch.nn.Conv2d(4, 4, 3), Indicators([Mask()]), **options)
+
+
 def test_without_a_mask_there_is_nothing_to_leave_out():
     with pytest.raises(ValueError, match=r"Partial needs the mask: list semconv\.indicators\.Mask"):
         build(partial(), [Coordinates()])

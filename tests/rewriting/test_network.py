@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 
 from semconv import semanticize
 from semconv.convolution import Plain
-from semconv.indicators import Coordinates, Mask
+from semconv.indicators import Coordinates, Mask, SemanticMap
 from semconv.mechanisms import (
     AppendedValues,
     Channels,
@@ -151,6 +151,19 @@ def test_the_model_that_is_given_is_left_as_it_is():
     assert model.conv1.padding_mode == "zeros"
 
 
+def test_parts_keep_their_modes_their_precision_and_their_device():
+    model, view = own("test_resnet").train(), draw()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()  # as of a part that is not trained
+    network = semanticize(model, Channels, [Mask()], "all")
+    assert torch.equal(call(network, view), model(view.pixels))
+    half = semanticize(own("test_resnet").bfloat16(), Gated, [Mask(), SemanticMap()], "all")
+    assert call(half, view._replace(pixels=view.pixels.bfloat16())).dtype == torch.bfloat16
+    elsewhere = semanticize(own("test_resnet").to("meta"), Channels, [Mask(), SemanticMap()], "all")
+    assert {parameter.device.type for parameter in elsewhere.parameters()} == {"meta"}
+
+
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_100"])
 def test_dropout_drops_in_training_alone(name):
     torch.manual_seed(0)
@@ -214,14 +227,15 @@ class Deciding(Branching):
 
 
 class Idle(Branching):
-    """Holds a weight that it never uses."""
+    """Holds a weight that it never uses: the third, of which there is no other, or the second spatial one."""
 
-    def __init__(self) -> None:
+    def __init__(self, called: int = 2) -> None:
         super().__init__()
-        self.third = nn.Conv2d(4, 4, 1)
+        self.called = called
+        self.third = nn.Conv2d(4, 4, 1) if called == 2 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.first(x))
+        return self.second(self.first(x)) if self.called == 2 else self.first(x)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +246,7 @@ class Idle(Branching):
         (Branching(), "all", "Branching cannot be rewritten, as it calls other layers in training"),
         (Deciding(), "all", "Deciding cannot be rewritten, as it decides by what it reads"),
         (Idle(), "all", "Idle never uses its third.bias: give a model without it"),
+        (Idle(called=1), "all", "Idle never uses its second.bias: give a model without it"),
         ("tf_mobilenetv3_small_100", "stem", r"conv_stem makes its padding or kernel anew at every call \(Conv2dSame\)"),
         ("nf_resnet26", "stem", r"stem.conv makes its padding or kernel anew at every call \(ScaledStdConv2d\)"),
         ("resnet18", [0, 7], r"depth is \[0, 7\]: stages of resnet18 are numbered 1 to 4, and the stem is 0"),

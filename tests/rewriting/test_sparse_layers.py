@@ -10,6 +10,7 @@ from semconv.indicators import Mask
 from semconv.mechanisms import Sparse
 from semconv.rewriting.network import SemanticNetwork, semanticize
 from tests.cnns import call, draw, every_model, own, plain
+from tests.pairwise import together
 
 
 def half(model: torch.nn.Module, training: bool, count: int = 2) -> tuple[list[torch.Tensor], SemanticNetwork]:
@@ -74,9 +75,19 @@ def test_cells_that_leave_sites_masked_in_part_are_refused():
         call(network, view)
 
 
-@pytest.mark.parametrize(("name", "layer"), [("resnet18", "CbamModule"), ("skresnet18", "split")])
+WITHOUT = [
+    ("resnet18:cbam", "CbamModule"),
+    ("resnet18:coord", "CoordAttn"),
+    ("skresnet18", "split"),
+    ("resnetblur18", "BlurPool2d"),
+]
+WITHOUT += [("tresnet_m", "SpaceToDepth"), ("selecsls42b", "SelectSeq"), ("hrnet_w18_small", "Sequential")]
+
+
+@together("name, layer", WITHOUT)
 def test_a_layer_without_a_sparse_form_is_refused(name, layer):
+    name, _, attention = name.partition(":")
     with torch.device("meta"):
-        model = timm.create_model(name, **({"block_args": {"attn_layer": "cbam"}} if layer == "CbamModule" else {}))
+        model = timm.create_model(name, **({"block_args": {"attn_layer": attention}} if attention else {}))
     with pytest.raises(ValueError, match=f"{layer} of .* has no sparse form: give depth stages"):
         semanticize(model, Sparse, [Mask()], "all")
