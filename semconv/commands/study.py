@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from semconv.commands.compare import print_sheets, write_comparison
 from semconv.commands.errors import in_one_line
 from semconv.commands.places import add_options, placed, positive
-from semconv.commands.sweep import run_trials
+from semconv.commands.sweep import place_options, run_trials
 from semconv.shipped import HOME, find
 from semconv.study.file import Study, read_study
 from semconv.sweeping.file import Sweep, own_folder
@@ -67,7 +68,7 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     def run_sweep(sweep: Sweep, own: Path, done: Sequence[Mapping[str, Any]]) -> int:
         if given.prepare:
             Ledger(own, sweep, join=True)
-            file = own / "sweep.yaml"
+            file = shlex.quote(str(own / "sweep.yaml"))
             print(f"{len(sweep.grid) - len(done)} runs to do: wandb sweep {file}, or semconv sweep {file} --resume")
             raise Unfinished(0)
         print(f"{own.name}: {len(sweep.grid) - len(done)} runs")
@@ -95,13 +96,7 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
         tuned, screened, comparison = decide(rounds, measured)
         is_over = True
     except Unfinished as end:
-        output = f" --output {folder}" if given.output else ""
-        option = "--prepare" if given.prepare else "--resume"
-        if given.table and measured is None:  # the folder does not keep the table yet
-            option += f" --table {given.table}"
-        if given.accept_code:
-            option += f" --accept-code {' '.join(given.accept_code)}"
-        print(f"not all runs are finished: semconv study {given.file}{output} {option} continues")
+        print(f"not all runs are finished: {_again(folder, given, kept=measured is not None)} continues")
         return end.code
     finally:
         unused = save_runs(rounds, table, is_over) if measured is not None else 0
@@ -118,11 +113,26 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     if comparison is None:
         print("the screening keeps no candidate: every interval lies below zero, or runs have failed; so nothing is confirmed")
         return 0
-    print(f"runs as a table: {table} with results.yaml; semconv compare {table} reads them")
+    print(f"runs as a table: {table} with results.yaml; semconv compare {shlex.quote(str(table))} reads them")
     if all(row["stage"] != "confirm" for row, _ in rounds.recorded):  # a table has no weights
-        print(f"semconv export {folder} --output weights writes the weights of the best network")
+        print(f"semconv export {shlex.quote(str(folder))} --output weights writes the weights of the best network")
     write_comparison(comparison, made, folder / "report", sections(study, tuned, screened))
     return 0
+
+
+def _again(folder: Path, given: argparse.Namespace, kept: bool) -> str:
+    """The command that continues a study as it was started.
+
+    Args:
+        folder: the study's folder.
+        given: the arguments.
+        kept: the folder keeps the table, so that it need not be given again.
+    """
+    output = ["--output", str(folder)] if given.output else []
+    ways = [f"--{way}" for way in ("plan", "prepare", "resume") if getattr(given, way)] or ["--resume"]
+    table = ["--table", str(given.table)] if given.table and not kept else []
+    codes = ["--accept-code", *given.accept_code] if given.accept_code else []
+    return shlex.join(["semconv", "study", given.file, *output, *ways, *table, *codes, *place_options(given)])
 
 
 def _repeat(study: Study, given: argparse.Namespace, place: Place) -> int:

@@ -1,6 +1,7 @@
 """The `semconv sweep` command."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from semconv.commands.errors import in_one_line
-from semconv.commands.places import add_options, placed, positive
+from semconv.commands.places import OF_CLUSTERS, add_options, placed, positive
 from semconv.shipped import find
 from semconv.sweeping.file import Sweep, own_folder, read_sweep
 from semconv.sweeping.jobs import Place
@@ -34,10 +35,8 @@ def main(arguments: list[str]) -> None:
         if sweep.doubt:
             print(f"semconv: warning: {sweep.doubt}", file=sys.stderr)
         folder = given.output or _folder_of(file) or own_folder(Path("runs") / "sweeps", sweep.name, sweep.content, given.resume)
-        output = f" --output {folder}" if given.output else ""
-        again = f"semconv sweep {given.file}{output} --resume"
         with placed(given) as place:
-            code = work(sweep, folder, again, place, given.failures, given.count, given.resume)
+            code = work(sweep, folder, _again(sweep, given), place, given.failures, given.count, given.resume)
     sys.exit(code)
 
 
@@ -58,8 +57,25 @@ def work(
     code, ledger = run_trials(sweep, folder, place, failures, count, resume)
     _print_best(ledger)
     left = "" if ledger.is_over() else f"; not all trials are finished: {again} continues"
-    print(f"semconv compare {folder} compares the runs{left}")
+    print(f"semconv compare {shlex.quote(str(folder))} compares the runs{left}")
     return code
+
+
+def _again(sweep: Sweep, given: argparse.Namespace) -> str:
+    """The command that continues a sweep as it was started."""
+    output = ["--output", str(given.output)] if given.output else []
+    count = ["--count", str(given.count)] if _is_endless(sweep) else []
+    return shlex.join(["semconv", "sweep", given.file, *output, "--resume", *count, *place_options(given)])
+
+
+def place_options(given: argparse.Namespace) -> list[str]:
+    """The given options that say where trials run, as words of a command."""
+    words: list[str] = []
+    for name in ("jobs", "cluster", *OF_CLUSTERS):
+        if (value := getattr(given, name)) is not None:
+            values = value if isinstance(value, list) else [f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [f"--{name.replace('_', '-')}", *values]
+    return words
 
 
 def _folder_of(file: Path) -> Path | None:
@@ -115,8 +131,12 @@ def _print_best(ledger: "Ledger") -> None:
     print_best(found, ledger.sweep.metric or VALIDATED, ledger.sweep.maximise)
 
 
+def _is_endless(sweep: Sweep) -> bool:
+    return sweep.method != "grid" and sweep.run_cap is None
+
+
 def _refuse_endless(sweep: Sweep, count: int | None) -> None:
-    if sweep.method != "grid" and sweep.run_cap is None and count is None:
+    if _is_endless(sweep) and count is None:
         raise ValueError(f"{sweep.name} is a {sweep.method} search that never ends: give --count, or run_cap in the file")
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,9 @@ KEYS = (
 )
 OF_SERVER = ("scheduler", "metrics", "job", "image_uri")  # other searches, and W&B Launch
 MOST = 100_000  # points of a grid
-METRIC_KEYS = ("name", "goal", "target", "impute", "impute_while_running")
+# the value that a bayes search takes for a trial that has none; W&B's default, which comes first, is semconv's only way
+IMPUTED = {"impute": ("worst", "best", "latest"), "impute_while_running": ("false", "worst", "best", "latest")}
+METRIC_KEYS = ("name", "goal", "target", *IMPUTED)
 BAND_KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
 GOALS = {"lower": "minimize", "higher": "maximize"}
 ON_TEST_IMAGES = {metric.key.partition("/")[0] for metric in METRICS if metric.split == "test"}
@@ -126,7 +129,7 @@ class Sweep:
 
 
 def own_folder(place: Path, name: str, content: Mapping[str, Any], resume: bool = True, copy: str = "sweep.yaml") -> Path:
-    """The folder of a sweep or a study below a place: that of its name, with a number where others of this name are there.
+    """The folder of a sweep or a study below a place: the one that holds it, else that of its name, numbered if that is taken.
 
     Args:
         place: folder of all of them.
@@ -135,17 +138,25 @@ def own_folder(place: Path, name: str, content: Mapping[str, Any], resume: bool 
         resume: it is there already; where it is not, the folder of its name is given, whatever that holds.
         copy: name of the file that keeps the content.
     """
-    for number in itertools.count(1):
-        folder = place / (name if number == 1 else f"{name}-{number}")
-        if not (folder / copy).exists():
-            return place / name if resume else folder
-        try:
-            kept = read_yaml(folder / copy)
-        except ValueError:
-            continue  # damaged, so nobody's
-        if kept == content:
-            return folder
-    raise AssertionError
+    found = (re.fullmatch(rf"{re.escape(name)}-(\d+)", path.name) for path in place.glob("*"))
+    for number in sorted({1, *(int(match[1]) for match in found if match)}):  # those in between may have been deleted
+        if _kept(_numbered(place, name, number) / copy) == content:
+            return _numbered(place, name, number)
+    if resume:
+        return place / name
+    return next(folder for number in itertools.count(1) if not ((folder := _numbered(place, name, number)) / copy).exists())
+
+
+def _numbered(place: Path, name: str, number: int) -> Path:
+    return place / (name if number == 1 else f"{name}-{number}")
+
+
+def _kept(copy: Path) -> Any:
+    """The content of a folder's copy; None where there is none, or it is damaged, so nobody's."""
+    try:
+        return read_yaml(copy) if copy.exists() else None
+    except ValueError:
+        return None
 
 
 def read_sweep(path: Path) -> Sweep:
@@ -210,8 +221,10 @@ def _parameter_problem(name: str, spec: Any) -> str | None:
     if not isinstance(spec, dict):
         return f"give value: {spec}, or values: [...]"
     if "parameters" in spec:
-        key = f"{name}.{next(iter(spec['parameters'] or {}), '')}"
-        return f"nested parameters hide a run's configuration in W&B: write the dotted key, {key}"
+        nested = spec["parameters"]
+        if not isinstance(nested, dict) or not nested:
+            return f"parameters is {nested}: give value, or values: [...]"
+        return f"nested parameters hide a run's configuration in W&B: write the dotted key, {name}.{next(iter(nested))}"
     for value in all_values(spec) if isinstance(spec.get("values", []), list) else ():
         if value is None:
             return "W&B passes null as the text None: leave the key out, or set it in a configuration file"
@@ -233,6 +246,11 @@ def _metric_problem(content: Mapping[str, Any]) -> str | None:
     target = metric.get("target", 0.0)
     if not isinstance(target, int | float) or isinstance(target, bool) or not math.isfinite(target):
         return f"metric.target is {target}: give a number, or leave it out"
+    for key, values in IMPUTED.items():
+        if (value := metric.get(key, values[0])) not in values:
+            return f"metric.{key} is {value!r}: give one of {', '.join(map(repr, values))}"
+        if content["method"] == "bayes" and value != values[0]:
+            return f"metric.{key} is {value}, which W&B's server alone can do: start this sweep by wandb sweep, or leave {key} out"
     if metric["name"].partition("/")[0] in ON_TEST_IMAGES:
         return f"{metric['name']} is measured on test images, which would then choose the runs that they judge: give one of val/*"
     known, goal = find(metric["name"]), metric.get("goal", "minimize")

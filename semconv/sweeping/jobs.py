@@ -45,7 +45,9 @@ class Job(NamedTuple):
         parameters = {**self.parameters, "runs": str(self.folder)}
         words = expand(self.command, self.program, dict(sorted(parameters.items())), self.file("json"))
         ours = own_command(words)
-        return ["semconv", ours[0], "--resume", str(resumed.path)] if resumed is not None and ours else words
+        if resumed is None or not ours:
+            return words
+        return [*words[: -len(ours)], ours[0], "--resume", str(resumed.path)]
 
 
 class Running(ABC):

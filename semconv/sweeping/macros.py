@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from semconv.files import write_text
 
 DEFAULT = ("${env}", "${interpreter}", "${program}", "${args}")
 OURS = ("run", "fit")
+PYTHON = re.compile(r"python[\d.]*")
+PLAIN = ("semconv", "python -m semconv", f"{sys.executable} -m semconv")
 VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 
 
@@ -44,11 +47,22 @@ def expand(command: Sequence[Any], program: str, parameters: Mapping[str, Any], 
 
 
 def own_command(words: Sequence[str]) -> list[str]:
-    """The subcommand and arguments of a command that trains with semconv; empty for other commands."""
-    rest = list(words[1:] if words[:1] == ["/usr/bin/env"] else words)
-    if rest[:3] in (["python", "-m", "semconv"], [sys.executable, "-m", "semconv"]):
+    """The subcommand and arguments of a command that trains with semconv; empty for other commands.
+
+    It may begin with env and variables, and name semconv by its path, or as a module of any Python.
+    """
+    rest = list(words)
+    if rest and Path(rest[0]).name == "env":
+        rest = list(dropwhile(lambda word: "=" in word and not word.startswith("-"), rest[1:]))
+    if rest and (rest[0] == sys.executable or PYTHON.fullmatch(Path(rest[0]).name)) and rest[1:3] == ["-m", "semconv"]:
         rest = rest[2:]
-    return rest[1:] if rest[:1] == ["semconv"] and rest[1:2] and rest[1] in OURS else []
+    return rest[1:] if rest and Path(rest[0]).name == "semconv" and rest[1:2] and rest[1] in OURS else []
+
+
+def is_plain(words: Sequence[str]) -> bool:
+    """True for a command that trains with semconv, and neither sets variables nor names another Python or semconv than this."""
+    ours = own_command(words)
+    return bool(ours) and " ".join(words[: -len(ours)]).removeprefix("/usr/bin/env ") in PLAIN
 
 
 def forms(parameters: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -161,7 +161,8 @@ def _places(job: Job) -> list[Path]:
 
 def _own_files(words: list[str]) -> dict[str, bytes]:
     """The configuration files that a command may name, and the modules and packages in the current folder."""
-    named = [part.strip() for word in words for part in word.rpartition("=")[2].split(",")]
+    values = [text for word in words for text in (word, word.partition("=")[2]) if text]  # a name may have = in it
+    named = [part.strip() for text in values for part in text.split(",")]
     # in the short form an experiment comes after base, and --data has names of its own
     parts = ["base", *named, *(f"data/{part}" for part in named if ".." not in Path(part).parts)]
     found = {part: path for part in parts if (path := look(part, "experiments")) and path.suffix in (".yaml", ".yml", ".json")}

@@ -12,7 +12,7 @@ import yaml
 from semconv.files import append_text, write_text
 from semconv.sweeping import preloaded
 from semconv.sweeping.jobs import NOT_STARTED, Job, Place, Running
-from semconv.sweeping.macros import own_command
+from semconv.sweeping.macros import is_plain, own_command
 from semconv.tracking.folder import newest_checkpoint
 from semconv.tracking.locks import Lock
 from semconv.tracking.secrets import redact
@@ -80,8 +80,8 @@ def begin(job: Job, lock: Lock | None) -> Process:
     words = job.words(run if resumed else None)
     append_text(job.log, f"$ {' '.join(redact(words))}\n")
     environment = _environment(job)
-    if ours := own_command(words):
-        return Process(preloaded.start(job.training, ours, environment, job.log, lock))
+    if is_plain(words):
+        return Process(preloaded.start(job.training, own_command(words), environment, job.log, lock))
     try:
         return Process(_spawn(words, environment, job, lock))
     except (OSError, IndexError) as error:  # IndexError: the command is empty

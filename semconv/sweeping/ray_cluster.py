@@ -13,6 +13,7 @@ from semconv.configuration import one_line
 from semconv.files import append_text
 from semconv.sweeping.jobs import INTERRUPTED, NOT_STARTED, Job, Place, Running
 from semconv.sweeping.nodes import errand, work
+from semconv.sweeping.processes import Process
 from semconv.sweeping.storage import Storage
 from semconv.tracking.locks import Lock
 
@@ -50,17 +51,26 @@ class RayCluster(Place):
     def jobs(self) -> int:
         return self._jobs or max(1, sum(map(self._held_by, self._nodes())))
 
-    def start(self, job: Job, lock: Lock) -> "Remote":
-        storage = None
-        if self.storage is not None:
-            # the id of its run begins with that of the sweep, whose folder may have a common name
-            sweep = f"{job.folder.name}-{job.run.rpartition('-')[0]}"
-            storage = Storage(f"{self.storage}/{sweep}/{job.run.rpartition('-')[2]}", job.folder)
-            if job.found is not None and storage.is_empty:  # it began on this machine
-                storage.send(job.found.path)
+    def start(self, job: Job, lock: Lock) -> Running:
+        try:
+            storage = self._storage_of(job)
+        except Exception as error:  # each kind of storage has errors of its own
+            append_text(job.log, f"its files cannot be sent: {one_line(error, 300)}\n")
+            return Process(NOT_STARTED)
         sent = errand(job, storage.address if storage else None)
         options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": LOST_NODES, "name": job.run}
         return Remote(self.ray, self._work.options(**options).remote(sent), job, storage, sent.send_seconds)
+
+    def _storage_of(self, job: Job) -> Storage | None:
+        """The storage of a trial, with the files of a run that began on this machine; None where nodes see the sweep's folder."""
+        if self.storage is None:
+            return None
+        # the id of its run begins with that of the sweep, whose folder may have a common name
+        sweep = f"{job.folder.name}-{job.run.rpartition('-')[0]}"
+        storage = Storage(f"{self.storage}/{sweep}/{job.run.rpartition('-')[2]}", job.folder)
+        if job.found is not None and storage.is_empty:
+            storage.send(job.found.path)
+        return storage
 
     def _nodes(self) -> list[dict[str, float]]:
         """The resources of each node."""

@@ -37,7 +37,7 @@ class Runner:
         self.received: list[int] = []  # signals
         self._passed_on = 0  # of them
         self._looked = 0.0
-        self._histories: dict[int, History] = {}
+        self._histories: dict[str, History] = {}  # by run, which a trial and its retry share
 
     @property
     def sweep(self) -> Sweep:
@@ -49,7 +49,7 @@ class Runner:
 
     def work(self) -> int:
         """Run trials until the sweep is over, and return the exit code: 0, 1 if a trial failed, 128 + n after signal n."""
-        before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        before = {number: signal.signal(number, self._receive) for number in SIGNALS if not _is_spared(number)}
         try:
             while self._start_trials():
                 self._conclude()
@@ -111,12 +111,17 @@ class Runner:
             return
         self._looked = time.monotonic()
         for known in self.ledger.trials():
-            if known.number not in self._histories:
-                self._histories[known.number] = History(self.folder, self.ledger.run_of(known), metric)
-        histories = {str(number): history.look().values for number, history in self._histories.items()}
-        own = {str(trial.claim.number): trial for trial in self.running if trial.stopping is None}
+            if (run := self.ledger.run_of(known)) not in self._histories:
+                self._histories[run] = History(self.folder, run, metric)
+        histories = {run: history.look().values for run, history in self._histories.items()}
+        own = {trial.claim.run: trial for trial in self.running if trial.stopping is None}
         for name in to_stop(histories, list(own), given, self.sweep.maximise):
             own[name].terminate()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received.append(number)
+
+
+def _is_spared(number: int) -> bool:
+    """True for the end of the session where this process was started to ignore it, as by nohup."""
+    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN

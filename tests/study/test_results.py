@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from semconv.metrics import NUM_TEST_IMAGES
 from semconv.study.file import read_study
 from semconv.study.results import save_runs
 from semconv.study.rounds import Unfinished, check_folder
+from semconv.sweeping.processes import Here
 from tests.comparison.test_command import write_run
 from tests.study.conftest import GAIN, train
 from tests.study.test_stages import whole, words
@@ -347,6 +349,11 @@ def test_the_command_continues_a_table(write_study, study, tmp_path, monkeypatch
     for options in ((), ("--prepare",), ("--resume", "--prepare")):
         _, err, code = study(*given, *options, "--table", table)
         assert (code, len(err.splitlines()), "--table goes with " in err) == (2, 1, True)
+    with monkeypatch.context() as patch:
+        patch.setattr("semconv.study.stages.measure", interrupt)
+        patch.setattr(study_command, "placed", lambda _: nullcontext(Here()))
+        out, _, _ = study(path, "--output", tmp_path / "a plan", "--plan", "--cluster", "slurm", "--slurm", "mem=9GB")
+    assert f"semconv study {path} --output 'a plan' --plan --cluster slurm --slurm mem=9GB continues" in out
     for stage, option in (("measure", f" --table {table} "), ("try_controls", " ")):  # then the folder keeps the table
         with monkeypatch.context() as patch:
             patch.setattr(f"semconv.study.stages.{stage}", interrupt)

@@ -20,6 +20,7 @@ from semconv.sweeping.ray_cluster import RayCluster
 from semconv.sweeping.storage import Storage
 from semconv.tracking.checkpoints import read_checkpoint
 from semconv.tracking.folder import RunFolder
+from semconv.tracking.locks import Lock
 from tests.experiments import FOLDER
 from tests.processes import Forked
 from tests.sweeping.test_preloaded import TINY, measured, semconv, write_sweep
@@ -143,16 +144,17 @@ def test_files_of_the_user_travel_with_a_trial(tmp_path, monkeypatch):
         "package/__init__.py",
         "package/deep/part.py",
         "other.yaml",
+        "lr=.1/own.yaml",
         "experiments/base.yaml",
         "experiments/data/photos.yaml",
     ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(name)
     command = ["semconv", "run", "-c", "mine", "--data", "photos", "${args}"]
-    job = Job(0, "a-000", {"config": "own,cnn_channels"}, command, "", "", tmp_path / "sweep")
+    job = Job(0, "a-000", {"config": "own,cnn_channels,lr=.1/own"}, command, "", "", tmp_path / "sweep")
     sent = errand(job, "file:///storage").files
-    files = ["experiments/base.yaml", "experiments/data/photos.yaml", "experiments/own.yaml", "mine.py", "mine.yaml"]
-    assert sorted(sent) == [*files, "package/__init__.py", "package/deep/part.py"]
+    files = ["experiments/base.yaml", "experiments/data/photos.yaml", "experiments/own.yaml", "lr=.1/own.yaml"]
+    assert sorted(sent) == [*files, "mine.py", "mine.yaml", "package/__init__.py", "package/deep/part.py"]
     assert sent["mine.py"] == b"mine.py"
     assert errand(job, None).files == {}  # the folder is shared
     Path(tmp_path / "deeper").mkdir()
@@ -179,6 +181,17 @@ def test_a_cluster_holds_as_many_trials_as_its_nodes(monkeypatch):
                 RayCluster(cpus, gpus)
         else:
             assert RayCluster(cpus, gpus).gpus == 1
+
+
+def test_a_trial_whose_files_cannot_be_sent_has_failed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", ray_of({"CPU": 1.0}, {}))
+    (tmp_path / "file").touch()
+    job = Job(0, "a-000", {}, [], "", "", tmp_path / "sweep")
+    (run := RunFolder(tmp_path / "sweep" / "fake" / "a-000")).path.mkdir(parents=True)  # it began on this machine
+    run.log({"val/loss": 1.0}, 0)
+    job.log.parent.mkdir()
+    running = RayCluster(1, 0, storage=str(tmp_path / "file")).start(job, Lock(tmp_path / "lock"))
+    assert (running.poll(), job.log.read_text().startswith("its files cannot be sent: ")) == (127, True)
 
 
 def test_what_is_no_cluster_is_refused_in_a_line(make_sweep, sweep, capsys, monkeypatch):

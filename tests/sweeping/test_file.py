@@ -36,6 +36,7 @@ BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
             {"parameters": {"model": {"parameters": {"lr": {"value": 1}}}}},
             "model: nested parameters .* the dotted key, model.lr",
         ),
+        ({"parameters": {"model": {"parameters": 3}}}, "model: parameters is 3: give value, or values"),
         ({"parameters": {"a": {"values": [1, None]}}}, "a: W&B passes null as the text None"),
         ({"parameters": {"a": {"value": None}}}, "a: W&B passes null"),
         ({"parameters": {"a": {"values": [{"b": 1}]}}}, "a: {'b': 1} reaches the command line in Python's notation"),
@@ -53,6 +54,12 @@ BAYES = {"method": "bayes", "metric": {"name": "val/masked_mse"}}
         ({"metric": {"name": "val/top1"}}, "metric.goal is minimize, and val/top1 is better when higher: give goal: maximize"),
         ({"metric": {"goal": "minimize"}}, "metric has no name"),
         ({"metric": {"name": "a", "goal": "least"}}, "metric.goal is least"),
+        ({"metric": {"name": "a", "impute": "mean"}}, "metric.impute is 'mean': give one of 'worst', 'best', 'latest'"),
+        (
+            {"method": "bayes", "metric": {"name": "a", "impute": "best"}},
+            "metric.impute is best, which W&B's server alone can do: start this sweep by wandb sweep, or leave impute out",
+        ),
+        ({"method": "bayes", "metric": {"name": "a", "impute_while_running": "latest"}}, "metric.impute_while_running is latest"),
         ({"method": "bayes"}, "bayes needs a metric"),
         ({"scheduler": {"engine": "ax"}}, "scheduler is for W&B's server, which alone can run it: start this sweep by wandb sweep"),
         ({"early_terminate": {"type": "hyperband", "min_iter": 2}}, "early_terminate needs a metric"),
@@ -84,6 +91,7 @@ def test_what_is_known_to_break_is_refused(change, said, tmp_path):
     [
         (None, ""),
         ({"name": "val/masked_mse", "goal": "minimize"}, ""),
+        ({"name": "val/masked_mse", "impute": "best", "impute_while_running": "false"}, ""),  # W&B's grid ignores it, too
         ({"name": "mechanism/share/stem", "goal": "maximize"}, ""),
         ({"name": "val/masked_mes"}, "no run of semconv records val/masked_mes: did you mean val/masked_mse?"),
         ({"name": "my_own", "goal": "maximize"}, "no run of semconv records my_own"),
@@ -279,3 +287,7 @@ def test_sweeps_of_one_name_do_not_share_a_folder(tmp_path):
         assert [own_folder(tmp_path, "lr", content, resume).name for content in (one, other)] == ["lr", "lr-2"]
     assert own_folder(tmp_path, "lr", third, resume=False).name == "lr-3"
     assert own_folder(tmp_path, "lr", third, resume=True).name == "lr"  # where the ledger says that it holds another one
+    (tmp_path / "lr").rename(tmp_path / "lr-12")
+    for resume in (False, True):
+        assert [own_folder(tmp_path, "lr", content, resume).name for content in (one, other)] == ["lr-12", "lr-2"]
+    assert own_folder(tmp_path, "lr", third, resume=False).name == "lr"

@@ -3,20 +3,27 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import optuna
 import pytest
 import yaml
 
-from semconv.commands.sweep import main
+from semconv.commands.sweep import _again, main, make_parser
 from semconv.comparison.runs import find_runs
+from semconv.sweeping import runner
 from semconv.sweeping.file import read_sweep
+from semconv.sweeping.jobs import Job
 from semconv.sweeping.ledger import Ledger
+from semconv.sweeping.macros import is_plain, own_command
+from semconv.sweeping.processes import begin
+from semconv.tracking.folder import RunFolder
 from semconv.tracking.locks import Lock
 from tests.experiments import FOLDER
 from tests.processes import Forked
@@ -171,6 +178,39 @@ def test_a_signal_ends_trials_softly_and_leaves_them_to_be_gone_on_with(number, 
     assert [row["x"] for row in begun(folder)] == ["3", "1", "1", "2"]
 
 
+def test_a_sweep_below_nohup_outlives_its_session(make_sweep, sweep, tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        command = ["sh", "-c", f"kill -HUP {os.getpid()}; sleep .1"]
+        assert sweep(make_sweep(command=command, parameters={"x": {"values": [1, 2]}}, metric=None)) == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert len(list((tmp_path / "sweep" / "trials").glob("*.log"))) == 2
+
+
+def test_a_trial_resumes_however_its_command_spells_semconv(tmp_path):
+    for name in ("semconv", "python3.12"):
+        (tmp_path / name).write_text('#!/bin/sh\necho "$MARK $*"\n')
+        (tmp_path / name).chmod(0o755)
+    own, python = str(tmp_path / "semconv"), [str(tmp_path / "python3.12"), "-m", "semconv"]
+    begins = {("${env}", "MARK=1", "OTHER=a", own): "1", ("${env}", own): "", (own,): "", tuple(python): " -m semconv"}
+    run = RunFolder(tmp_path / "sweep" / "fake" / "a-000")
+    run.checkpoints.mkdir(parents=True)
+    zipfile.ZipFile(run.checkpoints / "last.ckpt", "w").close()
+    (tmp_path / "sweep" / "trials").mkdir()
+    for number, (words, said) in enumerate(begins.items()):
+        job = Job(number, "a-000", {"x": 1}, [*words, "run", "${args}"], "", "", tmp_path / "sweep")
+        process = begin(job, None)
+        wait_for(lambda process=process: process.poll() is not None)
+        assert job.log.read_text().splitlines()[1].strip() == f"{said} run --resume {run.path}".strip()
+    plain = [["semconv"], ["/usr/bin/env", "semconv"], ["python", "-m", "semconv"], [sys.executable, "-m", "semconv"]]
+    other = [["/usr/bin/env", "OMP_NUM_THREADS=1", "semconv"], [own], python]
+    assert [is_plain([*words, "run", "-c", "a"]) for words in (*plain, *other)] == [True] * 4 + [False] * 3
+    no_run = (["semconv"], ["semconv", "check", "run"], ["/usr/bin/env"], ["python", "train.py", "run"], ["A=1", "semconv", "run"])
+    assert [own_command(words) or is_plain(words) for words in no_run] == [False] * 5
+
+
 @pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="needs a Linux that shares the cores among sessions")
 def test_a_trial_is_as_nice_among_all_sessions_as_its_sweep(make_sweep, sweep, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "nice", lambda _: 7)
@@ -220,6 +260,23 @@ def test_a_search_without_an_end_is_refused(make_sweep, sweep, capsys):
     assert "is a random search that never ends: give --count, or run_cap" in capsys.readouterr().err
 
 
+def test_the_command_that_continues_a_sweep_can_be_copied(make_sweep, sweep, tmp_path, capsys):
+    path, folder = make_sweep(method="random", parameters={"x": {"min": 0.0, "max": 1.0}}), tmp_path / "my sweeps"
+    path = path.rename(tmp_path / "a sweep.yaml")
+    assert sweep(path, "--output", str(folder), "--count", "2", "--jobs", "2") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"semconv compare '{folder}' compares the runs; ")
+    again = shlex.split(last.partition("finished: ")[2].removesuffix(" continues"))
+    with pytest.raises(SystemExit) as ended:
+        main(again[2:])
+    assert (again[:2], ended.value.code, len(begun(folder))) == (["semconv", "sweep"], 0, 4)
+    ray = ["--cluster", "10.0.0.1:6379", "--storage", "s3://bucket/my folder", "--cpus-per-trial", "2", "--gpus-per-trial", ".5"]
+    slurm = ["--cluster", "slurm", "--jobs", "3", "--slurm", "partition=gpu", "comment=two words"]
+    for options in (ray, slurm):
+        given = make_parser().parse_args([str(path), "--resume", "--count", "2", *options])
+        assert make_parser().parse_args(shlex.split(_again(read_sweep(path), given))[2:]) == given
+
+
 def test_bayes_closes_in_on_the_best_and_stops_at_the_target(make_sweep, sweep, tmp_path):
     parameters = {"x": {"min": 0.0, "max": 1.0}, "config": {"values": ["a", "b"]}, "steps": {"value": 1}}
     metric = {"name": "val/loss", "goal": "minimize", "target": 0.02}
@@ -244,6 +301,22 @@ def test_hyperband_stops_the_worse_trials_early_and_they_are_not_gone_on_with(ma
     assert json.loads(next((tmp_path / "sweep").glob("fake/*-000/summary.json")).read_text())["status"] == "finished"
     assert sweep(path, "--resume") == 0
     assert len(begun(tmp_path / "sweep")) == 3
+
+
+def test_a_trial_that_is_tried_again_counts_once_in_hyperband(make_sweep, sweep, tmp_path, monkeypatch):
+    numbers = set()
+
+    def to_stop(histories, *_):
+        numbers.add(len(histories))
+        return []
+
+    monkeypatch.setattr(runner, "to_stop", to_stop)
+    bands = {"type": "hyperband", "min_iter": 1}
+    path = make_sweep(parameters={"x": {"values": [1]}, "fails": {"value": True}}, early_terminate=bands)
+    assert sweep(path) == 1
+    (tmp_path / "sweep" / "mended").touch()
+    assert sweep(path, "--resume") == 0
+    assert numbers == {1}
 
 
 def test_the_cap_of_a_grid_holds(make_sweep, sweep, tmp_path, capsys):
