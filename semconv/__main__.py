@@ -32,6 +32,9 @@ COMMANDS = {
 # where a configuration may name classes of the user's own: these commands, and others that are given one of these options
 OWN_CLASSES = {"fit", "run", "sweep", "study", "test", "validate", "check", "estimate"}
 OWN_OPTIONS = {"-c", "--config", "--trust"}
+PRINTING = {"-h", "--help", "--help-all", "--print_config"}  # options of commands that then train nothing
+DEBUGGED = "fit, run, test, validate, predict, estimate, export, check leakage and check visibility"
+INTERRUPTED = 130  # as a shell has it
 
 
 def main() -> None:
@@ -42,8 +45,10 @@ def main() -> None:
     try:
         dispatch(command, arguments)
         sys.stdout.flush()
+    except KeyboardInterrupt:  # before a command that trains handles it
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        if command in COMMANDS[TRAINING]:
+        if command in COMMANDS[TRAINING] and not prints_only(arguments):
             raise
         # the reader has closed the pipe, as `head` does: print nothing more, also at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,6 +60,12 @@ def main() -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be what is full
         fail(said)
+
+
+def prints_only(arguments: list[str]) -> bool:
+    """Tell whether a command that trains is asked for help, or for its configuration, alone."""
+    names = {word.partition("=")[0] for word in arguments}
+    return bool(PRINTING & names) or any(name.startswith("--") and name.endswith(".help") for name in names)
 
 
 def dispatch(command: str, arguments: list[str]) -> None:
@@ -101,7 +112,8 @@ def overview() -> str:
             "  semconv run VARIANT [--data NAME] [--seeds 0,1,2] [-c FILE] [--dotted.key value]",
             "Resume an interrupted run:",
             "  semconv run --resume runs/<experiment>/<run>",
-            "`semconv list` names variants. `semconv COMMAND --help` lists options. --debug shows the traceback of an error.",
+            "`semconv list` names variants. `semconv COMMAND --help` lists options.",
+            f"--debug shows the traceback of an error of {DEBUGGED}.",
         ]
     )
 

@@ -25,6 +25,13 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             found.add((key.tag, str(key.value)))
         return super().construct_mapping(node, deep)
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (LookupError, ValueError, ArithmeticError) as error:  # text that its tag does not fit, or a number without end
+            said = f"{str(node.value)[:60]} is no {node.tag.rpartition(':')[2]}: correct it, or write it in quotes"
+            raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark) from error
+
 
 class _Dumper(yaml.SafeDumper):
     pass

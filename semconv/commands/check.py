@@ -63,7 +63,7 @@ def leakage(arguments: list[str]) -> None:
     from semconv.data import ImageData
 
     cases = []
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = _console()
     with console.status("checking"):
         for case in check_leakage(task, data if isinstance(data, ImageData) else None):
             cases.append(case)
@@ -96,7 +96,7 @@ def visibility(arguments: list[str]) -> None:
     task, _ = _build(others, debug)
     from semconv.checks.visibility import as_data, draw_masks, visibility
 
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = _console()
     with console.status("measuring"):
         mask = draw_masks(task, given.images)
         found = visibility(task.encoder, mask, task.geometry.size, task.geometry.channels)
@@ -189,6 +189,11 @@ def _verdict(stages: list["Reach"]) -> str:
     if whole is None:
         return "visible content never reaches every masked site: features can show the mask up to the last stage"
     return f"from {whole.layer} on, visible content can reach (almost) every masked site: the mask may be lost there, or not"
+
+
+def _console() -> Console:
+    """A terminal that shows text as it is: names may hold brackets and colons."""
+    return Console(width=None if sys.stdout.isatty() else 150, markup=False, emoji=False)
 
 
 def _say(console: Console, line: str) -> None:

@@ -83,6 +83,8 @@ def main(arguments: list[str]) -> None:
         if not isinstance(built.model, MaskedReconstruction):
             fail(f"{type(built.model).__name__} is not a MaskedReconstruction: estimate one of the variants")
         config = built.config.as_dict()
+        if not any(parameter.requires_grad for parameter in built.model.parameters()):
+            fail(f"{config['experiment']} has no weights to train: estimate a variant that has some")
         images = given.images or _count_images(built.datamodule)
         budget = read_budget(config, images, given.devices)
         print("\n".join(estimate(str(config["experiment"]), built.model, budget, given.rate)))

@@ -50,7 +50,8 @@ def check_keys(command: str, words: Sequence[str]) -> None:
         words: its arguments.
 
     Raises:
-        ValueError: a class has no such argument, there is no such class or option, or a list is not written as one.
+        ValueError: a class has no such argument, there is no such class or option, its module is not valid Python, or a list is not
+            written as one.
     """
     keys = Keys(command)
     for option in classes_first(list(read(list(words)))):
@@ -119,7 +120,8 @@ class Keys:
             for number, each in enumerate(value):
                 if isinstance(each, Mapping) and isinstance(path := each.get("class_path"), str):
                     self._choose(f"{key}[{number}]", path)
-                    for name in each.get("init_args") or {}:
+                    inner = each.get("init_args")
+                    for name in inner if isinstance(inner, Mapping) else {}:
                         self._require(f"{key}[{number}].{name}", f"{key}[{number}].{name}")
 
     def _require(self, key: str, whole: str) -> None:
@@ -144,11 +146,10 @@ class Keys:
             numbers = re.split(r"[,x\s]+", value.strip())
             self._refuse(f"{key} is {value}", f'"[{", ".join(numbers if len(numbers) > 1 else numbers * 2)}]"')
         elif value.startswith("{"):
-            content = parse_yaml(value)
-            self._walk(key, content)
+            self._walk(key, _parsed(key, value))
 
     def _choose(self, key: str, path: str) -> None:
-        if path.startswith("semconv.") and not exists(path):
+        if not exists(path) and path.startswith("semconv."):
             paths = [found for _, classes in list_classes() for found, _ in classes]
             self._refuse(f"{bare(key)}: there is no class {path}", nearest(path, paths))
         if self.chosen.get(key) != path:
@@ -161,6 +162,13 @@ class Keys:
 
     def _refuse(self, problem: str, meant: str | None) -> NoReturn:
         raise ValueError(f"{problem}: did you mean {meant}?" if meant else f"{problem}: --help-all lists the options")
+
+
+def _parsed(key: str, value: str) -> Any:
+    try:
+        return parse_yaml(value)
+    except ValueError as error:
+        raise ValueError(f"{key} is {value}, which is not valid YAML: {error}: correct it") from error
 
 
 _NOTHING = Signature("", "", {}, False)

@@ -83,7 +83,7 @@ def _with_protocol(words: list[str]) -> list[Option]:
     Raises:
         ValueError: a name has no file, or is given beside a configuration that is whole.
     """
-    options = [_data(option) for option in split(words)]
+    options = [_data(_whole(option)) for option in split(words)]
     named = [option for option in options if option.is_name]
     for option in named:
         if option.value is not None:
@@ -95,6 +95,13 @@ def _with_protocol(words: list[str]) -> list[Option]:
     first = [option for option in options if named and _sets_protocol(_as_file(option))]
     others = [option for option in options if option not in first]
     return [*(first or [PROTOCOL]), *others] if named else options
+
+
+def _whole(option: Option) -> Option:
+    """Take a word with = that names files, such as `lr=1.yaml`, as their names."""
+    word = option.given[0]
+    joined = option.is_name and option.value is not None
+    return Option(word) if joined and all(look(file.strip(), "experiments") for file in word.split(",")) else option
 
 
 def _require_protocol(options: Sequence[Option]) -> None:

@@ -5,9 +5,11 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib.util import find_spec
+from importlib.util import decode_source, find_spec
 from pathlib import Path
 from typing import NamedTuple
+
+from semconv.configuration import one_line
 
 PROGRAM = "semconv.commands.train"
 TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
@@ -33,8 +35,16 @@ class Signature(NamedTuple):
 
 
 @cache
-def signature(path: str) -> Signature | None:
-    """The signature of a class; None where there is no source of it, or of the class that its constructor comes from."""
+def signature(path: str, below: tuple[str, ...] = ()) -> Signature | None:
+    """The signature of a class; None where there is no source of it, or of the class that its constructor comes from.
+
+    Args:
+        path: of the class.
+        below: paths of classes that inherit from it; none of them is looked into again.
+
+    Raises:
+        ValueError: a module cannot be read as Python.
+    """
     module, _, name = path.rpartition(".")
     found = _find(module, name)
     if found is None:
@@ -48,14 +58,19 @@ def signature(path: str) -> Signature | None:
     if any("dataclass" in ast.unparse(each) for each in node.decorator_list):
         return Signature(path, text.partition("\n")[0], _fields(node, _described(text)), False)
     for base in node.bases:
-        inherited = signature(f"{module}.{base.id}") if isinstance(base, ast.Name) else None
+        above = f"{module}.{base.id}" if isinstance(base, ast.Name) else path
+        inherited = signature(above, (*below, path)) if above not in (*below, path) else None
         if inherited is not None:
             return inherited._replace(path=path, text=text.partition("\n")[0] or inherited.text)
     return None
 
 
 def exists(path: str) -> bool:
-    """Tell whether the source of a module has a class."""
+    """Tell whether the source of a module has a class.
+
+    Raises:
+        ValueError: the module cannot be read as Python.
+    """
     module, _, name = path.rpartition(".")
     return _find(module, name) is not None
 
@@ -108,7 +123,10 @@ def _calls(method: str) -> Iterator[ast.Call]:
 
 @cache
 def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+    try:
+        return ast.parse(decode_source(path.read_bytes()), path)
+    except (SyntaxError, ValueError) as error:  # ValueError: it is no UTF-8 text
+        raise ValueError(f"{path} is not valid Python: {one_line(error)}: correct it") from error
 
 
 @cache

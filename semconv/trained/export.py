@@ -22,16 +22,27 @@ from semconv.encoders.encoder import TimmModel
 from semconv.encoders.weights import aligned
 from semconv.evaluation.features import everything, pool
 from semconv.files import write_text, write_whole
-from semconv.indicators import Control
+from semconv.indicators import Control, PaddingMode
 from semconv.tasks import MaskedReconstruction
-from semconv.trained.run import LoadedRun, build_parts, check_classes, load_run, trusted_modules
+from semconv.trained.run import LoadedRun, build_parts, check_classes, load_run, moments_of, trusted_modules
 from semconv.version import __version__
 from semconv.yaml_files import read_yaml, to_yaml
 
 MARK = "export.json"
 WEIGHTS = "model.safetensors"
 MODULE = "semantic_cnn.py"
+README = "README.md"
 FILES = (WEIGHTS, "config.json", "config.yaml", MODULE)
+OF_RUNS = ("checkpoints", "summary.json")  # what a run's folder holds, and no export
+# the type of each of a wrapper's numbers, by key of config.yaml
+PLAIN: dict[str, Any] = {
+    "channels": int,
+    "image_size": tuple[int, int],
+    "cell": int,
+    "padding_mode": PaddingMode,
+    "mean": list[float],
+    "std": list[float],
+}
 HEADER = """---
 library_name: {library}
 tags:
@@ -113,13 +124,13 @@ def export(
     Args:
         folder: the run's.
         output: made if it is not there. One that holds something is refused, unless it is an earlier export of the same run.
-        overwrite: write into it all the same; what has other names stays.
+        overwrite: write into it all the same, unless it is a run's; what has other names stays.
         trust: further modules whose classes the run may name.
         push: repository of the Hugging Face Hub, as `user/name`, to upload the folder to.
 
     Raises:
         ValueError: the folder is no run's or has no whole checkpoint; its encoder has no weights, or is conditioned on an external
-            map; the place is taken; or the Hub cannot be reached, or refuses.
+            map; its data have no moments; the place is taken; or the Hub cannot be reached, or refuses.
     """
     run = load_run(folder, trust)
     task, output = run.task, Path(output)
@@ -131,8 +142,7 @@ def export(
         raise ValueError(
             f"{folder}: its encoder is conditioned on a map that comes with each image, and pixels alone have no features"
         )
-    _claim(output, run, overwrite)
-    mean, std = run.data.moments  # type: ignore[attr-defined]
+    mean, std = moments_of(run)
     texts: dict[str, Any] = {
         "name": f"{run.config.get('experiment')} ({run.folder.path.resolve().name})",
         "channels": task.geometry.channels,
@@ -146,31 +156,34 @@ def export(
     found = task.encoder.as_timm()
     if isinstance(found, str):
         made = Exported(output, None, found, _wrapper_usage(output, push))
-        texts |= _write_wrapper(run, task, output)
-        readme = WRAPPER_README.format(**texts, why=found, usage=_indented(made.usage))
+        files, sides = _wrapper_files(run, task)
+        readme = WRAPPER_README.format(**texts, **sides, why=found, usage=_indented(made.usage))
     else:
         made = Exported(output, found.architecture, "", _timm_usage(found, output, push))
-        _write_timm(found, task, output, mean, std)
+        files = _timm_files(found, task, mean, std)
         readme = TIMM_README.format(**texts, architecture=found.architecture, note=found.note, usage=_indented(made.usage))
-    write_text(output / "README.md", readme)
+    _claim(output, run, overwrite)
+    for name, content in {**files, README: readme.encode()}.items():
+        write_whole(output / name, lambda file, content=content: file.write(content))  # type: ignore[misc]
     if push:
-        upload(output, push, library="timm" if made.architecture else "semconv")
+        upload(output, push, (*files, MARK), library="timm" if made.architecture else "semconv")
     return made
 
 
-def upload(folder: Path, repository: str, library: str) -> None:
+def upload(folder: Path, repository: str, names: Sequence[str], library: str) -> None:
     """Upload an export to the Hugging Face Hub, by the account of `hf auth login` or HF_TOKEN.
 
     Args:
         folder: the export's.
         repository: `user/name`; made, private, if it is not there.
+        names: its files, besides README.md; others in the folder are the user's own.
         library: the one that loads it, as the Hub calls it.
 
     Raises:
         ValueError: the Hub cannot be reached, refuses, or has no such names.
     """
-    readme = HEADER.format(library=library) + (folder / "README.md").read_text(encoding="utf-8")
-    files = {name: folder / name for name in (*FILES, MARK) if (folder / name).is_file()} | {"README.md": readme.encode()}
+    readme = HEADER.format(library=library) + (folder / README).read_text(encoding="utf-8")
+    files = {name: folder / name for name in names} | {README: readme.encode()}
     try:
         api = HfApi(library_name="semconv", library_version=__version__)
         api.create_repo(repository, private=True, exist_ok=True)
@@ -200,9 +213,8 @@ def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEnco
             f"{folder} holds no wrapper: "
             + (remedy if (folder / "config.json").is_file() else "give the folder that semconv export wrote")
         )
-    config = read_yaml(folder / "config.yaml")
+    config, plain, geometry = _read_config(folder / "config.yaml")
     check_classes({key: config.get(key) for key in ("encoder", "control")}, trusted_modules(trust))
-    geometry = Geometry(config["channels"], tuple(config["image_size"]), config["cell"], config["padding_mode"])
     types = {"encoder": Callable[[Geometry, Size], Encoder], "control": Control | None, "size": Size}
     built = build_parts(config, folder / "config.yaml", types)
     encoder = built.encoder(geometry, built.size)
@@ -211,7 +223,23 @@ def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEnco
         encoder.load_state_dict(aligned(load_file(folder / WEIGHTS), encoder.state_dict()))
     except (SafetensorError, RuntimeError, OSError) as error:
         raise ValueError(f"{folder}/{WEIGHTS} cannot be loaded: export the run again") from error
-    return ExportedEncoder(encoder, geometry, config["mean"], config["std"]).eval()
+    return ExportedEncoder(encoder, geometry, plain.mean, plain.std).eval()
+
+
+def _read_config(file: Path) -> tuple[dict[str, Any], Any, Geometry]:
+    """A wrapper's configuration: all of it, its numbers by name, and the geometry that they say.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        config = read_yaml(file)
+        if not isinstance(config, dict):
+            raise ValueError("it holds no keys")
+        plain = build_parts({key: config[key] for key in PLAIN if key in config}, file, PLAIN)
+        return config, plain, Geometry(plain.channels, plain.image_size, plain.cell, plain.padding_mode)
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: export the run again ({error})") from error
 
 
 def _timm_usage(model: TimmModel, output: Path, push: str | None) -> list[str]:
@@ -230,11 +258,11 @@ def _indented(lines: Sequence[str]) -> str:
     return "\n".join(f"    {line}" for line in lines)
 
 
-def _write_timm(model: TimmModel, task: MaskedReconstruction, output: Path, mean: Sequence[float], std: Sequence[float]) -> None:
-    _write_weights(output, model.state)
-    write_text(output / "config.json", json.dumps(_timm_config(model, task, mean, std), indent=2) + "\n")
-    if model.module:
-        write_text(output / MODULE, model.module.read_text(encoding="utf-8"))
+def _timm_files(model: TimmModel, task: MaskedReconstruction, mean: Sequence[float], std: Sequence[float]) -> dict[str, bytes]:
+    """The files of a model of timm's, by name."""
+    config = json.dumps(_timm_config(model, task, mean, std), indent=2) + "\n"
+    module = {MODULE: model.module.read_bytes()} if model.module else {}
+    return {WEIGHTS: _weights(model.state), "config.json": config.encode(), **module}
 
 
 def _timm_config(model: TimmModel, task: MaskedReconstruction, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
@@ -259,10 +287,10 @@ def _timm_config(model: TimmModel, task: MaskedReconstruction, mean: Sequence[fl
     }
 
 
-def _write_wrapper(run: LoadedRun, task: MaskedReconstruction, output: Path) -> dict[str, int]:
-    """Write config and weights of a wrapper, and give the sides of its features."""
+def _wrapper_files(run: LoadedRun, task: MaskedReconstruction) -> tuple[dict[str, bytes], dict[str, int]]:
+    """The files of a wrapper, by name, and the sides of its features."""
     model = run.config["model"]["init_args"]
-    mean, std = run.data.moments  # type: ignore[attr-defined]
+    mean, std = moments_of(run)
     config = {
         "encoder": model["encoder"],
         "control": model.get("control"),
@@ -277,30 +305,31 @@ def _write_wrapper(run: LoadedRun, task: MaskedReconstruction, output: Path) -> 
     with torch.no_grad():
         blank = torch.zeros(1, task.geometry.channels, *task.geometry.size)
         features = ExportedEncoder(task.encoder, task.geometry, mean, std)(blank)
-    _write_weights(output, task.encoder.state_dict())
-    write_text(output / "config.yaml", to_yaml(config))
-    return {"features": features.shape[1], "rows": features.shape[2], "columns": features.shape[3]}
+    files = {WEIGHTS: _weights(task.encoder.state_dict()), "config.yaml": to_yaml(config).encode()}
+    return files, {"features": features.shape[1], "rows": features.shape[2], "columns": features.shape[3]}
 
 
-def _write_weights(output: Path, state: Mapping[str, Tensor]) -> None:
-    content = save({name: tensor.detach().clone().contiguous() for name, tensor in state.items()}, {"format": "pt"})
-    write_whole(output / WEIGHTS, lambda file: file.write(content))
+def _weights(state: Mapping[str, Tensor]) -> bytes:
+    return save({name: tensor.detach().clone().contiguous() for name, tensor in state.items()}, {"format": "pt"})
 
 
 def _claim(output: Path, run: LoadedRun, overwrite: bool) -> None:
     """Make the folder, and say in it whose export it is.
 
     Raises:
-        ValueError: it holds something else.
+        ValueError: it holds something else, or is a run's.
     """
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file: give a folder")
+    if output.resolve() == run.folder.path.resolve() or any((output / name).exists() for name in OF_RUNS):
+        raise ValueError(f"{output} is the folder of a run, which an export would destroy: give another folder")
     mark = {"experiment": run.config.get("experiment"), "run": run.folder.path.resolve().name}
     taken = output.is_dir() and any(output.iterdir())
     if taken and not overwrite and _mark(output) != mark:
         raise ValueError(f"{output} is not empty and holds no export of {mark['run']}: give another folder, or overwrite")
-    for name in FILES:  # of an earlier one, which may have been of the other kind
-        (output / name).unlink(missing_ok=True)
+    if (output / MARK).exists():
+        for name in FILES:  # of an earlier one, which may have been of the other kind
+            (output / name).unlink(missing_ok=True)
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / MARK, json.dumps(mark) + "\n")
 
@@ -308,7 +337,7 @@ def _claim(output: Path, run: LoadedRun, overwrite: bool) -> None:
 def _mark(output: Path) -> Any:
     try:
         return json.loads((output / MARK).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):  # damaged
         return None
 
 

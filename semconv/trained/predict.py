@@ -20,7 +20,7 @@ from semconv.data.sources import Moments
 from semconv.masking import Masker
 from semconv.pictures import CAPTION, GAP, contact_sheet, save_picture
 from semconv.tasks import MaskedReconstruction
-from semconv.trained.run import LoadedRun
+from semconv.trained.run import LoadedRun, moments_of
 
 ORDER = {"seen": "seen", "predicted": "reconstruction", "pasted": "pasted", "original": "original"}
 SHEET = 64  # images on the contact sheet at most
@@ -139,9 +139,9 @@ def predict(
         each picture's path once it is written.
 
     Raises:
-        ValueError: the network is conditioned on an external map.
+        ValueError: the network is conditioned on an external map, or the run's data have no moments.
     """
-    task, moments = run.task, run.data.moments  # type: ignore[attr-defined]
+    task, moments = run.task, moments_of(run)
     assert isinstance(task, MaskedReconstruction)
     if "oracle" in task.encoder.conveys:
         raise ValueError(

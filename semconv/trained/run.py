@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from semconv.configuration import no_class, one_line
 from semconv.data import ImageData
+from semconv.data.sources import Moments
 from semconv.tracking.checkpoints import read_checkpoint
 from semconv.tracking.folder import RunFolder, newest_checkpoint
 
@@ -63,6 +64,19 @@ def load_run(folder: str | Path, trust: Sequence[str] = ()) -> LoadedRun:
         if isinstance(values := run.summary.get("data/range"), list):
             built.data.given_range = (float(values[0]), float(values[1]))
     return LoadedRun(task.eval(), built.data, config, run)
+
+
+def moments_of(run: LoadedRun) -> Moments:
+    """Mean and deviation per channel that the images of a run are normalised with.
+
+    Raises:
+        ValueError: its data do not say.
+    """
+    moments: Moments | None = getattr(run.data, "moments", None)
+    if moments is None:
+        name = type(run.data).__name__
+        raise ValueError(f"{run.folder.path}: its data, {name}, have no moments: give {name} a property of mean and deviation")
+    return moments
 
 
 def trusted_modules(trust: Sequence[str] = ()) -> tuple[str, ...]:

@@ -1,4 +1,5 @@
 import inspect
+import re
 import subprocess
 import sys
 
@@ -7,13 +8,16 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from semconv.__main__ import ANALYSIS, COMMANDS, TRAINING
+from semconv.commands import signatures
 from semconv.commands.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, prepare
+from semconv.commands.check import CHECKS
 from semconv.commands.list import PARTS, list_classes, list_variants
 from semconv.commands.train import main, parse
 from semconv.configuration import get, resolve_links
 from semconv.tracking.folder import RunFolder
 from tests.experiments import FOLDER, NAMES, arguments
-from tests.pairwise import pairwise
+from tests.pairwise import pairwise, together
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -190,6 +194,49 @@ def test_a_key_in_a_file_is_corrected_too_and_a_file_that_is_no_yaml_is_named(tm
         assert message in capsys.readouterr().err
 
 
+@together(
+    "words, said",
+    [
+        (["-c", "trainer: {callbacks: [{class_path: a.B, init_args: 5}]}"], "trainer.callbacks: there is no module a"),
+        (["-c", "seed_everything: !!bool maybe"], "-c is not valid YAML: line 1: maybe is no bool: correct it"),
+        (["-c", "a: 1\nseed_everything: !!int x"], "-c is not valid YAML: line 2: x is no int: correct it"),
+        (["-c", "seed_everything: " + "1" * 5000], "-c is not valid YAML: line 1: " + "1" * 60 + " is no int"),
+        (["--model.encoder", "{class_path: x"], "model.encoder is {class_path: x, which is not valid YAML: line 2: did not find"),
+    ],
+)
+def test_a_value_of_a_wrong_kind_is_one_line(words, said, semconv):
+    code, _, err = semconv("fit", *arguments("cnn_plain", *words))
+    assert (code, err.count("\n")) == (2, 1), err
+    assert said in err
+
+
+@together(
+    "content, said",
+    [
+        (b"\nclass Own(:\n    pass\n", "invalid syntax (own_broken.py, line 2)"),
+        (b"# caf\xe9\nclass Own:\n    pass\n", "invalid or missing encoding declaration"),
+        (b"class Own:\n    pass\n\n\n# caf\xe9\n", "'utf-8' codec can't decode byte 0xe9"),
+    ],
+)
+def test_a_users_module_that_is_no_python_is_named(content, said, semconv, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_broken.py").write_bytes(content)
+    signatures._tree.cache_clear()
+    for more in ([], ["--model.encoder.x", "1"]):
+        code, _, err = semconv("fit", *arguments("cnn_plain", "--model.encoder", "own_broken.Own", *more))
+        assert (code, err.count("\n")) == (2, 1), err
+        assert f"{tmp_path / 'own_broken.py'} is not valid Python: {said}" in err
+
+
+def test_a_class_may_have_the_name_of_the_one_that_it_extends(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    source = "from semconv.masking import GridMasker, RandomMasker\nclass RandomMasker(RandomMasker): pass\n"
+    (tmp_path / "own_names.py").write_text(source + "class Other(GridMasker): pass\nclass GridMasker(Other): pass\n")
+    for name in ("RandomMasker", "Other", "GridMasker"):
+        assert signatures.signature(f"own_names.{name}") is None  # the parser checks its arguments
+    parse(arguments("cnn_plain", "--model.masker=own_names.RandomMasker", "--model.masker.ratio=0.5"))
+
+
 def test_debug_shows_the_traceback(capsys):
     for option in ("--trainer.max_epoch=3", "--model.cell=5"):
         with pytest.raises(SystemExit):
@@ -231,14 +278,46 @@ def test_what_needs_no_network_answers_without_a_heavy_import(words):
     assert done.stdout.endswith("set()\n"), done.stderr
 
 
-def test_whoever_reads_may_stop_reading():
-    words = [sys.executable, "-m", "semconv", "list"]
+@together("words", [["list"], ["run", "--help"], ["run", "--model.encoder.help"]])
+def test_whoever_reads_may_stop_reading(words):
+    words = [sys.executable, "-m", "semconv", *words]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=FOLDER.parent) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait() == 1
+
+
+def test_a_training_whose_output_closes_is_no_quiet_end(semconv, monkeypatch):
+    def close(arguments):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("semconv.commands.training.main", close)
+    with pytest.raises(BrokenPipeError):
+        semconv("run", "cnn_plain")
+
+
+def test_ctrl_c_before_a_training_ends_with_the_code_of_a_shell(semconv, monkeypatch):
+    def interrupt(arguments):
+        raise KeyboardInterrupt
+
+    for module, words in (("list", ["list"]), ("check", ["check", "visibility"]), ("training", ["fit", "cnn_plain"])):
+        monkeypatch.setattr(f"semconv.commands.{module}.main", interrupt)
+        assert semconv(*words) == (130, "", "")
+
+
+def test_the_commands_with_debug_are_named(semconv):
+    (line,) = (line for line in semconv("--help")[1].splitlines() if "--debug" in line)
+    named = set(re.split(", | and ", line.partition(" of an error of ")[2].rstrip(".")))
+    for name, (module, _) in (COMMANDS[TRAINING] | COMMANDS[ANALYSIS]).items():
+        if module == "check":
+            for check in CHECKS:
+                assert ("--debug" in semconv("check", check, "--help")[1]) == (f"check {check}" in named), check
+        elif module == "training":
+            assert name in named
+        else:
+            assert ("--debug" in semconv(name, "--help")[1]) == (name in named), name
 
 
 def test_list_names_every_variant_and_every_part():

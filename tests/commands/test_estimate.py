@@ -133,6 +133,7 @@ def test_the_time_of_a_step_is_a_median_without_the_first_two(monkeypatch):
         (["cnn_plain", "--images=0"], "--images is 0: give a number of 1 or more"),
         (["cnn_plian"], "did you mean cnn_plain?"),
         (["cnn_plain", "--model.sise=test"], "model.size"),
+        (["classical/harmonic_fill", "--rate=10", "--images=1000"], "harmonic_fill has no weights to train: estimate a variant"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(words, message, capsys):

@@ -6,11 +6,15 @@ import huggingface_hub
 import pytest
 import timm
 import torch
+import yaml
 from einops import rearrange
+from PIL import Image
 
 from semconv import load_exported, load_run
 from semconv.data import ImageData
 from semconv.evaluation.features import everything, pool
+from semconv.tracking.folder import RunFolder
+from semconv.trained.export import PLAIN
 from tests.experiments import FOLDER
 from tests.hub_server import hub
 
@@ -226,6 +230,64 @@ def test_an_export_goes_into_its_folder_alone_and_over_itself_alone(make_run, se
     assert json.loads((tmp_path / "out" / "export.json").read_text())["run"] == second.name
 
 
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_export_destroys_no_run(make_run, semconv, tmp_path):
+    made = make_run("mae_vit")
+    run = shutil.copytree(made, tmp_path / "run")
+    (tmp_path / "link").symlink_to(run)
+    (tmp_path / "tested").mkdir()
+    (tmp_path / "tested" / "summary.json").write_text("{}")
+    (tmp_path / "started" / "checkpoints").mkdir(parents=True)
+    before = content(tmp_path)
+    for source, output in ((run, "run"), (run, "link"), (made, "run"), (made, "tested"), (made, "started")):
+        for options in ([], ["--overwrite"]):
+            code, _, err = semconv("export", source, "--output", tmp_path / output, *options)
+            assert (code, err.count("\n")) == (2, 1)
+            assert "is the folder of a run, which an export would destroy: give another folder\n" in err
+    assert content(tmp_path) == before
+
+
+def test_what_no_export_wrote_stays_on_this_machine(uploads, make_run, semconv, tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("mine")
+    (folder / "export.json").write_bytes(b"\xff")
+    run = make_run("mae_vit")
+    code, _, err = semconv("export", run, "--output", folder)
+    assert code == 2
+    assert "holds no export of" in err
+    (folder / "export.json").unlink()
+    assert semconv("export", run, "--output", folder, "--overwrite", "--push", "somebody/net")[0] == 0
+    assert (folder / "config.yaml").read_text() == "mine"
+    assert "config.yaml" not in uploads.files["somebody/net"]
+
+
+def test_data_that_do_not_say_their_moments_are_told_and_an_earlier_export_stays(make_run, semconv, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_data.py").write_text(
+        "from lightning.pytorch import LightningDataModule\nclass Data(LightningDataModule): pass\n"
+    )
+    run = shutil.copytree(make_run("mae_vit"), tmp_path / "run")
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (40, 40)).save(images / "a.png")
+    assert semconv("export", run, "--output", tmp_path / "out")[0] == 0
+    before = content(tmp_path / "out")
+    config = RunFolder(run).config | {"data": {"class_path": "own_data.Data"}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    for words in (
+        ["export", run, "--output", tmp_path / "out"],
+        ["predict", run, "--images", images, "--output", tmp_path / "seen"],
+    ):
+        code, _, err = semconv(*words, "--trust", "own_data")
+        assert (code, err.count("\n")) == (2, 1), err
+        assert "its data, Data, have no moments: give Data a property of mean and deviation" in err
+    assert content(tmp_path / "out") == before
+
+
 def cut_off(run, folder):
     """A copy whose checkpoint was half-written."""
     shutil.copytree(run, folder)
@@ -265,3 +327,25 @@ def test_what_is_no_wrapper_is_refused_with_a_remedy(make_run, semconv, tmp_path
     config.write_text(config.read_text().replace("semconv.mechanisms.OverlayAdd", "subprocess.Popen"))
     with pytest.raises(ValueError, match=r"names subprocess.Popen"):
         load_exported(tmp_path / "cnn")
+
+
+def test_a_wrapper_whose_configuration_is_damaged_is_to_be_exported_again(make_run, semconv, tmp_path):
+    semconv("export", make_run("cnn_overlay_add"), "--output", tmp_path)
+    file = tmp_path / "config.yaml"
+    good = yaml.safe_load(file.read_text())
+    damaged = [b"", b"[1]", b"a: [", b"\xff", *(yaml.safe_dump({**good, key: "x"}).encode() for key in PLAIN)]
+    damaged += [yaml.safe_dump({other: good[other] for other in good if other != key}).encode() for key in PLAIN]
+    damaged += [yaml.safe_dump({**good, "cell": 0}).encode()]
+    for text in damaged:
+        file.write_bytes(text)
+        with pytest.raises(ValueError, match=r"config\.yaml is damaged: export the run again \(") as caught:
+            load_exported(tmp_path)
+        assert "\n" not in str(caught.value)
+    for key in ("encoder", "control", "size"):
+        for change in ({key: 5}, {key: [1]}, {key: {"class_path": 3}}):
+            file.write_text(yaml.safe_dump({**good, **change}))
+            with pytest.raises(ValueError, match=r"cannot be built|the run names"):
+                load_exported(tmp_path)
+        file.write_text(yaml.safe_dump({other: good[other] for other in good if other != key}))
+        with pytest.raises(ValueError, match=f"cannot be built: .*{key}"):
+            load_exported(tmp_path)

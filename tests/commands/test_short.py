@@ -23,6 +23,7 @@ def elsewhere(tmp_path, monkeypatch):
     Path("photos.yaml").write_text("data: {init_args: {source: photos, size: [64, 64]}}\nmodel: {init_args: {cell: 8}}\n")
     Path("images").mkdir(exist_ok=True)
     Path("images.yaml").write_text("protocol: [experiments/base.yaml]\nfamily: {}\n")  # a study
+    Path("lr=1.yaml").write_text("model: {init_args: {base_lr: 1}}\n")
     Path("protocol.yaml").write_text((FOLDER / "base.yaml").read_text().replace("batch_size: 64", "batch_size: 32"))
 
 
@@ -40,6 +41,8 @@ def files(*names: str) -> list[str]:
         ),
         (["--data=photos", "cnn_channels,controls/zero"], files("base", "data/photos", "cnn_channels,controls/zero")),
         (["cnn_plain", "-c", "photos.yaml", "--x.y=3"], [*files("base", "cnn_plain", "photos.yaml"), "--x.y=3"]),
+        (["lr=1.yaml"], files("base", "lr=1.yaml")),
+        (["cnn_plain,lr=1"], files("base", "cnn_plain,lr=1")),
         (["cnn_plain", "-c", "protocol"], files("protocol", "cnn_plain")),
         (["evaluation/finetune", "--pretrained", "R"], [*files("evaluation/finetune"), "--pretrained", "R"]),
         (["--print_config", "cnn_plain"], [*files("base"), "--print_config", *files("cnn_plain")]),
