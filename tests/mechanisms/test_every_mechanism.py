@@ -20,6 +20,7 @@ from semconv.masking import spread_mask
 from semconv.mechanisms import AppendedValues, FiLM, Gradual, Partial, Sparse
 from tests.experiments import stir
 from tests.oracles import make_generator
+from tests.pairwise import together
 
 
 def discover() -> dict[str, MechanismFactory]:
@@ -43,6 +44,7 @@ MECHANISMS: dict[str, MechanismFactory] = {
 GEOMETRY = Geometry(3, (16, 16), 4)
 
 every_mechanism = pytest.mark.parametrize("mechanism", MECHANISMS.values(), ids=MECHANISMS.keys())
+all_mechanisms = together("mechanism", MECHANISMS.values())  # of checks so quick that one case holds them all
 
 
 def told(mechanism: MechanismFactory) -> list[Indicator]:
@@ -111,7 +113,7 @@ def test_bfloat16_weights_are_told_too(mechanism):
     check_finite(encoder, features)
 
 
-@every_mechanism
+@all_mechanisms
 @torch.no_grad()
 def test_memory_layout_changes_nothing(mechanism):
     view, indicators = make_view(12), Indicators(told(mechanism))
@@ -126,7 +128,7 @@ def test_memory_layout_changes_nothing(mechanism):
             torch.testing.assert_close(module(other, indicators(view)), expected, rtol=1e-4, atol=1e-5)
 
 
-@every_mechanism
+@all_mechanisms
 @torch.no_grad()
 def test_it_is_plain_where_nothing_is_masked_if_it_says_so_and_only_then(mechanism):
     for parts in ([Mask()], told(mechanism)):
