@@ -111,14 +111,14 @@ def outcome(name: str) -> str:
 
 
 def margins(name: str) -> str:
-    """What each candidate of a study gains over its controls and over plain at equal FLOPs, within a sentence."""
+    """What each candidate gains over its controls and plain at equal FLOPs, as far as they are there, within a sentence."""
     found = table(name)
     if found is None or found.comparison is None:
         return unmeasured(name)
     words = []
     for each in found.candidates:
         gains = [f"than {other} by {gained(difference)}" for other, difference in each.evidence.against.items() if other != PLAIN]
-        words.append(f"`{each.variant.label}`{under(found.study, each.variant)} is better {', '.join(gains)}")
+        words += [f"`{each.variant.label}`{under(found.study, each.variant)} is better {', '.join(gains)}"] if gains else []
     return "; ".join(words)
 
 
