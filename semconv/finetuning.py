@@ -89,12 +89,9 @@ class Classification(Task, ABC):
         self.test_metrics = MetricCollection(
             {f"{name}/top{k}": self._accuracy(k) for k in (1, 5) if k < self.num_classes}, compute_groups=False
         )
-        images, external = (
-            torch.zeros(1, channels, *run.task.geometry.size, dtype=dtype)
-            for channels, dtype in ((run.task.geometry.channels, torch.float32), (1, torch.bool))
-        )
+        blank = run.task.geometry.blank()
         number = torch.zeros(1, dtype=torch.int64)
-        self.example_input_array = (Batch(images, number, number, external=external),)
+        self.example_input_array = (Batch(blank.pixels, number, number, external=blank.external),)
 
     @abstractmethod
     def make_head(self, num_features: int, num_classes: int) -> nn.Module:

@@ -78,7 +78,8 @@ class SemanticCNN(Encoder):
         super().__init__()
         check_kernel(kernel_size)
         require_choice("norm", norm, Norm)
-        require_choice("as_plain", as_plain or "flops", AsPlain)
+        if as_plain is not None:
+            require_choice("as_plain", as_plain, AsPlain)
         if isinstance(depth, str):
             require_choice("depth", depth, Depth)
         _check_padding(geometry, kernel_size)
@@ -236,7 +237,8 @@ def check_kernel(kernel_size: int) -> None:
 def _check_padding(geometry: Geometry, kernel_size: int) -> None:
     """Refuse kernels that reach beyond what the smallest map can continue."""
     reach, side = kernel_size // 2, min(geometry.grid)
-    if reach > side - (geometry.padding_mode == "reflect") and geometry.padding_mode in ("reflect", "circular"):
+    furthest = {"reflect": side - 1, "circular": side}.get(geometry.padding_mode, reach)
+    if reach > furthest:
         raise ValueError(
             f"padding_mode is {geometry.padding_mode}, and the last map has {' x '.join(map(str, geometry.grid))} sites, of which "
             f"kernels of {kernel_size} would need more: take a smaller cell or kernel_size, or another padding_mode"

@@ -34,7 +34,6 @@ from torch import Tensor, fx, nn
 from torch.nn.modules import activation
 
 from semconv.indicators import Grid, Signals
-from semconv.rewriting.tracing import CLOSED
 from semconv.sparse import average_pool, max_pool
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
@@ -139,7 +138,7 @@ def _require_known(unknown: bool, layer: str, name: str) -> None:
 
 def _is_known(layer: nn.Module) -> bool:
     """True for a layer that may be called on a list of sites."""
-    if isinstance(layer, (*_CONTAINERS, *_CALLERS)) and not isinstance(layer, CLOSED):
+    if isinstance(layer, (*_CONTAINERS, *_CALLERS)):
         return all(_is_known(part) for part in layer.children())
     return isinstance(layer, _OF_ALL_SITES) or _is_pointwise(layer)
 
