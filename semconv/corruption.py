@@ -32,8 +32,11 @@ class View(NamedTuple):
         """Compare `num_masked` with the mask, where this costs nothing: on a CPU, outside of compiled code.
 
         Raises:
-            ValueError: an image has another number of masked cells. Encoders that drop masked cells would read hidden ones.
+            ValueError: the mask is not bool, or an image has another number of masked cells. Encoders that drop masked cells would
+                read hidden ones.
         """
+        if self.mask.dtype != torch.bool:  # ~ of a mask of bytes is not its opposite
+            raise ValueError(f"the mask is {self.mask.dtype}: give mask.bool(), True where masked")
         if torch.compiler.is_compiling() or self.mask.device.type != "cpu":
             return
         counts = self.mask.flatten(1).sum(1)

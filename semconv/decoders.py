@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from semconv.encoders.cnn import check_kernel
+from semconv.encoders.cnn import check_kernel, check_padding
 from semconv.encoders.encoder import Encoder, Encoding, Geometry
 from semconv.encoders.sizes import Size, dimensions
 from semconv.encoders.vit import init_transformer, make_blocks, position_embedding, resized_positions
@@ -58,7 +58,7 @@ class TransformerDecoder(Decoder):
         given = dimensions(size).decoder
         width = given.width
         self.stride, self.num_prefix_tokens = encoder.stride, encoder.num_prefix_tokens
-        self.grid = grid = (geometry.size[0] // encoder.stride, geometry.size[1] // encoder.stride)
+        self.grid = grid = _sites(geometry, encoder)
         self.embed = nn.Linear(encoder.num_features, width)
         self.token = MaskedSites(width, encoder.drops_masked, told)
         self.pos_embed = nn.Parameter(position_embedding(width, grid, encoder.num_prefix_tokens), requires_grad=False)
@@ -99,6 +99,7 @@ class ConvDecoder(Decoder):
     def __init__(self, geometry: Geometry, size: Size, encoder: Encoder, told: bool = True, kernel_size: int = 7) -> None:
         super().__init__()
         check_kernel(kernel_size)
+        check_padding(geometry.padding_mode, _sites(geometry, encoder), kernel_size)
         width = dimensions(size).decoder.width
         self.embed = nn.Conv2d(encoder.num_features, width, 1)
         self.token = MaskedSites(width, encoder.drops_masked, told)
@@ -146,6 +147,7 @@ class PyramidDecoder(Decoder):
 
     def __init__(self, geometry: Geometry, size: Size, encoder: Encoder, told: bool = True) -> None:
         super().__init__()
+        check_padding(geometry.padding_mode, _sites(geometry, encoder), kernel_size=3)
         widest = dimensions(size).decoder.width
         doublings = (encoder.stride & -encoder.stride).bit_length() - 1
         widths = [max(widest >> number, self.NARROWEST) for number in range(doublings + 1)]
@@ -229,9 +231,14 @@ class MaskedSites(nn.Module):
             return x
         if self.adds:
             x = x + (masked_fraction(mask, *x.shape[2:]) * self.mask_token).to(x.dtype)
-        if encoding.valid is None:
-            return x
+        if encoding.valid is None:  # several processes wait for the gradient of a token that only replaces
+            return x if self.adds else x + 0 * self.mask_token.to(x.dtype)
         return torch.where(encoding.valid[:, None], x, self.mask_token.to(x.dtype))
+
+
+def _sites(geometry: Geometry, encoder: Encoder) -> tuple[int, int]:
+    """Rows and columns of an encoder's last map."""
+    return geometry.size[0] // encoder.stride, geometry.size[1] // encoder.stride
 
 
 def _init_token(module: nn.Module) -> None:

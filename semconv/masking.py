@@ -13,6 +13,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
+from semconv.configuration import require_choice
 from semconv.hashing import make_keys, permutation, uniform
 
 Side = Literal["left", "right", "top", "bottom", "random"]
@@ -27,7 +28,7 @@ class Masker(ABC):
     """
 
     def __init__(self, ratio: float | tuple[float, float] = 0.75) -> None:
-        low, high = ratio if isinstance(ratio, tuple) else (ratio, ratio)
+        low, high = ratio if isinstance(ratio, tuple | list) else (ratio, ratio)
         if not 0 < low <= high < 1:
             raise ValueError(f"mask ratio is {ratio}: give a share, or a rising range of shares, between 0 and 1")
         self.low, self.high = low, high
@@ -163,6 +164,7 @@ class HalfMasker(Masker):
 
     def __init__(self, ratio: float | tuple[float, float] = 0.5, side: Side = "random") -> None:
         super().__init__(ratio)
+        require_choice("side", side, Side)
         self.side = side
 
     def order(self, keys: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -6,7 +6,9 @@ import torch
 from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
-from semconv.configuration import require
+from semconv.configuration import require, require_choice
+
+Loss = Literal["mse", "l1"]
 
 
 class Objective(nn.Module):
@@ -19,11 +21,12 @@ class Objective(nn.Module):
         eps: added to the variance before its root is taken.
     """
 
-    def __init__(self, patch: int, normalise: bool = True, loss: Literal["mse", "l1"] = "mse", eps: float = 1e-6) -> None:
+    def __init__(self, patch: int, normalise: bool = True, loss: Loss = "mse", eps: float = 1e-6) -> None:
         super().__init__()
         if patch < 1 or (normalise and patch < 2):
             raise ValueError(f"target patch is {patch} pixels: give at least 2 to normalise by, or 1 with normalise=false")
         require("eps of the objective", eps, 0, exclude="low")
+        require_choice("loss", loss, Loss)
         self.patch, self.normalise, self.loss, self.eps = patch, normalise, loss, eps
 
     def forward(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:

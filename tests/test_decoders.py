@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from semconv.controls import Zero, set_control
 from semconv.corruption import View
 from semconv.decoders import ConvDecoder, Decoder, MaskedSites, PyramidDecoder, TransformerDecoder
 from semconv.encoders import Encoder, Encoding, Geometry, MAEViT, SemanticCNN, initialise
@@ -84,6 +85,22 @@ def test_every_decoder_fits_every_encoder(name: str, decoder: type[Decoder], tol
         assert prediction.shape == (2, channels, *size)
         assert prediction.isfinite().all()
         assert (prediction.flatten(1).std(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize(("decoder", "mode", "side"), [(ConvDecoder, "reflect", 3), (PyramidDecoder, "reflect", 1)])
+def test_maps_that_are_smaller_than_their_padding_are_refused(decoder: type[Decoder], mode: Any, side: int) -> None:
+    geometry = Geometry(3, (4 * side, 4 * side), 4, mode)
+    with pytest.raises(ValueError, match=f"padding_mode is reflect, and the last map has {side} x {side} sites"):
+        decoder(geometry, "test", MAEViT(geometry, "test"))
+
+
+@together("decoder", DECODERS)
+def test_a_token_has_a_gradient_where_a_control_says_that_nothing_is_masked(decoder: type[Decoder]) -> None:
+    encoder = SemanticCNN(GEOMETRY, "micro", [Mask()], Sparse, mlp_ratio=2)
+    set_control(encoder, Zero())
+    built, view = decoder(GEOMETRY, "test", encoder, told=False), draw_view(GEOMETRY)
+    built(encoder(view), view.mask).square().sum().backward()
+    assert all(token is not None and token.grad is not None for token in tokens(built))
 
 
 @together("decoder", DECODERS)

@@ -169,6 +169,8 @@ def test_an_impossible_patch_is_refused_in_one_line(patch, normalise):
     with pytest.raises(ValueError, match=f"target patch is {patch} pixels") as caught:
         Objective(patch, normalise)
     assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="loss is 'MSE': choose among mse, l1"):
+        Objective(4, loss="MSE")
 
 
 @together(

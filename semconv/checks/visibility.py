@@ -58,7 +58,8 @@ def visibility(network: nn.Module, mask: Tensor, size: tuple[int, int], channels
         channels: colour channels of an image.
 
     Returns:
-        layers: modules with a kernel larger than one pixel and a map as output, and semantic convolutions.
+        layers: modules with a kernel larger than one pixel and a map as output, and semantic convolutions; none of an encoder that
+            computes at visible sites alone, whose stages say all.
         stages: the outputs of `encode_stages`; for other modules the last layer below each child, or below each member of a list or
             sequence in which the resolution changes (`layer1` of a ResNet, `stages.0` of a ConvNeXt).
     """
@@ -117,7 +118,7 @@ def _maps(network: nn.Module, pixels: Tensor, mask: Tensor) -> Maps:
         for path, module in _spatial(network):
             stack.callback(module.register_forward_hook(partial(keep, path)).remove)
         if isinstance(network, Encoder):
-            view = View(pixels, mask, int(mask[0].sum()), external=torch.zeros_like(pixels[:, :1]))
+            view = View(pixels, mask, int(mask[0].sum()), external=torch.zeros_like(pixels[:, :1], dtype=torch.bool))
             encodings = network.encode_stages(view)
             maps += [(f"{STAGE}stage_{number}", encoding.features) for number, encoding in enumerate(encodings)]
         else:

@@ -97,7 +97,7 @@ def visibility(arguments: list[str]) -> None:
     from semconv.checks.visibility import as_data, draw_masks, visibility
 
     console = _console()
-    with console.status("measuring"):
+    with in_one_line(debug), console.status("measuring"):
         mask = draw_masks(task, given.images)
         found = visibility(task.encoder, mask, task.geometry.size, task.geometry.channels)
     ratio, cell = mask.float().mean().item(), task.geometry.cell

@@ -16,7 +16,7 @@ from semconv.encoders.encoder import Encoder, Encoding, Geometry, TimmModel, cou
 from semconv.encoders.matching import match_cost
 from semconv.encoders.sizes import Size, dimensions
 from semconv.encoders.vit import MAEViT
-from semconv.indicators import Grid, Indicator, Indicators, Signals
+from semconv.indicators import Grid, Indicator, Indicators, PaddingMode, Signals
 from semconv.mechanisms.sparse import Sparse
 from semconv.sparse import VisibleSites, convolve, through_map
 from semconv.timm_models import ConvNeXtBlock, Norm, Reduction, init_convolutional, make_stages, stage_strides
@@ -82,7 +82,7 @@ class SemanticCNN(Encoder):
             require_choice("as_plain", as_plain, AsPlain)
         if isinstance(depth, str):
             require_choice("depth", depth, Depth)
-        _check_padding(geometry, kernel_size)
+        check_padding(geometry.padding_mode, geometry.grid, kernel_size)
         require("drop_path", drop_path, 0, 1, exclude="high")
         if mlp_ratio is not None:
             require("mlp_ratio", mlp_ratio, 0, WIDEST, exclude="low")
@@ -234,13 +234,17 @@ def check_kernel(kernel_size: int) -> None:
         raise ValueError(f"kernel_size is {kernel_size}: give an odd number of 1 or more, so that the kernel has a centre")
 
 
-def _check_padding(geometry: Geometry, kernel_size: int) -> None:
-    """Refuse kernels that reach beyond what the smallest map can continue."""
-    reach, side = kernel_size // 2, min(geometry.grid)
-    furthest = {"reflect": side - 1, "circular": side}.get(geometry.padding_mode, reach)
+def check_padding(padding_mode: PaddingMode, sites: tuple[int, int], kernel_size: int) -> None:
+    """Refuse kernels that reach beyond what the smallest map can continue.
+
+    Raises:
+        ValueError: it has too few sites.
+    """
+    reach, side = kernel_size // 2, min(sites)
+    furthest = {"reflect": side - 1, "circular": side}.get(padding_mode, reach)
     if reach > furthest:
         raise ValueError(
-            f"padding_mode is {geometry.padding_mode}, and the last map has {' x '.join(map(str, geometry.grid))} sites, of which "
+            f"padding_mode is {padding_mode}, and the last map has {' x '.join(map(str, sites))} sites, of which "
             f"kernels of {kernel_size} would need more: take a smaller cell or kernel_size, or another padding_mode"
         )
 

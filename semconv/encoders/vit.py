@@ -9,7 +9,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from semconv.configuration import require
+from semconv.configuration import require, require_choice
 from semconv.corruption import View
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, TimmModel
 from semconv.encoders.sizes import Size, dimensions
@@ -21,6 +21,8 @@ ARCHITECTURES: dict[Size, str] = {
     "large": "vit_large_patch16_224",
     "huge": "vit_huge_patch14_224",
 }
+
+Masked = Literal["drop", "token", "see"]
 
 
 class MAEViT(Encoder):
@@ -35,7 +37,7 @@ class MAEViT(Encoder):
         drop_path: share of the residual branches that is dropped in training, rising from 0 to this with depth.
 
     Raises:
-        ValueError: the patch does not divide the mask cell.
+        ValueError: the patch does not divide the mask cell, or an argument is none of its values.
     """
 
     num_prefix_tokens = 1
@@ -44,12 +46,13 @@ class MAEViT(Encoder):
         self,
         geometry: Geometry,
         size: Size,
-        masked: Literal["drop", "token", "see"] = "drop",
+        masked: Masked = "drop",
         patch_size: int | None = None,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         require("drop_path", drop_path, 0, 1, exclude="high")
+        require_choice("masked", masked, Masked)
         self.stride = geometry.cell if patch_size is None else patch_size
         if self.stride < 1 or geometry.cell % self.stride:
             raise ValueError(f"patches of {self.stride} pixels do not tile mask cells of {geometry.cell}: change patch_size")
@@ -91,6 +94,7 @@ class MAEViT(Encoder):
 
     def _encode(self, view: View, ends: list[int]) -> list[Encoding]:
         """Features after the given numbers of blocks, the last of them being all."""
+        view.check()
         tokens, grid = self.patch_embed(view.pixels)
         times = grid[0] // view.mask.shape[1]
         mask = repeat(view.mask, "b gh gw -> b (gh p) (gw q)", p=times, q=times)

@@ -13,7 +13,7 @@ from semconv.indicators import Grid, Indicators, Signals
 Border = Literal["valid", "invalid"]
 Update = Literal["hard", "soft", "none"]
 
-# of one site: a window that sees less counts as empty, so that N / n is finite in half precision
+# of one site: a window that sees less counts as empty
 LEAST = 2.0**-10
 
 
@@ -79,9 +79,8 @@ class Partial(Mechanism):
         if self.update != "none":
             left = windows.full if self.update == "hard" else windows.share
             _leave(signals, output_grid(y), left, whole=self.update == "hard")
-        if self.power:
-            y = y * windows.weight.to(y.dtype)
-        # y is 0 already where a window is empty, and the added part must be 0 too
+        y = y * windows.weight.clamp(max=torch.finfo(y.dtype).max).to(y.dtype)
+        # the weight is 0 where a window is empty, and the added part must be 0 too
         if added is None:
             return y
         added = spread(added.to(y.dtype), y) if len(added) == 1 else added.to(y.dtype)
@@ -120,14 +119,14 @@ class Partial(Mechanism):
             i = dim - 2
             visible = visible.unfold(dim, (kernel[i] - 1) * dilation[i] + 1, stride[i])[..., :: dilation[i]].sum(-1)
         size, full = kernel[0] * kernel[1], visible >= LEAST
-        weight = (size / visible.clamp(min=LEAST)) ** self.power
+        weight = torch.where(full, (size / visible.clamp(min=LEAST)) ** self.power, 0)
         return _Windows(weight, full.double(), torch.where(full, visible / size, 0))
 
 
 class _Windows(NamedTuple):
     """Visible content of the windows of a convolution: all float64, `b 1 h w` on the grid of its output."""
 
-    weight: Tensor  # (N/n)^p
+    weight: Tensor  # (N/n)^p, 0 where n = 0
     full: Tensor  # 1 where n > 0, else 0
     share: Tensor  # n/N
 

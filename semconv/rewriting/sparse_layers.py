@@ -138,6 +138,8 @@ def _require_known(unknown: bool, layer: str, name: str) -> None:
 
 def _is_known(layer: nn.Module) -> bool:
     """True for a layer that may be called on a list of sites."""
+    if any(getattr(part, "output_size", 1) not in (1, (1, 1)) for part in layer.modules()):  # of a pool that leaves a map
+        return False
     if isinstance(layer, (*_CONTAINERS, *_CALLERS)):
         return all(_is_known(part) for part in layer.children())
     return isinstance(layer, _OF_ALL_SITES) or _is_pointwise(layer)

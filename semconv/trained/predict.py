@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from semconv.data import Batch
-from semconv.data.augmentation import centre_crops
+from semconv.data.augmentation import centre_boxes, centre_crops, crop_frames
 from semconv.data.batch import normalise
 from semconv.data.decoding import MAX_PIXELS, Range, decode
 from semconv.data.errors import BadImage
@@ -48,6 +48,7 @@ class Read(NamedTuple):
 
     paths: list[Path]
     images: list[Tensor]  # uint8 c h w each, of one size
+    frames: list[Tensor]  # 5 each: the view in its file's image, see `View`
     bad: list[str]
 
 
@@ -75,7 +76,7 @@ def read_images(
     """
     if channels not in (1, 3):
         raise ValueError(f"the run's images have {channels} channels, and image files have 1 (grey) or 3 (RGB)")
-    read = Read([], [], [])
+    read = Read([], [], [], [])
     for path in paths:
         try:
             image = decode(path.read_bytes(), channels, str(path), values, max_pixels)
@@ -84,6 +85,8 @@ def read_images(
             continue
         read.paths.append(path)
         read.images.append(centre_crops([image], size)[0])
+        sides = torch.tensor([image.shape[1:]])
+        read.frames.append(crop_frames(sides, centre_boxes(sides, size), None, size)[0])
     return read
 
 
@@ -153,7 +156,7 @@ def predict(
     sheet: list[dict[str, Tensor]] = []
     note = ""
     for first in range(0, len(read.images), batch_size):
-        columns, note = _columns(task, read.images[first : first + batch_size], first, moments)
+        columns, note = _columns(task, read, range(first, min(first + batch_size, len(read.images))), moments)
         if first < SHEET:
             sheet.append(columns)
         for i, path in enumerate(read.paths[first : first + batch_size]):
@@ -167,11 +170,11 @@ def predict(
 
 
 @torch.no_grad()
-def _columns(task: Any, images: list[Tensor], first: int, moments: Moments) -> tuple[dict[str, Tensor], str]:
-    """Pictures by caption, on the CPU, and the note below them."""
-    pixels = normalise(torch.stack(images), *moments).to(task.device)
-    index = torch.arange(first, first + len(images), device=task.device)
-    made = task.reconstruct(Batch(pixels, torch.full_like(index, -1), index), moments)
+def _columns(task: Any, read: Read, places: range, moments: Moments) -> tuple[dict[str, Tensor], str]:
+    """Pictures of some of the images by caption, on the CPU, and the note below them."""
+    images, frames = (torch.stack([each[place] for place in places]).to(task.device) for each in (read.images, read.frames))
+    index = torch.tensor(places, device=task.device)
+    made = task.reconstruct(Batch(normalise(images, *moments), torch.full_like(index, -1), index, frame=frames), moments)
     return {caption: made.columns[kind].cpu() for caption, kind in ORDER.items()}, made.note
 
 

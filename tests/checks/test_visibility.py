@@ -15,6 +15,9 @@ from semconv.masking import RandomMasker, spread_mask
 from tests.experiments import arguments
 
 # research note: ResNet-50, ratio .6, cell 32, 224 pixels
+WITH_MAP = json.dumps(
+    [{"class_path": "semconv.indicators.Mask"}, {"class_path": "semconv.indicators.ExternalMap", "init_args": {"num_classes": 11}}]
+)
 ROW = {"maxpool": 27, "layer1": 74, "layer2": 98, "layer3": 100}
 
 
@@ -93,6 +96,7 @@ def test_what_is_kept_masked_is_not_reached_and_what_sees_all_is():
         ("cnn_mask_token", ["--model.encoder.depth=all"], 0.0, 0.0),
         ("mae_vit", [], 0.0, 0.0),
         ("simmim_vit", [], 0.0, 1.0),
+        ("cnn_mask_token", ["--model.encoder.depth=all", "--data.maps=source", f"--model.encoder.indicators={WITH_MAP}"], 0.0, 0.0),
     ],
 )
 def test_the_command_prints_and_draws(name, options, first, last, tmp_path, monkeypatch, capsys):

@@ -92,6 +92,16 @@ def test_the_caption_says_when_the_truth_helps(make_run, photos, monkeypatch, tm
     assert notes == ["reconstructions have each patch's true mean and contrast"] * 2 + [""] * 2
 
 
+def test_the_network_is_told_the_crop_of_each_image(make_run, photos, monkeypatch, tmp_path):
+    run, batches = load_run(make_run("mae_vit")), []
+    reconstruct = run.task.reconstruct
+    monkeypatch.setattr(run.task, "reconstruct", lambda batch, moments: batches.append(batch) or reconstruct(batch, moments))
+    list(predict(run, read_images([photos / "wide.png", photos / "grey.bmp"], 3, (32, 32)), tmp_path / "out"))
+    wide, whole = batches[0].frame.tolist()
+    assert wide == pytest.approx([0, 0, 1 / 3, 1, 0], abs=0.02)  # 20 x 60
+    assert whole == [0, 0, 1, 1, 0]
+
+
 def test_masks_follow_the_seed_and_the_masker(make_run, semconv, photos, tmp_path):
     def seen(*options):
         shutil.rmtree(tmp_path / "out", ignore_errors=True)

@@ -15,7 +15,7 @@ from semconv.corruption import View
 from semconv.encoders import Geometry, SemanticCNN
 from semconv.indicators import Coordinates, Indicators, Mask
 from semconv.mechanisms import Partial
-from semconv.mechanisms.partial import Border, Update
+from semconv.mechanisms.partial import Border, Update, _Visible
 from tests.experiments import encoder_factory
 from tests.oracles import (
     BATCH,
@@ -289,14 +289,30 @@ def test_half_precision_stays_finite_when_next_to_nothing_is_visible(update, dty
     mask[0, 3, 4] = False
     view = View(torch.randn(1, CHANNELS, 16, 16), mask, 255)
     indicators = Indicators([Mask()])
-    layers = nn.ModuleList(
-        SemanticConv2d(CHANNELS, CHANNELS, 7, indicators=indicators, mechanism=partial(1, "invalid", update)) for _ in range(6)
-    ).to(dtype)
-    signals, x = indicators(view), view.pixels.to(dtype)
-    for layer in layers:
-        x = layer(x, signals)
-        assert x.isfinite().all()
-        assert x.dtype == dtype
+    for sides in (6 * [7], 2 * [11]):  # 11 x 11 sites over the least share would be beyond float16
+        layers = nn.ModuleList(
+            SemanticConv2d(CHANNELS, CHANNELS, side, indicators=indicators, mechanism=partial(1, "invalid", update))
+            for side in sides
+        ).to(dtype)
+        signals, x = indicators(view), view.pixels.to(dtype)
+        for layer in layers:
+            x = layer(x, signals)
+            assert x.isfinite().all()
+            assert x.dtype == dtype
+
+
+@every_power
+def test_a_window_that_sees_next_to_nothing_is_empty(power):
+    """A soft update may leave such shares."""
+    module, indicators = build(partial(power, "invalid", "soft"), [Mask()])
+    view = draw_view((8, 8))
+    signals = indicators(view)
+    share = torch.full((BATCH, 1, 8, 8), 2.0**-16, dtype=torch.float64)
+    share[..., 4:] = 1
+    signals.carried["partial", 8, 8] = _Visible(share, False, 1)
+    y = module(view.pixels, signals)
+    assert (y[..., :3] == 0).all()
+    assert (y[..., 3:] != 0).any(1).all()
 
 
 @pytest.mark.parametrize("border", get_args(Border))

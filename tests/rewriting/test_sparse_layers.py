@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from torch import nn
 
 from semconv.controls import Constant
 from semconv.corruption import View
@@ -90,4 +91,11 @@ def test_a_layer_without_a_sparse_form_is_refused(name, layer):
     with torch.device("meta"):
         model = timm.create_model(name, **({"block_args": {"attn_layer": attention}} if attention else {}))
     with pytest.raises(ValueError, match=f"{layer} of .* has no sparse form: give depth stages"):
+        semanticize(model, Sparse, [Mask()], "all")
+
+
+def test_a_pool_that_leaves_a_map_is_refused():
+    model = plain("resnet18")
+    model.global_pool = nn.AdaptiveAvgPool2d((2, 2))
+    with pytest.raises(ValueError, match="AdaptiveAvgPool2d of .* has no sparse form"):
         semanticize(model, Sparse, [Mask()], "all")
