@@ -230,5 +230,5 @@ def test_a_wrong_number_of_masked_cells_is_refused_in_one_line(count):
     with pytest.raises(ValueError, match=f"num_masked is {count}, but images of the batch have 9 to 9 masked cells") as caught:
         Indicators([Mask()])(draw_view()._replace(num_masked=count))
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="the mask is torch.uint8: give mask.bool"):
+    with pytest.raises(ValueError, match=r"the mask is torch\.uint8: give mask\.bool"):
         Indicators([Mask()])(draw_view()._replace(mask=draw_view().mask.byte()))

@@ -97,5 +97,5 @@ def test_a_layer_without_a_sparse_form_is_refused(name, layer):
 def test_a_pool_that_leaves_a_map_is_refused():
     model = plain("resnet18")
     model.global_pool = nn.AdaptiveAvgPool2d((2, 2))
-    with pytest.raises(ValueError, match="AdaptiveAvgPool2d of .* has no sparse form"):
+    with pytest.raises(ValueError, match=r"AdaptiveAvgPool2d of .* has no sparse form"):
         semanticize(model, Sparse, [Mask()], "all")
