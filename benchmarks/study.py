@@ -20,8 +20,7 @@ import numpy as np
 
 from semconv.comparison.declared import FEWEST_SEEDS, Looks
 from semconv.comparison.simulation import simulate
-from semconv.study.file import Study, read_study
-from semconv.study.stages import rungs
+from semconv.study.file import Study, read_study, rungs
 
 ROOT = Path(__file__).parent.parent
 CONTROLS = 3  # of a candidate, plain of equal compute among them
@@ -66,7 +65,8 @@ def compare(study: Study, effect: float, draws: int) -> Outcome:
     keep = min(study.screen.keep, candidates)
     kept = share_kept(candidates, len(study.screen.seeds), keep, effect)
     one, none = (simulate(looks, [each] + [0.0] * (settings * keep - 1), draws=draws) for each in (effect, 0.0))
-    worst = simulate(looks, [0.0] * settings * keep, num_others=1, draws=draws)  # controls that are sure to lose
+    # controls are sure to lose, and nobody is found equivalent, so that none stops early
+    worst = simulate(looks, [0.0] * settings * keep, margin=0.0, num_others=1, draws=draws)
     power, seeds = kept * one.beneficial, kept * one.seeds + (1 - kept) * none.seeds
     family = settings * candidates
 

@@ -20,10 +20,12 @@ def get(config: Mapping[str, Any], key: str) -> Any:
 
 
 def put(config: dict[str, Any], key: str, value: Any) -> None:
-    """Set the value of a dotted key, with the mappings above it."""
+    """Set the value of a dotted key, with the mappings above it; a value above it is the name of the class that has the key."""
     *above, last = key.split(".")
     for name in above:
-        config = config.setdefault(name, {})
+        if not isinstance(config.setdefault(name, {}), dict):
+            config[name] = {"class_path": config[name]}
+        config = config[name]
     config[last] = value
 
 

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from semconv.commands.compare import print_sheets, write_comparison
 from semconv.commands.errors import in_one_line
 from semconv.commands.places import add_options, placed, positive
 from semconv.commands.sweep import place_options, run_trials
+from semconv.configuration import one_line
 from semconv.shipped import HOME, find
+from semconv.study.arms import Point
 from semconv.study.file import Study, read_study
+from semconv.study.rounds import Rounds, Unfinished, check_folder, keep_study
 from semconv.sweeping.file import Sweep, own_folder
 from semconv.sweeping.jobs import Place
 
@@ -51,7 +55,6 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     from semconv.study.continuation import read_rows
     from semconv.study.plan import cost_sheet, costs, networks_sheet, rates_sheet
     from semconv.study.results import keep_recorded, save_runs, screening_sheet, sections, tuning_sheet
-    from semconv.study.rounds import Rounds, Unfinished, check_folder, keep_study
     from semconv.study.stages import Measured, decide, measure, try_controls
     from semconv.sweeping.ledger import Ledger
 
@@ -77,7 +80,15 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
             save_runs(rounds, table)
         return code
 
-    rounds = Rounds(study, folder, run_sweep, recorded)
+    @cache
+    def accepts(point: Point) -> bool:
+        refused = _refused(rounds, point)
+        if not refused or study.tune is None or _refused(rounds, point._replace(value=study.tune.values[0])):  # for another reason
+            return True
+        print(f"the grid of {study.tune.key} ends before {point.value:g}: {refused}")
+        return False
+
+    rounds = Rounds(study, folder, run_sweep, recorded, accepts)
     if others := rounds.of_other_code():
         print(
             f"semconv: warning: the code has changed since runs of {', '.join(others)} were trained: delete "
@@ -120,6 +131,18 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     return 0
 
 
+def _refused(rounds: Rounds, point: Point) -> str:
+    """Say why the command line refuses a point of a search; empty where it does not."""
+    from semconv.commands.check_sweeps import check
+
+    assert rounds.study.tune is not None
+    try:
+        check(Sweep(rounds.study.name, rounds.sweep(rounds.folder, [point], rounds.study.tune.seeds[:1], {})))
+    except ValueError as error:
+        return one_line(error)
+    return ""
+
+
 def _again(folder: Path, given: argparse.Namespace, kept: bool) -> str:
     """The command that continues a study as it was started.
 
@@ -138,7 +161,6 @@ def _again(folder: Path, given: argparse.Namespace, kept: bool) -> str:
 def _repeat(study: Study, given: argparse.Namespace, place: Place) -> int:
     """Run one row of the table of a study again, and compare: 0 where all numbers are the same, else 1."""
     from semconv.study.again import differing, find_row
-    from semconv.study.rounds import Rounds, Unfinished
 
     if given.only is None or given.seed is None:
         raise ValueError("--only and --seed go together: give a network and a seed, such as --only cnn_channels --seed 0")

@@ -52,7 +52,7 @@ def best_run(folder: Path, key: str) -> Best:
     try:
         comparison = compare(places)
     except ValueError as error:
-        raise ValueError(f"{folder}: {str(error).partition(': give fewer')[0]}: give the folder of one run") from error
+        raise ValueError(f"{folder}: {str(error).partition(': give ')[0]}: give the folder of one run") from error
     groups = comparison.groups
     if groups.factors:
         raise ValueError(f"{folder} has runs of several {' and '.join(groups.factors)}: give the folder of one run")

@@ -8,12 +8,12 @@ from typing import Any
 from semconv import shipped
 from semconv.comparison import result
 from semconv.comparison.declared import control_file
-from semconv.comparison.grouping import Variant, group, shared_protocol, tuned_values
+from semconv.comparison.grouping import Variant, differences, group, shared_protocol, tuned_values
 from semconv.comparison.result import Comparison, plain_of, same_errors
 from semconv.comparison.run import FinishedRun, leave_out
 from semconv.comparison.runs import find_runs
 from semconv.comparison.verdicts import PLAIN, Word
-from semconv.configuration import nearest
+from semconv.configuration import flatten, nearest
 from semconv.metrics import METRICS, PRIMARY, Direction, Metric, find
 
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as W&B writes these numbers
@@ -114,19 +114,30 @@ def headlines(comparison: Comparison) -> Iterator[str]:
 
 
 def notes_on(comparison: Comparison) -> list[str]:
-    """Lines above the tables: the shared protocol, the factors, the keys that may differ, and a baseline that is missing."""
+    """Lines above the tables: the shared protocol, the factors, the keys that may differ, decoders that plain does not have, and a
+    baseline that is missing."""
     groups = comparison.groups
     shared = ", ".join(filter(None, (shared_protocol(groups.variants), *tuned_values(groups))))
     notes = [f"protocol: {shared}"] if shared else []
     notes += [f"factor {key}: {', '.join(map(str, values))}" for key, values in groups.factors.items()]
     allowed = {key: values for key, values in groups.allowed.items() if key not in groups.tuned}
     notes += [f"allowed to differ: {key}: {', '.join(map(str, values))}" for key, values in allowed.items()]
+    candidates = [variant for variant in groups.variants if variant.kind == "candidate"]
+    notes += dict.fromkeys(line for variant in candidates if (line := _other_decoder(variant, comparison)))
     equal = [variant.title for variant in groups.variants if variant.kind == "control" and _equals_plain(variant, comparison)]
     if equal:
         notes.append(f"equal to {comparison.baseline} in every error, so no comparison of their own: {', '.join(equal)}")
     if not any(variant.kind == "baseline" for variant in groups.variants):
         notes.append(f"no run of {comparison.baseline}, so there is no verdict: give its runs too, or another --baseline")
     return notes
+
+
+def _other_decoder(variant: Variant, comparison: Comparison) -> str:
+    """Say in what the decoder of a variant differs from that of the plain network it is compared with; empty where it does not."""
+    plain = plain_of(variant, comparison.groups.variants)
+    pair = [flatten(each.first.summary["variant"].get("decoder"), "decoder") for each in (variant, plain or variant)]
+    found = [f"{key} {own} and {other}" for key, (own, other) in differences(pair).items()]
+    return f"{variant.label} and {comparison.baseline} differ in their decoders, too: {', '.join(found)}" if found else ""
 
 
 def _equals_plain(variant: Variant, comparison: Comparison) -> bool:

@@ -100,7 +100,7 @@ def group(
     for run, own in zip(runs, settings, strict=True):
         level = tuple((key, own.get(key)) for key in varied)
         rest = tuple((key, run.protocol.get(key)) for key in allowed)
-        key = (level, run.summary["experiment"], run.summary.get("control"), _kin(run), _decoder(run), rest)
+        key = (level, run.summary["experiment"], run.summary.get("control"), _kin(run), _decoder(run), rest, _mlp_ratio(run))
         seed = run.summary["seed"]
         before = collected[key].get(seed, run)
         earlier, collected[key][seed] = sorted((before, run), key=lambda run: run.time)
@@ -110,7 +110,7 @@ def group(
         Variant(
             _name(experiment, control), experiment, control, f"{kin}{decoder}", _kind(found, baseline, classes), level, found, rest
         )
-        for (level, experiment, control, kin, decoder, rest), found in collected.items()
+        for (level, experiment, control, kin, decoder, rest, _), found in collected.items()
     ]
     return Groups(_distinct(variants, allowed), varied, allowed, [key for key in allowed if _under(key, tuned)])
 
@@ -165,21 +165,23 @@ def controls_of(variant: Variant, variants: Sequence[Variant]) -> dict[str, Vari
 
 
 def alike(variant: Variant, others: Sequence[Variant]) -> Variant | None:
-    """Of networks that differ in keys that may differ, the one at the values of a variant; where there is one alone, that one.
+    """Of networks of one name, the one of a variant's decoder, at its values of the keys that may differ; where there is one alone,
+    that one.
 
     Raises:
-        ValueError: there are several, all at other values.
+        ValueError: there are several, which differ in their networks, or are all at other values.
     """
-    if len(others) < 2:
-        return others[0] if others else None
-    same = next((other for other in others if other.chosen == variant.chosen), None)
-    if same is None:
-        keys, name = [key for key, _ in variant.chosen], _name(others[0].experiment, others[0].control)
-        raise ValueError(
-            f"{variant.label} could be compared with {name} at several values of {' and '.join(keys)}, none of them its own: give "
-            f"runs of one value of {name}, or --factor {keys[0]}"
-        )
-    return same
+    others = [other for other in others if _decoder(other.first) == _decoder(variant.first)] or others
+    same = [other for other in others if other.chosen == variant.chosen]
+    if len(others) < 2 or len(same) == 1:
+        return next(iter(same or others), None)
+    name = _name(others[0].experiment, others[0].control)
+    keys = list(differences(flatten(other.first.summary["variant"]) for other in same) if same else dict(variant.chosen))
+    none, advice = ("", "") if same else (", none of them its own", f", or --factor {keys[0]}")
+    raise ValueError(
+        f"{variant.label} could be compared with {name} at several values of {' and '.join(keys)}{none}: give runs of one value of "
+        f"{name}{advice}"
+    )
 
 
 def _kind_of(variant: Variant) -> tuple[Level, str, str]:
@@ -281,13 +283,18 @@ def _encoder_class(run: FinishedRun) -> str:
 
 
 def _kin(run: FinishedRun) -> str:
-    encoder = run.summary["variant"]["encoder"]
-    arguments = {key: value for key, value in (encoder.get("init_args") or {}).items() if key not in HARMLESS}
-    return json.dumps([encoder.get("class_path"), arguments], sort_keys=True)
+    encoder = flatten(run.summary["variant"]["encoder"])
+    return json.dumps({key: value for key, value in encoder.items() if key not in HARMLESS}, sort_keys=True)
 
 
 def _decoder(run: FinishedRun) -> str:
-    return json.dumps(run.summary["variant"].get("decoder"), sort_keys=True)
+    return json.dumps(flatten(run.summary["variant"].get("decoder")), sort_keys=True)
+
+
+def _mlp_ratio(run: FinishedRun) -> Any:
+    """The width of an encoder's MLPs; None for plain of equal cost, whose width follows from the cost."""
+    arguments = run.summary["variant"]["encoder"].get("init_args") or {}
+    return None if arguments.get("as_plain") else arguments.get("mlp_ratio")
 
 
 def _name(experiment: str, control: str | None) -> str:

@@ -144,13 +144,11 @@ def _run(path: Path, line: int, row: Mapping[str, str], shared: Mapping[str, Any
         network = dict(enumerate(shared["networks"]))[int(row["network"])]
         environment = dict(enumerate(shared["environments"]))[int(row["environment"])]
         numbers = {"seed": int(row["seed"]), "fraction": int(row["fraction"])}
-        value = float(row["value"]) if row["value"] else None
+        value = _parsed(row["value"]) if row["value"] else None
         if value is not None:
             _put(protocol, shared["tuned"], value)
         metrics = {
-            key: int(text) if INTEGER.fullmatch(text) else float(text)
-            for key, text in row.items()
-            if text and (key in COUNTS or (key not in IDENTITY and find(key)))
+            key: _parsed(text) for key, text in row.items() if text and (key in COUNTS or (key not in IDENTITY and find(key)))
         }
         summary = {**network, "seed": numbers["seed"], "status": row["status"], "protocol": protocol}
         summary |= {"environment": environment, "commit": row["commit"], **metrics}
@@ -173,6 +171,11 @@ def _put(protocol: dict[str, Any], key: str, value: Any) -> None:
     for name in above:
         protocol = protocol[name]
     protocol[last] = value
+
+
+def _parsed(text: str) -> float:
+    """A number, whole where it is written so: a key of whole numbers takes no other."""
+    return int(text) if INTEGER.fullmatch(text) else float(text)
 
 
 def _number(value: Any, known: list[Any]) -> int:

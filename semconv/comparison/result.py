@@ -139,7 +139,7 @@ def by_level(variants: Sequence[Variant]) -> dict[Level, list[Variant]]:
 
 
 def plain_of(variant: Variant, variants: Sequence[Variant]) -> Variant | None:
-    """The baseline at a variant's level.
+    """The baseline at a variant's level, of its decoder where there is one.
 
     Raises:
         ValueError: see `alike`.
@@ -286,12 +286,14 @@ def _against_plain(variant: Variant, endpoint: Metric, variants: Sequence[Varian
 
 def _interactions(candidates: Sequence[Variant], endpoint: Metric, groups: Groups) -> list[Interaction]:
     found = []
+    plain = [value for each in groups.variants if each.kind == "baseline" for value in each.values(endpoint.key).values()]
+    _, resolution = in_units(endpoint, plain)
     if groups.factors:
         for label in dict.fromkeys(variant.label for variant in candidates):
             levels = {
                 str(each.level): _against_plain(each, endpoint, groups.variants) for each in candidates if each.label == label
             }
-            tested = interaction({level: values for level, values in levels.items() if values})
+            tested = interaction({level: values for level, values in levels.items() if values}, resolution)
             if tested:
                 found.append(Interaction(label, endpoint, *tested))
     return found

@@ -58,9 +58,9 @@ def _found(place: str) -> Found:
 def _folders(place: str) -> Iterator[Path]:
     is_pattern = glob.has_magic(place) and not Path(place).is_dir()
     paths = [Path(match) for match in sorted(glob.glob(place))] if is_pattern else [Path(place)]
-    folders = [path for path in paths if path.is_dir()]
+    folders = [path for path in paths if place and path.is_dir()]
     if not folders:
-        raise ValueError(f"there is no folder {place}: give run folders, or folders that hold some")
+        raise ValueError(f"there is no folder {place or repr(place)}: give run folders, or folders that hold some")
     yield from folders
 
 

@@ -103,31 +103,29 @@ def seeds_for_equivalence(sd: float, margin: float, alpha: float = ALPHA) -> int
     return _fewest(power)
 
 
-def interaction(differences: Mapping[str, Mapping[int, float]]) -> tuple[float, float] | None:
+def interaction(differences: Mapping[str, Mapping[int, float]], resolution: float = FINEST) -> tuple[float, float] | None:
     """Interaction of a difference with the level of a factor: F and p of a repeated-measures analysis of variance.
 
     The spread may differ between levels: p is that of the lower bound of the degrees of freedom (Greenhouse & Geisser, 1959).
 
     Args:
         differences: by level and seed. Seeds that not all levels have are left out.
+        resolution: the smallest difference that the metric can show, which is the least standard deviation of the residuals.
 
     Returns:
-        None where there are fewer than two levels or two such seeds, or nothing varies.
+        None where there are fewer than two levels or two such seeds, or no difference depends on the level.
     """
-    import pandas
-    from scipy.stats import f
-    from statsmodels.stats.anova import AnovaRM
-
     seeds = set.intersection(*(set(level) for level in differences.values())) if differences else set()
     if len(differences) < 2 or len(seeds) < 2:
         return None
-    rows = [(seed, level, values[seed]) for level, values in differences.items() for seed in sorted(seeds)]
-    table = pandas.DataFrame(rows, columns=["seed", "level", "difference"])
-    within = table.difference - table.groupby("seed").difference.transform("mean")
-    if float(within.groupby(table.level).std(ddof=0).max()) <= 1e-12 * max(1.0, float(table.difference.abs().max())):
+    values = np.array([[level[seed] for seed in sorted(seeds)] for level in differences.values()])
+    within, largest = values - values.mean(0), float(np.abs(values).max())
+    if float(np.abs(within).max()) <= 1e-12 * max(1.0, largest):
         return None
-    row = AnovaRM(table, "difference", "seed", within=["level"]).fit().anova_table.iloc[0]
-    return float(row["F Value"]), float(f.sf(row["F Value"], 1, len(seeds) - 1))
+    means = within.mean(1, keepdims=True)
+    noise = float(((within - means) ** 2).sum()) / ((len(values) - 1) * (len(seeds) - 1))
+    statistic = len(seeds) * float(means.var(ddof=1)) / max(noise, resolution**2, (FINEST * largest) ** 2)
+    return statistic, float(stats.f.sf(statistic, 1, len(seeds) - 1))
 
 
 def _fewest(power: Callable[[int], float]) -> int | None:

@@ -97,7 +97,9 @@ def gather(
         num_looks: number of looks that are taken, at most; None: all.
         num_run: number of seeds that every network has been run with, failed runs too; None: as many as the candidate.
     """
-    own = [seed for name, values in others.items() if name != PLAIN for seed in values]
+    apart = [name for name, values in others.items() if name != PLAIN and not any(seed in values for seed in candidate)]
+    present = {name: values for name, values in others.items() if name not in apart}
+    own = [seed for name, values in present.items() if name != PLAIN for seed in values]
     order = sorted({*candidate, *failed, *own})
     num_run = len(order) if num_run is None else min(num_run, len(order))
     reached = looks.reached(num_run)[:num_looks] if looks else [len(order)]
@@ -105,8 +107,6 @@ def gather(
     order, unused = (order[: reached[-1]], order[reached[-1] :]) if reached else (order, [])
     lacking = {name: [seed for seed in order if seed not in values] for name, values in {"it": candidate, **others}.items()}
     lacking = {name: seeds for name, seeds in lacking.items() if seeds}
-    apart = [name for name, values in others.items() if name != PLAIN and not any(seed in values for seed in candidate)]
-    present = {name: values for name, values in others.items() if name not in apart}
     missing, refusal = [*missing, *apart], refuse(order) if refuse else ""
     used = [seed for seed in order if seed in candidate and all(seed in values for values in present.values())]
     if not used or PLAIN not in present:

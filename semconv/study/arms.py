@@ -69,7 +69,7 @@ def config_of(study: Study, point: Point, folder: Path) -> str:
         name += f"@{point.value!r}"
     if point.fraction > 1:
         for key, amount in study.budget.items():
-            put(content, key, max(1, amount // point.fraction))
+            put(content, key, amount // point.fraction)
         name += f"@1in{point.fraction}"
     path = folder / OF_STUDY / (point.arm.setting or NO_SETTING) / f"{name}.yaml"
     text = to_yaml(content)

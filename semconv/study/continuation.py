@@ -7,7 +7,7 @@ from typing import Any
 
 from semconv.comparison.declared import WIDE
 from semconv.comparison.recorded import CONTINUED, UNKNOWN, Row, load, load_rows
-from semconv.comparison.run import FinishedRun
+from semconv.comparison.run import LATER, FinishedRun
 from semconv.configuration import BUDGET, bare
 from semconv.shipped import PACKAGE
 from semconv.study.arms import Arm, point_of
@@ -113,14 +113,14 @@ def _different(study: Study, row: Row, run: FinishedRun, measured: Mapping[Arm, 
     assert found is not None
     now = measured[found.arm._replace(control="")]
     ours, theirs = ({**each.protocol, "variant": {**each.summary["variant"], "control": None}} for each in (now, run))
-    if found.arm.control == WIDE:  # a network of its own
+    if found.arm.control in (WIDE, *study.extra_controls.get(found.arm.variant, ())):  # a network of its own
         ours["variant"] = theirs["variant"]
     apart = {*BUDGET, *([bare(study.tune.key)] if study.tune else [])}
     ours = {key: value for key, value in ours.items() if key not in apart}
-    ours |= {bare(key): max(1, amount // row["fraction"]) for key, amount in study.budget.items()}
-    for key, value in ours.items():
-        if theirs.get(key) != value:
-            return f"and the study as its files are now differ in {key}: {theirs.get(key)!r} there, {value!r} now"
+    ours |= {bare(key): amount // row["fraction"] for key, amount in study.budget.items()}
+    for key in [*ours, *(key for key in theirs if key not in apart and key.partition(".")[0] not in LATER)]:
+        if theirs.get(key) != ours.get(key):
+            return f"and the study as its files are now differ in {key}: {theirs.get(key)!r} there, {ours.get(key)!r} now"
     return ""
 
 

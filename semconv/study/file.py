@@ -3,11 +3,12 @@
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from semconv import shipped
 from semconv.comparison.declared import DECLARATIONS, MOST_LOOKED_AT, WIDE, Looks, control_file
@@ -146,6 +147,28 @@ class Study:
         }
 
 
+class Rung(NamedTuple):
+    """A round of a search.
+
+    Args:
+        fraction: divides the whole budget.
+        values: number of values of each arm.
+    """
+
+    fraction: int
+    values: int
+
+
+def rungs(study: Study) -> list[Rung]:
+    """The rounds of the search: (4, 5), (2, 3), (1, 2) where five values are halved; one without halving, or without a budget."""
+    assert study.tune is not None
+    halving, found = study.tune.halving if study.budget else None, [Rung(1, len(study.tune.values))]
+    while halving and found[-1].values > 2:
+        found = [rung._replace(fraction=rung.fraction * halving) for rung in found]
+        found.append(Rung(1, max(2, math.ceil(found[-1].values / halving))))
+    return found
+
+
 def read_study(path: Path) -> Study:
     """Read a study file.
 
@@ -206,6 +229,7 @@ def _study(name: str, content: Any) -> Study:
     _refuse_names(study)
     _refuse_settings(study)
     _refuse_extra_controls(study)
+    _refuse_budget(study)
     return study
 
 
@@ -218,7 +242,7 @@ def _tune(given: Any) -> Tune:
         key = f"{first}.init_args.{rest}"  # of an argument of the task or of the data
     elif not dot or (first in ("model", "data") and ".init_args." not in key):
         raise ValueError(f"tune.key is {key!r}: give model.base_lr, or another whole dotted key with its init_args")
-    if len(values) < 2 or sorted(set(values)) != values or values[0] <= 0 or not math.isfinite(values[-1]):
+    if len(values) < 2 or sorted(set(values)) != values or not all(0 < value <= sys.float_info.max for value in values):
         raise ValueError(f"tune.values are {values}: give two or more rising numbers above 0")
     metric, halving = str(given.get("metric", Tune.metric)), given.get("halving")
     known = find(metric)
@@ -287,6 +311,17 @@ def _refuse_extra_controls(study: Study) -> None:
                 raise ValueError(f"extra_controls.{candidate}: there is no file {study.controls[kind]}: name one under controls")
 
 
+def _refuse_budget(study: Study) -> None:
+    """Refuse a budget that has too few steps or epochs for the first round of a search."""
+    fraction = rungs(study)[0].fraction if study.tune else 1
+    for key, amount in study.budget.items():
+        if amount < fraction:
+            raise ValueError(
+                f"{key} is {amount}, and the first round of tune takes 1/{fraction} of it: give {fraction} or more, or "
+                "trainer.max_epochs -1 and the budget in trainer.max_steps"
+            )
+
+
 def _refuse_declarations(description: Any) -> None:
     if description is not None and not isinstance(description, str):
         raise ValueError(f"description is {description!r}: give text")
@@ -315,7 +350,7 @@ def _options(given: Any, tune: Any) -> dict[str, Any]:
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values by dotted key as the content of a configuration file."""
     content: dict[str, Any] = {}
-    for key, value in values.items():
+    for key, value in sorted(values.items()):  # a class before its arguments
         put(content, key, value)
     return content
 

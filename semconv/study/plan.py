@@ -7,8 +7,8 @@ from typing import NamedTuple
 from semconv.comparison.simulation import simulate
 from semconv.comparison.tables import Sheet
 from semconv.study.arms import Arm, main_arms
-from semconv.study.file import BASELINE, Study
-from semconv.study.stages import SHORT, Measured, rungs, wide_arms
+from semconv.study.file import BASELINE, Study, rungs
+from semconv.study.stages import SHORT, Measured, wide_arms
 
 MARGIN = 1.0  # of equivalence in the simulation, in the same unit
 EFFECTS = (1.0, 2.0, 3.0)  # of one candidate over all its others, in standard deviations of a paired difference
@@ -132,7 +132,8 @@ def rates_sheet(study: Study, measured: Measured) -> Sheet:
     looks = study.confirm.looks
     family = len(study.settings) * (min(study.screen.keep, len(study.family)) if study.screen else len(study.family))
     others = 1 + max(map(len, measured.needed.values()))
-    nothing = simulate(looks, [0.0] * family, MARGIN, 1)  # controls that are sure to lose: the worst case
+    # the worst case: controls are sure to lose, and nobody is found equivalent, so that none stops early
+    nothing = simulate(looks, [0.0] * family, margin=0.0, num_others=1)
     margin = simulate(looks, [MARGIN, -MARGIN] * (family // 2) + [MARGIN] * (family % 2), MARGIN, others)
     rows = [
         [

@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from semconv.comparison.recorded import CONTINUED, STAGES, Row, row_of, save
+from semconv.comparison.declared import declared_by
+from semconv.comparison.recorded import CONTINUED, STAGES, Row, load, row_of, save
 from semconv.comparison.report import plots
 from semconv.comparison.report.sections import Figure, Section
 from semconv.comparison.run import FinishedRun
@@ -17,9 +18,10 @@ from semconv.configuration import bare
 from semconv.metrics import find
 from semconv.study.arms import Arm, shown
 from semconv.study.continuation import same_run
-from semconv.study.file import Study
+from semconv.study.file import Study, rungs
 from semconv.study.rounds import MEASURE, Rounds, description
-from semconv.study.stages import Screened, Tuned, rungs, screened_by
+from semconv.study.stages import Screened, Tuned, screened_by
+from semconv.yaml_files import read_yaml
 
 
 def save_runs(rounds: Rounds, path: Path, is_over: bool = False) -> int:
@@ -44,8 +46,7 @@ def save_runs(rounds: Rounds, path: Path, is_over: bool = False) -> int:
     found |= _own(rounds)
     if found:
         rows = sorted(found.values(), key=lambda each: STAGES.index(each[0]["stage"]))
-        family = rounds.family or list(study.family)
-        save(path, rows, study.tune.key if study.tune else None, description(study, family, confirms=True))
+        save(path, rows, study.tune.key if study.tune else None, description(study, _family(rounds), confirms=True))
     return sum(same_run(row) not in found for row, _ in rounds.recorded)
 
 
@@ -55,7 +56,19 @@ def keep_recorded(rounds: Rounds) -> None:
     rounds.recorded = [(row, run) for row, run in rounds.recorded if same_run(row) not in own]
     if rounds.recorded:
         tuned = study.tune.key if study.tune else None
-        save(rounds.folder / CONTINUED, rounds.recorded, tuned, description(study, list(study.family), confirms=True))
+        save(rounds.folder / CONTINUED, rounds.recorded, tuned, description(study, _family(rounds), confirms=True))
+
+
+def _family(rounds: Rounds) -> Sequence[str]:
+    """The candidates that are confirmed: those of the round at hand, of an earlier confirmation, or of the table that is continued;
+    all before there is one."""
+    confirmed = sorted(rounds.folder.glob(f"{STAGES[-1]}-*/sweep.yaml"))
+    tables = [run.folder.rpartition(":")[0] for row, run in rounds.recorded if row["stage"] == STAGES[-1]]
+    if rounds.family:
+        return rounds.family
+    if confirmed:
+        return declared_by(read_yaml(confirmed[0])).family
+    return load(Path(tables[0])).declared.family if tables else list(rounds.study.family)
 
 
 def _own(rounds: Rounds) -> dict[tuple[Any, ...], tuple[Row, FinishedRun]]:

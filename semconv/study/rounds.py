@@ -43,6 +43,7 @@ class Rounds:
         folder: its folder.
         run_sweep: runs the sweep of a round.
         recorded: rows of a table of the study, whose runs are not run again.
+        accepts: tells whether a run of plain can have the value of a point, which is beyond the grid of the search.
 
     Attributes:
         used: lines of the table whose runs a round has asked for.
@@ -50,8 +51,15 @@ class Rounds:
         family: the candidates that it confirms, if it does.
     """
 
-    def __init__(self, study: Study, folder: Path, run_sweep: RunSweep, recorded: Sequence[tuple[Row, FinishedRun]] = ()) -> None:
-        self.study, self.folder, self.run_sweep, self.recorded = study, folder, run_sweep, recorded
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        run_sweep: RunSweep,
+        recorded: Sequence[tuple[Row, FinishedRun]] = (),
+        accepts: Callable[[Point], bool] = lambda point: True,
+    ) -> None:
+        self.study, self.folder, self.run_sweep, self.recorded, self.accepts = study, folder, run_sweep, recorded, accepts
         self.used: set[str] = set()
         self.stage = ""
         self.family: Sequence[str] = ()
@@ -78,7 +86,7 @@ class Rounds:
             Unfinished: not all runs have finished.
         """
         folder, self.stage, self.family = self.folder / name, _stage(name), family
-        content = self._sweep(folder, points, seeds, options or {})
+        content = self.sweep(folder, points, seeds, options or {})
         if (folder / "sweep.yaml").exists() and _read(folder / "sweep.yaml") != content:
             raise ValueError(
                 f"{folder} holds a round of other runs, as results before it, or semconv, have changed: give another --output, and "
@@ -149,7 +157,8 @@ class Rounds:
         )
         return f"all runs of {folder} are finished, and none counts as {arm.label}: {why}"
 
-    def _sweep(self, folder: Path, points: Sequence[Point], seeds: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
+    def sweep(self, folder: Path, points: Sequence[Point], seeds: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
+        """The sweep of a round in its folder."""
         study, names = self.study, self.family or [point.arm.variant for point in points]
         given = {**study.options, **options, "runs": folder.as_posix()}
         if any(point.fraction > 1 for point in points):  # their own files have a share of it, and an option would win

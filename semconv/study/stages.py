@@ -16,7 +16,7 @@ from semconv.configuration import bare
 from semconv.metrics import Metric, find
 from semconv.study.arms import Arm, Point, by_point, candidates, main_arms, point_of
 from semconv.study.continuation import check_rows
-from semconv.study.file import BASELINE, Study
+from semconv.study.file import BASELINE, Study, rungs
 from semconv.study.rounds import MEASURE, Rounds, Runs
 
 SHORT = {"trainer.max_epochs": -1, "trainer.max_steps": 12}
@@ -163,7 +163,12 @@ def tune(rounds: Rounds, arms: Sequence[Arm], name: str = "tune") -> dict[Arm, T
         curves = _search(rounds, f"{name}-{number}", values, rung.fraction)
     tried = {arm: list(study.tune.values) for arm in curves}  # at any budget
     for number in range(1, study.tune.extensions + 1):
-        beyond = {arm: [value] for arm, curve in curves.items() if (value := _beyond(curve, tried[arm], metric)) is not None}
+        beyond = {
+            arm: [value]
+            for arm, curve in curves.items()
+            if (value := _beyond(curve, tried[arm], metric)) is not None
+            and rounds.accepts(Point(Arm(arm.setting, BASELINE), value))
+        }
         if not beyond:
             break
         for arm, more in _search(rounds, f"{name}-beyond-{number}", beyond, 1).items():
@@ -187,28 +192,6 @@ def searched(study: Study, runs: Iterable[FinishedRun]) -> dict[Arm, Tuned]:
 def wide_arms(measured: Measured, arms: Iterable[Arm]) -> list[Arm]:
     """Plain of equal compute of those candidates beside which it is trained."""
     return [arm._replace(control=WIDE) for arm in arms if WIDE in measured.controls[arm]]
-
-
-class Rung(NamedTuple):
-    """A round of a search.
-
-    Args:
-        fraction: divides the whole budget.
-        values: number of values of each arm.
-    """
-
-    fraction: int
-    values: int
-
-
-def rungs(study: Study) -> list[Rung]:
-    """The rounds of the search: (4, 5), (2, 3), (1, 2) where five values are halved; one without halving, or without a budget."""
-    assert study.tune is not None
-    halving, found = study.tune.halving if study.budget else None, [Rung(1, len(study.tune.values))]
-    while halving and found[-1].values > 2:
-        found = [rung._replace(fraction=rung.fraction * halving) for rung in found]
-        found.append(Rung(1, max(2, math.ceil(found[-1].values / halving))))
-    return found
 
 
 def screen(rounds: Rounds, tuned: Mapping[Arm, Tuned]) -> dict[Arm, Screened]:
@@ -337,7 +320,7 @@ def _values(runs: Runs, metric: Metric) -> dict[int, float]:
 
 
 def _chosen(curve: Curve, tried: Sequence[float], metric: Metric) -> Tuned:
-    return Tuned(_ranked(curve, metric)[0], curve, _beyond(curve, tried, metric) is not None)
+    return Tuned(_ranked(curve, metric)[0], curve, _is_at_edge(curve, tried, metric))
 
 
 def _mean(curve: Curve, value: float) -> float:
@@ -349,19 +332,24 @@ def _ranked(curve: Curve, metric: Metric) -> list[float]:
     return sorted(curve, key=lambda value: (-metric.sign * _mean(curve, value), value))
 
 
+def _is_at_edge(curve: Curve, tried: Sequence[float], metric: Metric) -> bool:
+    """True if the best value is the least or the largest of all that were tried; False where all have diverged."""
+    best = _ranked(curve, metric)[0]
+    return best in (min(tried), max(tried)) and math.isfinite(_mean(curve, best))
+
+
 def _beyond(curve: Curve, tried: Sequence[float], metric: Metric) -> float | None:
-    """The value beyond the edge of all that were tried, where the best one is; None where it is inside, or all have diverged."""
-    values, best = sorted(tried), _ranked(curve, metric)[0]
-    if not math.isfinite(_mean(curve, best)):
+    """The value beyond the edge of all that were tried, where the best one is; None where it is inside, or nothing is beyond.
+
+    Whole numbers are extended by whole numbers, and others by three figures, which a table shows whole.
+    """
+    if not _is_at_edge(curve, tried, metric):
         return None
-    if best == values[0]:
-        return _rounded(values[0] * values[0] / values[1])
-    return _rounded(values[-1] * values[-1] / values[-2]) if best == values[-1] else None
-
-
-def _rounded(value: float) -> float:
-    """Three figures, which a table shows whole."""
-    return float(f"{value:.3g}")
+    values = sorted(tried)
+    edge, inner = values[:2] if _ranked(curve, metric)[0] == values[0] else values[:-3:-1]
+    if all(isinstance(value, int) for value in values):
+        return edge * edge // inner or None
+    return float(f"{edge * edge / inner:.3g}")
 
 
 def _finite(runs: Runs, key: str) -> dict[int, float]:

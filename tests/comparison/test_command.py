@@ -331,6 +331,30 @@ def test_a_variant_is_compared_with_plain_at_its_own_value_or_not_at_all(tmp_pat
     assert "told could be compared with cnn_plain at several values of model.base_lr" in " ".join(err.split())
 
 
+def test_a_variant_is_compared_with_plain_of_its_own_decoder_and_with_one_alone(tmp_path, capsys):
+    decoder = {"class_path": "semconv.decoders.ConvDecoder", "init_args": {"told": True}}
+    write_family(tmp_path / "new")
+    for path in tmp_path.glob("new/*/*/summary.json"):
+        summary = json.loads(path.read_text())
+        path.write_text(json.dumps({**summary, "variant": {**summary["variant"], "decoder": decoder}}))
+    for seed in range(5):
+        write_run(tmp_path / "old" / f"{seed}", "cnn_plain", 0.9 + 0.001 * seed, seed, mechanism="Plain")
+    new = [tmp_path / "new" / name for name in ("cnn_plain", "told*", "wide")]
+    arguments = ("--metric", "test/masked_mse", "--output", tmp_path / "out")
+    for places in ([tmp_path / "old", *new], [*new, tmp_path / "old"]):
+        out, _, code = run(capsys, *places, *arguments)
+        (verdict,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdicts"]
+        assert (code, verdict["against"]["plain"]["difference"]) == (0, pytest.approx(0.1 + 0.2 * 0.002))  # not .2
+        assert "differ in their decoders" not in out
+    out, _, code = run(capsys, tmp_path / "old", *new[1:], *arguments)
+    assert (code, "told and cnn_plain differ in their decoders, too: decoder ConvDecoder and None, " in out) == (0, True)
+    for seed in range(5):
+        write_run(tmp_path / "wide_kernels" / f"{seed}", "cnn_plain", 0.9, seed, mechanism="Plain", kernel_size=9)
+    _, err, code = run(capsys, tmp_path / "old", tmp_path / "wide_kernels", *new[1:], *arguments)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "told could be compared with cnn_plain at several values of encoder.kernel_size: give runs of one value" in err
+
+
 def test_a_settled_verdict_keeps_the_look_that_settled_it(tmp_path, capsys):
     for seed in range(10):
         noise = 0.001 * ((seed * 7) % 5)
@@ -341,6 +365,25 @@ def test_a_settled_verdict_keeps_the_look_that_settled_it(tmp_path, capsys):
     (found,) = json.loads((tmp_path / "out" / "comparison.json").read_text())["verdicts"]
     assert (found["verdict"]["word"], found["against"]["plain"]["n"]) == ("beneficial", 5)
     assert found["against"]["plain"]["low"] > 0
+
+
+def test_a_settled_word_grows_stronger_as_others_of_the_family_are_settled(tmp_path, capsys):
+    small = [0.001, 0.0003, 0.001, 0.0015]  # settled at the first look
+    large = [0.0113, 0.0059, 0.0169, -0.0013, 0.0087, 0.014, 0.002, 0.0122]
+    for seed in range(8):
+        write_run(tmp_path / f"p{seed}", "cnn_plain", 0.8, seed, mechanism="Plain")
+    for name, gains in (("small", small), ("large", large)):
+        for seed, gain in enumerate(gains):
+            write_run(tmp_path / f"{name}{seed}", name, 0.8 - gain, seed, {"controls": []})
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "sweep.yaml").write_text(json.dumps({"description": "looks: 4 8\nspending: pocock"}))
+    first = [tmp_path / f"{name}{seed}" for name in ("p", "small", "large") for seed in range(4)]
+    texts = []
+    for places in (first, [tmp_path]):
+        judged = semconv.compare(places, metrics=["test/masked_mse"]).judged
+        texts.append({each.variant.label: each.verdict.text for each in judged if each.verdict})
+    assert texts[0] == {"small": "equivalent", "large": "inconclusive"}
+    assert texts[1] == {"small": "beneficial, but negligible", "large": "beneficial"}
 
 
 def test_the_declared_family_counts_whole(tmp_path, capsys):
@@ -564,6 +607,15 @@ def test_variants_of_one_name_are_told_apart(tmp_path, capsys):
         assert ("told [mechanism=Channels]" in out, "told [mechanism=FiLM]" in out) == (bool(folder), bool(folder))
 
 
+def test_networks_of_other_widths_are_no_seeds_of_one_variant(tmp_path, capsys):
+    for seed in range(6):
+        write_run(tmp_path / f"p{seed}", "cnn_plain", 0.8 + 0.001 * seed, seed, mechanism="Plain")
+        write_run(tmp_path / f"t{seed}", "told", 0.7, seed, **({"mlp_ratio": 8} if seed > 2 else {}))
+    out, _, code = run(capsys, tmp_path, "--metric", "test/masked_mse")
+    assert code == 0
+    assert [line[:3] for line in words(out, "told")[:2]] == [["told", "[mlp_ratio=none]", "3"], ["told", "[mlp_ratio=8]", "3"]]
+
+
 def test_of_two_runs_of_one_seed_the_later_counts(tmp_path, capsys):
     write_run(tmp_path / "a" / "1", "told", 0.5)
     write_run(tmp_path / "b" / "1", "told", 0.7)
@@ -597,6 +649,7 @@ def test_runs_that_are_not_whole_are_named_and_left_out(tmp_path, capsys):
         (["nowhere"], "there is no folder"),
         (["."], "no tested run"),
         (["*.none"], "there is no folder"),
+        ([""], "there is no folder '': give run folders"),
         (["runs", "--metric", "no/such"], "no run has it"),
         (["runs", "--metric", "test/masked_mes"], "did you mean test/masked_mse?"),
         (["runs", "--metric", "full/rankmee"], "did you mean full/rankme?"),
@@ -836,6 +889,10 @@ def test_runs_are_read_from_wandb(capsys, monkeypatch):
     assert asked == [("me/project", {"sweep": "abc"})]
     assert words(out, "told")[0][:3] == ["told", "1", "0.7000"]
     assert "left out: wandb:me/project/told1: it is failed" in err
+    runs[2].summary["trainer/lengthened_at"] = "2"
+    _, err, code = run(capsys, "wandb:me/project/abc", "--metric", "test/masked_mse")
+    assert code == 2
+    assert "trainer.lengthened_at" in err
 
 
 def test_a_server_that_cannot_be_read_is_one_line(capsys, monkeypatch):

@@ -76,7 +76,8 @@ def at_most(share):
 
 @pytest.mark.parametrize("looks", [Looks((5,)), PLAN, Looks((5, 10, 20), "pocock")], ids=str)
 def test_the_error_of_a_family_is_nominal_for_each_word(looks):
-    nothing = simulate(looks, [0.0] * 4, num_others=1)  # the worst case of intersection-union: the controls are sure to lose
+    # the worst case of intersection-union: the controls are sure to lose, and nobody is found equivalent and stops early
+    nothing = simulate(looks, [0.0] * 4, margin=0.0, num_others=1)
     assert nothing.beneficial <= at_most(0.025)
     assert nothing.harmful <= at_most(0.025)
     at_the_margin = simulate(looks, [1.0, -1.0, 1.0, -1.0], margin=1.0)

@@ -133,6 +133,12 @@ def test_an_interaction_of_two_levels_is_a_paired_t_test():
     assert interaction({"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0, 1: 2.0}}) is None
 
 
+def test_levels_that_differ_by_the_same_at_every_seed_interact_as_far_as_the_metric_can_tell():
+    # means .02 apart, residuals known to .001: F = 3 * .02² / 2 / .001²
+    levels = {"a": {0: 0.01, 1: 0.02, 2: 0.05}, "b": {0: 0.03, 1: 0.04, 2: 0.07}}
+    assert interaction(levels, 0.001) == pytest.approx((600, stats.f.sf(600, 1, 2)))
+
+
 def test_an_interaction_is_not_found_in_levels_of_unequal_spread_more_often_than_it_says():
     generator = np.random.default_rng(5)
     deviations, draws = (0.1, 0.11, 0.12, 3.0), 300

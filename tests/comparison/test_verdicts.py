@@ -114,7 +114,7 @@ def test_comparisons_are_over_the_seeds_that_all_networks_have():
     evidence = gather(REPRESENTATION, ours, {PLAIN: plain, "zero": zero})
     assert {each.n for each in evidence.against.values()} == {4}
     apart = verdict({0: 0.9, 1: 0.9, 2: 0.9}, {3: 0.5, 4: 0.5, 5: 0.5})
-    assert apart.reason.startswith("no seed that all networks have; it lacks seeds 3, 4, 5; plain lacks seeds 0, 1, 2")
+    assert apart.reason.startswith("no seed that all networks have; plain lacks seeds 0, 1, 2; zero lacks seeds 0, 1, 2")
 
 
 def test_a_control_that_was_lost_wholly_blocks_no_comparison_with_plain():
@@ -122,6 +122,9 @@ def test_a_control_that_was_lost_wholly_blocks_no_comparison_with_plain():
     assert worse.word == "harmful"
     better = verdict(seeds(0.6), seeds(0.5, shift=1), zero={7: 0.5})
     assert (better.word, better.reason.startswith("not compared with zero")) == ("inconclusive", True)
+    ours, plain = ({10 + seed: value for seed, value in each.items()} for each in (seeds(0.5), seeds(0.6, shift=1)))
+    for zero in (seeds(0.5), {20: 0.5}):  # lower seeds are no seeds of the look, either
+        assert verdict(ours, plain, zero=zero, shuffled=plain, wide=plain, looks=Looks.of([5, 10]), num_run=5).word == "harmful"
 
 
 def test_a_lost_seed_does_not_move_the_looks():

@@ -91,8 +91,8 @@ def train(point: dict[str, Any], place: Path) -> int:
     name, control, seed = content.get("experiment", "cnn_plain"), content.get("control"), point["seed_everything"]
     rate = get(content, "model.init_args.base_lr") or 0.008
     fill = get(content, "model.init_args.corruption.init_args.fill.class_path")
-    crop = get(content, "data.init_args.crop_scale")
-    folder = RunFolder(place / name / f"{control}-{rate}-{seed}-{fill}-{crop is None}")
+    crop, batch_size = get(content, "data.init_args.crop_scale"), get(content, "data.init_args.batch_size") or 64
+    folder = RunFolder(place / name / f"{control}-{rate}-{seed}-{fill}-{crop is None}-{batch_size}")
     if (folder.path / "summary.json").exists():
         return 0
     noise = float(np.random.default_rng([seed, *map(ord, f"{name}{control}")]).normal(0, 0.002))
@@ -110,7 +110,7 @@ def train(point: dict[str, Any], place: Path) -> int:
         whole["model"]["init_args"]["encoder"]["init_args"]["mechanism"] = mechanism
     decoder = get(content, "model.init_args.decoder.init_args")
     whole["model"]["init_args"]["decoder"] = decoder and {"class_path": "semconv.decoders.ConvDecoder", "init_args": decoder}
-    whole["data"]["init_args"]["crop_scale"] = crop
+    whole["data"]["init_args"] |= {"crop_scale": crop, "batch_size": batch_size}
     whole["trainer"]["max_steps"] = point.get("trainer.max_steps") or get(content, "trainer.max_steps")  # an option wins
     folder.path.mkdir(parents=True)
     environment = {"sessions": [{"code": code_of(PACKAGE), "git_commit": "c0ffee", "num_threads": 1}]}

@@ -2,6 +2,7 @@ import csv
 import json
 import shutil
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +13,15 @@ from semconv.commands import study as study_command
 from semconv.comparison.best import best_run
 from semconv.comparison.declared import declared_by
 from semconv.comparison.recorded import load, load_rows, row_of, save
+from semconv.comparison.run import FinishedRun
 from semconv.comparison.runs import find_runs
 from semconv.metrics import NUM_TEST_IMAGES
+from semconv.shipped import HOME
+from semconv.study.arms import Arm, Point
 from semconv.study.file import read_study
-from semconv.study.results import save_runs
-from semconv.study.rounds import Unfinished, check_folder
+from semconv.study.results import keep_recorded, save_runs
+from semconv.study.rounds import Rounds, Unfinished, check_folder
+from semconv.study.stages import measure
 from semconv.sweeping.processes import Here
 from tests.comparison.test_command import write_run
 from tests.study.conftest import GAIN, train
@@ -130,6 +135,29 @@ def test_rows_that_no_round_asks_for_are_left_out_at_the_end(finished, write_stu
     assert sum(row["stage"] == "confirm" for row, _ in kept) == sum(len(variant.runs) for variant in comparison.groups.variants)
 
 
+def test_an_extra_control_may_be_a_network_of_its_own(write_study, conduct):
+    Path("gradual_learned.yaml").write_text("control: gradual_learned")
+    kinds = ("zero", "shuffled", "plain_wide", "gradual_learned")
+    extra = {"extra_controls": {"cnn_good": ["gradual_learned"]}, "controls": {kind: f"{kind}.yaml" for kind in kinds}}
+    rounds, _ = conduct(write_study(**extra))
+    expected = whole(rounds)
+    save_runs(rounds, rounds.folder / "results.csv")
+    rows = [
+        (row, _with_depth(run, 9) if row["control"] == "gradual_learned" else run)
+        for row, run in load_rows(rounds.folder / "results.csv")
+    ]
+    again, log = conduct(write_study(**extra), "again", recorded=rows)
+    assert words(whole(again)[3]) == words(expected[3])
+    assert log.sweeps == MEASURING
+
+
+def _with_depth(run: FinishedRun, depth: int) -> FinishedRun:
+    """A run of another network."""
+    variant = run.summary["variant"]
+    changed = {**variant, "encoder": {**variant["encoder"], "depth": depth}}
+    return run._replace(summary={**run.summary, "variant": changed})
+
+
 def test_rows_that_the_study_would_not_give_are_refused(write_study, conduct, tmp_path):
     rounds, _ = conduct(write_study())
     whole(rounds)
@@ -139,16 +167,17 @@ def test_rows_that_the_study_would_not_give_are_refused(write_study, conduct, tm
     family = {name: [f"{name}.yaml"] for name in ("cnn_good", "cnn_same", "cnn_bad")}
     confirm = {"looks": [4, 8], "spending": "pocock", "first_seed": 2}
     control = next(number for number, (row, _) in enumerate(rows) if row["control"] == "zero")
-    deeper = rows[control][1].summary["variant"]
-    changed_control = {**rows[control][1].summary, "variant": {**deeper, "encoder": {**deeper["encoder"], "depth": 9}}}
     unknown_control = {**rows[control][1].summary, "control": "fixed"}
+    protocol = rows[0][1].summary["protocol"]
+    cropped = {**rows[0][1].summary, "protocol": {**protocol, "data": {**protocol["data"], "crop_scale": [0.2, 1.0]}}}
     wrong: tuple[tuple[dict[str, Any], list[Any], str], ...] = (
         ({"options": {"trainer.max_steps": 90}}, rows, "csv:2 and the study .* differ in trainer.max_steps: 60 there, 90 now"),
         ({"family": {"cnn_good": family["cnn_good"]}}, rows, "is no run of the study"),
         ({"family": {**family, "cnn_bad": ["cnn_bad.yaml", "told.yaml"]}}, rows, "differ in variant"),
         ({"confirm": confirm}, rows, "has seed 0, which is none of the study's confirm"),
-        ({}, [(rows[control][0], rows[control][1]._replace(summary=changed_control))], "differ in variant"),
+        ({}, [(rows[control][0], _with_depth(rows[control][1], 9))], "differ in variant"),
         ({}, [(rows[control][0], rows[control][1]._replace(summary=unknown_control))], "is a control that cnn_.* does not have"),
+        ({}, [(rows[0][0], rows[0][1]._replace(summary=cropped))], r"differ in data.crop_scale: '\[0.2, 1.0\]' there, None now"),
     )
     for number, (changes, given, message) in enumerate(wrong):
         changed, log = conduct(write_study(**changes), f"changed-{number}", recorded=given)
@@ -196,6 +225,8 @@ def test_the_command_plans_runs_and_reports(write_study, study, tmp_path, monkey
     named = [line.removeprefix("confirm").strip() for line in confirmed]
     assert named[:3] == ["cnn_plain", "cnn_good and its shuffled, zero, plain_wide", "cnn_bad and its shuffled, zero"]
     assert "Simulated confirmation: family of 2, looks at 4, 8 seeds (pocock)" in out
+    (errors,) = [line.split() for line in out.splitlines() if line.startswith("error: no candidate differs")]
+    assert float(errors[-1]) > 7.8  # nobody is found equivalent and stops at the first look
     assert sorted(place.name for place in folder.glob("*/") if (place / "sweep.yaml").exists()) == MEASURING
     check_folder(read_study(path), folder, resume=False)  # a plan is no beginning
     out, _, code = study(path, "--prepare")
@@ -233,6 +264,19 @@ def test_the_command_plans_runs_and_reports(write_study, study, tmp_path, monkey
     assert (code, "holds another study" in err) == (2, True)
     _, err, code = study(tmp_path / "none.yaml")
     assert (code, len(err.splitlines()), "there is no study file" in err) == (2, 1, True)
+
+
+def test_a_grid_ends_before_a_value_that_the_command_line_refuses(write_study, study, tmp_path, monkeypatch):
+    tune = {"key": "model.warmup", "values": [0.1, 0.4], "seeds": [100]}
+    base, plain, channels = ([f"{HOME}/experiments/{name}.yaml"] for name in ("base", "cnn_plain", "cnn_channels"))
+    real = read_study(write_study(protocol=base, plain=plain, family={"cnn_channels": channels}, tune=tune))
+    rounds = Rounds(real, tmp_path / "real", lambda *_: 0)
+    said = [study_command._refused(rounds, Point(Arm("", "cnn_plain"), value)) for value in (1.6, 0.025)]
+    assert ("warmup is 1.6: give a number of 0 or more and at most 1" in said[0], said[1]) == (True, "")
+    monkeypatch.setattr(study_command, "_refused", lambda _, point: "it is large" if point.value > 0.03 else "")
+    out, _, code = study(write_study())
+    assert (code, out.count("the grid of model.init_args.base_lr ends before 0.032: it is large\n")) == (0, 1)
+    assert "0.016 (edge)" in out
 
 
 def test_a_table_keeps_the_number_of_test_images_below_which_accuracies_do_not_differ(tmp_path):
@@ -328,7 +372,15 @@ def test_every_table_and_round_of_a_confirmation_names_all_that_it_confirms(writ
     assert load(tmp_path / "results.csv", "screen").declared.family == ()  # which is all of it
     for name in ("confirm-4", "confirm-8"):
         assert declared_by(yaml.safe_load((rounds.folder / name / "sweep.yaml").read_text())).family == family
-    first = sum(row["stage"] != "confirm" for row, _ in load_rows(tmp_path / "results.csv")) + len(rounds.finished("measure"))
+    rows = load_rows(tmp_path / "results.csv")
+    for place, recorded in (("study", ()), ("continued", rows)):  # as --plan leaves both
+        planned, _ = conduct(path, place, recorded=recorded)
+        measure(planned)
+        keep_recorded(planned)
+        save_runs(planned, tmp_path / "planned.csv")
+        assert load(tmp_path / "planned.csv").declared.family == family
+    assert load(planned.folder / "continued.csv").declared.family == family
+    first = sum(row["stage"] != "confirm" for row, _ in rows) + len(rounds.finished("measure"))
     part, _ = conduct(path, "part", stop_after=first + len(rounds.finished("measure-controls")) + 5)
     with pytest.raises(Unfinished):
         whole(part)

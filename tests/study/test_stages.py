@@ -4,10 +4,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from semconv.comparison.recorded import load_rows
 from semconv.study.arms import Arm, main_arms
-from semconv.study.file import read_study
+from semconv.study.file import read_study, rungs
+from semconv.study.results import save_runs
 from semconv.study.rounds import Unfinished
-from semconv.study.stages import decide, measure, point, rungs, screen, screened, try_controls, tune
+from semconv.study.stages import decide, measure, point, screen, screened, try_controls, tune
 from semconv.tracking.folder import RunFolder
 from tests.pairwise import together
 from tests.study import conftest
@@ -139,6 +141,27 @@ def test_a_control_that_cannot_be_trained_ends_a_study_at_once(write_study, cond
         whole(conduct(path, "diverged")[0])
 
 
+def test_a_grid_of_whole_numbers_is_extended_by_whole_numbers(write_study, conduct):
+    rounds, log = conduct(write_study(tune={"key": "data.batch_size", "values": [2, 3], "seeds": [100]}))
+    _, tuned, _, _ = whole(rounds)  # all sizes are as good, so the least is best
+    plain = tuned[Arm("", "cnn_plain")]
+    assert (sorted(map(repr, plain.curve)), plain.at_edge) == (["1", "2", "3"], True)
+    assert "tune-beyond-2" not in log.sweeps  # no whole number is below 1
+    table = rounds.folder / "results.csv"
+    save_runs(rounds, table)
+    values = {(repr(row["value"]), repr(run.protocol["data.batch_size"])) for row, run in load_rows(table)}
+    assert values == {(size, size) for size in "123"}
+
+
+def test_a_value_that_no_run_accepts_ends_a_grid(write_study, conduct):
+    rounds, _ = conduct(write_study())
+    rounds.accepts = lambda point: point.value < 0.03
+    _, tuned, _, _ = whole(rounds)
+    good = tuned[Arm("", "cnn_good")]
+    assert (set(good.curve), good.at_edge) == ({0.004, 0.008, 0.016}, True)
+    assert tuned[Arm("", "cnn_bad")].value == 0.001  # still two values beyond the grid
+
+
 def test_a_diverged_value_is_the_worst(write_study, conduct):
     path = write_study(tune={"key": "model.init_args.base_lr", "values": [0.008, 0.016, 0.064], "seeds": [100], "extensions": 0})
     _, tuned, _, _ = whole(conduct(path)[0])
@@ -247,6 +270,9 @@ def test_a_setting_gives_values_also_of_the_decoder(write_study, conduct):
     }
     assert len(comparison.judged) == 6
     assert not any(judged.evidence.missing for judged in comparison.judged)  # plain and controls of its own level
+    masker = "model.init_args.masker"
+    classes = {name: {f"{masker}.init_args.ratio": 0.5, masker: f"semconv.masking.{name}"} for name in ("Block", "Random")}
+    assert read_study(write_study(settings=classes)).factors["Block"] == {"model.masker": "Block", "model.masker.ratio": 0.5}
 
 
 def test_halving_spends_less_on_poor_values(write_study, conduct):
@@ -288,6 +314,14 @@ def test_halving_spends_less_on_poor_values(write_study, conduct):
         ({"settings": {"a": ["ZeroFill.yaml"], "b": ["ZeroFill.yaml"]}}, "two settings set the same values"),
         ({"settings": {"a": {"model.cell": 4}, "b": {"model.cell": 8}}}, "settings.a has model.cell: give a whole dotted key"),
         ({"tune": {"key": "a.b", "values": [1, float("inf")], "seeds": [100]}}, "two or more rising numbers"),
+        ({"tune": {"key": "a.b", "values": [1, 10**400], "seeds": [100]}}, "two or more rising numbers"),
+        (
+            {
+                "options": {"trainer.max_epochs": 3},
+                "tune": {"key": "a.b", "values": [1, 2, 3, 4, 5], "seeds": [100], "halving": 2},
+            },
+            "trainer.max_epochs is 3, and the first round of tune takes 1/4 of it: give 4 or more, or trainer.max_epochs -1 and",
+        ),
         ({"confirm": {"looks": [5], "first_seed": 2**32}}, "confirm.first_seed is"),
         ({"references": {"cnn_good": ["base.yaml"]}}, "cnn_good is in the family and among the references"),
         ({"tune": {"key": "base_lr", "values": [1, 2], "seeds": [100]}}, "give model.base_lr, or another whole dotted key"),
