@@ -3,6 +3,7 @@
 `semconv run cnn_channels --data cifar10` is `semconv run -c base -c cnn_channels -c data/cifar10`.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from semconv.commands.arguments import Option, content_of, each_file, split
-from semconv.configuration import get
+from semconv.configuration import get, require
 from semconv.shipped import look, names, similar_name
+from semconv.study.file import LAST_SEED
 from semconv.sweeping.file import Sweep, own_folder
+from semconv.sweeping.jobs import find_run
+from semconv.tracking.folder import RunFolder, newest_checkpoint
 
 PROTOCOL = Option("-c", "base")
 LONGEST = 80  # characters of a sweep's name
@@ -36,11 +40,15 @@ class Several(NamedTuple):
 def write_out(words: list[str]) -> list[str]:
     """Write out the arguments of one run; those in the long form stay as they are.
 
+    Those of an interrupted trial that W&B's agent starts again resume its run.
+
     Raises:
         ValueError: a name has no file, there is no protocol, or the arguments ask for several runs.
     """
     options = _with_protocol(words)
     _require_protocol(options)
+    if (run := _interrupted(options)) is not None:
+        return ["--resume", str(run.path)]
     experiments, seeds = _experiments(options), _seeds(options)
     if len(experiments) > 1 or len(seeds) > 1:
         raise ValueError("give one experiment and one seed: only semconv run takes several")
@@ -95,6 +103,15 @@ def _with_protocol(words: list[str]) -> list[Option]:
     first = [option for option in options if named and _sets_protocol(_as_file(option))]
     others = [option for option in options if option not in first]
     return [*(first or [PROTOCOL]), *others] if named else options
+
+
+def _interrupted(options: Sequence[Option]) -> RunFolder | None:
+    """The run of a trial that W&B's agent starts again, under the same id; None where it has no checkpoint."""
+    if not {"WANDB_SWEEP_ID", "WANDB_RUN_ID"} <= os.environ.keys():
+        return None
+    runs = [option.value or "" for option in options if option.name == "--runs"]
+    run = find_run(Path(["runs", *runs][-1]).expanduser(), os.environ["WANDB_RUN_ID"])
+    return run if run is not None and newest_checkpoint(run.checkpoints) is not None else None
 
 
 def _whole(option: Option) -> Option:
@@ -164,16 +181,21 @@ def _seeds(options: Sequence[Option]) -> list[int]:
     """The numbers of --seeds.
 
     Raises:
-        ValueError: they are none, or there is another seed.
+        ValueError: they are none, or too large, or given twice, or there is another seed.
     """
-    given = next((option.value or "" for option in options if option.name == "--seeds"), None)
-    if given is None:
+    every = [option.value or "" for option in options if option.name == "--seeds"]
+    if not every:
         return []
+    given = ",".join(every)
+    if len(every) > 1:
+        raise ValueError(f"--seeds is given {len(every)} times, as {' and '.join(every)}: give it once, as --seeds {given}")
     if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", given):
         raise ValueError(f"--seeds is {given}: give whole numbers, such as 0,1,2")
     if any(option.name == "--seed_everything" for option in options):
         raise ValueError("--seeds and --seed_everything contradict each other: leave one out")
-    return list(dict.fromkeys(map(int, given.split(","))))
+    seeds = list(dict.fromkeys(map(int, given.split(","))))
+    require("--seeds", max(seeds), 0, LAST_SEED)
+    return seeds
 
 
 def _command(options: Sequence[Option]) -> list[str]:

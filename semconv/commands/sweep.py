@@ -14,6 +14,7 @@ from semconv.commands.places import OF_CLUSTERS, add_options, placed, positive
 from semconv.shipped import find
 from semconv.sweeping.file import Sweep, own_folder, read_sweep
 from semconv.sweeping.jobs import Place
+from semconv.tracking.secrets import redact
 
 if TYPE_CHECKING:
     from semconv.sweeping.ledger import Ledger
@@ -65,17 +66,18 @@ def _again(sweep: Sweep, given: argparse.Namespace) -> str:
     """The command that continues a sweep as it was started."""
     output = ["--output", str(given.output)] if given.output else []
     count = ["--count", str(given.count)] if _is_endless(sweep) else []
-    return shlex.join(["semconv", "sweep", given.file, *output, "--resume", *count, *place_options(given)])
+    failures = ["--failures", str(given.failures)] if given.failures != make_parser().get_default("failures") else []
+    return shlex.join(["semconv", "sweep", given.file, *output, "--resume", *count, *failures, *place_options(given)])
 
 
 def place_options(given: argparse.Namespace) -> list[str]:
-    """The given options that say where trials run, as words of a command."""
+    """The given options that say where trials run, as words of a command to print: without secrets."""
     words: list[str] = []
     for name in ("jobs", "cluster", *OF_CLUSTERS):
         if (value := getattr(given, name)) is not None:
             values = value if isinstance(value, list) else [f"{value:g}" if isinstance(value, float) else str(value)]
             words += [f"--{name.replace('_', '-')}", *values]
-    return words
+    return redact(words)
 
 
 def _folder_of(file: Path) -> Path | None:

@@ -13,6 +13,7 @@ from rich.text import Text
 from semconv.sweeping.ledger import Ending
 from semconv.sweeping.points import NO_SETTING, OF_STUDY
 from semconv.sweeping.trials import Trial
+from semconv.tracking.secrets import redact
 
 COLOURS = {"finished": "green", "stopped": "yellow", "diverged": "yellow", "failed": "red"}
 LONGEST = 60  # characters of a trial's parameters
@@ -95,7 +96,7 @@ def described(parameters: Mapping[str, Any], longest: int | None = LONGEST) -> s
         parameters: values by key.
         longest: characters that are kept; None: all.
     """
-    words = [_bare(value) if name == "config" else f"{_last(name)}={_number(value)}" for name, value in parameters.items()]
+    words = [_bare(value) if name == "config" else f"{_last(name)}={_number(value)}" for name, value in redact(parameters).items()]
     text = " ".join(words)
     return text if longest is None or len(text) <= longest else f"{text[: longest - 1]}…"
 

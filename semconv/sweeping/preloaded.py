@@ -8,9 +8,10 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from importlib.util import find_spec
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -38,8 +39,12 @@ def start(program: str, words: Sequence[str], environment: Mapping[str, str], lo
     """
     context = get_context("forkserver")
     context.set_forkserver_preload([program, *IMPORTED])
-    process = context.Process(target=_trial, args=(program, list(words), dict(environment), os.getcwd(), str(log.resolve()), lock))
-    process.start()
+    # every process searches modules where this one does: by default Python would search the current folder first
+    path = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    given = (program, list(words), {**environment, **path}, os.getcwd(), str(log.resolve()), lock)
+    process = context.Process(target=_trial, args=given)
+    with _variables(path):
+        process.start()
     return process
 
 
@@ -56,7 +61,21 @@ def _trial(program: str, words: list[str], environment: dict[str, str], folder: 
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = ["semconv", *words]
+    # Lightning starts the other processes of a run on several devices by this module
+    sys.modules["__main__"].__spec__ = find_spec("semconv.__main__")
     import_module(program).main(words)
+
+
+@contextmanager
+def _variables(given: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables while the block lasts."""
+    before = dict(os.environ)
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def keep_niceness(leader: int) -> None:

@@ -93,7 +93,7 @@ def begin(job: Job, lock: Lock | None) -> Process:
 def _environment(job: Job) -> dict[str, str]:
     # W&B reads a sweep's parameters from this file, and shows them as keys of the run's configuration
     path = job.file("yaml")
-    values = {name: {"value": value} for name, value in job.parameters.items()}
+    values = {name: {"value": value} for name, value in redact(job.parameters).items()}
     write_text(path, yaml.safe_dump({"wandb_version": 1, **values}))
     kept = {name: value for name, value in os.environ.items() if name != "WANDB_SWEEP_ID"}
     return {**kept, "WANDB_RUN_ID": job.run, "WANDB_SWEEP_PARAM_PATH": str(path.resolve())}

@@ -1,6 +1,7 @@
 """The short form of a command line against the long one."""
 
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,20 @@ def test_the_configuration_is_that_of_the_long_form_wherever_the_files_are():
     assert short == long
 
 
+def test_a_trial_that_wandbs_agent_starts_again_resumes_its_run(monkeypatch):
+    words = ["cnn_plain", "--runs=a", "--runs", "mine"]
+    checkpoints = Path("mine/cnn_plain/x1/checkpoints")
+    checkpoints.mkdir(parents=True)
+    monkeypatch.setenv("WANDB_RUN_ID", "x1")
+    zipfile.ZipFile(checkpoints / "last.ckpt", "w").close()
+    anew = [*files("base", "cnn_plain"), *words[1:]]
+    assert write_out(words) == anew
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    assert write_out(words) == ["--resume", "mine/cnn_plain/x1"]
+    (checkpoints / "last.ckpt").unlink()
+    assert write_out(words) == anew
+
+
 def test_several_experiments_and_seeds_are_trials_with_the_words_of_single_runs(tmp_path):
     words = ["--data", "photos", "cnn_plain", "cnn_channels,controls/zero", "--trainer.max_epochs", "3", "-c", "indicators/mask"]
     asked = several([*words, "--seeds", "0,2", "--jobs", "2", "--runs", "mine", "--data.seed", "${...seed_everything}"])
@@ -116,6 +131,11 @@ def test_one_experiment_and_one_seed_are_one_run():
         ("run cnn_plain --data photographs/mine", "give --data.source photographs/mine"),
         ("run cnn_plain --seeds 0,a", "--seeds is 0,a: give whole numbers"),
         ("run cnn_plain --seeds=1%2,3", "--seeds is 1 2,3: give whole numbers"),
+        ("run cnn_plain --seeds 0 --seeds=5", "--seeds is given 2 times, as 0 and 5: give it once, as --seeds 0,5"),
+        (
+            "run cnn_plain cnn_channels --seeds 3,5000000000",
+            "--seeds is 5000000000: give a number of 0 or more and at most 4294967295",
+        ),
         ("run cnn_plain --seeds 0,1 --seed_everything 3", "--seeds and --seed_everything contradict each other"),
         ("run -c base -c cnn_plain --seeds 0,1", "--seeds needs the name of an experiment"),
         ("run cnn_plain cnn_channels --experiment a", "--experiment a gives all experiments one name"),

@@ -15,6 +15,7 @@ def test_a_trial_is_named_by_what_differs_and_a_log_has_it_whole():
     assert described({"config": files, "seed_everything": 3}) == "cnn_plain-Zero@0.016 seed=3"
     assert described({"config": files.replace("only", "dark")}) == "dark cnn_plain-Zero@0.016"
     assert described({"config": "cnn_gated,indicators/mask", "model.base_lr": 1 / 3}) == "cnn_gated+mask base_lr=0.333"
+    assert described({"data.root": "https://me:hunter2@host/x"}) == "root=https://<redacted>@host/x"
     long = {"x": "y" * 2 * LONGEST}
     assert len(described(long)) == LONGEST
     assert described(long, None) == f"x={'y' * 2 * LONGEST}"

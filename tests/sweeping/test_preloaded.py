@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import einops
 import pytest
 import torch
 import yaml
 
 from semconv.commands.train import main
 from semconv.tracking.checkpoints import read_checkpoint
+from semconv.version import __version__
 from tests.experiments import FOLDER
 
 TINY: dict[str, dict[str, Any]] = {
@@ -84,6 +86,56 @@ def test_a_trial_computes_the_same_bits(variants, evaluation, fresh, tmp_path, m
         sessions = [json.loads((run / "environment.json").read_text())["sessions"][0] for run in (trial, other)]
         assert sessions[0]["num_threads"] == sessions[1]["num_threads"] == 1
         assert sessions[0]["command"][:2] == ["semconv", "run"]
+
+
+# a sweep of one trial, which says from where it imports, and starts a further process as Lightning does
+SWEEP = """
+import os, sys
+from pathlib import Path
+from semconv.__main__ import add_current_folder
+from semconv.sweeping import preloaded
+if __name__ == "__main__":
+    add_current_folder()
+    preloaded.IMPORTED = ["einops"]
+    trial = preloaded.start("own", ["--version"], os.environ, Path("log"), None)
+    trial.join()
+    sys.exit(trial.exitcode)
+"""
+OWN = """
+import subprocess, sys
+def main(words):
+    print(sys.modules["einops"].__file__, flush=True)
+    name = sys.modules["__main__"].__spec__.name
+    subprocess.run([sys.executable, "-m", name, *sys.argv[1:]], check=True)
+"""
+
+
+def test_a_trial_and_its_further_processes_find_installed_modules_before_those_of_the_current_folder(tmp_path):
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "own.py").write_text(OWN)
+    (tmp_path / "sweep.py").write_text(SWEEP)
+    for name in ("einops", "semconv"):
+        (here / f"{name}.py").write_text("raise RuntimeError('this is the one of the current folder')")
+    done = subprocess.run([sys.executable, str(tmp_path / "sweep.py")], cwd=here, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (here / "log").read_text().splitlines() == [einops.__file__, __version__]
+
+
+@pytest.mark.slow
+def test_a_trial_trains_on_several_devices(tmp_path):
+    parameters = {
+        **TINY,
+        "config": {"value": "cnn_channels"},
+        "trainer.devices": {"value": 2},
+        "trainer.strategy": {"value": "ddp"},
+    }
+    path = write_sweep(tmp_path, parameters={**parameters, "evaluation": {"value": "none"}})
+    command = [str(Path(sys.executable).with_name("semconv")), "sweep", str(path), "--output", "sweep"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = (tmp_path / "sweep").glob("cnn_channels/*")
+    assert json.loads((run / "environment.json").read_text())["sessions"][0]["num_devices"] == 2
 
 
 @pytest.mark.slow

@@ -64,9 +64,19 @@ def test_a_run_on_a_cluster_requeues_itself_and_then_goes_on(desk):
     assert (code, called) == (0, [f"srun semconv run -c a.yaml {options}", f"semconv run -c a.yaml {options}"])
     code, called = submit(folder, "run", "-c", "a.yaml", CODE="143")
     assert (code, called[-1]) == (143, "scontrol requeue 7")
-    (folder / "runs" / "cnn" / "slurm-7").mkdir(parents=True)
-    code, called = submit(folder, "run", "-c", "a.yaml", CODE="2")
-    assert (code, called[-1]) == (2, "semconv run --resume runs/cnn/slurm-7")
+    for given, runs in (
+        ([], "runs"),
+        (["--runs", "my [runs]"], "my [runs]"),
+        (["--runs=b", f"--runs={folder / 'c'}"], f"{folder / 'c'}"),
+    ):
+        run = folder / runs / "cnn" / "slurm-7"
+        run.mkdir(parents=True)  # a node has failed before the first checkpoint
+        code, called = submit(folder, "run", "-c", "a.yaml", *given)
+        assert (run.exists(), called[-1]) == (False, " ".join(["semconv run -c a.yaml", *given, options]))
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "checkpoints" / "last.ckpt").touch()
+        code, called = submit(folder, "run", "-c", "a.yaml", *given, CODE="2")
+        assert (run.exists(), code, called[-1]) == (True, 2, f"semconv run --resume {runs}/cnn/slurm-7")
 
 
 def test_a_sweep_on_a_cluster_joins_and_passes_the_signal_on(desk):

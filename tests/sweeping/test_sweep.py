@@ -60,7 +60,8 @@ def wait_for(condition, seconds=60):
 
 
 def test_a_grid_is_run_once_with_a_line_a_log_and_a_run_for_each_trial(make_sweep, sweep, tmp_path, capsys):
-    path = make_sweep(parameters={**GRID, "experiment": {"values": ["b", "a"]}, "steps": {"value": 2}})
+    secret = {"data.root": {"value": "https://user:hunter2@host/x"}}
+    path = make_sweep(parameters={**GRID, "experiment": {"values": ["b", "a"]}, "steps": {"value": 2}, **secret})
     assert sweep(path, "--jobs", "3") == 0
     folder = tmp_path / "sweep"
     assert [(row["experiment"], row["x"]) for row in sorted(begun(folder), key=lambda row: row["run"])] == [
@@ -82,7 +83,9 @@ def test_a_grid_is_run_once_with_a_line_a_log_and_a_run_for_each_trial(make_swee
     logs = sorted((folder / "trials").glob("*.log"))
     assert len(logs) == 6
     assert "--experiment=b" in logs[0].read_text()
-    assert yaml.safe_load((folder / "trials" / "000.yaml").read_text())["x"] == {"value": 3}
+    kept = yaml.safe_load((folder / "trials" / "000.yaml").read_text())
+    assert (kept["x"], kept["data.root"]) == ({"value": 3}, {"value": "https://<redacted>@host/x"})
+    assert {row["data.root"] for row in begun(folder)} == {"https://user:hunter2@host/x"}
     assert find_runs([str(folder)]).declared.factors == ("x",)
 
 
@@ -271,10 +274,12 @@ def test_the_command_that_continues_a_sweep_can_be_copied(make_sweep, sweep, tmp
         main(again[2:])
     assert (again[:2], ended.value.code, len(begun(folder))) == (["semconv", "sweep"], 0, 4)
     ray = ["--cluster", "10.0.0.1:6379", "--storage", "s3://bucket/my folder", "--cpus-per-trial", "2", "--gpus-per-trial", ".5"]
-    slurm = ["--cluster", "slurm", "--jobs", "3", "--slurm", "partition=gpu", "comment=two words"]
+    slurm = ["--cluster", "slurm", "--jobs", "3", "--failures", "9", "--slurm", "partition=gpu", "comment=two words"]
     for options in (ray, slurm):
         given = make_parser().parse_args([str(path), "--resume", "--count", "2", *options])
         assert make_parser().parse_args(shlex.split(_again(read_sweep(path), given))[2:]) == given
+    given = make_parser().parse_args([str(path), "--storage", "ftp://user:hunter2@host/x"])
+    assert "--storage 'ftp://<redacted>@host/x'" in _again(read_sweep(path), given)
 
 
 def test_bayes_closes_in_on_the_best_and_stops_at_the_target(make_sweep, sweep, tmp_path):
