@@ -34,10 +34,9 @@ SMALL = [
     "--trainer.max_epochs=1",
     "--trainer.limit_val_batches=1",
     "--data.batch_size=8",
-    "--data.num_images=60",
-    "--data.num_test_images=9",
     "--trainer.log_every_n_steps=1",
 ]
+SCENES = ["--data.num_images=60", "--data.num_test_images=9"]  # of which there are as many as one asks for
 
 # the run that stands for any
 BASE = ("run", "cnn_channels")
@@ -222,7 +221,8 @@ class Desk:
             evaluates = any(word.startswith("--evaluation") or word == "--pretrained" for word in words)
             wide = any("cnn_plain_wide" in word for word in words)  # its width is not searched for
             extra = [*([] if evaluates else ["--evaluation=none"]), *(["--model.encoder.mlp_ratio=4"] if wide else [])]
-            self._call([*words, *SMALL, *extra])
+            has_source = any(word in ("--data", "--data.source") or "data/" in word for word in words)
+            self._call([*words, *SMALL, *([] if has_source else SCENES), *extra])
             (made,) = set(self.folder.glob("runs/*/*")) - before
             assert json.loads((made / "summary.json").read_text())["status"] == "finished"
             self.shared[words] = shutil.copytree(made, self.store / made.parent.name / made.name)

@@ -234,8 +234,8 @@ def test_a_half_is_the_side_that_it_is_named_for(grid):
                 where = {"left": j < grid[1] / 2, "right": j >= grid[1] / 2, "top": i < grid[0] / 2, "bottom": i >= grid[0] / 2}
                 assert mask[i, j] == where[side]
     with pytest.raises(ValueError, match="side is 'lft': choose among left, "):
-        HalfMasker(0.5, "lft")
-    assert RandomMasker([0.5, 0.75]).high == 0.75
+        HalfMasker(0.5, "lft")  # type: ignore[arg-type]
+    assert RandomMasker([0.5, 0.75]).high == 0.75  # type: ignore[arg-type]
 
 
 def test_a_random_half_is_each_side_equally_often():

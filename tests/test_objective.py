@@ -170,7 +170,7 @@ def test_an_impossible_patch_is_refused_in_one_line(patch, normalise):
         Objective(patch, normalise)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="loss is 'MSE': choose among mse, l1"):
-        Objective(4, loss="MSE")
+        Objective(4, loss="MSE")  # type: ignore[arg-type]
 
 
 @together(

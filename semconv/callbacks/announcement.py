@@ -11,6 +11,7 @@ from rich.table import Table
 from semconv.callbacks import Cost
 from semconv.tasks import MaskedReconstruction
 from semconv.tracking.folder import RunFolder
+from semconv.tracking.secrets import redact
 
 
 class Announcement(Callback):
@@ -46,7 +47,7 @@ class Announcement(Callback):
             ("variant", f"{facts['variant']}, size {module.size}, seed {module.seed}"),
             ("conditioned on", f"{facts['indicators']} by {facts['mechanism']}, depth {facts['depth']}"),
             ("network", f"{size['cost/encoder_parameters']:,} encoder parameters of {size['cost/parameters']:,}, {flops}"),
-            ("data", data.describe() if hasattr(data, "describe") else str(facts["dataset"])),
+            ("data", redact(data.describe() if hasattr(data, "describe") else str(facts["dataset"]))),
             ("masks", f"{_mask_count(module)}, {facts['corruption']}" + (f" with {facts['fill']}" if facts["fill"] else "")),
             ("budget", f"{steps:,} steps of {images:,} images{done} by {optimizer}, learning rate up to {rate}"),
             ("computed on", f"{trainer.world_size} x {trainer.strategy.root_device}, precision {trainer.precision}"),

@@ -23,7 +23,7 @@ class Diverged(Exception):
 
 
 class Batch(NamedTuple):
-    """A batch of training."""
+    """The first batch of a training step."""
 
     epoch: int
     number: int  # in its epoch
@@ -50,8 +50,9 @@ class Divergence(Callback):
     def __init__(self, limit: int = 1) -> None:
         self.limit = limit
         self._unread: list[Batch] = []
-        self._counts: list[Tensor] = []  # of consecutive steps that are not finite, one for each unread batch
+        self._counts: list[Tensor] = []  # of consecutive steps that are not finite, one for each unread step
         self._in_loss: list[Tensor] = []
+        self._loss: Tensor | None = None  # of the batches of a step so far
         self._gradient: Tensor | None = None
 
     def on_before_optimizer_step(self, trainer: "Trainer", module: "LightningModule", optimizer: torch.optim.Optimizer) -> None:
@@ -62,18 +63,22 @@ class Divergence(Callback):
             self._gradient = finite if self._gradient is None else self._gradient & finite  # of several optimisers
 
     def on_train_batch_start(self, trainer: "Trainer", module: "LightningModule", batch: Any, batch_idx: int) -> None:
-        rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else 0.0
-        self._unread.append(Batch(trainer.current_epoch, batch_idx, trainer.global_step, rate))
+        if self._loss is None:
+            rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else 0.0
+            self._unread.append(Batch(trainer.current_epoch, batch_idx, trainer.global_step, rate))
 
     def on_train_batch_end(self, trainer: Any, module: "LightningModule", outputs: Any, batch: Any, batch_idx: int) -> None:
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         device = trainer.strategy.root_device
         finite = loss.detach().isfinite().all() if isinstance(loss, Tensor) else torch.tensor(True, device=device)
+        finite = self._loss = finite if self._loss is None else self._loss & finite
+        if trainer.global_step == self._unread[-1].step:  # gradients are still accumulated
+            return
         gradient = finite if self._gradient is None else self._gradient
         before = self._counts[-1] if self._counts else torch.zeros_like(finite, dtype=torch.long)
         self._counts.append(torch.where(finite & gradient, 0, before + 1))
         self._in_loss.append(~finite)
-        self._gradient = None
+        self._loss = self._gradient = None
         every = 1 if device.type == "cpu" else trainer.log_every_n_steps
         if trainer.global_step % every == 0 or trainer.is_last_batch:
             self.read(trainer)

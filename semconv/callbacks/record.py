@@ -13,7 +13,7 @@ from semconv.callbacks.divergence import Diverged
 from semconv.controls import find_indicators
 from semconv.cost import count_images
 from semconv.processes import all_gather
-from semconv.tracking.continuation import LENGTHENED, Origin
+from semconv.tracking.continuation import LENGTHENED, Origin, require_unfinished
 from semconv.tracking.facts import measured_facts
 from semconv.tracking.folder import RunFolder, Status
 from semconv.tracking.identity import IDENTITY
@@ -61,6 +61,8 @@ class Record(Callback):
             self.folder.summarise({**self.summary, **self._about(pl_module), **_scale(trainer), **differs})
             self._begun = True
         self.folder.hold()
+        if not self._begun:
+            require_unfinished(self.folder)  # a process that held the folder until now may have finished the run
         self._set("running")
 
     def _about(self, module: "LightningModule") -> dict[str, Any]:
@@ -130,12 +132,13 @@ class Record(Callback):
             self.folder.summarise({"data/num_skipped_images": number, "data/skipped_images": skipped})
         if trainer.is_global_zero and self._begun:
             self.folder.summarise({"trainer/seconds": round(time.monotonic() - self._started, 3)})
-            self._set("finished")
-            self.folder.release()
+            if getattr(trainer, "ends", True):  # killed between two stages, the run is resumed
+                self._set("finished")
+                self.folder.release()
 
     def on_exception(self, trainer: "Trainer", module: "LightningModule", exception: BaseException) -> None:
+        self.folder.release()
         if trainer.is_global_zero and self._begun:
-            self.folder.release()
             # a full disk has no room for the summary either, and has been named
             with suppress(OSError) if isinstance(exception, OSError) else nullcontext():
                 self._conclude(trainer, exception)

@@ -19,6 +19,11 @@ def positive(text: str) -> int:
     return number
 
 
+def path(text: str) -> Path:
+    """A path, for argparse; ~ is the home folder also behind =, where no shell replaces it."""
+    return Path(text).expanduser()
+
+
 def share(text: str) -> float:
     """A share of one, or a whole number, for argparse."""
     number = float(text)

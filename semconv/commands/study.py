@@ -20,6 +20,7 @@ from semconv.study.file import Study, read_study
 from semconv.study.rounds import Rounds, Unfinished, check_folder, keep_study
 from semconv.sweeping.file import Sweep, own_folder
 from semconv.sweeping.jobs import Place
+from semconv.tracking.environment import processor
 
 DESCRIPTION = """Run a study: tune every network by the same search, screen the candidates, confirm some of them on fresh seeds, and
 report. Each stage is one or more rounds, each of them a W&B sweep in the study's folder, which any number of processes may share.
@@ -187,7 +188,8 @@ def _repeat(study: Study, given: argparse.Namespace, place: Place) -> int:
         return 0
     key, (before, now) = next(iter(found.items()))
     print(f"{len(found)} numbers differ from the row of {table}; the first is {key}: {before!r} there, {now!r} here")
-    print(f"the row was trained on: {', '.join(f'{name} {value}' for name, value in known.items())}")
+    for where, environment in (("the row was trained on", known), ("this machine has", {"processor": processor()})):
+        print(f"{where}: {', '.join(f'{name} {value}' for name, value in environment.items() if value is not None)}")
     return 1
 
 

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import logging
+import os
+import re
 import shlex
 import sys
 import traceback
@@ -28,7 +30,7 @@ from semconv.callbacks.checkpoints import Checkpoints
 from semconv.callbacks.evaluation import Evaluation, Extent
 from semconv.callbacks.interruption import Interruption, Terminated, listen
 from semconv.callbacks.progress import RunProgress
-from semconv.commands.arguments import follower_problem, given_values, links_in_force, named_code, prepare, read, with_links
+from semconv.commands.arguments import Option, follower_problem, given_values, links_in_force, named_code, prepare, read, with_links
 from semconv.commands.errors import causes, fail, in_one_line
 from semconv.commands.keys import check_keys
 from semconv.commands.refusals import DENIED, empty_argument, explain, interpolation
@@ -37,15 +39,25 @@ from semconv.commands.short import write_out
 from semconv.commands.trainer_options import (
     COUNTS_OR_SHARES,
     about_trainer,
+    avoid_mps,
     check_ranges,
     check_sharding,
     nothing_to_train,
     refuse_finders,
     refuse_second_record,
 )
-from semconv.configuration import no_class, not_finite, one_line
+from semconv.configuration import flatten, no_class, not_finite, one_line
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
-from semconv.tracking.continuation import Origin, changes, is_complete, lengthened, lengthened_before, trained_as, untrained_part
+from semconv.tracking.continuation import (
+    Origin,
+    changes,
+    is_complete,
+    lengthened,
+    lengthened_before,
+    require_unfinished,
+    trained_as,
+    untrained_part,
+)
 from semconv.tracking.facts import derived_facts, variant_name
 from semconv.tracking.folder import RunFolder, newest_checkpoint
 from semconv.tracking.identity import identity
@@ -62,6 +74,7 @@ class Trainer(lightning.Trainer):
     """Lightning's Trainer, extended: it can fit and then test, and predicts without keeping predictions in memory."""
 
     validated_at = -1  # step of the last validation
+    ends = True  # what runs now is the last stage of the run
 
     def run(
         self,
@@ -82,9 +95,11 @@ class Trainer(lightning.Trainer):
             datamodule.setup("test")  # report a missing test split before training, not after it
         if any(parameter.requires_grad for parameter in model.parameters()):  # a classical baseline has none
             self.callbacks.insert(0, LambdaCallback(on_validation_end=self._validated))  # type: ignore[attr-defined]
+            self.ends = False
             self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
             if self.validated_at != self.global_step and self.limit_val_batches:
                 self.validate(model, datamodule=datamodule, verbose=False)
+            self.ends = True
         self.test(model, datamodule=datamodule, verbose=False)
 
     def _validated(self, *_: object) -> None:
@@ -327,6 +342,7 @@ class SemconvCLI(LightningCLI):
         check_sharding(given, self._whole(), self.config.get("subcommand"))
         refuse_second_record(loggers)
         parts: dict[str, Any] = {
+            "accelerator": avoid_mps(given.get("accelerator")),
             "logger": [self.record, *loggers],
             "callbacks": [*_as_list(given.get("callbacks")), *self._callbacks(saved)],
             "plugins": _plugins(given),
@@ -356,6 +372,11 @@ class SemconvCLI(LightningCLI):
         saved = redact(
             {key: value for key, value in self.config_dump.items() if key not in ("resume", "weights_only", "ckpt_path")}
         )
+        for key, value in flatten(saved).items():
+            if isinstance(value, str) and (found := re.fullmatch(r"<redacted:(\w+)>", value)):
+                raise ValueError(
+                    f"{key} is the value of {found[1]} in the environment, and no run records a secret: unset {found[1]}"
+                )
         _keep_measured(saved, self._get(self.config_init, "model"))
         return saved
 
@@ -552,8 +573,14 @@ def _keep_measured(config: dict[str, Any], model: Any) -> None:
 
 def _resuming(arguments: list[str]) -> list[str]:
     """Put the run's own configuration before the other arguments of `--resume RUN`."""
-    folder = next((option.value for option in read(arguments) if option.name == "--resume"), None)
+    folder = _folder(list(read(arguments)), "--resume")
     return [arguments[0], "-c", f"{folder}/config.yaml", *arguments[1:]] if folder else arguments
+
+
+def _folder(options: list[Option], name: str) -> str | None:
+    """The folder that an option gives; of an option that is repeated the last value, as for the parser. None: there is none."""
+    given = [option.value for option in options if option.name == name and option.value is not None]
+    return os.path.expanduser(given[-1]) if given else None
 
 
 def _starting_from(arguments: list[str]) -> list[str]:
@@ -563,7 +590,7 @@ def _starting_from(arguments: list[str]) -> list[str]:
         ValueError: there is no such run.
     """
     options = list(read(arguments[1:]))
-    folder = next((option.value for option in options if option.name == "--pretrained"), None)
+    folder = _folder(options, "--pretrained")
     if folder is None:
         return arguments
     if not (Path(folder) / "config.yaml").is_file():
@@ -579,15 +606,13 @@ def _resumable(folder: RunFolder) -> str:
     """Find the checkpoint to resume from.
 
     Raises:
-        ValueError: the run is finished, or has no complete checkpoint.
+        ValueError: the run has ended, or has no complete checkpoint.
     """
-    if folder.summary.get("status") == "diverged":
-        raise ValueError(f"{folder.path} has diverged, and would diverge again: {folder.summary.get('divergence')}")
-    if folder.summary.get("status") == "finished":
-        raise ValueError(f"{folder.path} is finished: start another run by -c {folder.path}/config.yaml")
+    require_unfinished(folder)
     checkpoint = newest_checkpoint(folder.checkpoints)
     if checkpoint is None:
-        raise ValueError(f"{folder.path} has no complete checkpoint: start it again by -c {folder.path}/config.yaml")
+        config = shlex.quote(f"{folder.path}/config.yaml")
+        raise ValueError(f"{folder.path} has no complete checkpoint: start it again by -c {config}")
     return str(checkpoint)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -75,6 +76,22 @@ def refuse_finders(callbacks: list[Callback]) -> None:
                 f"{type(callback).__name__} changes the protocol in training: search by semconv sweep learning_rate or semconv "
                 "study, which record every value"
             )
+
+
+def avoid_mps(accelerator: Any) -> Any:
+    """An accelerator that has float64: the CPU where Lightning would choose Apple's GPU by itself.
+
+    Args:
+        accelerator: option of a trainer.
+
+    Raises:
+        ValueError: Apple's GPU is asked for.
+    """
+    if not torch.backends.mps.is_available() or accelerator not in ("auto", "mps", "gpu"):
+        return accelerator
+    if accelerator != "auto":
+        raise ValueError(f"trainer.accelerator is {accelerator}, and Apple's GPU has no float64, which metrics need: give cpu")
+    return "cpu"
 
 
 def check_sharding(trainer: Namespace, config: Namespace, subcommand: str | None) -> None:

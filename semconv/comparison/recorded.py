@@ -29,7 +29,7 @@ KEPT = ("description", "tuned", "protocols", "networks", "environments")  # in t
 CONTINUED = "continued.csv"  # the table that a study continues, in the study's folder
 UNKNOWN = "unknown"  # code of a run whose environment was not recorded
 INTEGER = re.compile(r"-?\d+")
-MACHINE = ("versions", "platform", "cpu_count", "device", "num_threads", "cpu_capability")  # of an environment
+MACHINE = ("versions", "platform", "processor", "cpu_count", "device", "num_threads", "cpu_capability")  # of an environment
 SHARED = ("experiment", "control", "variant", "controls", "conveys")  # of a network, whatever its seed
 # what a run is: the columns of IDENTITY but for the numbers of its protocol and its network; `environment` is what it says
 Row = dict[str, Any]

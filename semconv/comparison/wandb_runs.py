@@ -5,6 +5,7 @@ from typing import Any
 from semconv.comparison.declared import declared_by
 from semconv.comparison.run import FinishedRun, Found, started_at
 from semconv.configuration import one_line
+from semconv.tracking.continuation import LENGTHENED
 from semconv.tracking.identity import identity
 from semconv.yaml_files import parse_yaml
 
@@ -36,6 +37,8 @@ def _run(run: Any) -> FinishedRun:
     summary = dict(run.summary.items()) if hasattr(run.summary, "items") else {}
     try:
         known = identity(run.config)
+        if at := summary.get(f"trainer/{LENGTHENED}"):
+            known["protocol"]["trainer"][LENGTHENED] = at
     except (KeyError, TypeError, AttributeError):
         known = {}  # somebody else's run: it is named and left out
     status = "diverged" if summary.get("status") == "diverged" else STATUS.get(run.state, run.state)

@@ -140,6 +140,9 @@ class ImageData(LightningDataModule):
             require("test_fraction", test_fraction, 0, 1, exclude="low high")
             if test_split == train_split:
                 raise ValueError(f"test_split is {test_split}, as train_split: leave it out beside test_fraction")
+        for name, split in (("train_split", train_split), ("test_split", test_split)):
+            if validation_split == split:
+                raise ValueError(f"validation_split is {split}, as {name}: give another split, or leave it out")
         if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
             raise ValueError(f"crop_scale is {list(crop_scale)}: give two rising shares above 0, of 1 at most, or null")
         for name, number, least, most in (
@@ -280,7 +283,8 @@ class ImageData(LightningDataModule):
         """`count` images spread evenly over a part (over the first block of a stream), the same for every run; uint8, as loaded."""
         images, index = self.select(part)
         reader = BatchReader(copy(images), self.size, skip=self.skip, maps=self._maps_of(images))
-        return reader[Ticket(0, _spread(index, images, count))]
+        members = _spread(index, images, count)
+        return reader[Ticket(0, members, ahead=members)]
 
     def label_maps(self, part: Part, index: Tensor) -> Tensor:
         """The class of every pixel: uint8 `b h w`, of images by their indices in the data set.
@@ -380,6 +384,7 @@ class ImageData(LightningDataModule):
         return self.opened[split]
 
     def _cached(self, source: Source, split: str, images: Images) -> Images:
+        source.refuse_unused({"num_images": self.num_images, "num_test_images": self.num_test_images})
         images.max_pixels = self.max_pixels
         images.values = self._range(source, split, images)
         if not self.cache_limit:
@@ -445,7 +450,7 @@ class ImageData(LightningDataModule):
         self.skipped[split] = sorted(names.union(before))
         if names and not before:
             said = f"{len(names)} images of {split} cannot be read{known}, and are left out ({shown(self.skipped[split])})"
-            print(f"{self._source().name}: {said}: the summary of the run lists all", file=sys.stderr)
+            print(f"{said}: the summary of the run lists all", file=sys.stderr)  # an address may hold a password
 
     def _devices(self) -> tuple[int, int]:
         trainer = self.trainer
@@ -480,5 +485,6 @@ class ImageData(LightningDataModule):
 
 def _spread(index: Tensor, images: Images, count: int) -> Tensor:
     """Up to `count` indices, spread evenly over a part, or over the first block of a stream."""
-    reach = min(len(index), images.block)
+    first = int(index[0]) // images.block if len(index) else 0
+    reach = int((index < (first + 1) * images.block).sum())
     return index[torch.linspace(0, reach - 1, min(count, reach), dtype=torch.float64).long()]

@@ -10,8 +10,9 @@ the value of an indicator, which is known for the last three:
 - `stationary`: scenes on a torus, shifted at random. Position cannot help.
 - `dark`: the background has exactly the value of zero fill. The mask must help.
 
-Pixels use only arithmetic that rounds the same way everywhere (+ - * / sqrt round): the last bit of a sine or of a fused
-multiply-add depends on the library or the compiler, and may differ between the body of a tensor and its remainder.
+Pixels use only arithmetic that rounds the same way everywhere (+ - * / round), and square roots, which torch takes from MKL: these
+differ by a unit in the last place between kinds of processors, and so does a pixel now and then, by 1/255. The last bit of a sine
+or of a fused multiply-add would differ more often, also between the body of a tensor and its remainder.
 """
 
 import math

@@ -1,6 +1,9 @@
 """Sources: from a name and a split to images."""
 
-from collections.abc import Sequence
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -84,6 +87,25 @@ class Source:
                 return open_webdataset(rest, split, self.channels, num_images)
         return open_folder(self.name, split, self.channels, self.splits, self.skip, self.test_fraction, self.labelled)
 
+    def refuse_unused(self, lengths: Mapping[str, int | None]) -> None:
+        """Refuse options that leave the images as they are, because the protocol of a run would name them.
+
+        Args:
+            lengths: `num_images` and `num_test_images`.
+
+        Raises:
+            ValueError: there is one.
+        """
+        prefix = self.name.partition("/")[0]
+        columns = {"image_column": self.image_column, "label_column": self.label_column}
+        for options, users, reason in (
+            (columns, ("hfds", "hfids"), "has no columns"),
+            (lengths, ("scenes", "hfids", "wds"), "has its own length"),
+        ):
+            for name, value in options.items():
+                if value is not None and prefix not in users:
+                    raise ValueError(f"{name} is {value}, and {self.name} {reason}: leave it out")
+
     @property
     def world(self) -> World:
         """The kind of scenes: the part after the slash, or `scenes`."""
@@ -165,12 +187,25 @@ def open_torchvision(name: str, root: str, split: str, channels: int, download: 
     if split not in splits:
         raise ValueError(f"torch/{name} has no split {split!r}: choose among {', '.join(splits)}")
     try:
-        dataset = timm.data.create_dataset(f"torch/{name}", root=root, split=split, download=download)
+        with _alone(Path(root).expanduser()) if download else nullcontext():
+            dataset = timm.data.create_dataset(f"torch/{name}", root=root, split=split, download=download)
     except (RuntimeError, OSError) as error:
         raise SourceMissing(f"torch/{name} is not in {root} ({one_line(error)}): set download or root") from error
     except (AssertionError, ValueError) as error:
         raise ValueError(f"torch/{name}: {one_line(error)}") from error
     return TorchvisionImages(dataset, channels)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Wait for other processes that download into a folder: they would write the same files."""
+    with ExitStack() as held:
+        with suppress(OSError):  # a folder that cannot be made, or a file system without locks
+            root.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(root, os.O_RDONLY)
+            held.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
 
 
 def _grey(values: Sequence[float]) -> tuple[float, ...]:

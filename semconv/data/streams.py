@@ -1,5 +1,6 @@
 """Streams, which are read from their beginning: Hugging Face streams and webdataset tars."""
 
+import logging
 import os
 import re
 import tarfile
@@ -129,6 +130,7 @@ def open_webdataset(folder: str, split: str, channels: int, num_images: int | No
         _refuse_shell(text)
     if "://" not in folder and not Path(folder).is_dir():
         raise SourceMissing(f"there is no folder {folder}: correct the path or download the data")
+    logging.getLogger("timm.data.readers.reader_wds").setLevel(logging.ERROR)  # its warning shows the login of an address
     try:
         reader = timm.data.create_dataset("wds/", root=folder, split=split).reader
     except Exception as error:  # timm raises RuntimeError, webdataset any exception
@@ -156,7 +158,7 @@ def _iterate_tars(urls: list[str]) -> Iterator[tuple[bytes, int]]:
     for url in urls:
         _refuse_shell(url)
         for sample in _samples_of(url):
-            yield _image_of(sample), int(sample.get("cls", -1))
+            yield _image_of(sample), _class_of(sample, url)
 
 
 def _samples_of(url: str) -> Iterator[dict[str, Any]]:
@@ -170,6 +172,16 @@ def _samples_of(url: str) -> Iterator[dict[str, Any]]:
         # webdataset adds its own objects to the message
         reason = getattr(error, "strerror", None) or str(error.args[0]).partition(" @ ")[0]
         raise ValueError(f"the tar {url} cannot be read ({reason}): restore it, or leave it out of the split") from error
+
+
+def _class_of(sample: dict[str, Any], url: str) -> int:
+    found = sample.get("cls", -1)
+    try:
+        return int(found)
+    except ValueError:
+        raise ValueError(
+            f"sample {sample['__key__']} of {url} has the class {found.decode(errors='replace')!r}: save its number in the .cls"
+        ) from None
 
 
 def _image_of(sample: dict[str, Any]) -> bytes:

@@ -1,6 +1,7 @@
 """What may change where training continues from a checkpoint: what a run records is true of all its steps."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,6 +96,19 @@ def lengthened(before: Mapping[str, Any], after: Mapping[str, Any], source: str)
                 f"{source}: {key.removeprefix('protocol.')} was {old} and is now {new}: give a larger budget, or the same"
             )
     return bool(found)
+
+
+def require_unfinished(folder: RunFolder) -> None:
+    """Refuse to resume a run that has ended.
+
+    Raises:
+        ValueError: it is finished, or has diverged.
+    """
+    status = folder.summary.get("status")
+    if status == "diverged":
+        raise ValueError(f"{folder.path} has diverged, and would diverge again: {folder.summary.get('divergence')}")
+    if status == "finished":
+        raise ValueError(f"{folder.path} is finished: start another run by -c {shlex.quote(f'{folder.path}/config.yaml')}")
 
 
 def is_complete(checkpoint: Mapping[str, Any], trainer: Mapping[str, Any]) -> bool:

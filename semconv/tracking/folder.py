@@ -4,6 +4,8 @@ import json
 import os
 import re
 import secrets
+import shlex
+import shutil
 import time
 import zipfile
 import zlib
@@ -32,7 +34,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self._lock: Lock | None = None
 
     @classmethod
@@ -69,6 +71,8 @@ class RunFolder:
     def create(self, config: Mapping[str, Any], **about: Any) -> None:
         """Create the folder, with the run's whole configuration and environment.
 
+        An interrupted trial that W&B's agent starts again, under the same id, starts anew if it has no checkpoint.
+
         Args:
             config: content of `config.yaml`.
             about: further entries of `environment.json` beside versions, commit and command, such as the device.
@@ -76,8 +80,13 @@ class RunFolder:
         Raises:
             ValueError: the folder exists already.
         """
+        if self._is_given_again():
+            self.hold()
+            shutil.rmtree(self.path)
+            self.release()
         if self.path.exists():
-            raise ValueError(f"{self.path} holds a run already: resume it by --resume {self.path}, or set another WANDB_RUN_ID")
+            path = shlex.quote(str(self.path))
+            raise ValueError(f"{self.path} holds a run already: resume it by --resume {path}, or set another WANDB_RUN_ID")
         self.path.mkdir(parents=True)
         self.write_config(config)
         self._begin_session(about)
@@ -148,6 +157,16 @@ class RunFolder:
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Add values to `summary.json`."""
         write_text(self.path / "summary.json", json.dumps({**self.summary, **values}, indent=2) + "\n")
+
+    def _is_given_again(self) -> bool:
+        """True for an interrupted trial of W&B's agent that has nothing to resume from."""
+        given = "WANDB_SWEEP_ID" in os.environ and os.environ.get("WANDB_RUN_ID") == self.path.name
+        return (
+            given
+            and self.path.exists()
+            and newest_checkpoint(self.checkpoints) is None
+            and self.summary.get("status") not in ("finished", "diverged")
+        )
 
     def _read_config(self) -> dict[str, Any]:
         return _read(self.path / "config.yaml", parse_yaml)

@@ -12,7 +12,9 @@ WORDS = {
 }
 ENDINGS = ("PASSWORD", "PASSWD", "TOKEN", "SECRET", "APIKEY")  # of words such as PGPASSWORD
 NOT_SECRET = {"PWD", "OLDPWD"}  # a shell's working folders
-SHORTEST, SURE = 4, 8  # characters of a value; one that is shorter than SURE is replaced as a whole word alone
+# characters of a value; one that is shorter than SURE is replaced as a whole word alone, and not in a configuration, where it is
+# rather a choice, such as test or auto, without which the run could not be opened again
+SHORTEST, SURE = 4, 8
 # in a path, an address has one slash; other text with one, such as host:/folder, has no login of two parts
 URL_LOGIN = re.compile(r"(?:(?<=://)|(?<=https:/)|(?<=http:/)|(?<=:/)(?=[^/\s:@]+:))[^/\s\"'?#]+(?=@)")
 # GitHub, GitLab, Slack, Amazon, Google; Hugging Face, OpenAI and others, npm, PyPI and W&B, whose prefix a name may have too
@@ -82,7 +84,7 @@ def _redact(value: Any, is_entry: bool) -> Any:
 def _redact_text(text: str, is_entry: bool) -> str:
     """Redact text; in an entry of a configuration, words within a path, such as `Basic shapes/png` and `key=1`, are no secrets."""
     for name, secret in sorted(os.environ.items(), key=lambda pair: -len(pair[1])):  # one secret may be part of another
-        if len(secret) >= SHORTEST and is_secret_name(name):
+        if len(secret) >= (SURE if is_entry else SHORTEST) and is_secret_name(name):
             whole = re.escape(secret) if len(secret) >= SURE else rf"(?<!\w){re.escape(secret)}(?!\w)"
             text = re.sub(whole, f"<redacted:{name}>", text)
     text = KNOWN.sub("<redacted>", text)

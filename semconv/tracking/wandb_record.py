@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 import threading
 import urllib.error
@@ -15,10 +16,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from semconv.configuration import one_line
+from semconv.configuration import get, one_line
 from semconv.metrics import ENDPOINTS, MASKED_MSE, of_section
 from semconv.pictures import enlarge, to_rgb
 from semconv.tracking.account import has_account, server
+from semconv.tracking.continuation import LENGTHENED
 from semconv.tracking.folder import RunFolder, Status, newest_checkpoint
 from semconv.tracking.secrets import redact
 
@@ -128,6 +130,8 @@ class WandbRecord:
             self._attempt(self._log_endpoints)
         # the network and the protocol are in the configuration
         plain = {key: value for key, value in self.folder.summary.items() if not isinstance(value, dict)}
+        if at := get(self.folder.summary, f"protocol.trainer.{LENGTHENED}"):  # the configuration does not say so
+            plain[f"trainer/{LENGTHENED}"] = at
         if self._run is not None:
             self._attempt(self._run.summary.update, plain)
         run, self._run = self._run, None
@@ -160,7 +164,7 @@ class WandbRecord:
         if mode == "offline":
             silent = self.options.mode == "auto" and "WANDB_MODE" not in os.environ and has_account()
             state = f"{server()} does not answer: W&B" if silent else "W&B"
-            self._say(f"{state} is offline; to send this run: wandb sync {self._place}")
+            self._say(f"{state} is offline; to send this run: wandb sync {self._parts()}")
 
     def _start(self, wandb: Any, mode: str) -> Any:
         swept = "WANDB_SWEEP_ID" in os.environ  # then W&B has chosen project, entity and id, and warns about other values
@@ -169,11 +173,11 @@ class WandbRecord:
             "project": options.project or environment.get("WANDB_PROJECT", "semconv"),
             "entity": options.entity,
             "id": self.folder.path.name,
-            "resume": "allow" if len(self.folder.environment.get("sessions", [])) > 1 else None,
         }
         facts = [str(self.facts[key]) for key in ("variant", "dataset") if self.facts.get(key)]
         return wandb.init(
             **({} if swept else place),
+            resume="allow" if len(self.folder.environment.get("sessions", [])) > 1 else None,
             name=f"{self.folder.path.parent.name}/{self.folder.path.name}",
             dir=str(self.folder.path),
             group=options.group or environment.get("WANDB_RUN_GROUP", self.folder.path.parent.name),
@@ -254,7 +258,12 @@ class WandbRecord:
         """Say once that the record in W&B is not whole, and how to send it."""
         if not self._warned:
             self._warned = True
-            self._say(text + (f"; to send it: wandb sync --include-online {self._place}" if self._place else ""))
+            self._say(text + (f"; to send it: wandb sync --include-online {self._parts()}" if self._place else ""))
+
+    def _parts(self) -> str:
+        """The folders that `wandb sync` takes: of this session, and of those before it that were offline too."""
+        assert self._place is not None
+        return shlex.join(map(str, sorted({self._place, *self._place.parent.glob("offline-run-*")})))
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

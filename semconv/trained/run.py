@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,7 +53,8 @@ def load_run(folder: str | Path, trust: Sequence[str] = ()) -> LoadedRun:
     check_classes({key: config.get(key) for key in ("model", "data")}, trusted_modules(trust))
     checkpoint = newest_checkpoint(run.checkpoints)
     if checkpoint is None:
-        raise ValueError(f"{run.path} has no whole checkpoint: train it with semconv fit -c {run.path}/config.yaml")
+        file = shlex.quote(f"{run.path}/config.yaml")
+        raise ValueError(f"{run.path} has no whole checkpoint: train it with semconv fit -c {file}")
     built = build_parts(config, run.path / "config.yaml", {"model": LightningModule, "data": LightningDataModule})
     task = built.model
     state = read_checkpoint(checkpoint)

@@ -11,6 +11,8 @@ import torch
 import yaml
 
 from semconv import load_run
+from semconv.__main__ import main as command
+from semconv.commands import train
 from semconv.commands.train import main
 from semconv.tasks import MaskedReconstruction
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
@@ -89,6 +91,22 @@ def test_a_killed_run_whose_last_checkpoint_is_cut_off_goes_on_from_the_one_befo
     assert logged(tmp_path) == logged(whole.parent.parent)
 
 
+def die_before_the_test():
+    train.Trainer.test = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, method-assign]
+    command()
+
+
+def test_a_run_that_is_killed_between_training_and_test_is_not_finished(whole, tmp_path):
+    words = ["run", *arguments("cnn_channels", *OPTIONS, f"--runs={tmp_path}")]
+    assert Forked(words, tmp_path, program=die_before_the_test).wait(60).returncode == -signal.SIGKILL
+    run = the_run(tmp_path)
+    assert json.loads((run / "summary.json").read_text())["status"] == "running"
+    main(["run", "--resume", str(run)])
+    summary, expected = (json.loads((folder / "summary.json").read_text()) for folder in (run, whole))
+    for key in ("status", "test/masked_mse", "val/masked_mse", "samples_seen"):
+        assert summary[key] == expected[key]
+
+
 def test_a_run_that_goes_on_from_the_end_of_an_epoch_logs_the_same_steps(tmp_path, monkeypatch):
     options = ["--data.num_images=60", "--data.num_test_images=8", "--data.batch_size=16", "--trainer.max_epochs=-1"]
     options += ["--trainer.max_steps=8", "--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu", "--evaluation=none"]
@@ -118,15 +136,22 @@ def test_checkpoints_are_kept_every_so_many_steps(whole):
         assert read_checkpoint(whole / "checkpoints" / name)["global_step"] == int(name[5:13])
 
 
-def test_a_finished_run_and_one_without_checkpoints_are_not_resumed(whole, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["run", "--resume", str(whole)])
-    assert stopped.value.code == 2
-    assert "is finished: start another run by -c" in capsys.readouterr().err
-    (tmp_path / "config.yaml").write_text((whole / "config.yaml").read_text())
+def test_a_finished_run_and_one_without_checkpoints_are_not_resumed(whole, tmp_path, capsys, monkeypatch):
+    for seen in ("finished", "running"):  # another process may finish it while this one waits for the folder
+        if seen == "running":
+            monkeypatch.setattr(train, "_resumable", lambda folder: str(newest_checkpoint(folder.checkpoints)))
+        with pytest.raises(SystemExit) as stopped:
+            main(["run", "--resume", str(whole)])
+        assert stopped.value.code == 2
+        assert "is finished: start another run by -c" in capsys.readouterr().err
+    monkeypatch.undo()
+    (tmp_path / "a run").mkdir()
+    (tmp_path / "a run" / "config.yaml").write_text((whole / "config.yaml").read_text())
     with pytest.raises(SystemExit):
-        main(["run", "--resume", str(tmp_path)])
-    assert "has no complete checkpoint: start it again by -c" in capsys.readouterr().err
+        main(["run", "--resume", str(tmp_path / "a run")])
+    assert f"has no complete checkpoint: start it again by -c '{tmp_path}/a run/config.yaml'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"train it with semconv fit -c '.*/a run/config\.yaml'"):
+        load_run(tmp_path / "a run")
 
 
 def test_only_training_goes_on(whole, capsys):

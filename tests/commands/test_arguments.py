@@ -13,7 +13,8 @@ from semconv.commands import signatures
 from semconv.commands.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, prepare
 from semconv.commands.check import CHECKS
 from semconv.commands.list import PARTS, list_classes, list_variants
-from semconv.commands.train import main, parse
+from semconv.commands.predict import make_parser
+from semconv.commands.train import _resuming, _starting_from, main, parse
 from semconv.configuration import get, resolve_links
 from semconv.tracking.folder import RunFolder
 from tests.experiments import FOLDER, NAMES, arguments
@@ -93,6 +94,18 @@ def test_what_follows_another_value_is_not_set_apart_from_it(option, message, ca
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_of_a_repeated_folder_the_last_counts_and_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.yaml").write_text("seed_everything: 3\n")
+    assert _resuming(["run", "--resume", "a", "--resume=~/b"])[:3] == ["run", "-c", f"{tmp_path}/b/config.yaml"]
+    words = _starting_from(["fit", "--pretrained=a", "--pretrained", "~/b"])
+    assert words == ["fit", "-c", "seed_everything: 3\n", f"--model.init_args.pretrained_run={tmp_path}/b"]
+    assert RunFolder.new("~/c", "d").path.is_relative_to(tmp_path / "c")
+    given = make_parser().parse_args(["~/a", "--images=~/b", "--output=~/c"])
+    assert [given.run, given.images, given.output] == [tmp_path / name for name in "abc"]
 
 
 def test_steps_given_alone_are_the_whole_budget(tmp_path):

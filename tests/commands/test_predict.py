@@ -1,4 +1,5 @@
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,8 +95,14 @@ def test_the_caption_says_when_the_truth_helps(make_run, photos, monkeypatch, tm
 
 def test_the_network_is_told_the_crop_of_each_image(make_run, photos, monkeypatch, tmp_path):
     run, batches = load_run(make_run("mae_vit")), []
-    reconstruct = run.task.reconstruct
-    monkeypatch.setattr(run.task, "reconstruct", lambda batch, moments: batches.append(batch) or reconstruct(batch, moments))
+    task: Any = run.task
+    reconstruct = task.reconstruct
+
+    def recorded(batch, moments):
+        batches.append(batch)
+        return reconstruct(batch, moments)
+
+    monkeypatch.setattr(task, "reconstruct", recorded)
     list(predict(run, read_images([photos / "wide.png", photos / "grey.bmp"], 3, (32, 32)), tmp_path / "out"))
     wide, whole = batches[0].frame.tolist()
     assert wide == pytest.approx([0, 0, 1 / 3, 1, 0], abs=0.02)  # 20 x 60

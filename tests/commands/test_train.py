@@ -11,7 +11,9 @@ from PIL import Image
 
 from semconv import load_run
 from semconv.commands.train import SemconvCLI, build, main, parse
+from semconv.commands.trainer_options import avoid_mps
 from semconv.configuration import bare, flatten
+from semconv.data import ImageData
 from semconv.evaluation.features import Evaluated
 from semconv.evaluation.quick import while_training
 from semconv.tracking.identity import identity
@@ -21,6 +23,7 @@ from tests.recording import Recorder
 
 SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--data.batch_size=16"]
 SHORT += ["--data.num_images=60", "--data.num_test_images=20"]
+OWN_LENGTH = ["--data.num_images=null", "--data.num_test_images=null"]  # of a folder
 
 
 TIMES = ("time", "train/images_per_second")  # of rows
@@ -84,9 +87,11 @@ def test_a_run_is_evaluated_and_tested_again_from_its_folder_alone(name, tmp_pat
 
 
 def test_a_run_ends_with_its_results_and_says_in_a_file_how_far_it_is(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ImageData, "describe", lambda data: "wds/http://user:hunter2@host: 60 train")
     monkeypatch.setattr("semconv.callbacks.progress.LINE_SECONDS", 0.01)
     main(["run", *short("mae_vit", tmp_path), "--trainer.limit_train_batches=8", "--data.batch_size=4"])
     found, printed = summary(the_run(tmp_path)), capsys.readouterr()
+    assert "wds/http://<redacted>@host: 60 train" in printed.err
     # endpoints first, with what needs no training beside them
     endpoints = [line.split() for line in printed.out.splitlines()[1:3]]
     assert endpoints[0] == [
@@ -156,8 +161,9 @@ def test_a_missing_test_split_is_refused_before_training(tmp_path, capsys):
     for i in range(40):
         (tmp_path / "images" / "train").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 32), (i, i, i)).save(tmp_path / "images" / "train" / f"{i}.png")
+    options = [f"--data.source={tmp_path / 'images'}", "--data.batch_size=8", *OWN_LENGTH]
     with pytest.raises(SystemExit):
-        main(["run", *short("cnn_plain", tmp_path / "runs"), f"--data.source={tmp_path / 'images'}", "--data.batch_size=8"])
+        main(["run", *short("cnn_plain", tmp_path / "runs"), *options])
     assert "no split 'test'" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
@@ -169,7 +175,7 @@ def test_a_broken_image_is_named_in_one_line(num_workers, tmp_path, capsys):
     folder.mkdir(parents=True)
     for i in range(40):
         (folder / f"{i}.png").write_text("no image")
-    options = [f"--data.source={tmp_path / 'images'}", "--data.batch_size=8", f"--data.num_workers={num_workers}"]
+    options = [f"--data.source={tmp_path / 'images'}", "--data.batch_size=8", f"--data.num_workers={num_workers}", *OWN_LENGTH]
     with pytest.raises(SystemExit) as stop:
         main(["fit", *short("cnn_plain", tmp_path / "runs"), *options])
     assert stop.value.code == 2
@@ -204,7 +210,8 @@ def test_probes_during_training_make_a_curve_and_change_no_bit(tmp_path, capsys)
 def test_lightnings_loggers_summaries_profilers_and_bars_work(tmp_path, capsys, caplog):
     options = ["--trainer.enable_checkpointing=false", "--trainer.enable_model_summary=true", "--trainer.profiler=simple"]
     options += ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path / 'csv'}"]
-    main(["fit", *short("cnn_plain", tmp_path / "runs"), *options, "--trainer.callbacks+=TQDMProgressBar"])
+    stops = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/masked_mse"]
+    main(["fit", *short("cnn_plain", tmp_path / "runs"), *options, "--trainer.callbacks+=TQDMProgressBar", *stops])
     assert not (the_run(tmp_path / "runs") / "checkpoints").exists()
     (metrics,) = tmp_path.glob("csv/**/metrics.csv")
     assert "train/loss" in metrics.read_text()
@@ -225,7 +232,9 @@ def test_an_override_reaches_every_value_that_is_derived_from_it(subcommand, cap
     assert (model["seed"], data["seed"], model["batch_size"]) == (5, 5, 16)
 
 
-def test_the_saved_configuration_stands_alone(tmp_path):
+def test_the_saved_configuration_stands_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MY_PASSWORD", "test")  # as the size
+    monkeypatch.setenv("X_AUTH", "disabled")
     options = ["--seed_everything=3", "--data.size=[16,32]", "--evaluation=none"]
     main(["run", *short("cnn_overlay_add", tmp_path / "a"), *options])
     run = the_run(tmp_path / "a")
@@ -236,6 +245,10 @@ def test_the_saved_configuration_stands_alone(tmp_path):
     first, again = summary(run), summary(the_run(tmp_path / "b"))
     assert first["test/masked_mse"] == again["test/masked_mse"]
     assert first["seed"] == 3
+    with pytest.raises(SystemExit):
+        main(["run", "-c", str(run / "config.yaml"), f"--runs={tmp_path / 'c'}", "--wandb.mode=disabled"])
+    assert "error: wandb.mode is the value of X_AUTH in the environment, and no run records a secret" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "data").glob("*.yaml")), ids=lambda path: path.stem)
@@ -315,6 +328,17 @@ def test_bad_input_is_told_in_one_line_and_leaves_nothing(case, places, tmp_path
     assert expected.format(**places) in lines[0]
     if "checkpoint" not in case and case != "no steps" and case != "batch larger than the data":
         assert not (tmp_path / "runs").exists()
+
+
+def test_apples_gpu_is_left_out(tmp_path, monkeypatch, capsys):
+    assert avoid_mps("auto") == "auto"
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert [avoid_mps(accelerator) for accelerator in ("auto", "cpu")] == ["cpu"] * 2
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *short("cnn_plain", tmp_path / "runs"), "--trainer.accelerator=mps"])
+    assert stop.value.code == 2
+    assert "semconv: error: trainer.accelerator is mps, and Apple's GPU has no float64" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_errors_of_the_process_are_one_line_with_exit_code_two(tmp_path):

@@ -96,7 +96,8 @@ def test_train_and_validation_share_the_numbering_and_nothing_else(make_data: Ma
 
 
 def test_a_named_split_validates_in_place_of_the_fraction(make_data: Make) -> None:
-    data = make_data(validation_split="test", validation_fraction=0.3)
+    data = make_data(validation_split="val", validation_fraction=0.3)
+    data.opened["val"] = data.opened["test"]
     assert len(data.select("train")[1]) == 23
     assert len(data.select("validation")[1]) == 11
 
@@ -176,6 +177,7 @@ def test_data_that_are_printed_are_not_opened(tmp_path: Path) -> None:
         ({"validation_fraction": 1.0}, "validation_fraction is 1.0: give a number of 0 or more and below 1"),
         ({"test_fraction": 1.0}, "test_fraction is 1.0: give a number above 0 and below 1"),
         ({"test_fraction": 0.2, "test_split": "train"}, "test_split is train, as train_split: leave it out"),
+        ({"validation_split": "test"}, "validation_split is test, as test_split: give another split, or leave it out"),
         ({"batch_size": 24}, "batch_size is 24 for 23 training images: give 23 or less"),
     ],
 )
@@ -209,8 +211,8 @@ class Witness(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 devices, folder = int(sys.argv[1]), sys.argv[2]
-data = ImageData("scenes", size=(8, 8), batch_size=4, validation_split="test")
-data.opened = {"train": memory_images(23), "test": memory_images(11, seed=1)}
+data = ImageData("scenes", size=(8, 8), batch_size=4, validation_split="val")
+data.opened = {"train": memory_images(23), "val": memory_images(11, seed=1)}
 trainer = pl.Trainer(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", logger=False, max_epochs=2,
                      enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, num_sanity_val_steps=0)
 module = Witness()

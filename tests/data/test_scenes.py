@@ -48,13 +48,14 @@ def test_a_scene_is_the_same_bits_alone_and_in_any_batch(world):
     assert all(torch.equal(one, many[shuffled]) for one, many in zip(again, batch, strict=True))
 
 
-CHECKSUMS = (2414414611, 1224272763, 2216435009, 3158551813)  # made with torch 2.14 on an x86 processor
+# made with torch 2.14 on two kinds of x86 processors, of which MKL rounds roots otherwise
+CHECKSUMS = ({2414414611}, {1224272763}, {2216435009}, {3158551813, 1758949096})
 
 
-@pytest.mark.parametrize(("world", "checksum"), [*zip(WORLDS, CHECKSUMS, strict=True)])
-def test_the_data_set_never_changes_unseen(world, checksum):
+@pytest.mark.parametrize(("world", "checksums"), [*zip(WORLDS, CHECKSUMS, strict=True)])
+def test_the_data_set_never_changes_unseen(world, checksums):
     batch = draw_scenes(3, torch.arange(20), (24, 40), world)
-    assert zlib.crc32(b"".join(part.numpy().tobytes() for part in batch)) == checksum
+    assert zlib.crc32(b"".join(part.numpy().tobytes() for part in batch)) in checksums
 
 
 def test_every_seed_and_index_is_another_scene():

@@ -1,6 +1,8 @@
 """Folders, tables, streams and what is said when they are not there."""
 
+import fcntl
 import io
+import os
 import random
 import sys
 import tarfile
@@ -19,7 +21,7 @@ from semconv.data.folders import natural_key, open_folder
 from semconv.data.images import Images
 from semconv.data.motifs import CLASS_NAMES
 from semconv.data.scenes import draw_scenes
-from semconv.data.sources import FIRST_TEST_SCENE, SCENES_SEED
+from semconv.data.sources import FIRST_TEST_SCENE, SCENES_SEED, open_torchvision
 
 datasets = pytest.importorskip("datasets")
 
@@ -221,7 +223,7 @@ def test_a_table_without_labels_is_unlabelled(tmp_path: Path) -> None:
 
 def test_a_stream_equals_the_table(tmp_path: Path) -> None:
     write_parquet(tmp_path / "data", label=[0, 1, 2, 0, 1, 2])
-    table, stream = (make(f"{kind}/{tmp_path}/data", num_images=6).select("train")[0] for kind in ("hfds", "hfids"))
+    table, stream = (make(f"{kind}/{tmp_path}/data").select("train")[0] for kind in ("hfds", "hfids"))
     (pixels, labels), (streamed, streamed_labels) = read_all(table), read_all(stream)
     assert torch.equal(torch.stack(pixels), torch.stack(streamed))
     assert labels == streamed_labels
@@ -235,6 +237,7 @@ def test_tars_are_streamed(tmp_path: Path, labelled: bool, caplog: pytest.LogCap
     pixels, labels = read_all(make(f"wds/{tmp_path}", train_split="a-{0..1}.tar|7").select("train")[0])
     assert torch.equal(torch.stack(pixels), torch.stack([pixels_of(picture(i)) for i in (0, 1, 2, 3, 0, 1, 2)]))
     assert labels == ([0, 1, 2, 0, 0, 1, 2] if labelled else [-1] * 7)
+    assert not caplog.text  # timm's warnings show the login of an address
 
 
 def test_of_several_sources_the_first_that_is_there_is_taken_for_every_split(tmp_path: Path) -> None:
@@ -288,6 +291,35 @@ def test_what_cannot_be_opened_is_said_in_one_line_with_a_remedy(tmp_path: Path,
     assert "\n" not in str(caught.value)
 
 
+def test_options_that_a_source_does_not_take_are_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path, "train/1.png", "test/1.png")
+    np.save(tmp_path / "train.npy", np.zeros((2, 8, 8, 3), np.uint8))
+    for source, reason, options in (
+        (str(tmp_path), "has its own length", {"num_images": 1}),
+        (f"npy/{tmp_path}", "has its own length", {"num_test_images": 1}),
+        (str(tmp_path), "has no columns", {"image_column": "img"}),
+        ("scenes", "has no columns", {"label_column": "label"}),
+    ):
+        ((name, value),) = options.items()
+        with pytest.raises(ValueError, match=f"{name} is {value}, and {source} {reason}: leave it out"):
+            make(source, **options).setup("fit")
+    assert make([f"hfds/{tmp_path}/none", "scenes"], num_images=3).select("train")[0].num_images == 3
+
+
+def test_two_processes_do_not_download_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: object, root: str, **__: object) -> list[object]:
+        if root != "/dev/null/new":  # a folder that cannot be made
+            descriptor = os.open(root, os.O_RDONLY)
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(descriptor)
+        return []
+
+    monkeypatch.setattr("timm.data.create_dataset", download)
+    for root in (str(tmp_path / "new"), "/dev/null/new"):
+        assert open_torchvision("cifar10", root, "train", 3, download=True).num_images == 0
+
+
 def test_a_missing_package_is_said_with_the_command_that_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"needs the package datasets: pip install datasets"):
@@ -330,7 +362,8 @@ def test_cells_without_an_image_are_bad_images(kind: str, tmp_path: Path) -> Non
     table = datasets.Dataset.from_dict({"image": images, "label": [None] * 4}).cast_column("label", datasets.Value("int64"))
     (tmp_path / "data").mkdir()
     table.to_parquet(str(tmp_path / "data" / "train-00000-of-00001.parquet"))
-    data = make(f"{kind}/{tmp_path}/data", num_images=4, cache_limit=0, num_workers=0, batch_size=4, on_bad_image="skip")
+    length = {"num_images": 4} if kind == "hfids" else {}
+    data = make(f"{kind}/{tmp_path}/data", **length, cache_limit=0, num_workers=0, batch_size=4, on_bad_image="skip")
     assert data.num_classes is None
     (batch,) = data.evaluation_dataloader("train")
     assert (batch.index.tolist(), batch.labels.tolist()) == ([0], [-1])

@@ -2,6 +2,7 @@
 
 import io
 import re
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,6 +57,17 @@ def test_a_stream_of_one_block_is_read_once() -> None:
     for epoch in range(3):
         read_labels(images, tuple(train_batches(torch.arange(12), 0, epoch, 4, 16)))
     assert source.num_starts == 1
+
+
+def test_a_sample_reads_the_first_block_of_a_stream_and_holds_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, index = StreamImages(Source(400), 400, 3, block=40), torch.arange(400)
+    data = make("stream", validation_fraction=0.3)
+    monkeypatch.setattr(data, "select", lambda part: (images, index[is_held_out("validation", index, 0.3)]))
+    monkeypatch.setattr("semconv.data.module.copy", lambda images: images)
+    sample = data.sample("validation", 8)
+    assert len(sample.index) == 8
+    assert images.position <= 40
+    assert images.held.keys() == set(sample.index.tolist())
 
 
 def test_reading_begins_anywhere_in_the_order() -> None:
@@ -178,6 +190,19 @@ def test_a_tar_that_cannot_be_read_is_named_in_one_line(damage: Any, num_workers
     said = user_message(caught.value)
     assert said is not None
     assert re.fullmatch(rf"the tar {path} cannot be read \([\w ]+\): restore it, or leave it out of the split", said)
+
+
+def test_a_class_that_is_no_number_is_named_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    path = tmp_path / "a-0.tar"
+    with tarfile.open(path, "w") as tar:
+        for suffix, content in {"png": png(0), "cls": b"dog"}.items():
+            info = tarfile.TarInfo(f"0000.{suffix}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    data = make(f"wds/{tmp_path}", train_split="a-0.tar|1", batch_size=1)
+    with pytest.raises(ValueError, match=f"sample 0000 of {path} has the class 'dog': save its number in the .cls"):
+        data.sample("train", 1)
 
 
 def test_streams_of_more_than_eight_bits_need_a_range() -> None:

@@ -257,7 +257,7 @@ def test_patches_that_do_not_tile_a_cell_are_refused() -> None:
     with pytest.raises(ValueError, match="patches of 3 pixels do not tile mask cells of 4: change patch_size"):
         MAEViT(GEOMETRY, "test", patch_size=3)
     with pytest.raises(ValueError, match="masked is 'Drop': choose among drop, token, see"):
-        MAEViT(GEOMETRY, "test", masked="Drop")
+        MAEViT(GEOMETRY, "test", masked="Drop")  # type: ignore[arg-type]
 
 
 def test_drop_path_rises_with_depth_and_acts_in_training_alone() -> None:

@@ -1,11 +1,12 @@
 import json
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from semconv.files import write_text
-from semconv.tracking.environment import code_of, git_state
+from semconv.tracking.environment import code_of, git_state, processor
 from semconv.tracking.facts import derived_facts
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.secrets import is_secret_name, redact, refuse_secret_interpolation
@@ -33,11 +34,32 @@ def test_a_plain_loop_can_keep_a_record(run):
     (session,) = run.environment["sessions"]
     assert session["device"] == "a device"
     assert {"command", "git_commit", "git_dirty", "versions", "started"} <= session.keys()
+    assert session["processor"] == processor()
+    (run.path / "cpuinfo").write_text("processor\t: 0\nvendor_id\t: Maker\ncpu family\t: 6\nmodel\t\t: 207\nmodel name\t: M (R)\n")
+    assert processor(run.path / "cpuinfo") == "Maker 6 207"
     assert session["versions"]["torch"]
 
 
-def test_a_folder_is_not_used_twice(run):
-    with pytest.raises(ValueError, match=r"holds a run already: resume it by --resume"):
+def test_a_folder_is_not_used_twice(tmp_path):
+    run = RunFolder(tmp_path / "my runs" / "id")
+    run.create({})
+    with pytest.raises(ValueError, match=rf"holds a run already: resume it by --resume '{run.path}', or"):
+        run.create({})
+
+
+def test_a_trial_that_wandbs_agent_starts_again_begins_anew_unless_it_has_a_checkpoint_or_is_finished(run, monkeypatch):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    monkeypatch.setenv("WANDB_RUN_ID", "id")
+    run.log({"loss": 1}, 0)
+    run.create({"a": 2})
+    assert (run.config, list(run.rows()), len(run.environment["sessions"])) == ({"a": 2}, [], 1)
+    run.checkpoints.mkdir()
+    zipfile.ZipFile(run.checkpoints / "last.ckpt", "w").close()
+    with pytest.raises(ValueError, match="holds a run already"):
+        run.create({})
+    (run.checkpoints / "last.ckpt").unlink()
+    run.summarise({"status": "finished"})
+    with pytest.raises(ValueError, match="holds a run already"):
         run.create({})
 
 
@@ -143,6 +165,9 @@ def test_secrets_are_taken_out_of_whatever_is_recorded(monkeypatch):
         "abc",
     ]
     assert redact(Path("x")) == Path("x")
+    monkeypatch.setenv("MY_PASSWORD", "test")  # in a configuration a choice
+    config = {"size": "test", "source": "/data/test"}
+    assert (redact("login by test"), redact(config)) == ("login by <redacted:MY_PASSWORD>", config)
 
 
 def test_the_hash_of_the_code_changes_with_what_it_computes_alone(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -48,7 +49,9 @@ def keep(record, steps=3):
         record.log(record.folder.log({"train/loss": 1.0 / (step + 1), "epoch": 0}, step, samples_seen=8 * (step + 1)))
     pictures = {kind: torch.rand(2, 1, 8, 8) for kind in ("original", "seen")}
     record.log_panels("panels/test", pictures, torch.rand(2, 8, 8) < 0.5, ["image 3", "image 9"], steps)
-    record.folder.summarise({"val/masked_mse": 0.25, "test/psnr": None, "protocol": {"a": 1}, "conveys": ["mask", "oracle"]})
+    record.folder.summarise(
+        {"val/masked_mse": 0.25, "test/psnr": None, "protocol": {"trainer": {"lengthened_at": "2"}}, "conveys": ["mask", "oracle"]}
+    )
     record.end("finished")
 
 
@@ -85,11 +88,26 @@ def test_a_run_arrives_with_its_whole_configuration_its_facts_its_clocks_and_its
     assert found["summary"]["val/masked_mse"] == 0.25
     assert found["summary"]["conveys"] == ["mask", "oracle"]  # by which a comparison knows an oracle
     assert "protocol" not in found["summary"]
+    assert found["summary"]["trainer/lengthened_at"] == "2"
     for key in ("train/loss", "samples_seen", "trainer/global_step", "epoch", "panels/test"):
         assert key.encode() in kept
     pictures = list(run.glob("files/media/images/panels/*.png"))
     assert len(pictures) == 2
     assert len(list(run.glob("files/media/images/mask/**/*.png"))) == 2
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_command_that_sends_a_resumed_run_names_all_its_parts(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = RunFolder(tmp_path / "my runs" / "name" / uuid4().hex)
+    folder.create(CONFIG)
+    before = folder.path / "wandb" / "offline-run-20260101_000000-x"
+    before.mkdir(parents=True)
+    keep(WandbRecord(folder, WandbOptions(), CONFIG, FACTS, "fit"))
+    (said,) = (line for line in capfd.readouterr().err.splitlines() if line)
+    parts = shlex.split(said.partition("to send this run: wandb sync ")[2])
+    assert len(parts) == 2
+    assert {Path(part) for part in parts} == {before, *folder.path.glob("wandb/offline-run-*")}
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -205,15 +223,23 @@ def test_a_sweep_gets_the_nested_configuration_beside_its_own_keys(tmp_path):
     parameters = tmp_path / "sampled.yaml"
     parameters.write_text("wandb_version: 1\nmodel.base_lr:\n  value: 0.004\n")
     environment = {"WANDB_SWEEP_ID": "s1", "WANDB_SWEEP_PARAM_PATH": str(parameters), "WANDB_RUN_ID": "fromsweep"}
-    with serve() as server:
+    with serve(replies={"RunResumeStatus": lambda _: {"model": {"bucket": None}}}) as server:
         done = run_with(tmp_path / "runs", server, "--model.base_lr=0.004", **environment)
         assert done.returncode == 0, done.stderr
         assert "locked" not in done.stderr
         sent = b"".join(body for _, body in server.requests).replace(b"\\", b"")
-    (run,) = (tmp_path / "runs").glob("*/*")
-    assert run.name == "fromsweep"
-    assert b'"model.base_lr"' in sent
-    assert b'"base_lr":0.004' in sent.replace(b" ", b"")
+        (run,) = (tmp_path / "runs").glob("*/*")
+        assert run.name == "fromsweep"
+        assert b'"model.base_lr"' in sent
+        assert b'"base_lr":0.004' in sent.replace(b" ", b"")
+        # the agent starts it again after an interruption
+        RunFolder(run).summarise({"status": "terminated"})
+        server.requests.clear()
+        done = run_with(tmp_path / "runs", server, "--model.base_lr=0.004", **environment)
+        assert (done.returncode, "W&B" in done.stderr) == (0, False), done.stderr
+        assert any(b"RunResumeStatus" in body for _, body in server.requests)
+    assert len(RunFolder(run).environment["sessions"]) == 2
+    assert RunFolder(run).summary["status"] == "finished"
 
 
 def check_unsent(server, said):

@@ -99,7 +99,7 @@ def _environment(run: FinishedRun) -> Iterator[tuple[str, str]]:
     commit = session.get("git_commit")
     if commit:
         yield "commit", str(commit)[:12] + (" with changes" if session.get("git_dirty") else "")
-    for name in ("device", "num_devices", "precision", "num_threads", "cpu_capability", "cpu_count", "platform"):
+    for name in ("device", "num_devices", "precision", "num_threads", "cpu_capability", "processor", "cpu_count", "platform"):
         if session.get(name) is not None:
             yield name.replace("_", " "), str(session[name])
     for name, value in versions.items():
