@@ -65,7 +65,7 @@ def describe_session(about: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def processor(information: Path = Path("/proc/cpuinfo")) -> str | None:
-    """Maker, family and model of the processor, such as `GenuineIntel 6 207`: libraries choose code by it, which rounds differently.
+    """Maker, family and model of the processor, such as `GenuineIntel 6 207`: libraries choose code by it, each rounding otherwise.
 
     Args:
         information: Linux's description of it; without one, what Python knows.

@@ -23,6 +23,7 @@ from semconv.mechanisms import AppendedValues, Channels, Gradual, MaskToken, Ove
 from semconv.tracking.facts import derived_facts
 from tests.cnns import NAMES, draw
 from tests.experiments import FOLDER, encoder_factory, look, make_task, parsed, random_images, stir
+from tests.pairwise import together
 from tests.test_invariants import encode
 
 ANY = FOLDER / "any_cnn"
@@ -123,7 +124,7 @@ def test_the_last_stage_is_what_it_gives(name):
     assert whole.features.shape == (2, encoder.num_features, 64 // encoder.stride, 64 // encoder.stride)
 
 
-@pytest.mark.parametrize("decoder", [ConvDecoder, PyramidDecoder, TransformerDecoder])
+@together("decoder", [ConvDecoder, PyramidDecoder, TransformerDecoder])
 @pytest.mark.parametrize(("size", "cell"), [((64, 96), 4), ((64, 32), 8), ((32, 64), 16), ((32, 32), 32)])
 def test_decoders_reach_the_pixels_from_sites_coarser_than_a_cell(decoder, size, cell):
     geometry = Geometry(1, size, cell)

@@ -64,8 +64,8 @@ def test_sites_that_lie_in_several_cells_are_refused_with_the_remedy():
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("kernel", "stride", "groups", "dilation", "mode", "channels"),
+@together(
+    "kernel, stride, groups, dilation, mode, channels",
     [
         *pairwise((1, 3, 7), (1, 2), (1, CHANNELS), [1], ["zeros"], [CHANNELS]),
         (3, 1, 1, 2, "zeros", CHANNELS),

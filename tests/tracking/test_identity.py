@@ -1,18 +1,17 @@
 """What two runs must share to be compared."""
 
-import pytest
-
 from semconv.comparison.grouping import differences
 from semconv.configuration import flatten
 from semconv.tracking.identity import identity
 from tests.experiments import parsed
+from tests.pairwise import together
 
 
 def protocol(*options: str) -> dict:
     return flatten(identity(parsed("cnn_plain", *options))["protocol"])
 
 
-@pytest.mark.parametrize(
+@together(
     "option",
     [
         "--data.test_split=val",
