@@ -69,13 +69,13 @@ def _trial(program: str, words: list[str], environment: dict[str, str], folder: 
 @contextmanager
 def _variables(given: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables while the block lasts."""
-    before = dict(os.environ)
+    before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():  # no others: a process that another thread starts meanwhile needs them
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def keep_niceness(leader: int) -> None:

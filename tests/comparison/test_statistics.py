@@ -2,10 +2,12 @@
 import math
 
 import numpy as np
+import pandas
 import pytest
 from scipy import stats
 from scipy.integrate import quad
 from scipy.optimize import brentq
+from statsmodels.stats.anova import AnovaRM
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
@@ -131,6 +133,15 @@ def test_an_interaction_of_two_levels_is_a_paired_t_test():
     assert (statistic, p) == pytest.approx((oracle.statistic**2, oracle.pvalue))
     assert interaction({"a": levels["a"]}) is None
     assert interaction({"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0, 1: 2.0}}) is None
+
+
+def test_an_interaction_of_several_levels_is_that_of_an_analysis_of_variance():
+    values = np.random.default_rng(7).normal(0, 1, (4, 6)) + np.arange(4)[:, None]
+    rows = [(seed, level, value) for level, row in enumerate(values) for seed, value in enumerate(row)]
+    table = pandas.DataFrame(rows, columns=["seed", "level", "value"])
+    oracle = AnovaRM(table, "value", "seed", within=["level"]).fit().anova_table.iloc[0]["F Value"]
+    found = interaction({str(level): dict(enumerate(row)) for level, row in enumerate(values)})
+    assert found == pytest.approx((oracle, stats.f.sf(oracle, 1, 5)))
 
 
 def test_levels_that_differ_by_the_same_at_every_seed_interact_as_far_as_the_metric_can_tell():
