@@ -33,10 +33,10 @@ SMALL = [
     "--trainer.limit_train_batches=2",
     "--trainer.max_epochs=1",
     "--trainer.limit_val_batches=1",
-    "--data.batch_size=8",
+    "--data.batch_size=2",
     "--trainer.log_every_n_steps=1",
 ]
-SCENES = ["--data.num_images=60", "--data.num_test_images=9"]  # of which there are as many as one asks for
+SCENES = ["--data.num_images=20", "--data.num_test_images=3"]  # of which there are as many as one asks for
 
 # the run that stands for any
 BASE = ("run", "cnn_channels")
@@ -219,10 +219,14 @@ class Desk:
         else:
             before = set(self.folder.glob("runs/*/*"))
             evaluates = any(word.startswith("--evaluation") or word == "--pretrained" for word in words)
-            wide = any("cnn_plain_wide" in word for word in words)  # its width is not searched for
-            extra = [*([] if evaluates else ["--evaluation=none"]), *(["--model.encoder.mlp_ratio=4"] if wide else [])]
-            has_source = any(word in ("--data", "--data.source") or "data/" in word for word in words)
-            self._call([*words, *SMALL, *([] if has_source else SCENES), *extra])
+            extra = [] if evaluates else ["--evaluation=none"]
+            if any("cnn_plain_wide" in word for word in words):  # its width is not searched for
+                extra.append("--model.encoder.mlp_ratio=4")
+            if not any(word in ("--data", "--data.source") or "data/" in word for word in words):
+                extra.extend(SCENES)
+                if any("resnet18" in word for word in words):  # which the tutorial trains, on images of its own
+                    extra.append("--model.encoder.name=test_resnet")
+            self._call([*words, *SMALL, *extra])
             (made,) = set(self.folder.glob("runs/*/*")) - before
             assert json.loads((made / "summary.json").read_text())["status"] == "finished"
             self.shared[words] = shutil.copytree(made, self.store / made.parent.name / made.name)

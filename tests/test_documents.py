@@ -28,10 +28,10 @@ def data(tmp_path_factory):
     datasets = pytest.importorskip("datasets")
     folder = tmp_path_factory.mktemp("data")
     for name, test in (("photos", "test"), ("data/imagenette96", "val"), ("path/to/folder", "test")):
-        images = draw_images(folder / name, "train", 40)
-        draw_images(folder / name, test, 20)
+        images = draw_images(folder / name, "train", 30)
+        draw_images(folder / name, test, 5)
     features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
-    table = datasets.Dataset.from_dict({"img": images, "label": [i % 2 for i in range(40)]}, features=features)
+    table = datasets.Dataset.from_dict({"img": images, "label": [i % 2 for i in range(30)]}, features=features)
     (folder / "data" / "cifar10").mkdir()
     for split in ("train", "test"):
         table.to_parquet(folder / "data" / "cifar10" / f"{split}-00000-of-00001.parquet")

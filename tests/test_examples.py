@@ -1,6 +1,7 @@
 """semconv's parts in other people's loops."""
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def test_parts_and_a_plain_loop_need_neither_lightning_nor_wandb(tmp_path):
         capture_output=True,
         text=True,
         timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as the tests do
     )
     assert done.returncode == 0, done.stderr
     path, summary = the_run(tmp_path)

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from tests.recording import Recorder, logged, record_over_two_processes, train
@@ -20,7 +19,7 @@ def experience(name, folder, *overrides):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    return experience("cnn_plain", tmp_path_factory.mktemp("reference"))
+    return experience("cnn_plain", tmp_path_factory.mktemp("reference"), "--wandb.mode=disabled")
 
 
 def test_a_wider_model_meets_the_same(reference, tmp_path):
@@ -87,26 +86,14 @@ def test_two_processes_evaluate_as_one_does(tmp_path):
     assert all(key in ours for key in shuffled)
 
 
-class Crash(Callback):
-    """Ends a run in the middle of it, after the step's checkpoint has been written."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == self.step:
-            raise RuntimeError("the power is cut")
-
-
 # 122 training images of 128 in batches of 32: three steps an epoch, so that all but step 3 lie inside one
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")
 @pytest.mark.parametrize("name", ["mae_vit", "cnn_channels"])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(name, tmp_path):
     options = ["--trainer.max_steps=7", "--trainer.max_epochs=3", "--model.encoder.drop_path=0.3"]
-    ours = train(name, tmp_path, *options).model.state_dict()
+    # what a run that stops after one of these steps leaves
     saving = ModelCheckpoint(tmp_path / "saved", every_n_train_steps=1, save_top_k=-1, filename="{step}")
-    with pytest.raises(RuntimeError, match="power"):
-        train(name, tmp_path, *options, callbacks=[saving, Crash(5)])
+    ours = train(name, tmp_path, *options, callbacks=[saving]).model.state_dict()
     for step in (2, 3):  # within an epoch, and between two
         resumed = train(name, tmp_path, *options, ckpt_path=tmp_path / "saved" / f"step={step}.ckpt")
         theirs = resumed.model.state_dict()

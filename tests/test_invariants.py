@@ -59,7 +59,7 @@ def test_clipping_does_not_rule_the_first_step(name):
     task = make_task(name)
     for fill in (ZeroFill(), CamouflageFill()):
         task.zero_grad()
-        images = random_images(task, 16)
+        images = random_images(task, 4)
         view, mask = look(task, images, RandomMasker(), Hide(fill))
         task.objective(task(view), images, mask).backward()
         gradients = [parameter.grad for parameter in task.parameters() if parameter.grad is not None]

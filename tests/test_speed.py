@@ -7,7 +7,7 @@ from benchmarks import speed
 from semconv.encoders import Geometry
 from semconv.mechanisms import Channels, Plain
 
-TINY = ["--size=test", "--side=8", "--batch=2", "--rounds=1", "--threads=1"]
+TINY = ["--size=micro", "--side=8", "--batch=2", "--rounds=1", "--threads=1"]
 
 
 class Refusing(Channels):

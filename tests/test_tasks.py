@@ -28,16 +28,6 @@ def test_the_rate_rises_from_zero_in_a_line_and_falls_in_half_a_cosine():
         assert rates[step] == pytest.approx(0.2 + 0.4 * (1 + math.cos(math.pi * (step - 10) / 90)))
 
 
-def test_the_rate_goes_with_the_images_of_a_step(tmp_path):
-    rates = {}
-    for accumulated in (1, 2):
-        options = [f"--trainer.accumulate_grad_batches={accumulated}", "--model.warmup=0", "--trainer.max_steps=1"]
-        cli = train("cnn_plain", tmp_path, *options, "--model.base_lr=0.256")
-        rates[accumulated] = cli.trainer.optimizers[0].defaults["lr"]
-    # .256 * images / 256, with 32 images a batch
-    assert rates == pytest.approx({1: 0.032, 2: 0.064})
-
-
 class HalfCosine(LambdaLR):
     """The default schedule of three steps, as somebody else's class."""
 
@@ -48,12 +38,11 @@ class HalfCosine(LambdaLR):
 def test_the_default_is_adamw_with_warm_up_and_half_a_cosine_to_the_bit(tmp_path):
     written_out = ["--model.optimizer=AdamW", "--model.optimizer.betas=[0.9,0.95]", "--model.optimizer.fused=true"]
     schedule = f"--model.schedule={__name__}.HalfCosine"
-    weights = [
-        train("cnn_plain", tmp_path / name, *options).model.state_dict()
-        for name, options in (("a", []), ("b", [*written_out, schedule]))
-    ]
+    runs = [train("cnn_plain", tmp_path / name, *options) for name, options in (("a", []), ("b", [*written_out, schedule]))]
     assert logged(tmp_path / "a") == logged(tmp_path / "b")
+    weights = [run.model.state_dict() for run in runs]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert all(run.trainer.optimizers[0].defaults["lr"] == 0.008 * 32 / 256 for run in runs)  # per 256 images of a step
 
 
 def rates_of(make_schedule, rate):
@@ -142,10 +131,10 @@ def test_norms_biases_and_tokens_do_not_decay(name):
 
 @pytest.mark.parametrize("name", ["cnn_channels", "mae_vit"])
 def test_the_untrained_encoder_is_that_of_step_0(name, tmp_path):
-    cli = train(name, tmp_path, "--trainer.max_steps=2")
+    cli = train(name, tmp_path, "--model.size=test", "--trainer.max_steps=2")
     (checkpoint,) = tmp_path.glob("*/*/checkpoints/last.ckpt")
-    resumed = train(name, tmp_path / "resumed", "--trainer.max_steps=3", ckpt_path=checkpoint)
-    fresh = make_task(name, "--model.size=micro").encoder.state_dict()
+    resumed = train(name, tmp_path / "resumed", "--model.size=test", ckpt_path=checkpoint)
+    fresh = make_task(name).encoder.state_dict()
     for task in (cli.model, resumed.model):
         weights = task.untrained_encoder().state_dict()
         assert list(weights) == list(fresh)

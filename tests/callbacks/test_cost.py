@@ -9,7 +9,7 @@ from semconv.commands.train import main
 from semconv.cost import Throughput, count_flops, count_training_flops, inference_rate
 from tests.experiments import arguments, built
 
-SHORT = ["--trainer.limit_train_batches=8", "--data.batch_size=16", "--data.num_images=160", "--data.num_test_images=20"]
+SHORT = ["--trainer.limit_train_batches=8", "--data.batch_size=4", "--data.num_images=40", "--data.num_test_images=5"]
 SHORT += ["--trainer.log_every_n_steps=1"]
 
 

@@ -61,8 +61,10 @@ def test_a_resnet_is_reached_as_its_kernels_say():
 
 
 def test_many_masks_give_the_row_of_the_research_note():
+    with torch.device("meta"):  # the oracle reads no weight
+        model = timm.create_model("resnet50")
     # the note's own masks are a draw as well
-    assert in_percent(resnet_oracle(timm.create_model("resnet50"), masks(256))) == pytest.approx(ROW, abs=1)
+    assert in_percent(resnet_oracle(model, masks(256))) == pytest.approx(ROW, abs=1)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from semconv.__main__ import main
 from semconv.commands.train import main as train
 from tests.experiments import arguments
 
-SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--data.num_images=60", "--data.batch_size=16"]
+SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--data.num_images=20", "--data.batch_size=4"]
 
 
 @pytest.fixture(scope="session")

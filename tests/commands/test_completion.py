@@ -1,4 +1,4 @@
-"""The Tab key in a real bash."""
+"""The Tab key, in a real bash and as bash asks."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.documents import ROOT
+from tests.processes import Forked
 
 pytest.importorskip("argcomplete")
 
@@ -20,16 +21,19 @@ while read -r COMP_LINE; do
   echo "${{COMPREPLY[*]}}"
 done
 """
+# a name of the folder's own; with a comma, with dots, and a key
+IN_BASH = {
+    "semconv run min": "mine",
+    "semconv run cnn_channels,controls/ze": "cnn_channels,controls/zero",
+    "semconv run cnn_plain --model.encoder semconv.encoders.MAE": "semconv.encoders.MAEViT",
+    "semconv run cnn_plain --model.base_": "--model.base_lr",
+}
 LINES = {
     "semconv swe": "sweep",
     "semconv run cnn_chan": "cnn_channels",
-    "semconv run cnn_channels,controls/ze": "cnn_channels,controls/zero",
     "semconv run -c indicators/four": "indicators/fourier",
     "semconv fit cnn_plain --data cifar": "cifar10",
-    "semconv run cnn_plain --model.base_": "--model.base_lr",
-    "semconv run cnn_plain --model.encoder semconv.encoders.MAE": "semconv.encoders.MAEViT",
     "semconv run cnn_plain --model.encoder MAE": "MAEViT",
-    "semconv run min": "mine",
     "semconv sweep quick": "quickstart",
     "semconv check leak": "leakage",
     "semconv compare --negl": "--negligible",
@@ -45,6 +49,11 @@ def test_tab_completes_commands_names_keys_and_classes(tmp_path):
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": ":".join(path)}
     script = PRESS.format(python=sys.executable)
-    typed = "\n".join(LINES) + "\n"
+    typed = "\n".join(IN_BASH) + "\n"
     done = subprocess.run(["bash", "-c", script], input=typed, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert dict(zip(LINES, map(str.strip, done.stdout.split("\n")), strict=False)) == LINES, done.stderr
+    assert dict(zip(IN_BASH, map(str.strip, done.stdout.split("\n")), strict=False)) == IN_BASH, done.stderr
+    completed = tmp_path / "completed"
+    bash = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_SHELL": "bash", "_ARGCOMPLETE_STDOUT_FILENAME": str(completed)}
+    for line, word in LINES.items():
+        Forked([], tmp_path, {**os.environ, **bash, "COMP_LINE": line, "COMP_POINT": str(len(line))}).wait()
+        assert completed.read_text().strip() == word, line

@@ -1,5 +1,6 @@
 import json
 import shutil
+from functools import cache
 from typing import Any
 
 import huggingface_hub
@@ -23,9 +24,13 @@ pytestmark = pytest.mark.usefixtures("quick_runs")
 PIXELS = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
 
 
+# of a run that several tests export
+loaded = cache(load_run)
+
+
 def told(run: Any, pixels: torch.Tensor = PIXELS, cell: int = 4) -> Any:
     """What the run's own encoder says of images of which nothing is masked."""
-    task: Any = load_run(run).task
+    task: Any = loaded(run).task
     with torch.no_grad():
         return task.encoder(everything(pixels, cell))
 
@@ -53,7 +58,7 @@ def test_timm_loads_a_vit_strictly_with_the_same_features(run, make_run, semconv
 
 
 def moments(run):
-    data = load_run(run).data
+    data = loaded(run).data
     assert isinstance(data, ImageData)
     return data.moments
 

@@ -10,19 +10,19 @@ import yaml
 from PIL import Image
 
 from semconv import load_run
-from semconv.commands.train import SemconvCLI, build, main, parse
+from semconv.commands.train import SemconvCLI, build, main
 from semconv.commands.trainer_options import avoid_mps
 from semconv.configuration import bare, flatten
 from semconv.data import ImageData
 from semconv.evaluation.features import Evaluated
 from semconv.evaluation.quick import while_training
 from semconv.tracking.identity import identity
-from tests.experiments import FOLDER, arguments, every_experiment
+from tests.experiments import FOLDER, arguments, every_experiment, parsed
 from tests.processes import Forked
 from tests.recording import Recorder
 
-SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--data.batch_size=16"]
-SHORT += ["--data.num_images=60", "--data.num_test_images=20"]
+SHORT = ["--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1", "--model.size=micro"]
+SHORT += ["--data.batch_size=8", "--data.num_images=40", "--data.num_test_images=10"]
 OWN_LENGTH = ["--data.num_images=null", "--data.num_test_images=null"]  # of a folder
 
 
@@ -57,7 +57,7 @@ met: list[dict] = []  # by the first experiment that hides pixels
 
 @every_experiment
 def test_an_experiment_meets_what_all_do_trains_and_tests(name, recorder, tmp_path):
-    main(["run", *short(name, tmp_path), "--evaluation=none", "--model.size=micro"])
+    main(["run", *short(name, tmp_path), "--evaluation=none"])
     if "denoising" not in name:
         met[:] = met or recorder.steps
         assert recorder.steps == met
@@ -74,7 +74,7 @@ def test_an_experiment_meets_what_all_do_trains_and_tests(name, recorder, tmp_pa
 # one of each kind: signals beside the features, features of visible sites in a pyramid, tokens
 @pytest.mark.parametrize("name", ["cnn_channels", "cnn_spark", "mae_vit"])
 def test_a_run_is_evaluated_and_tested_again_from_its_folder_alone(name, tmp_path):
-    main(["run", *short(name, tmp_path / "first"), "--evaluation_images=24", "--model.size=micro"])
+    main(["run", *short(name, tmp_path / "first"), "--evaluation_images=24"])
     run = the_run(tmp_path / "first")
     checkpoint = run / "checkpoints" / "last.ckpt"
     torch.load(checkpoint, weights_only=True)
@@ -89,7 +89,7 @@ def test_a_run_is_evaluated_and_tested_again_from_its_folder_alone(name, tmp_pat
 def test_a_run_ends_with_its_results_and_says_in_a_file_how_far_it_is(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(ImageData, "describe", lambda data: "wds/http://user:hunter2@host: 60 train")
     monkeypatch.setattr("semconv.callbacks.progress.LINE_SECONDS", 0.01)
-    main(["run", *short("mae_vit", tmp_path), "--trainer.limit_train_batches=8", "--data.batch_size=4"])
+    main(["run", *short("mae_vit", tmp_path), "--trainer.limit_train_batches=8", "--data.batch_size=4", "--evaluation_images=24"])
     found, printed = summary(the_run(tmp_path)), capsys.readouterr()
     assert "wds/http://<redacted>@host: 60 train" in printed.err
     # endpoints first, with what needs no training beside them
@@ -126,7 +126,7 @@ def test_fit_validate_and_predict(tmp_path, capsys, monkeypatch):
     main(["predict", *short("cnn_appended", tmp_path / "predict"), f"--ckpt_path={checkpoint}"])
     fitted, validated = summary(the_run(tmp_path / "fit")), summary(the_run(tmp_path / "val"))
     assert fitted["val/masked_mse"] == validated["val/masked_mse"]
-    assert len(list((the_run(tmp_path / "predict") / "media" / "predict").glob("*.png"))) == 20
+    assert len(list((the_run(tmp_path / "predict") / "media" / "predict").glob("*.png"))) == 10
     bars = capsys.readouterr().err
     assert all(f"{stage} \x1b" in bars for stage in ("train", "validation", "predict"))
 
@@ -143,7 +143,7 @@ def test_a_run_validates_its_final_weights_once_wherever_it_ends(steps, tmp_path
     "path", sorted([*FOLDER.glob("fills/*.yaml"), *FOLDER.glob("ablations/*.yaml")]), ids=lambda path: path.stem
 )
 def test_a_fill_or_an_ablation_changes_what_its_file_says_alone(path):
-    before, after = (flatten(parse(arguments("cnn_channels", *more))) for more in ((), ("-c", str(path))))
+    before, after = (flatten(parsed("cnn_channels", *more)) for more in ((), ("-c", str(path))))
     changed = {bare(key): value for key, value in after.items() if before.get(key) != value}
     assert changed.items() <= {bare(key): value for key, value in flatten(yaml.safe_load(path.read_text())).items()}.items()
     assert changed or path.stem == "zero"  # which is base.yaml's
@@ -185,7 +185,7 @@ def test_a_broken_image_is_named_in_one_line(num_workers, tmp_path, capsys):
 
 def test_probes_during_training_make_a_curve_and_change_no_bit(tmp_path, capsys):
     options = ["--trainer.max_epochs=4", "--trainer.limit_train_batches=1", "--data.batch_size=32", "--model.encoder.drop_path=0.3"]
-    options += ["--model.size=micro"]
+    options += ["--data.size=[16,16]"]
     for name, more in (("with", ["--evaluation_every=2"]), ("without", [])):
         main(["fit", *short("cnn_channels", tmp_path / name), *options, *more])
     runs = [the_run(tmp_path / name) for name in ("with", "without")]
@@ -233,7 +233,7 @@ def test_an_override_reaches_every_value_that_is_derived_from_it(subcommand, cap
 
 
 def test_the_saved_configuration_stands_alone(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MY_PASSWORD", "test")  # as the size
+    monkeypatch.setenv("MY_PASSWORD", "micro")  # as the size
     monkeypatch.setenv("X_AUTH", "disabled")
     options = ["--seed_everything=3", "--data.size=[16,32]", "--evaluation=none"]
     main(["run", *short("cnn_overlay_add", tmp_path / "a"), *options])
@@ -299,7 +299,7 @@ BAD_INPUT = {
     "missing file": (["-c", "nowhere.yaml"], "nowhere.yaml"),
     "missing checkpoint": (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt does not exist"),
     "broken checkpoint": (["--ckpt_path={broken}"], "is not a complete checkpoint"),
-    "checkpoint of another shape": (["--ckpt_path={checkpoint}", "--model.size=tiny"], "model.size was test and is now tiny"),
+    "checkpoint of another shape": (["--ckpt_path={checkpoint}", "--model.size=test"], "model.size was micro and is now test"),
     "empty batch": (["--data.batch_size=0"], "batch_size is 0"),
     "batch larger than the data": (["--data.batch_size=1000"], "batch_size is 1000"),
     "no indicators": (["--model.encoder.mechanism=semconv.mechanisms.Channels"], "Channels has no indicators"),

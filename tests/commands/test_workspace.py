@@ -16,6 +16,7 @@ from semconv.metrics import find
 from semconv.tracking.folder import RunFolder
 from tests.comparison.test_command import write_family
 from tests.experiments import arguments
+from tests.processes import Forked
 from tests.tracking.test_wandb_record import KEY, SMALL, inspect
 from tests.wandb_server import ANSWERS, serve
 
@@ -95,11 +96,11 @@ def real_run(tmp_path_factory, quick_probes):
             "--trainer.accelerator=cpu",
         )
         more = (
-            "--data.num_images=300",
+            "--data.num_images=72",
+            "--data.batch_size=8",
             "--model.size=micro",
             "--evaluation=full",
-            "--evaluation_images=60",
-            "--trainer.val_check_interval=1",
+            "--evaluation_images=40",
             "--trainer.enable_progress_bar=false",
         )
         train(["run", *arguments("cnn_channels", *SMALL, *options, *more, f"--runs={folder / 'runs'}")])
@@ -207,19 +208,25 @@ def test_a_report_has_the_comparisons_text_and_tables(tmp_path, capsys):
     assert len(grid["metadata"]["panelBankSectionConfig"]["panels"]) == sum(map(len, dashboard.make_panels().values()))
 
 
-def save(server, *more):
+def account(server):
+    """The environment variables of somebody who has one."""
     own = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    words = ["semconv", "workspace", "--entity", "somebody", *map(str, more)]
-    code = f"import sys; sys.argv = {words}; from semconv.__main__ import main; main(); assert 'torch' not in sys.modules"
-    command = [sys.executable, "-c", code]
-    environment = {**own, "WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    return {**own, "WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url}
 
 
 def test_both_arrive_at_the_server(tmp_path):
     write_family(tmp_path)
+    words = ["semconv", "workspace", "--entity", "somebody", "--name", "mine", "--report", str(tmp_path)]
+    code = f"import sys; sys.argv = {words}; from semconv.__main__ import main; main(); assert 'torch' not in sys.modules"
     with serve() as server:
-        done = save(server, "--name", "mine", "--report", tmp_path)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=account(server),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+        )
         assert done.returncode == 0, done.stderr
         sent = [json.loads(body)["variables"] for path, body in server.requests if path == "/graphql" and b"upsertView(" in body]
     assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == ["workspace saved", "report saved"]
@@ -231,10 +238,10 @@ def test_both_arrive_at_the_server(tmp_path):
     assert "beneficial for reconstruction" in report["spec"]
 
 
-def test_a_server_that_does_not_take_it_is_one_line(monkeypatch):
+def test_a_server_that_does_not_take_it_is_one_line(tmp_path, monkeypatch):
     monkeypatch.delitem(ANSWERS, "UpsertView2")
     with serve() as server:
-        done = save(server)
+        done = Forked(["workspace", "--entity", "somebody"], tmp_path, account(server)).wait()
     assert done.returncode == 2
     assert "does not take it" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

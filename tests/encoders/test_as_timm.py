@@ -3,6 +3,7 @@
 import ast
 import runpy
 import sys
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,26 +11,27 @@ from typing import Any
 import pytest
 import timm
 import torch
+import yaml
 from timm.optim import create_optimizer_v2
 from torch import Tensor
 
 from semconv import timm_models
 from semconv.controls import Shuffled, set_control
 from semconv.convolution import Plain, SemanticConv2d
-from semconv.encoders import Encoder, Geometry, MAEViT, SemanticCNN
+from semconv.encoders import Encoder, Geometry, MAEViT, SemanticCNN, Size, initialise
 from semconv.encoders.encoder import TimmModel
 from semconv.encoders.sizes import CNNSize, DecoderSize, Dimensions, ViTSize
 from semconv.evaluation.features import everything
 from semconv.indicators import Indicators, Mask
 from semconv.mechanisms import Channels
 from tests.documents import Document
-from tests.experiments import CNNS, FOLDER, make_task, stir
+from tests.experiments import CNNS, FOLDER, encoder_factory, factory_of, make_task, parsed, stir
 from tests.pairwise import together
 
 CELL = 4
 # in the layout of the encoder's own maps, so that sums are in the same order
 PIXELS = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
-VARIANTS = [*CNNS, *(f"controls/{path.stem}" for path in (FOLDER / "controls").glob("gradual_*.yaml"))]
+SCHEDULES = sorted((FOLDER / "controls").glob("gradual_*.yaml"))
 
 # as the documents say: whether it exports to timm, and whether it does conditioned on the mask alone
 LISTED = {
@@ -63,10 +65,19 @@ def without_mechanisms(encoder: Encoder) -> Encoder | None:
     return encoder
 
 
-@together("name", VARIANTS)
-def test_a_variant_is_a_model_of_timms_where_nothing_is_masked_if_it_says_so_and_only_then(name):
-    files = (name,) if name in CNNS else ("cnn_gradual", f"-c={FOLDER / name}.yaml")
-    encoder = make_task(*files).encoder
+def scheduled_factory(file: Path) -> Any:
+    """The encoder of cnn_gradual with the schedule of a control."""
+    config = deepcopy(parsed("cnn_gradual")["model"]["init_args"]["encoder"])
+    own = yaml.safe_load(file.read_text())["model"]["init_args"]["encoder"]["init_args"]["mechanism"]
+    config["init_args"]["mechanism"]["init_args"] |= own["init_args"]
+    return factory_of("encoder", Callable[[Geometry, Size], Encoder], config)
+
+
+@together("variant", [*CNNS, *SCHEDULES])
+def test_a_variant_is_a_model_of_timms_where_nothing_is_masked_if_it_says_so_and_only_then(variant):
+    factory = encoder_factory(variant) if variant in CNNS else scheduled_factory(variant)
+    encoder = factory(Geometry(3, (32, 32), CELL), "micro").eval()
+    initialise(encoder, 0)
     stir(encoder)
     found, plain = encoder.as_timm(), without_mechanisms(encoder)
     try:
@@ -74,10 +85,10 @@ def test_a_variant_is_a_model_of_timms_where_nothing_is_masked_if_it_says_so_and
     except RuntimeError:  # of a network whose width is split
         same = False
     assert isinstance(found, TimmModel) == same, found
-    if name in CNNS:
+    if variant in CNNS:
         layers = [module for module in encoder.modules() if isinstance(module, SemanticConv2d)]
         on_mask = all(layer.mechanism.silent_when_visible for layer in layers)
-        assert LISTED[name] == ["yes" if each else "no" for each in (same, on_mask)]
+        assert LISTED[variant] == ["yes" if each else "no" for each in (same, on_mask)]
     if isinstance(found, TimmModel):
         with torch.no_grad():
             # the same operations on the same numbers; a partial convolution adds its bias apart

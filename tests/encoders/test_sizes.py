@@ -1,5 +1,6 @@
 """Sizes by name and written out."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, cast, get_args
 
@@ -58,10 +59,18 @@ def test_runs_of_two_sizes_have_two_protocols():
     assert protocols[0] != protocols[1]
 
 
+def test_sizes_that_cannot_be_built_are_refused():
+    with pytest.raises(ValueError, match=r"size\.vit\.width is 40 with 3 heads: give a width that 4 and the heads divide"):
+        dimensions(replace(OWN, vit=ViTSize(40, 5, 3)))
+    with pytest.raises(ValueError, match=r"size\.decoder\.width is 26 with 2 heads"):
+        dimensions(replace(OWN, decoder=DecoderSize(26, 3, 2)))
+    with pytest.raises(ValueError, match=r"size\.cnn\.widths are \[16, 20, 40, 48\]: give multiples of 8"):
+        dimensions(replace(OWN, cnn=CNNSize((16, 20, 40, 48), (1, 2, 1, 1))))
+    with pytest.raises(ValueError, match="size is tyni: choose among micro, test, mini"):
+        dimensions("tyni")  # type: ignore[arg-type]
+
+
 WRONG = {
-    GIVEN.replace("heads: 5", "heads: 3"): "size.vit.width is 40 with 3 heads: give a width that 4 and the heads divide",
-    GIVEN.replace("width: 24", "width: 26"): "size.decoder.width is 26 with 2 heads",
-    GIVEN.replace("16, 24", "16, 20"): "size.cnn.widths are [16, 20, 40, 48]: give multiples of 8",
     GIVEN.replace("depth: 3", "depth: 0"): "size.decoder has a depth of 0: give 1 block or more",
     GIVEN.replace("16, 24, 40, 48", "64, 96, 160, 200"): "the CNN of this size has 535,176 parameters with the narrowest MLPs",
     GIVEN.replace(", heads: 2", ""): "decoder.heads",
@@ -69,12 +78,10 @@ WRONG = {
 }
 
 
-def test_sizes_that_cannot_be_built_are_refused_in_one_line(tmp_path, capsys):
+def test_the_command_refuses_them_in_one_line(tmp_path, capsys):
     for given, message in WRONG.items():
         with pytest.raises(SystemExit) as stop:
             main(["fit", *arguments("cnn_plain", f"--model.size={given}", f"--runs={tmp_path}")])
         lines = capsys.readouterr().err.splitlines()
         assert (stop.value.code, len(lines)) == (2, 1)
         assert message in lines[0]
-    with pytest.raises(ValueError, match="size is tyni: choose among micro, test, mini"):
-        dimensions("tyni")  # type: ignore[arg-type]

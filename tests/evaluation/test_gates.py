@@ -18,7 +18,7 @@ def test_means_and_the_share_of_the_mask_are_those_of_scikit_learn(name, neutral
     those = evaluated(name)
     stir(those.task.encoder)
     before = state(those.task)
-    found = gates(those, 64)
+    found = gates(those, 40)
     assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(before, state(those.task), strict=True))
     mechanisms = {path: part for path, part in those.task.encoder.named_modules() if isinstance(part, FiLM | Gated)}
     path, mechanism = next((path, part) for path, part in mechanisms.items() if "stages.1" in path)
@@ -26,7 +26,7 @@ def test_means_and_the_share_of_the_mask_are_those_of_scikit_learn(name, neutral
     passed: list[np.ndarray] = []
     masked: list[np.ndarray] = []
     mechanism.amplitude.register_forward_hook(lambda part, given, out: passed.append(out.movedim(1, 3).flatten(0, 2).numpy()))
-    for batch in those.batches("test", 64):
+    for batch in those.batches("test", 40):
         view, mask = those.task.look(batch, "probe")
         with torch.no_grad():
             those.task.encoder(view)

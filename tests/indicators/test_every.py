@@ -30,14 +30,14 @@ def test_indicators_are_found():
 
 
 def test_wide_plain_is_built_beside_indicators_that_have_weights_and_leaves_these_alone():
-    found = [part for make in CLASSES if [*(part := make()).parameters(), *part.buffers()]]
-    assert {"SemanticMap", "LearnedTable"} <= {type(part).__name__ for part in found}
-    for part in found:
-        geometry = Geometry(3, SIZE, 4, batch_size=8, num_masked=COUNT)
-        wide = SemanticCNN(geometry, "test", [part], Channels, depth="stages", as_plain="flops")
-        assert {tensor.device.type for tensor in (*wide.parameters(), *part.parameters(), *part.buffers())} == {"cpu"}
-        told = SemanticCNN(geometry, "test", [part], Channels, depth="stages")
-        assert training_flops(wide, geometry) == pytest.approx(training_flops(told, geometry), rel=0.02)
+    parts = [part for make in CLASSES if [*(part := make()).parameters(), *part.buffers()]]
+    assert {"SemanticMap", "LearnedTable"} <= {type(part).__name__ for part in parts}
+    geometry = Geometry(3, SIZE, 4, batch_size=8, num_masked=COUNT)
+    wide = SemanticCNN(geometry, "test", parts, Channels, depth="stages", as_plain="flops")
+    tensors = [tensor for each in (wide, *parts) for tensor in (*each.parameters(), *each.buffers())]
+    assert {tensor.device.type for tensor in tensors} == {"cpu"}
+    told = SemanticCNN(geometry, "test", parts, Channels, depth="stages")
+    assert training_flops(wide, geometry) == pytest.approx(training_flops(told, geometry), rel=0.02)
 
 
 @all_indicators

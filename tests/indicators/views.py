@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import math
 import pkgutil
 
 import torch
@@ -53,11 +54,13 @@ def spread(mask: Tensor) -> Tensor:
 def mean_over_sites(maps: Tensor, height: int, width: int) -> Tensor:
     """The mean of maps over each site, counted on a grid fine enough for both: float64 `b k height width`."""
     rows, columns = maps.shape[2:]
-    fine = maps.double().repeat_interleave(height, 2).repeat_interleave(width, 3)
+    fine = maps.double().repeat_interleave(math.lcm(rows, height) // rows, 2)
+    fine = fine.repeat_interleave(math.lcm(columns, width) // columns, 3)
+    down, along = fine.shape[2] // height, fine.shape[3] // width
     out = torch.zeros(*maps.shape[:2], height, width, dtype=torch.float64)
     for i in range(height):
         for j in range(width):
-            out[:, :, i, j] = fine[:, :, i * rows : (i + 1) * rows, j * columns : (j + 1) * columns].mean((2, 3))
+            out[:, :, i, j] = fine[:, :, i * down : (i + 1) * down, j * along : (j + 1) * along].mean((2, 3))
     return out
 
 

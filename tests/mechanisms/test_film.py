@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,15 +15,15 @@ from tests.oracles import CHANNELS, MODES, assert_same, build, convolve, draw_vi
 
 def modulate(module: SemanticConv2d, x: Tensor, signals: Tensor) -> Tensor:
     """(1 + gamma) x + beta, signals being given on a grid that is padded by half the window."""
-    told = learned(module, "from_signals.weight")
-    k, out = told.shape[2], torch.empty_like(x)
+    told, maps, y = (each.detach().numpy() for each in (learned(module, "from_signals.weight"), signals, x))
+    k, out = told.shape[2], np.empty_like(y)
     for i in range(x.shape[2]):
         for j in range(x.shape[3]):
-            window = signals[:, :, i : i + k, j : j + k].flatten(1)
+            window = maps[:, :, i : i + k, j : j + k].reshape(len(x), -1)
             for c in range(x.shape[1]):
-                gamma, beta = window @ told[c].flatten(), window @ told[x.shape[1] + c].flatten()
-                out[:, c, i, j] = (1 + gamma) * x[:, c, i, j] + beta
-    return out.detach()
+                gamma, beta = window @ told[c].ravel(), window @ told[x.shape[1] + c].ravel()
+                out[:, c, i, j] = (1 + gamma) * y[:, c, i, j] + beta
+    return torch.from_numpy(out)
 
 
 @every_geometry

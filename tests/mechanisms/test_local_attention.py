@@ -3,6 +3,7 @@
 import functools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -44,17 +45,19 @@ def visible_map(mask: Tensor | None, x: Tensor, amount: int, mode: PaddingMode) 
 def attend(state: dict[str, Tensor], x: Tensor, visible: Tensor, told: Tensor, values: Tensor, geometry: tuple[int, ...]) -> Tensor:
     """The answer of each window of padded maps, head by head and site by site."""
     kernel, stride, dilation = geometry
-    bias, null_key, null_value = state["offset_bias"], state["null_key"], state["null_value"]
+    weight = {name: tensor.numpy() for name, tensor in state.items()}
+    pixels, shares, signals, content = (each.detach().numpy() for each in (x, visible, told, values))
+    bias, null_key, null_value = weight["offset_bias"], weight["null_key"], weight["null_value"]
     heads, dim = null_key.shape
     reach = (kernel - 1) * dilation + 1
     height, width = ((side - reach) // stride + 1 for side in x.shape[2:])
     part = values.shape[1] // heads
-    answer = torch.zeros(len(x), values.shape[1], height, width, dtype=torch.float64)
+    answer = np.zeros((len(x), values.shape[1], height, width))
     for b in range(len(x)):
         for i in range(height):
             for j in range(width):
                 y, z = i * stride + (reach - 1) // 2, j * stride + (reach - 1) // 2
-                query = state["query.weight"] @ x[b, :, y, z] + state["query.bias"]
+                query = weight["query.weight"] @ pixels[b, :, y, z] + weight["query.bias"]
                 for n in range(heads):
                     own, rows = slice(n * dim, (n + 1) * dim), slice(n * part, (n + 1) * part)
                     weights = [math.exp(query[own] @ null_key[n] / dim**0.5)]
@@ -62,17 +65,17 @@ def attend(state: dict[str, Tensor], x: Tensor, visible: Tensor, told: Tensor, v
                     for k in range(kernel):
                         for m in range(kernel):
                             y, z = i * stride + k * dilation, j * stride + m * dilation
-                            if visible[b, y, z] == 0:
+                            if shares[b, y, z] == 0:
                                 continue
-                            key = (state["key.weight"] @ x[b, :, y, z])[own]
+                            key = (weight["key.weight"] @ pixels[b, :, y, z])[own]
                             logit = query[own] @ key / dim**0.5 + bias[n, k, m]
                             if told.shape[1]:
-                                logit += state["from_signals.weight"][n, :, 0, 0] @ told[b, :, y, z]
-                            weights.append(visible[b, y, z].item() * math.exp(logit))
-                            seen.append(values[b, rows, y, z])
-                    total = sum(weight * value for weight, value in zip(weights, seen, strict=True))
+                                logit += weight["from_signals.weight"][n, :, 0, 0] @ signals[b, :, y, z]
+                            weights.append(shares[b, y, z] * math.exp(logit))
+                            seen.append(content[b, rows, y, z])
+                    total = sum(share * value for share, value in zip(weights, seen, strict=True))
                     answer[b, rows, i, j] = total / sum(weights)
-    return answer
+    return torch.from_numpy(answer)
 
 
 def state_of(module: nn.Module, prefix: str = "mechanism.attend.") -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import itertools
 import math
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -65,11 +66,11 @@ def slow(
     (kh, kw), (sh, sw), (dh, dw) = convolution.kernel_size, convolution.stride, convolution.dilation
     assert isinstance(convolution.padding, tuple)
     ph, pw = convolution.padding
-    weight, groups = convolution.weight.detach(), convolution.groups
+    weight, groups = convolution.weight.detach().numpy(), convolution.groups
+    pixels, shares = x.detach().numpy(), visible[:, 0].numpy()
     height = (x.shape[2] + 2 * ph - (kh - 1) * dh - 1) // sh + 1
     width = (x.shape[3] + 2 * pw - (kw - 1) * dw - 1) // sw + 1
-    out = torch.zeros(len(x), len(weight), height, width, dtype=torch.float64)
-    count = torch.zeros(len(x), 1, height, width, dtype=torch.float64)
+    out, count = np.zeros((len(x), len(weight), height, width)), np.zeros((len(x), 1, height, width))
     inputs, outputs = x.shape[1] // groups, len(weight) // groups
     for b, i, j in itertools.product(range(len(x)), range(height), range(width)):
         for di, dj in itertools.product(range(kh), range(kw)):
@@ -77,23 +78,23 @@ def slow(
             if isinstance(place, bool):
                 count[b, 0, i, j] += place
                 continue
-            share = visible[b, 0, place[0], place[1]]
+            share = shares[b, place[0], place[1]]
             if share == 0:
                 continue
             count[b, 0, i, j] += share
             for group in range(groups):
                 o, c = slice(group * outputs, (group + 1) * outputs), slice(group * inputs, (group + 1) * inputs)
-                out[b, o, i, j] += weight[o, :, di, dj] @ (share * x[b, c, place[0], place[1]])
-        n = count[b, 0, i, j].item()
+                out[b, o, i, j] += weight[o, :, di, dj] @ (share * pixels[b, c, place[0], place[1]])
+        n = count[b, 0, i, j]
         if n == 0:
             out[b, :, i, j] = 0
             continue
         out[b, :, i, j] *= (kh * kw / n) ** power
         if convolution.bias is not None:
-            out[b, :, i, j] += convolution.bias.detach()
+            out[b, :, i, j] += convolution.bias.detach().numpy()
         if told is not None:
-            out[b, :, i, j] += told[0, :, i, j]
-    return out, count
+            out[b, :, i, j] += told[0, :, i, j].numpy()
+    return torch.from_numpy(out), torch.from_numpy(count)
 
 
 def visible_map(view: View, height: int, width: int) -> Tensor:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("quick_runs")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    options = [*SHORT, "--trainer.max_epochs=-1", "--wandb.mode=disabled", f"--runs={folder}"]
+    options = [*SHORT, "--trainer.max_epochs=-1", "--checkpoint_every=2", "--wandb.mode=disabled", f"--runs={folder}"]
     main(["run", *arguments("cnn_plain", *options)])
     (run,) = folder.glob("*/*")
     return run
@@ -131,19 +131,6 @@ def test_a_run_that_lengthens_another_is_recorded_as_such(run, tmp_path, capsys)
     assert "it tests weights that were trained with another trainer.lengthened_at" in capsys.readouterr().err
 
 
-def test_a_test_of_weights_on_their_way_is_no_finished_run(tmp_path, capsys):
-    options = [*SHORT, "--checkpoint_every=2", "--wandb.mode=disabled", f"--runs={tmp_path / 'runs'}"]
-    main(["run", *arguments("cnn_plain", *options)])
-    (run,) = (tmp_path / "runs").glob("*/*")
-    for name in ("step-00000002", "last"):
-        words = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / name}"]
-        main(["test", *words, "--ckpt_path", str(run / "checkpoints" / f"{name}.ckpt")])
-    capsys.readouterr()
-    assert find_runs([str(tmp_path / "step-00000002")]).runs == []
-    assert "it tests weights that were trained with another number of steps" in capsys.readouterr().err
-    assert [each.summary["trainer/global_step"] for each in find_runs([str(tmp_path / "last")]).runs] == [3]
-
-
 def test_weights_of_something_else_are_refused(run, tmp_path, capsys):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "w.pt")
     words = ["-c", str(run / "config.yaml"), "--ckpt_path", str(tmp_path / "w.pt"), f"--runs={tmp_path / 'other'}"]
@@ -161,11 +148,13 @@ def test_one_process_at_a_time_uses_a_run(run, capsys, monkeypatch):
     lock.close()
 
 
-def test_weights_tested_under_another_protocol_are_no_run_of_it(run, tmp_path, capsys):
-    words = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / 'tested'}", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
-    main(["test", *words, "--model.masker.ratio=0.5"])
-    main(["test", *words])
+def test_weights_tested_on_their_way_or_under_another_protocol_are_no_run_of_it(run, tmp_path, capsys):
+    words = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / 'tested'}", "--ckpt_path"]
+    for name, *options in (("step-00000002",), ("last",), ("last", "--model.masker.ratio=0.5")):
+        main(["test", *words, str(run / "checkpoints" / f"{name}.ckpt"), *options])
     capsys.readouterr()
     found = find_runs([str(tmp_path / "tested")]).runs
-    assert [each.protocol["model.masker.ratio"] for each in found] == [0.75]
-    assert "it tests weights that were trained with another model.masker.ratio" in capsys.readouterr().err
+    assert [(each.protocol["model.masker.ratio"], each.summary["trainer/global_step"]) for each in found] == [(0.75, 3)]
+    said = capsys.readouterr().err
+    for other in ("number of steps", "model.masker.ratio"):
+        assert f"it tests weights that were trained with another {other}" in said

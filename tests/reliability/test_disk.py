@@ -87,7 +87,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(run, tmp_path
         (1000, ["init", "{tmp}/out"], "{tmp}/out/experiments/base.yaml"),
         (800, ["sweep", "quickstart", "--output", "{tmp}/out"], "{tmp}/out/sweep.yaml"),
         (3000, ["sweep", "quickstart", "--output", "{tmp}/out"], "{tmp}/out/journal.log"),
-        (500, ["fit", "cnn_plain", "--runs", "{tmp}/out"], "/config.yaml"),
+        (500, ["fit", "cnn_plain", "--runs", "{tmp}/out", *SHORT], "/config.yaml"),
         (0, ["list"], "the output"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,

@@ -1,16 +1,15 @@
 """Keys and passwords that a user has in the environment, in options or in addresses reach no record."""
 
 import os
-import subprocess
-import sys
 from itertools import product
 
 import pytest
 
 from semconv.commands.train import main
 from semconv.tracking.secrets import is_secret_name, redact
-from tests.experiments import FOLDER, arguments
+from tests.experiments import arguments
 from tests.pairwise import together
+from tests.processes import Forked
 from tests.recording import SHORT
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
@@ -121,8 +120,8 @@ def test_no_byte_of_a_run_holds_a_secret(tmp_path, monkeypatch):
 def test_a_trials_log_and_an_error_hold_no_secret(tmp_path, capsys):
     path = tmp_path / "a.yaml"
     path.write_text("method: grid\ncommand: [echo, 'x ${envvar:MY_TOKEN}', done]\nparameters: {x: {values: [1]}}\n")
-    words = [sys.executable, "-m", "semconv", "sweep", str(path), "--output", str(tmp_path / "sweep")]
-    subprocess.run(words, cwd=FOLDER.parent, env={**os.environ, "MY_TOKEN": S3CRET}, capture_output=True, timeout=120)
+    words = ["sweep", str(path), "--output", str(tmp_path / "sweep")]
+    Forked(words, tmp_path, {**os.environ, "MY_TOKEN": S3CRET}).wait()
     first = (tmp_path / "sweep" / "trials" / "000.log").read_text().splitlines()[0]
     assert first.startswith("$ echo ")
     assert S3CRET not in first

@@ -62,22 +62,21 @@ def test_a_checkpoint_is_written_after_some_time(tmp_path):
             Checkpoints(tmp_path, minutes=minutes)
 
 
+# an epoch has 7 batches: two groups of 3, and one of 1
 GROUPED = [*SHORT, "--trainer.accumulate_grad_batches=3", "--trainer.max_steps=-1", "--trainer.max_epochs=2"]
-GROUPED += ["--data.batch_size=16", "--checkpoint_minutes=1e-9"]  # an epoch has 7 batches: two groups of 3, and one of 1
+GROUPED += ["--data.num_images=32", "--data.batch_size=4", "--checkpoint_minutes=1e-9"]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, quick_runs):
     """The folder of a run that is not stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    main(["run", *arguments("cnn_plain", *GROUPED, f"--runs={folder}")])
+    main(["run", *arguments("cnn_plain", *GROUPED, "--wandb.mode=disabled", f"--runs={folder}")])
     return folder
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)], ids=["SIGTERM", "SIGKILL"])
-def test_a_run_that_is_stopped_inside_a_group_of_accumulated_batches_resumes_to_the_same_bits(
-    number, code, whole, tmp_path, monkeypatch
-):
+def test_a_run_that_is_stopped_inside_a_group_of_accumulated_batches_resumes_to_the_same_bits(number, code, whole, tmp_path):
     step = MaskedReconstruction.training_step
 
     def stopped(self, batch, batch_idx):
@@ -85,10 +84,11 @@ def test_a_run_that_is_stopped_inside_a_group_of_accumulated_batches_resumes_to_
             os.kill(os.getpid(), number)
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(MaskedReconstruction, "training_step", stopped)
     words = ["run", *arguments("cnn_plain", *GROUPED, f"--runs={tmp_path / 'stopped'}")]
-    assert Forked(words, tmp_path).wait().returncode == code
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MaskedReconstruction, "training_step", stopped)
+        running = Forked(words, tmp_path)
+    assert running.wait().returncode == code
     runs = [next(folder.glob("*/*")) for folder in (tmp_path / "stopped", whole)]
     main(["run", "--resume", str(runs[0])])
     ours, theirs = (read_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"] for run in runs)

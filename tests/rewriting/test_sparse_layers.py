@@ -1,5 +1,7 @@
 """Sparse CNNs of timm's: what is visible is all there is."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -46,7 +48,7 @@ def test_with_half_of_an_image_hidden_it_is_the_plain_network_on_the_other_half(
 
 
 def test_with_a_classifier_it_answers_for_what_is_visible():
-    network, view = semanticize(plain("resnet18"), Sparse, [Mask()], "all").eval(), draw()
+    network, view = semanticize(plain("test_resnet"), Sparse, [Mask()], "all").eval(), draw()
     cells = view._replace(mask=torch.zeros(2, 2, 2, dtype=torch.bool).index_fill(2, torch.tensor([1]), True), num_masked=2)
     hidden = cells.mask.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None]
     logits = call(network, cells)
@@ -55,7 +57,7 @@ def test_with_a_classifier_it_answers_for_what_is_visible():
 
 
 def test_told_at_stages_it_masks_there_and_leaves_other_layers_alone():
-    network = semanticize(plain("resnet18"), Sparse, [Mask()], "stages")
+    network = semanticize(plain("test_resnet"), Sparse, [Mask()], "stages")
     assert not network.sees_visible_alone
     assert len(network.conditioned) == 5
 
@@ -71,7 +73,7 @@ def test_every_weight_is_trained_and_a_control_that_sees_nothing_is_finite(name)
 
 
 def test_cells_that_leave_sites_masked_in_part_are_refused():
-    network, view = semanticize(plain("resnet18"), Sparse, [Mask()], "all"), draw()
+    network, view = semanticize(plain("test_resnet"), Sparse, [Mask()], "all"), draw()
     with pytest.raises(ValueError, match="a cell that is a multiple of the stride"):
         call(network, view)
 
@@ -95,7 +97,7 @@ def test_a_layer_without_a_sparse_form_is_refused(name, layer):
 
 
 def test_a_pool_that_leaves_a_map_is_refused():
-    model = plain("resnet18")
+    model: Any = own("test_resnet")
     model.global_pool = nn.AdaptiveAvgPool2d((2, 2))
     with pytest.raises(ValueError, match=r"AdaptiveAvgPool2d of .* has no sparse form"):
         semanticize(model, Sparse, [Mask()], "all")

@@ -65,7 +65,8 @@ def test_a_trial_computes_the_same_bits(variants, evaluation, fresh, tmp_path, m
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as the tests have
     monkeypatch.chdir(FOLDER.parent)
     config = {"values": [f"experiments/{name}.yaml" for name in variants]}
-    path = write_sweep(tmp_path, parameters={**TINY, "config": config, "evaluation": {"value": evaluation}})
+    parameters = {**TINY, "config": config, "evaluation": {"value": evaluation}, "model.size": {"value": "micro"}}
+    path = write_sweep(tmp_path, parameters=parameters)
     semconv("sweep", str(path), "--output", str(tmp_path / "sweep"))
     trials = [path.parent for path in sorted((tmp_path / "sweep").glob("*/*/summary.json"))]
     assert [trial.parent.name for trial in trials] == variants

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, cast
 
 import pytest
@@ -14,11 +15,10 @@ import yaml
 
 from semconv.sweeping.file import Sweep
 from tests.experiments import FOLDER
+from tests.processes import Forked
 from tests.sweeping.test_preloaded import COMMAND, TINY
 from tests.wandb_server import PROJECT, Manner, Server, serve
 
-# looks fifty times as often for what to do and for runs that have ended
-WANDB = "from wandb.cli.cli import cli; from wandb.wandb_agent import Agent; Agent.POLL_INTERVAL = 0.1; cli()"
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -72,18 +72,19 @@ def server(controller: Controller) -> Iterator[Server]:
 
 def wandb(server: Server, folder: Path, *words: str, **environment: str) -> str:
     """A command of W&B's; what it says."""
+    from wandb.cli.cli import cli  # not above: it takes a second, which processes save
+    from wandb.wandb_agent import Agent
+
+    def program() -> None:
+        # it looks fifty times as often for what to do and for runs that have ended
+        Agent.POLL_INTERVAL = 0.1  # type: ignore[assignment]
+        cli()
+
     own = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
     given = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "WANDB_DIR": str(folder), "PATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", WANDB, *words],
-        cwd=FOLDER.parent,
-        env={**own, **given, "PYTHONPATH": str(FOLDER.parent), **environment},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        stdin=subprocess.DEVNULL,
-    )
+    said = Path(mkdtemp(prefix="said-", dir=folder))
+    done = Forked(words, said, {**own, **given, "PYTHONPATH": str(FOLDER.parent), **environment}, program).wait(280)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

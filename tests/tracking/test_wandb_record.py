@@ -192,7 +192,8 @@ def test_what_wandb_login_left_is_an_account(tmp_path, monkeypatch):
         assert choose_mode("auto") == "online"
 
 
-SMALL = ["--data.num_images=96", "--data.num_test_images=9", "--data.batch_size=32", "--trainer.log_every_n_steps=1"]
+SMALL = ["--data.num_images=24", "--data.num_test_images=9", "--data.batch_size=8", "--trainer.log_every_n_steps=1"]
+SMALL += ["--model.size=micro"]
 
 
 def run_with(folder, server, *options, **environment):
