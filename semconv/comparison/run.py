@@ -2,7 +2,9 @@
 
 import math
 import sys
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from semconv.comparison.declared import Declared
@@ -14,7 +16,8 @@ Summary = dict[str, Any]
 LATER = tuple(dict.fromkeys(metric.key.partition("/")[0] for metric in of_section("classification")))
 
 
-class FinishedRun(NamedTuple):
+@dataclass(frozen=True)
+class FinishedRun:
     """A finished run.
 
     Args:
@@ -27,11 +30,11 @@ class FinishedRun(NamedTuple):
     summary: Summary
     time: float = 0.0
 
-    @property
+    @cached_property
     def protocol(self) -> dict[str, Any]:
         return flatten(self.summary["protocol"])
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """The protocol and the decoder, which a comparison may vary on purpose though it is a part of the network."""
         return {**self.protocol, **flatten(self.summary["variant"].get("decoder"), "model.decoder")}
@@ -40,7 +43,7 @@ class FinishedRun(NamedTuple):
     def has_diverged(self) -> bool:
         return self.summary.get("status") == "diverged"
 
-    @property
+    @cached_property
     def metrics(self) -> dict[str, float]:
         """All finite numbers of the summary; of a run that has diverged, its costs alone."""
         found = {key: number for key, value in self.summary.items() if (number := _finite(value)) is not None}

@@ -3,6 +3,7 @@
 import glob
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,4 +156,4 @@ def _with_later(run: FinishedRun, later: Mapping[str, FinishedRun]) -> FinishedR
     for kind, other in later.items():
         summary |= {key: value for key, value in other.summary.items() if key.startswith(f"{kind}/")}
         summary["protocol"] = {**summary["protocol"], kind: other.summary.get("protocol")}
-    return run._replace(summary=summary)
+    return replace(run, summary=summary)

@@ -124,9 +124,10 @@ def cut_the_power():
     raise RuntimeError("the power is cut")
 
 
-def test_a_run_that_goes_on_from_the_end_of_an_epoch_logs_the_same_steps(whole, tmp_path):
-    """Of the second epoch of a run whose budget are steps: Lightning alone numbers the next ones wrongly."""
-    options = [*OPTIONS, f"--runs={tmp_path}", "--checkpoint_every=4", "--trainer.max_epochs=-1", "--trainer.max_steps=12"]
+@pytest.mark.parametrize("epochs", [-1, 3])
+def test_a_run_that_goes_on_from_the_end_of_an_epoch_logs_the_same_steps(epochs, whole, tmp_path):
+    """Of the second epoch: Lightning alone numbers the next steps wrongly, or leaves an epoch out where both budgets are given."""
+    options = [*OPTIONS, f"--runs={tmp_path}", "--checkpoint_every=4", f"--trainer.max_epochs={epochs}", "--trainer.max_steps=12"]
     with interrupted(9, cut_the_power), pytest.raises(RuntimeError, match="power"):
         main(["run", *arguments("cnn_channels", *options)])
     run = the_run(tmp_path)

@@ -2,6 +2,7 @@ import csv
 import json
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def _with_depth(run: FinishedRun, depth: int) -> FinishedRun:
     """A run of another network."""
     variant = run.summary["variant"]
     changed = {**variant, "encoder": {**variant["encoder"], "depth": depth}}
-    return run._replace(summary={**run.summary, "variant": changed})
+    return replace(run, summary={**run.summary, "variant": changed})
 
 
 def test_rows_that_the_study_would_not_give_are_refused(write_study, conduct, tmp_path):
@@ -176,8 +177,8 @@ def test_rows_that_the_study_would_not_give_are_refused(write_study, conduct, tm
         ({"family": {**family, "cnn_bad": ["cnn_bad.yaml", "told.yaml"]}}, rows, "differ in variant"),
         ({"confirm": confirm}, rows, "has seed 0, which is none of the study's confirm"),
         ({}, [(rows[control][0], _with_depth(rows[control][1], 9))], "differ in variant"),
-        ({}, [(rows[control][0], rows[control][1]._replace(summary=unknown_control))], "is a control that cnn_.* does not have"),
-        ({}, [(rows[0][0], rows[0][1]._replace(summary=cropped))], r"differ in data.crop_scale: '\[0.2, 1.0\]' there, None now"),
+        ({}, [(rows[control][0], replace(rows[control][1], summary=unknown_control))], "is a control that cnn_.* does not have"),
+        ({}, [(rows[0][0], replace(rows[0][1], summary=cropped))], r"differ in data.crop_scale: '\[0.2, 1.0\]' there, None now"),
     )
     for number, (changes, given, message) in enumerate(wrong):
         changed, log = conduct(write_study(**changes), f"changed-{number}", recorded=given)
@@ -440,7 +441,7 @@ def test_a_table_that_is_saved_on_the_way_loses_rows_that_no_stage_can_ask_for_a
     save_runs(rounds, table)
     rows = load_rows(table)
     row, run = next(each for each in rows if each[0]["stage"] == "tune")
-    rows = [({**row, "value": 0.5}, run._replace(folder="unused")), *rows[:-3]]
+    rows = [({**row, "value": 0.5}, replace(run, folder="unused")), *rows[:-3]]
 
     def saved(name, stop_after):
         rounds, _ = conduct(path, name, stop_after, rows)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -231,7 +232,7 @@ def test_a_screening_looks_at_no_test_image(write_study, conduct):
     found = {}
     for each, runs in rounds.run("screen", points, [200, 201, 202]).items():
         best_of_test = {"test/masked_mse": float(each.arm.variant != "cnn_bad")}
-        found[each] = {seed: run._replace(summary={**run.summary, **best_of_test}) for seed, run in runs.items()}
+        found[each] = {seed: replace(run, summary={**run.summary, **best_of_test}) for seed, run in runs.items()}
     assert [arm.variant for arm, each in screened(study, found).items() if each.kept] == ["cnn_good"]
 
 
