@@ -80,7 +80,8 @@ class Task(lightning.LightningModule, ABC):
         steps = trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise ValueError("the schedule needs a number of steps: give trainer.max_epochs or trainer.max_steps")
-        if -1 not in (trainer.max_epochs, trainer.max_steps):  # bounded by both, a run resumed between two epochs skips one
+        if trainer.ckpt_path and -1 not in (trainer.max_epochs, trainer.max_steps):
+            # resumed between two epochs, a run that both bound would leave one out: give the smaller budget alone
             trainer.fit_loop.max_epochs, trainer.fit_loop.epoch_loop.max_steps = -1, int(steps)
         return {
             "optimizer": optimizer,

@@ -18,7 +18,6 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
 def pytest_collection_finish() -> None:
     """What has been imported stays: the garbage collector need not look through it again and again."""
     gc.freeze()
-    gc.set_threshold(*gc.get_threshold()[:2], 50)
 
 
 @pytest.fixture(scope="session", autouse=True)

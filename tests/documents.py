@@ -224,8 +224,6 @@ class Desk:
                 extra.append("--model.encoder.mlp_ratio=4")
             if not any(word in ("--data", "--data.source") or "data/" in word for word in words):
                 extra.extend(SCENES)
-                if any("resnet18" in word for word in words):  # which the tutorial trains, on images of its own
-                    extra.append("--model.encoder.name=test_resnet")
             self._call([*words, *SMALL, *extra])
             (made,) = set(self.folder.glob("runs/*/*")) - before
             assert json.loads((made / "summary.json").read_text())["status"] == "finished"

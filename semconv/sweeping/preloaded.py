@@ -75,7 +75,10 @@ def _variables(given: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         for name, value in before.items():  # no others: a process that another thread starts meanwhile needs them
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def keep_niceness(leader: int) -> None:

@@ -155,14 +155,15 @@ def test_an_override_of_a_saved_configuration_propagates_but_to_a_patch_that_was
     again = tmp_path / "again"
     main(["fit", "-c", str(first), f"--runs={again}"])  # a run from a saved configuration keeps the distinction
     (second,) = again.glob("*/*/config.yaml")
-    capsys.readouterr()
-    with pytest.raises(SystemExit):
-        main(["fit", "-c", str(second), "--seed_everything=7", "--data.size=[16,32]", "--model.cell=8", "--print_config"])
-    config = yaml.safe_load(capsys.readouterr().out)
-    assert config["model"]["init_args"]["objective"]["init_args"]["patch"] == patch
-    assert (config["model"]["init_args"]["seed"], config["data"]["init_args"]["seed"]) == (7, 7)
-    assert config["model"]["init_args"]["image_size"] == [16, 32]
-    assert follower_problem(config) is None
+    for saved in (first, second):
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            main(["fit", "-c", str(saved), "--seed_everything=7", "--data.size=[16,32]", "--model.cell=8", "--print_config"])
+        config = yaml.safe_load(capsys.readouterr().out)
+        assert config["model"]["init_args"]["objective"]["init_args"]["patch"] == patch
+        assert (config["model"]["init_args"]["seed"], config["data"]["init_args"]["seed"]) == (7, 7)
+        assert config["model"]["init_args"]["image_size"] == [16, 32]
+        assert follower_problem(config) is None
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache, reduce
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from semconv.configuration import get
 from semconv.shipped import PACKAGE
@@ -21,7 +22,6 @@ from semconv.sweeping.file import Sweep
 from semconv.tracking.environment import code_of
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.identity import identity
-from semconv.yaml_files import read_yaml
 from tests.comparison.test_command import config, hide
 
 BEST = {"cnn_plain": 0.008, "cnn_good": 0.016, "cnn_same": 0.008, "cnn_bad": 0.001}
@@ -82,14 +82,7 @@ def conduct(tmp_path):
 @cache
 def merged(files: str) -> Any:
     """The content of some files, separated by commas, that change no more; not to be changed."""
-    return reduce(over, (read_yaml(Path(file)) for file in files.split(",")))
-
-
-def over(below: Any, above: Any) -> Any:
-    """A configuration laid over another one."""
-    if not (isinstance(below, dict) and isinstance(above, dict)):
-        return above
-    return below | {key: over(below.get(key), value) for key, value in above.items()}
+    return OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files.split(","))))
 
 
 def train(point: dict[str, Any], place: Path) -> int:
