@@ -80,7 +80,7 @@ class WandbRecord:
         self.folder, self.options, self.config, self.facts, self.job_type = folder, options, config, facts, job_type
         self._run: Any = None
         self._place: Path | None = None  # W&B's folder of the run
-        self._begun = self._warned = False
+        self._begun = self._failed = self._warned = False
         if options.mode == "online" and not has_account():
             raise ValueError("wandb.mode is online, but no account is configured: run `wandb login`, or set WANDB_API_KEY")
 
@@ -92,7 +92,7 @@ class WandbRecord:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Log a row in the form that `RunFolder.log` returns."""
-        if self._run is not None:
+        if self._open:
             clocks = {"trainer/global_step": row["step"]}
             self._attempt(self._run.log, {**{key: value for key, value in row.items() if key not in ("step", "time")}, **clocks})
 
@@ -106,7 +106,7 @@ class WandbRecord:
             captions: one per image.
             step: training step.
         """
-        if self._run is not None:
+        if self._open:
             self._attempt(self._log_panels, key, columns, mask, captions, step)
 
     def log_table(self, key: str, columns: Mapping[str, Sequence[Any]], step: int) -> None:
@@ -117,26 +117,31 @@ class WandbRecord:
             columns: values by name.
             step: training step.
         """
-        if self._run is not None:
+        if self._open:
             self._attempt(self._log_table, key, columns, step)
 
     def end(self, status: Status) -> None:
-        """Finish with the run's summary; wait at most a minute for the upload."""
+        """Finish with the run's summary; wait at most a minute for the upload.
+
+        A run that has failed is finished, too: W&B waits for it at the exit of this process, and tries for hours to send it.
+        """
         if self._run is None:
             return
-        if self.options.checkpoint_artifact:
+        if self._open and self.options.checkpoint_artifact:
             self._attempt(self._log_checkpoint)
-        if self._run is not None and status == "finished" and MASKED_MSE in self.folder.summary:
+        if self._open and status == "finished" and MASKED_MSE in self.folder.summary:
             self._attempt(self._log_endpoints)
         # the network and the protocol are in the configuration
         plain = {key: value for key, value in self.folder.summary.items() if not isinstance(value, dict)}
         if at := get(self.folder.summary, f"protocol.trainer.{LENGTHENED}"):  # the configuration does not say so
             plain[f"trainer/{LENGTHENED}"] = at
-        if self._run is not None:
-            self._attempt(self._run.summary.update, plain)
         run, self._run = self._run, None
-        if run is not None:
-            self._attempt(self._finish, run, status)
+        self._attempt(run.summary.update, plain)
+        self._attempt(self._finish, run, status)
+
+    @property
+    def _open(self) -> bool:
+        return self._run is not None and not self._failed
 
     def _begin(self) -> None:
         mode = choose_mode(self.options.mode)
@@ -245,7 +250,7 @@ class WandbRecord:
         try:
             action(*arguments)
         except Exception as error:  # of W&B, its service, the network or the disk: none may end a run
-            self._run = None
+            self._failed = True
             reason = redact(one_line(error, 200))
             self._warn(f"W&B has failed ({reason}): the run continues without it, and {self.folder.path} has everything")
 

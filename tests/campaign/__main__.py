@@ -17,8 +17,10 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from unittest import mock
 
 from tests.campaign.images import image_folders
 from tests.campaign.kills import kills
@@ -90,10 +92,19 @@ def _table(counted: dict[str, Counter[str]], failed: list[tuple[str, Trial]]) ->
     return "\n".join(rows)
 
 
-def _quieten() -> None:
-    os.environ.update(WANDB_MODE="disabled", XDG_CACHE_HOME=tempfile.mkdtemp())
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No W&B, warnings and log, and a cache of its own; then all is as before."""
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        mock.patch.dict(os.environ, {"WANDB_MODE": "disabled", "XDG_CACHE_HOME": cache}),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
 
 
 def _parse() -> argparse.Namespace:
@@ -108,5 +119,5 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    _quieten()
-    main()
+    with _quiet():
+        main()

@@ -133,6 +133,10 @@ def test_a_failure_inside_wandb_is_said_once_and_costs_nothing(method, make_reco
     assert said.count("W&B has failed (the disk is on fire): the run continues without it") == 1
     assert said.count(f"; to send it: wandb sync --include-online {Path(run.dir).parent}") == 1
     assert len(list(record.folder.rows())) == 3
+    if method != "finish":  # a run that is left open holds its process at exit, as long as its server fails
+        found, _ = inspect(record.folder)
+        assert found["exit_code"] == 0
+        assert found["summary"].get("val/masked_mse") == (0.25 if method == "log" else None)
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for W&B's process in /proc")
