@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
@@ -11,6 +10,7 @@ from rich.table import Table
 from semconv.commands.errors import fail, in_one_line
 from semconv.commands.keys import check_keys
 from semconv.commands.short import write_out
+from semconv.commands.values import user_path
 from semconv.configuration import nearest
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def leakage(arguments: list[str]) -> None:
 def visibility(arguments: list[str]) -> None:
     """Print the share of masked sites that visible content reaches, and draw it."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--output", type=Path, metavar="DIR", help="Folder for visibility.svg and visibility.json (none).")
+    parser.add_argument("--output", type=user_path, metavar="DIR", help="Folder for visibility.svg and visibility.json (none).")
     parser.add_argument("--images", type=int, default=16, metavar="N", help="Number of masks to draw (16).")
     given, others, debug = _parse("visibility", VISIBILITY_TEXT, arguments, parser)
     if given.images < 1:

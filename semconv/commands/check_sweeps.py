@@ -8,8 +8,8 @@ from typing import Any
 
 from semconv.commands.errors import fail
 from semconv.commands.keys import check_keys
-from semconv.commands.places import positive
 from semconv.commands.short import write_out
+from semconv.commands.values import positive
 from semconv.configuration import one_line
 from semconv.shipped import find, folders
 from semconv.sweeping.distributions import grid_values

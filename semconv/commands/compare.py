@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from rich.console import Console
 
 from semconv.commands.errors import in_one_line
+from semconv.commands.values import user_path
 from semconv.files import write_text
 from semconv.metrics import PRIMARY, Direction
 
@@ -112,7 +113,7 @@ def make_parser() -> argparse.ArgumentParser:
         "wandb:entity/project[/sweep].",
     )
     add_options(parser)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="Folder for comparison.html, .md, .csv and .json.")
+    parser.add_argument("--output", type=user_path, metavar="DIR", help="Folder for comparison.html, .md, .csv and .json.")
     return parser
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from semconv.commands.errors import in_one_line
+from semconv.commands.values import user_path
 from semconv.metrics import find
 
 DESCRIPTION = """Write a run's encoder into a folder, with the mean, standard deviation and size of its images. An encoder that
@@ -31,9 +32,11 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(prog="semconv export", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument(
-        "run", metavar="RUN", type=Path, help="Folder of a run, runs/<experiment>/<run id>; or one that holds runs."
+        "run", metavar="RUN", type=user_path, help="Folder of a run, runs/<experiment>/<run id>; or one that holds runs."
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="Folder to write; empty, or an earlier export.")
+    parser.add_argument(
+        "--output", type=user_path, required=True, metavar="DIR", help="Folder to write; empty, or an earlier export."
+    )
     parser.add_argument("--by", default=CHOSEN_BY, metavar="KEY", help=f"Metric that chooses among several runs ({CHOSEN_BY}).")
     parser.add_argument("--push", metavar="REPO", help="Upload the folder to the Hugging Face Hub, as user/name; private if new.")
     parser.add_argument("--overwrite", action="store_true", help="Write into a folder with other content.")

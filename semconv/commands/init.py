@@ -1,9 +1,9 @@
 """`semconv init DIR`: the experiments and sweeps of semconv, copied for editing. Imports no torch."""
 
 import argparse
-from pathlib import Path
 
 from semconv.commands.errors import fail, in_one_line
+from semconv.commands.values import user_path
 from semconv.files import write_whole
 from semconv.shipped import HOME
 
@@ -31,5 +31,5 @@ def main(arguments: list[str]) -> None:
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(prog="semconv init", description=DESCRIPTION)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="Folder that gets both; created if it is missing.")
+    parser.add_argument("folder", type=user_path, metavar="DIR", help="Folder that gets both; created if it is missing.")
     return parser

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semconv.commands.errors import fail
+from semconv.commands.values import user_path
 from semconv.metrics import METRICS
 from semconv.shipped import Kind, folders
 from semconv.yaml_files import parse_yaml
@@ -54,7 +55,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(KINDS)}; default: all.")
     parser.add_argument(
-        "--experiments", type=Path, metavar="DIR", help="Folder of the variants' files (those of semconv, and experiments here)."
+        "--experiments",
+        type=user_path,
+        metavar="DIR",
+        help="Folder of the variants' files (those of semconv, and experiments here).",
     )
     return parser
 

@@ -1,35 +1,14 @@
 """Options of sweeps and studies that say where trials run."""
 
 import argparse
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from semconv.commands.values import positive, share
 from semconv.sweeping.jobs import Place
 
 OF_CLUSTERS = ("cpus_per_trial", "gpus_per_trial", "storage", "slurm")
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 on, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("give 1 or more")
-    return number
-
-
-def path(text: str) -> Path:
-    """A path, for argparse; ~ is the home folder also behind =, where no shell replaces it."""
-    return Path(text).expanduser()
-
-
-def share(text: str) -> float:
-    """A share of one, or a whole number, for argparse."""
-    number = float(text)
-    if not (0 <= number <= 1 or (number > 1 and math.isfinite(number) and number.is_integer())):
-        raise argparse.ArgumentTypeError("give a whole number, or a share between 0 and 1")
-    return number
 
 
 def add_options(parser: argparse.ArgumentParser, what: str) -> None:

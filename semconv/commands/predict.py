@@ -8,7 +8,7 @@ from typing import Any
 
 from semconv.commands.arguments import split
 from semconv.commands.errors import fail, in_one_line
-from semconv.commands.places import path, positive
+from semconv.commands.values import positive, user_path
 
 DESCRIPTION = """Mask the images of a folder, and reconstruct them with a run's network: one PNG per image, seen | predicted |
 pasted | original, and a contact sheet. Each image is resized until it just covers the run's image size, then its centre is
@@ -101,11 +101,11 @@ def _require_place(output: Path, images: Path, overwrite: bool) -> None:
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = argparse.ArgumentParser(prog="semconv predict", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
-    parser.add_argument("run", metavar="RUN", type=path, help="Folder of a run, runs/<experiment>/<run id>.")
-    parser.add_argument("--images", type=path, required=True, metavar="FOLDER", help="Folder of images of any size.")
-    parser.add_argument("--output", type=path, required=True, metavar="DIR", help="Folder for the pictures.")
+    parser.add_argument("run", metavar="RUN", type=user_path, help="Folder of a run, runs/<experiment>/<run id>.")
+    parser.add_argument("--images", type=user_path, required=True, metavar="FOLDER", help="Folder of images of any size.")
+    parser.add_argument("--output", type=user_path, required=True, metavar="DIR", help="Folder for the pictures.")
     parser.add_argument(
-        "--mask", type=path, metavar="FILE", help="Mask image of the run's size, white where masked; snapped to cells."
+        "--mask", type=user_path, metavar="FILE", help="Mask image of the run's size, white where masked; snapped to cells."
     )
     parser.add_argument("--masker", metavar="NAME", help="Masker: random, block, grid, raster, centre or half. Default: the run's.")
     parser.add_argument("--ratio", type=float, help="Masked share of the cells. Default: the run's.")

@@ -11,8 +11,9 @@ from typing import Any
 
 from semconv.commands.compare import print_sheets, write_comparison
 from semconv.commands.errors import in_one_line
-from semconv.commands.places import add_options, placed, positive
+from semconv.commands.places import add_options, placed
 from semconv.commands.sweep import place_options, run_trials
+from semconv.commands.values import positive, user_path
 from semconv.configuration import one_line
 from semconv.shipped import HOME, find
 from semconv.study.arms import Point
@@ -206,7 +207,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, metavar="S", help="The seed of the row of --only.")
     parser.add_argument(
         "--table",
-        type=Path,
+        type=user_path,
         metavar="CSV",
         help="The table of --only (results/<name of the file>.csv); with --resume, a table whose runs are not run again.",
     )
@@ -219,7 +220,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="Continue runs of the table whose column code is this, though the code has changed since.",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="The study's folder (runs/studies/<name of the file>, numbered if taken)."
+        "--output", type=user_path, metavar="DIR", help="The study's folder (runs/studies/<name of the file>, numbered if taken)."
     )
     parser.add_argument(
         "--failures", type=positive, default=3, metavar="N", help="Start no more runs of a round after this number of failures (3)."

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from semconv.commands.errors import in_one_line
-from semconv.commands.places import OF_CLUSTERS, add_options, placed, positive
+from semconv.commands.places import OF_CLUSTERS, add_options, placed
+from semconv.commands.values import positive, user_path
 from semconv.shipped import find
 from semconv.sweeping.file import Sweep, own_folder, read_sweep
 from semconv.sweeping.jobs import Place
@@ -152,7 +153,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="The sweep's folder (runs/sweeps/<name of the file>, with a number if that is taken; the file's "
         "own, if it is the sweep.yaml of such a folder).",

@@ -9,11 +9,10 @@ import yaml
 from omegaconf import OmegaConf
 
 from semconv.__main__ import ANALYSIS, COMMANDS, TRAINING
-from semconv.commands import signatures
+from semconv.commands import compare, export, predict, signatures, study, sweep
 from semconv.commands.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, prepare
 from semconv.commands.check import CHECKS
 from semconv.commands.list import PARTS, list_classes, list_variants
-from semconv.commands.predict import make_parser
 from semconv.commands.train import _resuming, _starting_from, main, parse
 from semconv.configuration import get, resolve_links
 from semconv.tracking.folder import RunFolder
@@ -104,8 +103,10 @@ def test_of_a_repeated_folder_the_last_counts_and_a_tilde_is_the_home_folder(tmp
     words = _starting_from(["fit", "--pretrained=a", "--pretrained", "~/b"])
     assert words == ["fit", "-c", "seed_everything: 3\n", f"--model.init_args.pretrained_run={tmp_path}/b"]
     assert RunFolder.new("~/c", "d").path.is_relative_to(tmp_path / "c")
-    given = make_parser().parse_args(["~/a", "--images=~/b", "--output=~/c"])
+    given = predict.make_parser().parse_args(["~/a", "--images=~/b", "--output=~/c"])
     assert [given.run, given.images, given.output] == [tmp_path / name for name in "abc"]
+    for command in (compare, export, study, sweep):
+        assert command.make_parser().parse_args(["a", "--output=~/c"]).output == tmp_path / "c"
 
 
 def test_steps_given_alone_are_the_whole_budget(tmp_path):
