@@ -40,17 +40,18 @@ class Question(NamedTuple):
     networks: tuple[str, ...]
 
 
-FILLS = ("cifar10", "cifar10_zero")  # one study for each
+FILLS, OTHERS = ("cifar10", "cifar10_zero"), ("cifar10_others", "cifar10_zero")  # one study for each fill
 QUESTIONS = (
     Question("Values at the end of the convolution", FILLS, ("cnn_appended",)),
-    Question("A vector over the pixels", FILLS, ("cnn_overlay_add",)),
-    Question("Another channel", FILLS, ("cnn_mask", "cnn_position", "cnn_channels")),
+    Question("A vector over the pixels", OTHERS, ("cnn_overlay_add",)),
+    Question("Another channel", OTHERS, ("cnn_mask", "cnn_position")),
+    Question("Another channel", FILLS, ("cnn_channels",)),
     Question("Gradually from pixels to semantics, with attention", FILLS, ("cnn_gradual",)),
-    Question("Other indicators: location-based semantic mappings", FILLS, ("cnn_semantic_map",)),
+    Question("Other indicators: location-based semantic mappings", OTHERS, ("cnn_semantic_map",)),
     Question(
         "Other indicators: visible content", ("indicators",), ("cnn_visible_colour", "cnn_semantic_map", "cnn_visible_clusters")
     ),
-    Question("Local semantic attention", FILLS, ("cnn_local_attention",)),
+    Question("Local semantic attention", OTHERS, ("cnn_local_attention",)),
     Question("Gates that read the indicators", FILLS, ("cnn_gated",)),
     Question("Another decoder, random crops", ("cifar10_protocol",), ("cnn_gated", "cnn_gradual")),
     Question("Larger photographs", ("imagenette",), ("cnn_gated", "cnn_gradual")),
