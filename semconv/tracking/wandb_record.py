@@ -123,7 +123,8 @@ class WandbRecord:
     def end(self, status: Status) -> None:
         """Finish with the run's summary; wait at most a minute for the upload.
 
-        A run that has failed is finished, too: W&B waits for it at the exit of this process, and tries for hours to send it.
+        After a failure of W&B this is tried, too: at the exit of this process W&B waits for runs that are open, and tries for
+        hours to send them.
         """
         if self._run is None:
             return
