@@ -338,8 +338,8 @@ def _chosen(found: Table) -> str:
 
 def _share(found: Table) -> str:
     """The runs of a study over those of a fixed design: the same search, and every candidate of the family, with as many controls
-    as those that were confirmed, for as many seeds as a candidate and all its controls have. References, and controls that it need
-    not beat, are left out of both."""
+    as those that were confirmed, for as many seeds as a candidate and all its controls have. References, controls that it need not
+    beat, and the runs of a look on its way are left out of both."""
     study, all_confirmed = found.study, by_point(found.study, found.runs.get("confirm", []))
     confirmed = {
         point: runs_of
@@ -350,13 +350,14 @@ def _share(found: Table) -> str:
         return ""
     controls = Counter(point.arm._replace(control="") for point in confirmed if point.arm.control)
     each = 1 + len(study.family) * (1 + max(controls.values(), default=0))
-    seeds: dict[Arm, int] = {}  # that a candidate and all its controls have: a look may be on its way
+    seeds: dict[Arm, int] = {}  # that a candidate and all its controls have
     for point, runs_of in confirmed.items():
         if point.arm.variant in study.family:
             arm = point.arm._replace(control="")
             seeds[arm] = min(len(runs_of), seeds.get(arm, len(runs_of)))
-    fixed = len(found.runs.get("tune", [])) + len(study.settings) * each * max(seeds.values(), default=0)
-    runs = sum(map(len, (found.runs.get("tune", []), found.runs.get("screen", []), *confirmed.values())))
+    tuned, most = len(found.runs.get("tune", [])), max(seeds.values(), default=0)
+    fixed = tuned + len(study.settings) * each * most
+    runs = tuned + len(found.runs.get("screen", [])) + sum(min(len(runs_of), most) for runs_of in confirmed.values())
     return f"{runs} / {fixed:,} = {short(runs / fixed, digits=2)}"
 
 
