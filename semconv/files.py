@@ -14,6 +14,18 @@ TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)\.tmp")
 _swept: set[Path] = set()  # folders
 
 
+def user_path(path: Path | str) -> Path:
+    """A path as a user writes it: ~ is the home folder, and ~NAME that of a user, also where no shell has replaced it.
+
+    Raises:
+        ValueError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # of pathlib
+        raise ValueError(f"{path}: there is no home folder {Path(path).parts[0]}: correct it, or give ./{path}") from error
+
+
 @contextmanager
 def naming(path: Path | str) -> Iterator[None]:
     """Let errors of the operating system say which file they are of.

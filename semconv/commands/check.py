@@ -10,7 +10,7 @@ from rich.table import Table
 from semconv.commands.errors import fail, in_one_line
 from semconv.commands.keys import check_keys
 from semconv.commands.short import write_out
-from semconv.commands.values import user_path
+from semconv.commands.values import positive, user_path
 from semconv.configuration import nearest
 
 if TYPE_CHECKING:
@@ -89,10 +89,8 @@ def visibility(arguments: list[str]) -> None:
     """Print the share of masked sites that visible content reaches, and draw it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--output", type=user_path, metavar="DIR", help="Folder for visibility.svg and visibility.json (none).")
-    parser.add_argument("--images", type=int, default=16, metavar="N", help="Number of masks to draw (16).")
+    parser.add_argument("--images", type=positive, default=16, metavar="N", help="Number of masks to draw (16).")
     given, others, debug = _parse("visibility", VISIBILITY_TEXT, arguments, parser)
-    if given.images < 1:
-        fail(f"--images is {given.images}: give 1 or more")
     task, _ = _build(others, debug)
     from semconv.checks.visibility import as_data, draw_masks, visibility
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from semconv.commands.arguments import Option, content_of, each_file, split
 from semconv.configuration import get, require
+from semconv.files import user_path
 from semconv.shipped import look, names, similar_name
 from semconv.study.file import LAST_SEED
 from semconv.sweeping.file import Sweep, own_folder
@@ -81,7 +82,7 @@ def several(words: list[str]) -> Several | None:
         "method": "grid",
         "parameters": {key: {"values": values} for key, values in parameters.items() if values},
     }
-    folder = own_folder(Path(given.get("--runs", "runs")) / "sweeps", _name(experiments), content, resume=False)
+    folder = own_folder(user_path(given.get("--runs", "runs")) / "sweeps", _name(experiments), content, resume=False)
     return Several(Sweep(folder.name, content), folder, int(jobs))
 
 
@@ -110,7 +111,7 @@ def _interrupted(options: Sequence[Option]) -> RunFolder | None:
     if not {"WANDB_SWEEP_ID", "WANDB_RUN_ID"} <= os.environ.keys():
         return None
     runs = [option.value or "" for option in options if option.name == "--runs"]
-    run = find_run(Path(["runs", *runs][-1]).expanduser(), os.environ["WANDB_RUN_ID"])
+    run = find_run(user_path(["runs", *runs][-1]), os.environ["WANDB_RUN_ID"])
     return run if run is not None and newest_checkpoint(run.checkpoints) is not None else None
 
 

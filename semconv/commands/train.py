@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import re
 import shlex
 import sys
@@ -47,6 +46,7 @@ from semconv.commands.trainer_options import (
     refuse_second_record,
 )
 from semconv.configuration import flatten, no_class, not_finite, one_line
+from semconv.files import user_path
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.continuation import (
     Origin,
@@ -274,6 +274,7 @@ class SemconvCLI(LightningCLI):
         elif subcommand in ("validate", "test", "predict") and not config.get("ckpt_path"):
             raise ValueError(f"{subcommand} needs trained weights: give --ckpt_path runs/<experiment>/<run>/checkpoints/last.ckpt")
         elif config.get("ckpt_path"):
+            config["ckpt_path"] = str(user_path(config["ckpt_path"]))
             self._checkpoint = read_checkpoint(Path(config["ckpt_path"]))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -580,7 +581,7 @@ def _resuming(arguments: list[str]) -> list[str]:
 def _folder(options: list[Option], name: str) -> str | None:
     """The folder that an option gives; of an option that is repeated the last value, as for the parser. None: there is none."""
     given = [option.value for option in options if option.name == name and option.value is not None]
-    return os.path.expanduser(given[-1]) if given else None
+    return str(user_path(given[-1])) if given else None
 
 
 def _starting_from(arguments: list[str]) -> list[str]:

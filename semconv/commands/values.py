@@ -4,6 +4,8 @@ import argparse
 import math
 from pathlib import Path
 
+from semconv import files
+
 
 def positive(text: str) -> int:
     """A whole number from 1 on."""
@@ -15,7 +17,10 @@ def positive(text: str) -> int:
 
 def user_path(text: str) -> Path:
     """A path; ~ is the home folder also behind =, where no shell replaces it."""
-    return Path(text).expanduser()
+    try:
+        return files.user_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def share(text: str) -> float:

@@ -12,6 +12,7 @@ from semconv.comparison.recorded import load
 from semconv.comparison.run import LATER, FinishedRun, Found, Summary, leave_out, started_at
 from semconv.comparison.wandb_runs import fetch
 from semconv.configuration import flatten
+from semconv.files import user_path
 from semconv.metrics import MASKED_MSE
 from semconv.tracking.identity import IDENTITY
 from semconv.yaml_files import read_yaml
@@ -50,13 +51,14 @@ def _found(place: str) -> Found:
     if place.startswith("wandb:"):
         return fetch(place.removeprefix("wandb:"))
     if colon or place.endswith(".csv"):
-        return load(Path(f"{path}.csv" if colon else place), stage or None)
+        return load(user_path(f"{path}.csv" if colon else place), stage or None)
     folders = list(_folders(place))
     runs = [_run(path) for folder in folders for path in sorted(folder.rglob("summary.json")) if path.is_file()]
     return Found(runs, joined(declared_by(sweep) for folder in folders if (sweep := _sweep(folder))))
 
 
 def _folders(place: str) -> Iterator[Path]:
+    place = place and str(user_path(place))
     is_pattern = glob.has_magic(place) and not Path(place).is_dir()
     paths = [Path(match) for match in sorted(glob.glob(place))] if is_pattern else [Path(place)]
     folders = [path for path in paths if place and path.is_dir()]

@@ -14,6 +14,7 @@ import torch
 from semconv.data.errors import SourceMissing
 from semconv.data.images import FileImages, printable
 from semconv.data.order import is_held_out
+from semconv.files import user_path
 
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "eval", "test", "testing"}
 # files that Pillow reads; the same for listing, training, maps and prediction
@@ -65,7 +66,7 @@ def open_folder(
     Raises:
         ValueError: the folder, the split or its images are missing, a folder cannot be read, or there are splits and a fraction.
     """
-    root = Path(folder).expanduser()
+    root = user_path(folder)
     if not root.is_dir():
         raise SourceMissing(f"there is no folder {folder}: give a folder of images, scenes, torch/…, hfds/…, hfids/… or wds/…")
     base = _find_base(root, split, splits, test_fraction)

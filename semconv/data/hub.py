@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from semconv.configuration import one_line
 from semconv.data.errors import SourceMissing
 from semconv.data.images import HubImages
 from semconv.data.streams import StreamImages
+from semconv.files import user_path
 
 ROWS = 16  # of a stream, read at a time
 
@@ -89,13 +89,13 @@ def _is_label(feature: Any) -> bool:
 
 
 def _load(name: str, split: str, streaming: bool) -> Any:
-    if name.startswith(("/", ".", "~")) and not Path(name).expanduser().exists():
+    if name.startswith(("/", ".", "~")) and not user_path(name).exists():
         raise SourceMissing(f"there is no folder {name}: correct the path or download the data")
     try:
         import datasets
     except ModuleNotFoundError as error:
         raise ValueError(f"{name} needs the package datasets: pip install datasets") from error
-    path = Path(name).expanduser()
+    path = user_path(name)
     try:
         return datasets.load_dataset(str(path) if path.exists() else name, split=split, streaming=streaming)
     except Exception as error:  # of datasets, its file systems and its HTTP client

@@ -16,6 +16,7 @@ from semconv.data.decoding import MAX_PIXELS, decode, open_upright
 from semconv.data.errors import BadImage
 from semconv.data.folders import list_images, shown
 from semconv.data.images import FileImages, Images, read_file
+from semconv.files import user_path
 
 MapKind = Literal["classes", "values"]
 
@@ -126,7 +127,7 @@ def open_maps(maps: str, kind: MapKind, folder: str, images: Images) -> Maps:
             raise ValueError(f"data.maps is source, and {folder} has no maps of its own (scenes have): give a folder of maps")
         return StackedMaps(known)
     files = images.source if isinstance(images, CachedImages) else images
-    root = Path(maps).expanduser()
+    root = user_path(maps)
     if not isinstance(files, FileImages):
         raise ValueError(f"a folder of maps needs images in files, and {folder} is not a folder of images: give one")
     if not root.is_dir():
@@ -134,7 +135,7 @@ def open_maps(maps: str, kind: MapKind, folder: str, images: Images) -> Maps:
     found: dict[Path, list[str]] = defaultdict(list)
     for path in list_images(root).images:
         found[Path(path).relative_to(root).with_suffix("")].append(path)
-    names = [Path(path).relative_to(Path(folder).expanduser()) for path, _ in files.samples]
+    names = [Path(path).relative_to(user_path(folder)) for path, _ in files.samples]
     return MapFiles([_map_of(name, found, maps) for name in names], kind, files.max_pixels)
 
 

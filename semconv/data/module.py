@@ -29,6 +29,7 @@ from semconv.data.maps import MapKind, Maps, open_maps
 from semconv.data.order import Ticket, Tickets, check_shares, evaluation_batches, is_held_out, train_batches
 from semconv.data.sources import FIRST_TEST_SCENE, Moments, Source, open_first
 from semconv.data.streams import StreamImages
+from semconv.files import user_path
 
 GUESSED_FROM = 16  # images
 FEW = 100  # validation images
@@ -178,7 +179,7 @@ class ImageData(LightningDataModule):
         self.num_images = num_images
         self.num_test_images = num_test_images
         self.num_workers = num_workers
-        self.cache_folder = Path(cache_folder).expanduser() if cache_folder else user_cache_path("semconv", appauthor=False)
+        self.cache_folder = user_path(cache_folder) if cache_folder else user_cache_path("semconv", appauthor=False)
         self.cache_limit = cache_limit
         self.skip = on_bad_image == "skip"
         self.seed = seed

@@ -21,6 +21,7 @@ from semconv.data.images import ArrayImages, Images, MemoryImages, TorchvisionIm
 from semconv.data.motifs import CLASS_NAMES
 from semconv.data.scenes import World, channel_moments, draw_scenes
 from semconv.data.streams import open_webdataset
+from semconv.files import user_path
 
 SCENES_SEED = 0  # of the data set, independent of the run's seed
 FIRST_TEST_SCENE = 2**32  # beyond any train set, so that the test set does not depend on the number of training images
@@ -162,7 +163,7 @@ def open_arrays(folder: str, split: str, channels: int) -> ArrayImages:
     Raises:
         ValueError: the folder or the split is missing, or the array does not fit.
     """
-    path = Path(folder).expanduser() / f"{split}.npy"
+    path = user_path(folder) / f"{split}.npy"
     if not path.is_file():
         there = sorted(other.stem for other in path.parent.glob("*.npy") if not other.stem.endswith("_labels"))
         if not there:
@@ -187,7 +188,7 @@ def open_torchvision(name: str, root: str, split: str, channels: int, download: 
     if split not in splits:
         raise ValueError(f"torch/{name} has no split {split!r}: choose among {', '.join(splits)}")
     try:
-        with _alone(Path(root).expanduser()) if download else nullcontext():
+        with _alone(user_path(root)) if download else nullcontext():
             dataset = timm.data.create_dataset(f"torch/{name}", root=root, split=split, download=download)
     except (RuntimeError, OSError) as error:
         raise SourceMissing(f"torch/{name} is not in {root} ({one_line(error)}): set download or root") from error

@@ -15,6 +15,7 @@ from semconv.encoders.cnn import Depth
 from semconv.encoders.encoder import Encoder, Encoding, Geometry, TimmModel, with_finer
 from semconv.encoders.sizes import Size
 from semconv.encoders.weights import aligned, read_tensors, require_fit
+from semconv.files import user_path
 from semconv.indicators import Grid, Indicator
 from semconv.rewriting.network import semanticize
 from semconv.timm_models import init_convolutional
@@ -70,7 +71,7 @@ class TimmEncoder(Encoder):
         self._create = partial(_create, name, geometry.channels, options)
         plain = self._create(pretrained=pretrained)
         if checkpoint_path:
-            _load(plain, Path(checkpoint_path))
+            _load(plain, user_path(checkpoint_path))
         self.weights_given = pretrained or checkpoint_path is not None
         # what the model pads with zeros is left as it is: TensorFlow's cannot be changed
         padding_mode = None if geometry.padding_mode == "zeros" else geometry.padding_mode

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from semconv.configuration import one_line, resolve_links
-from semconv.files import append_text, write_text
+from semconv.files import append_text, user_path, write_text
 from semconv.tracking.environment import describe_session
 from semconv.tracking.locks import Lock
 from semconv.yaml_files import parse_yaml, to_yaml
@@ -34,7 +34,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
+        self.path = user_path(path)
         self._lock: Lock | None = None
 
     @classmethod
@@ -45,7 +45,7 @@ class RunFolder:
         run_id = os.environ.get("WANDB_RUN_ID") or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
         if not NAME.fullmatch(run_id):
             raise ValueError(f"WANDB_RUN_ID is {run_id!r}: give a name of letters, digits and . _ - + =, which names a folder")
-        return cls(Path(runs) / experiment / run_id)
+        return cls(user_path(runs) / experiment / run_id)
 
     @property
     def checkpoints(self) -> Path:

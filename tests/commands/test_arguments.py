@@ -9,11 +9,13 @@ import yaml
 from omegaconf import OmegaConf
 
 from semconv.__main__ import ANALYSIS, COMMANDS, TRAINING
+from semconv.__main__ import main as semconv
 from semconv.commands import compare, export, predict, signatures, study, sweep
-from semconv.commands.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, prepare
+from semconv.commands.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, prepare, read
 from semconv.commands.check import CHECKS
 from semconv.commands.list import PARTS, list_classes, list_variants
 from semconv.commands.train import _resuming, _starting_from, main, parse
+from semconv.comparison.runs import _folders
 from semconv.configuration import get, resolve_links
 from semconv.tracking.folder import RunFolder
 from tests.experiments import FOLDER, NAMES, arguments
@@ -107,6 +109,30 @@ def test_of_a_repeated_folder_the_last_counts_and_a_tilde_is_the_home_folder(tmp
     assert [given.run, given.images, given.output] == [tmp_path / name for name in "abc"]
     for command in (compare, export, study, sweep):
         assert command.make_parser().parse_args(["a", "--output=~/c"]).output == tmp_path / "c"
+    assert [option.value for option in read(["-c", "~/b/config", "-c=~/b/config.yaml"])] == [f"{tmp_path}/b/config.yaml"] * 2
+    assert [place.name for place in _folders("~/*")] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare", "~nobody0/x"],
+        ["compare", "runs", "--output=~nobody0/x"],
+        ["predict", "~nobody0/x", "--images=a", "--output=b"],
+        *(["run", "cnn_plain", f"--{key}=~nobody0/x"] for key in ("runs", "data.source", "data.cache_folder", "pretrained")),
+        ["run", "--resume=~nobody0/x"],
+        ["test", "-c", "base", "-c", "cnn_plain", "--ckpt_path=~nobody0/x"],
+    ],
+)
+def test_the_home_of_no_user_is_one_line(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["semconv", *words])
+    with pytest.raises(SystemExit) as stop:
+        semconv()
+    assert stop.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("~nobody0/x: there is no home folder ~nobody0: correct it, or give ./~nobody0/x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_steps_given_alone_are_the_whole_budget(tmp_path):
