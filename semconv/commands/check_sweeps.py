@@ -10,6 +10,7 @@ from semconv.commands.errors import fail
 from semconv.commands.keys import check_keys
 from semconv.commands.short import write_out
 from semconv.commands.values import positive
+from semconv.comparison.declared import declared_by
 from semconv.configuration import one_line
 from semconv.shipped import find, folders
 from semconv.sweeping.distributions import grid_values
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> None:
     for path in files:
         try:
             sweep = read_sweep(find(path, "sweeps"))
+            declared_by(sweep.content)
             number = check(sweep, given.points)
         except ValueError as error:
             refused += 1

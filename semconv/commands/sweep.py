@@ -12,6 +12,7 @@ from rich.console import Console
 from semconv.commands.errors import in_one_line
 from semconv.commands.places import OF_CLUSTERS, add_options, placed
 from semconv.commands.values import positive, user_path
+from semconv.comparison.declared import declared_by
 from semconv.shipped import find
 from semconv.sweeping.file import Sweep, own_folder, read_sweep
 from semconv.sweeping.jobs import Place
@@ -34,6 +35,7 @@ def main(arguments: list[str]) -> None:
         file = find(given.file, "sweeps")
         sweep = read_sweep(file)
         _refuse_endless(sweep, given.count)
+        declared_by(sweep.content)  # refused before the runs, and not when they are compared
         if sweep.doubt:
             print(f"semconv: warning: {sweep.doubt}", file=sys.stderr)
         folder = given.output or _folder_of(file) or own_folder(Path("runs") / "sweeps", sweep.name, sweep.content, given.resume)

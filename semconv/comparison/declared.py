@@ -1,6 +1,7 @@
 """Declarations of a sweep that a comparison reads: factors, family, looks."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from itertools import chain
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -79,7 +80,7 @@ def declared_by(sweep: Mapping[str, Any]) -> Declared:
     `negligible:` and `endpoints:` are read.
 
     Raises:
-        ValueError: a line holds something else.
+        ValueError: a line holds something else, or begins with a word that is nearly a declaration.
     """
     parameters = sweep.get("parameters")
     parameters = parameters if isinstance(parameters, Mapping) else {}
@@ -126,6 +127,10 @@ def _described(sweep: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for line in str(sweep.get("description") or "").splitlines():
         key, colon, rest = line.partition(":")
+        if colon and key not in DECLARATIONS and (meant := get_close_matches(key.strip().lower(), DECLARATIONS, n=1, cutoff=0.8)):
+            raise ValueError(
+                f"a line of the description begins with {key!r}: write {meant[0]}: if it is to declare it, else word it otherwise"
+            )
         if colon:
             found[key] = (*found.get(key, ()), *rest.split())
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from semconv import shipped
-from semconv.comparison.declared import DECLARATIONS, MOST_LOOKED_AT, WIDE, Looks, control_file
+from semconv.comparison.declared import DECLARATIONS, MOST_LOOKED_AT, WIDE, Looks, control_file, declared_by
 from semconv.configuration import BUDGET, bare, epochs_lifted, flatten, nearest, put
 from semconv.metrics import PRIMARY, find
 from semconv.yaml_files import read_yaml
@@ -330,6 +330,7 @@ def _refuse_declarations(description: Any) -> None:
             raise ValueError(
                 f"a line of the description begins with {line.partition(':')[0]}:, which declares it: word it otherwise"
             )
+    declared_by({"description": description})  # refuses what is nearly a declaration
 
 
 def _options(given: Any, tune: Any) -> dict[str, Any]:

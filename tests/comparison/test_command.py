@@ -440,13 +440,16 @@ def test_a_summary_that_is_none_is_named_and_left_out(change, tmp_path, capsys):
     assert "it lacks seed 3" in " ".join(out.split()) or words(out, "told")
 
 
-@pytest.mark.parametrize("line", ["looks: 5 4", "looks: five", "looks: 5 9\nspending: some", "negligible: 2", "negligible: a"])
+@pytest.mark.parametrize(
+    "line", ["looks: 5 4", "looks: five", "looks: 5 9\nspending: some", "negligible: 2", "negligible: a", "Famly: a"]
+)
 def test_a_declaration_that_is_none_is_one_line(line, tmp_path, capsys):
     write_family(tmp_path)
     (tmp_path / "sweep.yaml").write_text(json.dumps({"description": line, "parameters": {"a": {"value": 1}}}))
     _, err, code = run(capsys, tmp_path)
     assert (code, len(err.splitlines())) == (2, 1)
     assert line.partition(":")[0] in err or "spending" in err
+    assert ("write family: if it is to declare it" in err) is line.startswith("Famly")
 
 
 def test_a_declared_plan_is_judged_at_its_looks(tmp_path, capsys):

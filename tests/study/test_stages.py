@@ -302,6 +302,7 @@ def test_halving_spends_less_on_poor_values(write_study, conduct):
         ({"negligible": 2}, "negligible is 2"),
         ({"endpoints": []}, "give at least one"),
         ({"description": "looks: good"}, "a line of the description begins with looks:"),
+        ({"description": "Look: good"}, "a line of the description begins with 'Look': write looks:"),
         ({"options": {"seed_everything": 5}}, "seed_everything is set by the study itself"),
         ({"options": {"model.base_lr": 5}}, "model.base_lr is set by the study itself"),
         ({"options": {"a": None}}, "options.a is None"),

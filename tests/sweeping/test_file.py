@@ -252,17 +252,20 @@ def test_a_value_that_is_not_taken_or_has_no_effect_is_told(tmp_path, monkeypatc
             "checkpoint_every has no effect",
         ),
         "program": ({"x": {"value": 1}}, "only `semconv run` and `semconv fit` can be checked"),
+        "declared": ({"x": {"value": 1}}, "a line of the description begins with 'factor': write factors:"),
     }
     (tmp_path / "f.yml").write_text("checkpoint_every: 7\n")
     for name, (parameters, _) in found.items():
         words = ["python", "train.py", "${args}"] if name == "program" else command
-        (tmp_path / f"{name}.yaml").write_text(json.dumps({"method": "grid", "command": words, "parameters": parameters}))
+        content = {"method": "grid", "command": words, "parameters": parameters}
+        described = {"description": "Text: of any kind\nfactor: model.size"} if name == "declared" else {}
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(content | described))
     files = [tmp_path / f"{name}.yaml" for name in found]
     with pytest.raises(SystemExit) as ended:
         main([str(path) for path in files])
     assert ended.value.code == 2
     out, err = capsys.readouterr()
-    assert "4 of 4 sweep files are refused" in err
+    assert "5 of 5 sweep files are refused" in err
     for path, line in zip(files, out.splitlines(), strict=True):
         assert line.startswith(f"refused  {path}: ")
         assert found[path.stem][1] in line

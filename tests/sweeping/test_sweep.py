@@ -112,6 +112,13 @@ def test_the_copy_in_its_folder_continues_a_sweep(make_sweep, sweep, tmp_path):
     assert [row["x"] for row in begun(tmp_path / "sweep")] == ["3", "1", "2"]
 
 
+@pytest.mark.parametrize("line", ["looks: a", "looks : 3 5", "famly: a"])
+def test_a_declaration_that_no_comparison_takes_is_refused_before_the_first_run(line, make_sweep, sweep, tmp_path, capsys):
+    assert sweep(make_sweep(parameters=GRID, description=f"A question?\n{line}")) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_points_that_others_have_finished_are_not_run_again(make_sweep, tmp_path):
     ledger = Ledger(tmp_path / "sweep", read_sweep(make_sweep(parameters=GRID)), join=False, done=[{"x": 1}, {"x": 4}])
     claims = [ledger.claim() for _ in range(3)]
