@@ -21,7 +21,7 @@ from semconv.encoders import Encoder, Geometry, Size
 from semconv.encoders.encoder import TimmModel
 from semconv.encoders.weights import aligned
 from semconv.evaluation.features import everything, pool
-from semconv.files import write_text, write_whole
+from semconv.files import user_path, write_text, write_whole
 from semconv.indicators import Control, PaddingMode
 from semconv.tasks import MaskedReconstruction
 from semconv.trained.run import LoadedRun, build_parts, check_classes, load_run, moments_of, trusted_modules
@@ -133,7 +133,7 @@ def export(
             map; its data have no moments; the place is taken; or the Hub cannot be reached, or refuses.
     """
     run = load_run(folder, trust)
-    task, output = run.task, Path(output)
+    task, output = run.task, user_path(output)
     if not isinstance(task, MaskedReconstruction):
         raise ValueError(f"{folder} is no run of masked reconstruction: export the run that it started from")
     if not any(True for _ in task.encoder.parameters()):
@@ -206,7 +206,7 @@ def load_exported(folder: str | Path, trust: Sequence[str] = ()) -> ExportedEnco
     Raises:
         ValueError: the folder is no such export, is damaged, or names a class that is not trusted.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not (folder / "config.yaml").is_file() or not (folder / MARK).is_file():
         remedy = f'it is of timm\'s: timm.create_model("local-dir:{folder}", pretrained=True)'
         raise ValueError(

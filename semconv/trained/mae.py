@@ -12,6 +12,7 @@ from semconv.decoders import TransformerDecoder
 from semconv.encoders.sizes import SIZES
 from semconv.encoders.vit import MAEViT, position_embedding
 from semconv.encoders.weights import aligned, read_tensors, require_fit
+from semconv.files import user_path
 
 CLASSIFIER = ("head.", "fc_norm.")
 DECODER = ("decoder_", "mask_token")
@@ -47,7 +48,7 @@ def load_mae_checkpoint(path: str | Path, encoder: MAEViT, decoder: TransformerD
             f"MAE's weights are of an encoder that drops masked patches, and this one has masked={encoder.masked}: "
             "build it with masked=drop, or load it with masked=see and no decoder"
         )
-    path = Path(path)
+    path = user_path(path)
     of_encoder, of_decoder = encoder.state_dict(), decoder.state_dict() if decoder is not None else {}
     published = {_published_name(name): tensor for name, tensor in of_decoder.items()}
     state = aligned(read_tensors(path), {**of_encoder, **published})

@@ -18,6 +18,7 @@ from semconv.commands.train import _resuming, _starting_from, main, parse
 from semconv.comparison.runs import _folders
 from semconv.configuration import get, resolve_links
 from semconv.tracking.folder import RunFolder
+from semconv.trained.export import load_exported
 from tests.experiments import FOLDER, NAMES, arguments
 from tests.pairwise import pairwise, together
 
@@ -111,6 +112,8 @@ def test_of_a_repeated_folder_the_last_counts_and_a_tilde_is_the_home_folder(tmp
         assert command.make_parser().parse_args(["a", "--output=~/c"]).output == tmp_path / "c"
     assert [option.value for option in read(["-c", "~/b/config", "-c=~/b/config.yaml"])] == [f"{tmp_path}/b/config.yaml"] * 2
     assert [place.name for place in _folders("~/*")] == ["b"]
+    with pytest.raises(ValueError, match=f"^{tmp_path}/b holds no wrapper"):
+        load_exported("~/b")
 
 
 @pytest.mark.parametrize(
