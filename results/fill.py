@@ -30,7 +30,7 @@ STYLE = (
     "svg{background:#fff}text{fill:#1b1b1f;font:11px system-ui,sans-serif}.strong{font-weight:600}.grid{stroke:#d9dbe0}"
     ".axis{stroke:#5c5f66}.reach{stroke:#0055e2;stroke-width:1.6}.mark{fill:#0055e2}"
 )
-PICTURED = ("cifar10", "cifar10_zero")
+PICTURED = ("cifar10", "cifar10_others", "cifar10_zero")
 
 
 def figures(name: str) -> str:
