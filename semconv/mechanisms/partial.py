@@ -119,7 +119,7 @@ class Partial(Mechanism):
             i = dim - 2
             visible = visible.unfold(dim, (kernel[i] - 1) * dilation[i] + 1, stride[i])[..., :: dilation[i]].sum(-1)
         size, full = kernel[0] * kernel[1], visible >= LEAST
-        weight = torch.where(full, (size / visible.clamp(min=LEAST)) ** self.power, 0)
+        weight = torch.where(full, (size / visible) ** self.power, 0)
         return _Windows(weight, full.double(), torch.where(full, visible / size, 0))
 
 
