@@ -32,7 +32,7 @@ def find(name: str | Path, kind: Kind) -> Path:
 
 def look(name: str | Path, kind: Kind) -> Path | None:
     """As `find`, but None where there is no such file."""
-    written = os.path.expanduser(Path(name).as_posix())
+    written = os.path.expanduser(Path(name).as_posix())  # a ~ of no user stays, as a file's own
     inner = written.removeprefix(f"{kind}/")
     places = (written, f"{kind}/{inner}", HOME / kind / inner)
     files = (Path(f"{place}{suffix}") for place in places for suffix in ("", ".yaml"))

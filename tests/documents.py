@@ -222,7 +222,7 @@ class Desk:
             extra = [] if evaluates else ["--evaluation=none"]
             if any("cnn_plain_wide" in word for word in words):  # its width is not searched for
                 extra.append("--model.encoder.mlp_ratio=4")
-            if not any(word in ("--data", "--data.source") or "data/" in word for word in words):
+            if not any(word in ("--data", "--data.source", "--pretrained") or "data/" in word for word in words):
                 extra.extend(SCENES)
             self._call([*words, *SMALL, *extra])
             (made,) = set(self.folder.glob("runs/*/*")) - before

@@ -9,9 +9,12 @@ from semconv import files
 
 def positive(text: str) -> int:
     """A whole number from 1 on."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError("give 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number, 1 or more")
     return number
 
 
@@ -25,7 +28,10 @@ def user_path(text: str) -> Path:
 
 def share(text: str) -> float:
     """A share of one, or a whole number."""
-    number = float(text)
-    if not (0 <= number <= 1 or (number > 1 and math.isfinite(number) and number.is_integer())):
-        raise argparse.ArgumentTypeError("give a whole number, or a share between 0 and 1")
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (0 <= number <= 1 or (number > 1 and number.is_integer())):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number, or a share between 0 and 1")
     return number

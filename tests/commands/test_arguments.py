@@ -1,3 +1,4 @@
+import argparse
 import inspect
 import re
 import subprocess
@@ -15,6 +16,7 @@ from semconv.commands.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, pr
 from semconv.commands.check import CHECKS
 from semconv.commands.list import PARTS, list_classes, list_variants
 from semconv.commands.train import _resuming, _starting_from, main, parse
+from semconv.commands.values import positive, share
 from semconv.comparison.runs import _folders
 from semconv.configuration import get, resolve_links
 from semconv.tracking.folder import RunFolder
@@ -114,6 +116,14 @@ def test_of_a_repeated_folder_the_last_counts_and_a_tilde_is_the_home_folder(tmp
     assert [place.name for place in _folders("~/*")] == ["b"]
     with pytest.raises(ValueError, match=f"^{tmp_path}/b holds no wrapper"):
         load_exported("~/b")
+
+
+def test_a_number_that_is_refused_is_named_with_what_to_give():
+    for read_number, refused in ((positive, ["0", "-1", "a", "1.5", ""]), (share, ["-0.5", "1.5", "inf", "nan", "a", ""])):
+        for text in refused:
+            with pytest.raises(argparse.ArgumentTypeError, match=f"^{re.escape(repr(text))}: give a whole number, "):
+                read_number(text)
+    assert [positive("1"), positive("12"), share("0"), share("0.25"), share("4")] == [1, 12, 0, 0.25, 4]
 
 
 @pytest.mark.parametrize(
