@@ -79,9 +79,9 @@ def caption(name: str) -> str:
     study, variants = found.study, found.comparison.groups.variants
     seeds, looks = [len(variant.runs) for variant in variants], study.confirm.looks
     n = f"n = {min(seeds)}" + (f" to {max(seeds)}" if max(seeds) > min(seeds) else "")
-    text = f"Mean ± standard deviation over {n} seeds; looks planned at {' and '.join(map(str, looks.seeds))} seeds"
-    text += ". Intervals and p are corrected for all planned looks; p is the largest of the comparisons that a candidate has to win"
-    text += ", of which the control is named where it is not plain"
+    text = f"Mean ± standard deviation over {n} seeds; readings (looks) planned after {' and '.join(map(str, looks.seeds))} seeds"
+    text += ". Intervals and p are corrected for all planned looks; p is the largest p-value among the comparisons that a candidate"
+    text += " has to win; if that one is not with plain, the control is named"
     return f"{text}. {_chosen(found)}{_origin(found)}"
 
 

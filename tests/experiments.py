@@ -72,7 +72,7 @@ def factory(part: str, kind: Any, name: str, *overrides: str) -> Callable[..., A
 def factory_of(part: str, kind: Any, config: Mapping[str, Any]) -> Callable[..., Any]:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument(f"--{part}", type=kind)
-    return parser.instantiate_classes(parser.parse_object({part: config}))[part]
+    return parser.instantiate(parser.parse_object({part: config}))[part]
 
 
 def encoder_factory(name: str, *overrides: str) -> Any:

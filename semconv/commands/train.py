@@ -329,7 +329,7 @@ class SemconvCLI(LightningCLI):
         if self._extent == "all":
             super().instantiate_classes()
         elif self._extent == "parts":
-            self.config_init = self.parser.instantiate_classes(self.config)
+            self.config_init = self.parser.instantiate(self.config)
             self.model, self.datamodule = (self._get(self.config_init, key) for key in ("model", "data"))
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
@@ -485,7 +485,7 @@ def try_parts(arguments: list[str]) -> dict[str, Any]:
     encoder = cli.config.get("model.init_args.encoder.init_args")
     if encoder and encoder.get("as_plain") and encoder.get("mlp_ratio") is None:
         encoder["mlp_ratio"] = 4.0  # any width will do: to measure it would take seconds
-    cli.parser.instantiate_classes(cli.config)
+    cli.parser.instantiate(cli.config)
     options = {key: value for key, value in config["trainer"].items() if key not in MACHINE}
     try:
         Trainer(accelerator="cpu", logger=False, **options)

@@ -409,7 +409,7 @@ def _mapping(given: Any, what: str, kind: type = object) -> dict[str, Any]:
 
 def _list(given: Any, kind: type | tuple[type, ...], what: str) -> list[Any]:
     if not isinstance(given, list) or not all(isinstance(value, kind) and not isinstance(value, bool) for value in given):
-        raise ValueError(f"{what} is {given!r}: give a list, such as [a, b], with numbers such as 1.0e-3 (YAML reads 1e-3 as text)")
+        raise ValueError(f"{what} is {given!r}: give a list, such as [a, b]")
     return given
 
 

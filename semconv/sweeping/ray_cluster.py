@@ -150,7 +150,7 @@ def connected(address: str) -> Iterator[None]:
     try:
         import ray
     except ImportError as error:
-        raise ValueError("--cluster needs Ray, which is not installed: pip install 'semconv[ray]'") from error
+        raise ValueError("--cluster needs Ray, which is not installed: pip install ray fsspec") from error
     own: dict[str, Any] = {}
     if address == "local":
         own = {"include_dashboard": False}

@@ -75,7 +75,7 @@ class Slurm(Place):
         try:
             import submitit
         except ImportError as error:
-            raise ValueError("--cluster slurm needs submitit, which is not installed: pip install 'semconv[slurm]'") from error
+            raise ValueError("--cluster slurm needs submitit, which is not installed: pip install submitit") from error
         try:
             executor = getattr(submitit, EXECUTOR)(folder, max_num_timeout=REQUEUES)
             executor.update_parameters(**self.options)

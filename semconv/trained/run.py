@@ -141,7 +141,7 @@ def build_parts(config: dict[str, Any], file: Path, types: dict[str, Any]) -> An
         parsed = parser.parse_object({key: config[key] for key in types})
         if other := no_class(parsed.as_dict()):
             raise ValueError(f"{file}: {other[0]} is {other[1]}, which is no class and is not called")
-        return parser.instantiate_classes(parsed)
+        return parser.instantiate(parsed)
     except (ArgumentError, KeyError) as error:
         other = no_class({key: config.get(key) for key in types})  # of what the parser has imported
         why = f"{other[0]} is {other[1]}, which is no class and is not called" if other else one_line(error)

@@ -212,7 +212,7 @@ def test_what_is_no_cluster_is_refused_in_a_line(make_sweep, sweep, capsys, monk
         assert line.count("\n") == 1
     monkeypatch.setitem(sys.modules, "ray", None)
     assert sweep(path, "--cluster", "local") == 2
-    assert "Ray, which is not installed: pip install 'semconv[ray]'" in capsys.readouterr().err
+    assert "Ray, which is not installed: pip install ray fsspec" in capsys.readouterr().err
 
 
 def test_a_node_refuses_what_it_cannot_do(tmp_path):
