@@ -9,7 +9,7 @@ from semconv.comparison.declared import WIDE, Declared
 from semconv.comparison.grouping import Groups, Level, Variant, alike, controls_of, setting, shared_protocol
 from semconv.comparison.sequential import level_of
 from semconv.comparison.statistics import ALPHA, Paired, interaction, paired
-from semconv.comparison.verdicts import PLAIN, Claims, Evidence, Verdict, gather, in_units, judge
+from semconv.comparison.verdicts import CANDIDATE, PLAIN, Claims, Evidence, Verdict, gather, in_units, judge
 from semconv.metrics import CLASSICAL, MASKED_MSE, NUM_TEST_IMAGES, SHARE_OF_IMAGES, SPEED, UNTRAINED, Metric, of_section
 
 if TYPE_CHECKING:
@@ -231,10 +231,9 @@ def _evidence(variant: Variant, endpoint: Metric, variants: Sequence[Variant], d
         negligible=1.0 if declared.negligible is None else declared.negligible,
         missing=missing,
         refuse=partial(refusal, variant, endpoint),
-        failed=sorted(variant.failed(endpoint.key)),
         looks=declared.looks,
         num_looks=look,
-        num_run=min(len(each.runs) for each in (variant, *others.values()) if each.runs.keys() & variant.runs.keys()),
+        lost={name: each.runs.keys() - each.values(endpoint.key).keys() for name, each in {CANDIDATE: variant, **others}.items()},
     )
 
 

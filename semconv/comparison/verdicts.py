@@ -1,7 +1,8 @@
 """Verdicts on a variant: against plain, against its controls, and against plain of equal compute."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import takewhile
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from semconv.metrics import Metric
 
 Word = Literal["beneficial", "harmful", "equivalent", "inconclusive"]
 Seeds = Mapping[int, float]  # values by seed
-PLAIN = "plain"
+PLAIN, CANDIDATE = "plain", "it"
 
 
 class Claims(NamedTuple):
@@ -75,10 +76,9 @@ def gather(
     negligible: float = 1.0,
     missing: Sequence[str] = (),
     refuse: Callable[[Sequence[int]], str] | None = None,
-    failed: Sequence[int] = (),
+    lost: Mapping[str, Collection[int]] = {},
     looks: Looks | None = None,
     num_looks: int | None = None,
-    num_run: int | None = None,
 ) -> Evidence:
     """Compare a candidate with everything that it has to beat, over the seeds that all have.
 
@@ -91,21 +91,25 @@ def gather(
         negligible: share of the margin up to which a gain or loss is negligible.
         missing: what a variant has to beat and was not run.
         refuse: gives, for the seeds that are judged, a reason to refuse a verdict, or none.
-        failed: seeds of the candidate whose value is not finite.
-        looks: plan of a confirmation. A look is reached once all networks have been run with so many seeds (`num_run`); those of
-            them that a network has lost are left out, and later ones do not replace them. None: all seeds, once.
+        lost: seeds that a network was run with and has no finite value of, by its name (`CANDIDATE`: the candidate).
+        looks: plan of a confirmation. A look is reached once all networks have been run with each of so many seeds, the first of
+            all in rising order; those of them that a network has lost are left out, and later ones do not replace them. None: all
+            seeds, once.
         num_looks: number of looks that are taken, at most; None: all.
-        num_run: number of seeds that every network has been run with, failed runs too; None: as many as the candidate.
     """
     apart = [name for name, values in others.items() if name != PLAIN and not any(seed in values for seed in candidate)]
     present = {name: values for name, values in others.items() if name not in apart}
-    own = [seed for name, values in present.items() if name != PLAIN for seed in values]
-    order = sorted({*candidate, *failed, *own})
-    num_run = len(order) if num_run is None else min(num_run, len(order))
-    reached = looks.reached(num_run)[:num_looks] if looks else [len(order)]
-    following = next((look for look in looks.seeds if look > num_run), None) if looks else None
+    run = {name: {*values, *lost.get(name, ())} for name, values in {CANDIDATE: candidate, **present}.items()}
+    order = sorted({seed for name, seeds in run.items() if name != PLAIN for seed in seeds})
+    reached, following = [len(order)], None
+    if looks:
+        reached = list(
+            takewhile(lambda look: len(order) >= look and all(map(set(order[:look]).issubset, run.values())), looks.seeds)
+        )
+        following = next(iter(looks.seeds[len(reached) :]), None)
+        reached = reached[:num_looks]
     order, unused = (order[: reached[-1]], order[reached[-1] :]) if reached else (order, [])
-    lacking = {name: [seed for seed in order if seed not in values] for name, values in {"it": candidate, **others}.items()}
+    lacking = {name: [seed for seed in order if seed not in values] for name, values in {CANDIDATE: candidate, **others}.items()}
     lacking = {name: seeds for name, seeds in lacking.items() if seeds}
     missing, refusal = [*missing, *apart], refuse(order) if refuse else ""
     used = [seed for seed in order if seed in candidate and all(seed in values for values in present.values())]

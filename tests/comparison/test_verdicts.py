@@ -4,7 +4,7 @@ import pytest
 
 from semconv.comparison.declared import WIDE, Looks
 from semconv.comparison.statistics import ALPHA, seeds_needed
-from semconv.comparison.verdicts import PLAIN, gather, judge
+from semconv.comparison.verdicts import CANDIDATE, PLAIN, gather, judge
 from semconv.metrics import RECONSTRUCTION, REPRESENTATION
 
 NOISE = np.array([0.011, -0.007, 0.002, 0.009, -0.004, -0.008, 0.006, -0.003, 0.001, 0.005])
@@ -108,7 +108,7 @@ def test_rounded_values_count_as_no_more_exact_than_they_are():
 def test_comparisons_are_over_the_seeds_that_all_networks_have():
     plain, ours = seeds(0.5, shift=1), seeds(0.6)
     zero = {seed: value for seed, value in plain.items() if seed != 3}
-    found = verdict({seed: value for seed, value in ours.items() if seed != 1}, plain, zero=zero, failed=[1])
+    found = verdict({seed: value for seed, value in ours.items() if seed != 1}, plain, zero=zero, lost={CANDIDATE: [1]})
     assert found.word == "beneficial"
     assert found.reason.endswith("; it lacks seed 1; zero lacks seed 3")
     evidence = gather(REPRESENTATION, ours, {PLAIN: plain, "zero": zero})
@@ -124,20 +124,34 @@ def test_a_control_that_was_lost_wholly_blocks_no_comparison_with_plain():
     assert (better.word, better.reason.startswith("not compared with zero")) == ("inconclusive", True)
     ours, plain = ({10 + seed: value for seed, value in each.items()} for each in (seeds(0.5), seeds(0.6, shift=1)))
     for zero in (seeds(0.5), {20: 0.5}):  # lower seeds are no seeds of the look, either
-        assert verdict(ours, plain, zero=zero, shuffled=plain, wide=plain, looks=Looks.of([5, 10]), num_run=5).word == "harmful"
+        assert verdict(ours, plain, zero=zero, shuffled=plain, wide=plain, looks=Looks.of([5, 10])).word == "harmful"
 
 
 def test_a_lost_seed_does_not_move_the_looks():
     looks = Looks.of([4, 8])
     ours, plain = seeds(0.6, n=8), seeds(0.5, n=8, shift=1)
-    found = gather(REPRESENTATION, ours, {PLAIN: {seed: value for seed, value in plain.items() if seed != 2}}, looks=looks)
+    without = {PLAIN: {seed: value for seed, value in plain.items() if seed != 2}}
+    found = gather(REPRESENTATION, ours, without, looks=looks, lost={PLAIN: [2]})
     assert (found.against[PLAIN].n, found.next_look) == (7, None)
     first = gather(REPRESENTATION, ours, {PLAIN: plain}, looks=looks, num_looks=1)
     assert first.against[PLAIN].n == 4
     (named,) = judge([first])
     assert named.reason.endswith("not used, as later than the look: seeds 4, 5, 6, 7")
-    on_its_way = gather(REPRESENTATION, ours, {PLAIN: plain}, looks=looks, num_run=7)
-    assert (on_its_way.against, on_its_way.next_look) == (first.against, 8)
+
+
+def test_a_look_waits_for_the_run_of_each_of_its_seeds():
+    looks = Looks.of([4, 8])
+    ours, plain = seeds(0.6, n=8), seeds(0.5, n=8, shift=1)
+    first = gather(REPRESENTATION, ours, {PLAIN: plain}, looks=looks, num_looks=1)
+
+    def beside(*others):
+        zero = {seed: plain.get(seed, 0.5) for seed in others}
+        return gather(REPRESENTATION, ours, {PLAIN: plain, "zero": zero}, looks=looks)
+
+    for others in ((0, 1, 2, 3), (0, 1, 2, 3, 4, 5, 6), (0, 1, 2, 3, 4, 5, 6, 8)):
+        assert (beside(*others).against[PLAIN], beside(*others).next_look) == (first.against[PLAIN], 8)
+    for others in ((0, 1, 3), (0, 1, 3, 4, 5, 6, 7, 8), (4, 5, 6, 7)):  # as many runs are not those of the look
+        assert (beside(*others).reached, beside(*others).next_look, judge([beside(*others)])[0].word) == (False, 4, "inconclusive")
 
 
 def test_what_was_not_run_is_named_and_leaves_harmful_and_equivalent_possible():
