@@ -131,6 +131,8 @@ def _described(sweep: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
             raise ValueError(
                 f"a line of the description begins with {key!r}: write {meant[0]}: if it is to declare it, else word it otherwise"
             )
+        if colon and key in DECLARATIONS and "," in rest:
+            raise ValueError(f"{key}:{rest} holds a comma: separate names and numbers by spaces")
         if colon:
             found[key] = (*found.get(key, ()), *rest.split())
     return found

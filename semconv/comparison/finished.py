@@ -114,8 +114,8 @@ def headlines(comparison: Comparison) -> Iterator[str]:
 
 
 def notes_on(comparison: Comparison) -> list[str]:
-    """Lines above the tables: the shared protocol, the factors, the keys that may differ, decoders that plain does not have, and a
-    baseline that is missing."""
+    """Lines above the tables: the shared protocol, the factors, the keys that may differ, decoders that plain does not have, a
+    baseline that is missing, and in what the family is not that of the runs."""
     groups = comparison.groups
     shared = ", ".join(filter(None, (shared_protocol(groups.variants), *tuned_values(groups))))
     notes = [f"protocol: {shared}"] if shared else []
@@ -129,6 +129,12 @@ def notes_on(comparison: Comparison) -> list[str]:
         notes.append(f"equal to {comparison.baseline} in every error, so no comparison of their own: {', '.join(equal)}")
     if not any(variant.kind == "baseline" for variant in groups.variants):
         notes.append(f"no run of {comparison.baseline}, so there is no verdict: give its runs too, or another --baseline")
+    apart = dict.fromkeys(each.variant.label for each in comparison.judged if not each.verdict)
+    if apart:
+        notes.append(f"not in the family, so without a verdict: {', '.join(apart)}")
+    absent = set(comparison.family) - {variant.label for variant in groups.variants}
+    if absent:
+        notes.append(f"in the family, and counted in Holm's correction, without a run: {', '.join(sorted(absent))}")
     return notes
 
 

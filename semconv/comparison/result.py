@@ -110,7 +110,8 @@ def compare(groups: Groups, endpoints: Sequence[Metric], baseline: str, declared
             differences = _against_plain(variant, endpoint, groups.variants) if variant.kind in ("reference", "oracle") else {}
             if differences:
                 plain = plain_of(variant, groups.variants)
-                _, resolution = in_units(endpoint, list(plain.values(endpoint.key).values()) if plain else [])
+                values = list(plain.values(endpoint.key).values()) if plain else []
+                _, resolution = in_units(_resolved(endpoint, variant), values)
                 level = level_of(declared.looks, len(variant.runs))
                 references.append((variant, endpoint, paired(list(differences.values()), resolution, level)))
     return Comparison(
@@ -167,7 +168,7 @@ def beside_baseline(variant: Variant, endpoint: Metric, seeds: Iterable[int] | N
 def against_baseline(variant: Variant, endpoint: Metric, seeds: Iterable[int] | None = None) -> Paired | None:
     """A variant against the same network untrained, or from scratch, paired by seed; None where no seed has both."""
     pairs = beside_baseline(variant, endpoint, seeds)
-    _, resolution = in_units(endpoint, [baseline for _, baseline in pairs])
+    _, resolution = in_units(_resolved(endpoint, variant), [baseline for _, baseline in pairs])
     return paired([endpoint.sign * (own - baseline) for own, baseline in pairs], resolution) if pairs else None
 
 
@@ -221,11 +222,8 @@ def _judged(
 
 def _evidence(variant: Variant, endpoint: Metric, variants: Sequence[Variant], declared: Declared, look: int | None) -> Evidence:
     others, missing = opponents(variant, variants)
-    images = variant.mean(NUM_TEST_IMAGES)
-    if endpoint.unit == SHARE_OF_IMAGES and images:
-        endpoint = endpoint._replace(resolution=max(endpoint.resolution, 1 / images))
     return gather(
-        endpoint,
+        _resolved(endpoint, variant),
         variant.values(endpoint.key),
         {name: other.values(endpoint.key) for name, other in others.items()},
         negligible=1.0 if declared.negligible is None else declared.negligible,
@@ -235,6 +233,14 @@ def _evidence(variant: Variant, endpoint: Metric, variants: Sequence[Variant], d
         num_looks=look,
         lost={name: each.runs.keys() - each.values(endpoint.key).keys() for name, each in {CANDIDATE: variant, **others}.items()},
     )
+
+
+def _resolved(endpoint: Metric, variant: Variant) -> Metric:
+    """An endpoint with the resolution that a variant's test images give it: shares of images are known to one image."""
+    images = variant.mean(NUM_TEST_IMAGES)
+    if endpoint.unit != SHARE_OF_IMAGES or not images:
+        return endpoint
+    return endpoint._replace(resolution=max(endpoint.resolution, 1 / images))
 
 
 def opponents(variant: Variant, variants: Sequence[Variant]) -> tuple[dict[str, Variant], list[str]]:
@@ -286,12 +292,12 @@ def _against_plain(variant: Variant, endpoint: Metric, variants: Sequence[Varian
 def _interactions(candidates: Sequence[Variant], endpoint: Metric, groups: Groups) -> list[Interaction]:
     found = []
     plain = [value for each in groups.variants if each.kind == "baseline" for value in each.values(endpoint.key).values()]
-    _, resolution = in_units(endpoint, plain)
     if groups.factors:
-        for label in dict.fromkeys(variant.label for variant in candidates):
+        for label, variant in {variant.label: variant for variant in candidates}.items():
             levels = {
                 str(each.level): _against_plain(each, endpoint, groups.variants) for each in candidates if each.label == label
             }
+            _, resolution = in_units(_resolved(endpoint, variant), plain)
             tested = interaction({level: values for level, values in levels.items() if values}, resolution)
             if tested:
                 found.append(Interaction(label, endpoint, *tested))

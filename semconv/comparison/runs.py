@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from semconv.metrics import MASKED_MSE
 from semconv.tracking.identity import IDENTITY
 from semconv.yaml_files import read_yaml
 
+SUMMARY = "summary.json"
 REQUIRED = (*IDENTITY, "trainer/global_step", MASKED_MSE)
 Tell = Callable[[str, str], None]
 
@@ -40,12 +42,12 @@ def find_runs(places: Sequence[str], tell: Tell = leave_out) -> Found:
             `wandb:entity/project[/sweep]`.
         tell: takes the folder of a run that is left out, and the reason; prints them by default.
     """
-    found = [_found(place) for place in places]
+    found = [_found(place, tell) for place in places]
     runs = [run for each in found for run in each.runs if _is_whole(run, tell)]
     return Found(_joined(list({run.folder: run for run in runs}.values()), tell), joined(each.declared for each in found))
 
 
-def _found(place: str) -> Found:
+def _found(place: str, tell: Tell) -> Found:
     """All runs of a place, whole or not."""
     path, colon, stage = place.partition(".csv:")
     if place.startswith("wandb:"):
@@ -53,7 +55,7 @@ def _found(place: str) -> Found:
     if colon or place.endswith(".csv"):
         return load(user_path(f"{path}.csv" if colon else place), stage or None)
     folders = list(_folders(place))
-    runs = [_run(path) for folder in folders for path in sorted(folder.rglob("summary.json")) if path.is_file()]
+    runs = [_run(path) for folder in folders for path in _summaries(folder, tell)]
     return Found(runs, joined(declared_by(sweep) for folder in folders if (sweep := _sweep(folder))))
 
 
@@ -65,6 +67,18 @@ def _folders(place: str) -> Iterator[Path]:
     if not folders:
         raise ValueError(f"there is no folder {place or repr(place)}: give run folders, or folders that hold some")
     yield from folders
+
+
+def _summaries(folder: Path, tell: Tell) -> list[Path]:
+    """The summaries at any depth, in linked folders too. A folder that cannot be read is told of: its runs are left out."""
+    found, seen = [], set()
+    for place, inner, files in os.walk(folder, onerror=lambda error: tell(error.filename, f"{error.strerror}"), followlinks=True):
+        if (real := os.path.realpath(place)) in seen:  # a link may lead back
+            inner.clear()
+        elif SUMMARY in files:
+            found.append(Path(place, SUMMARY))
+        seen.add(real)
+    return sorted(found)
 
 
 def _sweep(folder: Path) -> dict[str, Any]:
@@ -80,7 +94,7 @@ def _sweep(folder: Path) -> dict[str, Any]:
 def _run(path: Path) -> FinishedRun:
     summary = _read(path)
     started = started_at(summary.get("started"))
-    return FinishedRun(str(path.parent), summary, path.stat().st_mtime if started is None else started)
+    return FinishedRun(str(path.parent), summary, path.lstat().st_mtime if started is None else started)
 
 
 def _read(path: Path) -> Summary:

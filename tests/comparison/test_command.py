@@ -1,6 +1,8 @@
 import csv
+import errno
 import html
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -16,6 +18,7 @@ import semconv
 from semconv.commands.compare import main
 from semconv.commands.short import several
 from semconv.comparison.declared import Looks
+from semconv.comparison.result import against_baseline
 from semconv.comparison.runs import find_runs
 from semconv.comparison.sequential import nominal_levels
 from semconv.comparison.statistics import paired
@@ -441,7 +444,8 @@ def test_a_summary_that_is_none_is_named_and_left_out(change, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "line", ["looks: 5 4", "looks: five", "looks: 5 9\nspending: some", "negligible: 2", "negligible: a", "Famly: a"]
+    "line",
+    ["looks: 5 4", "looks: five", "looks: 5 9\nspending: some", "negligible: 2", "negligible: a", "Famly: a", "family: a, b"],
 )
 def test_a_declaration_that_is_none_is_one_line(line, tmp_path, capsys):
     write_family(tmp_path)
@@ -586,7 +590,8 @@ def test_a_sweeps_description_declares_its_family_and_what_its_files_vary(tmp_pa
     out, _, code = run(capsys, tmp_path, "--metric", "test/masked_mse")
     assert code == 0
     assert "family of 2" in out  # one that was not run counts
-    assert "told, not_run_yet" not in out
+    assert "in the family, and counted in Holm's correction, without a run: not_run_yet\n" in out
+    assert "not in the family, so without a verdict: other\n" in out
     part, _, _ = run(capsys, tmp_path / "a" / "*", "--metric", "test/masked_mse")
     assert "family of 1" in part  # a sweep.yaml above that is no sweep's folder says nothing
     (tmp_path / "trials").mkdir()
@@ -644,6 +649,28 @@ def test_runs_that_are_not_whole_are_named_and_left_out(tmp_path, capsys):
     assert code == 0
     assert [f"left out: {tmp_path / 'told' / str(number)}: " in err for number in (2, 3, 4, 5)] == [True] * 4
     assert words(out, "told")[0][1] == "1"
+
+
+def test_runs_in_linked_folders_count_once_and_a_folder_that_cannot_be_read_is_named(tmp_path, capsys, monkeypatch):
+    write_family(tmp_path / "runs")
+    (tmp_path / "linked").mkdir()
+    for place in (tmp_path / "runs").iterdir():
+        (tmp_path / "linked" / place.name).symlink_to(place)
+    (tmp_path / "runs" / "told" / "back").symlink_to(tmp_path / "linked")
+    expected = words(run(capsys, tmp_path / "runs", "--metric", "test/masked_mse")[0], "told")[:2]
+    out, err, code = run(capsys, tmp_path / "linked", "--metric", "test/masked_mse")
+    assert (words(out, "told")[:2], err, code) == (expected, "", 0)
+    (tmp_path / "runs" / "told" / "back").unlink()
+    scan, closed = os.scandir, str(tmp_path / "runs" / "told-Zero")
+
+    def refuse(path):
+        if str(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    out, err, _ = run(capsys, tmp_path / "runs", "--metric", "test/masked_mse")
+    assert (err, "not compared with zero" in " ".join(out.split())) == (f"left out: {closed}: Permission denied\n", True)
 
 
 @pytest.mark.parametrize(
@@ -851,6 +878,22 @@ def test_a_network_of_another_kind_is_a_reference(tmp_path, capsys):
     at_the_look = paired([0.8 + 0.001 * ((seed * 7) % 5) - 0.9 for seed in (1, 2)], level=nominal_levels(Looks((3, 6)))[0])
     found = reference["against"]["plain"]
     assert (found["n"], found["low"]) == (2, pytest.approx(at_the_look.low))
+
+
+def test_an_accuracy_is_known_to_one_image_wherever_it_is_compared(tmp_path):
+    def values(gain):
+        return {"probe/linear_top1": 0.4 + gain, "untrained/probe/linear_top1": 0.4, "probe/num_test_images": 100}
+
+    for seed in range(3):
+        other = {"encoder": {"class_path": "semconv.encoders.MAEViT"}, "decoder": None, "control": None}
+        write_run(tmp_path / f"plain{seed}", "cnn_plain", 0.8, seed, values(0.0), mechanism="Plain")
+        write_run(tmp_path / f"vit{seed}", "mae_vit", 0.8, seed, {**values(0.01), "variant": other})
+    comparison = semconv.compare(tmp_path, metrics=["probe/linear_top1"])
+    ((_, _, against_plain),) = comparison.references
+    at_one_image = paired([0.01] * 3, 0.01)
+    assert (against_plain.low, against_plain.p) == (pytest.approx(at_one_image.low), pytest.approx(at_one_image.p))
+    vit = next(variant for variant in comparison.groups.variants if variant.label == "mae_vit")
+    assert against_baseline(vit, comparison.endpoints[0]).p == pytest.approx(at_one_image.p)
 
 
 def test_runs_are_read_from_wandb(capsys, monkeypatch):
