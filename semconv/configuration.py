@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 BUDGET = ("trainer.max_steps", "trainer.max_epochs")
 
@@ -72,6 +72,11 @@ def require(name: str, value: float, low: float = -math.inf, high: float = math.
         upper = f"below {high:.10g}" if "high" in exclude else f"at most {high:.10g}"
         wanted = " and ".join(text for text, end in ((lower, low), (upper, high)) if math.isfinite(end)) or "that is finite"
         raise ValueError(f"{name} is {value}: give a number {wanted}")
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """True for a finite number that a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def require_choice(name: str, value: str, choices: Any) -> None:

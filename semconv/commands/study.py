@@ -166,6 +166,10 @@ def _repeat(study: Study, given: argparse.Namespace, place: Place) -> int:
 
     if given.only is None or given.seed is None:
         raise ValueError("--only and --seed go together: give a network and a seed, such as --only cnn_channels --seed 0")
+    if ways := [way for way in ("plan", "prepare", "resume", "accept_code") if getattr(given, way)]:
+        raise ValueError(f"--{ways[0].replace('_', '-')} is of a whole study, and --only runs one row: leave one of them out")
+    if given.output and (given.output / "again").exists():
+        raise ValueError(f"{given.output} holds a row that was run again before: give another --output")
     places = [given.table] if given.table else [Path("results") / f"{study.name}.csv", HOME / "results" / f"{study.name}.csv"]
     table = next((place for place in places if place.is_file()), places[0])
     point, row = find_row(study, table, given.only, given.seed)

@@ -84,7 +84,7 @@ def declared_by(sweep: Mapping[str, Any]) -> Declared:
     """
     parameters = sweep.get("parameters")
     parameters = parameters if isinstance(parameters, Mapping) else {}
-    varied = [bare(key) for key, spec in parameters.items() if isinstance(spec, Mapping) and _varies(spec)]
+    varied = [bare(key) for key, spec in parameters.items() if isinstance(key, str) and isinstance(spec, Mapping) and _varies(spec)]
     lines = _described(sweep)
     tuned = lines.get("tuned", ())
     factors = [key for key in varied if key.lstrip("-") not in NO_FACTORS and key not in tuned]

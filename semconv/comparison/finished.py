@@ -157,7 +157,7 @@ def _name_lost(comparison: Comparison) -> None:
     for variant in comparison.groups.variants:
         for endpoint in comparison.endpoints:
             for seed, run in variant.failed(endpoint.key).items():
-                what = "it has diverged" if run.has_diverged else f"its {endpoint.key} is not finite"
+                what = "it has diverged" if run.has_diverged else f"its {endpoint.key} is not finite, or above 1e100"
                 lost.setdefault(run.folder, f"{what}: seed {seed} of {variant.label} has failed")
     for folder, reason in lost.items():
         leave_out(folder, reason)

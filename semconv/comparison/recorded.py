@@ -127,12 +127,15 @@ def _read(path: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
         if not file.is_file():
             raise ValueError(f"there is no {file}: a table of runs is two files, such as results.csv and results.yaml")
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+        rows, columns = list(reader), reader.fieldnames or []
         shared = read_yaml(path.with_suffix(".yaml"))
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} and {path.with_suffix('.yaml')} cannot be read as a table of runs: {one_line(error)}") from error
     if not rows or not set(IDENTITY) <= set(rows[0]) or not isinstance(shared, dict) or not set(KEPT) <= set(shared):
         raise ValueError(f"{path} and {path.with_suffix('.yaml')} are no table of runs as semconv study writes it")
+    if twice := [column for column in columns if columns.count(column) > 1]:
+        raise ValueError(f"{path} has two columns {twice[0]}: take one out, or restore the file")
     if wrong := [number for number, row in enumerate(rows, 2) if None in row or None in row.values() or row["stage"] not in STAGES]:
         raise ValueError(f"{path}, line {wrong[0]}: it is no whole row of {', '.join(STAGES)}: restore the file")
     return rows, shared
@@ -153,7 +156,9 @@ def _run(path: Path, line: int, row: Mapping[str, str], shared: Mapping[str, Any
         summary = {**network, "seed": numbers["seed"], "status": row["status"], "protocol": protocol}
         summary |= {"environment": environment, "commit": row["commit"], **metrics}
         fits = (network["experiment"], network.get("control") or "") == (row["variant"], row["control"])
-        fits = fits and numbers["fraction"] > 0 and isinstance(network["variant"]["encoder"], dict)
+        fits = (
+            fits and numbers["fraction"] > 0 and isinstance(network["variant"]["encoder"], dict) and isinstance(environment, dict)
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}, line {line}: it does not fit {path.with_suffix('.yaml')}: restore both files") from error
     if not fits:

@@ -1,6 +1,5 @@
 """A finished run as comparisons see it."""
 
-import math
 import sys
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,10 +7,11 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from semconv.comparison.declared import Declared
-from semconv.configuration import flatten
+from semconv.configuration import flatten, is_number
 from semconv.metrics import of_section
 
 Summary = dict[str, Any]
+LARGEST = 1e100  # metric, in size: a larger one is as good as infinite
 # of runs that start from another one: linear probes, fine-tuning, and training from scratch beside it
 LATER = tuple(dict.fromkeys(metric.key.partition("/")[0] for metric in of_section("classification")))
 
@@ -45,13 +45,13 @@ class FinishedRun:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """All finite numbers of the summary; of a run that has diverged, its costs alone."""
-        found = {key: number for key, value in self.summary.items() if (number := _finite(value)) is not None}
+        """All numbers of the summary up to `LARGEST`; of a run that has diverged, its costs alone."""
+        found = {key: number for key, value in self.summary.items() if (number := finite(value)) is not None}
         return {key: value for key, value in found.items() if key.startswith("cost/")} if self.has_diverged else found
 
     def has_failed(self, key: str) -> bool:
-        """True if the run has diverged, or a metric is there and is no finite number; null says that it does not apply."""
-        return self.has_diverged or (self.summary.get(key) is not None and _finite(self.summary[key]) is None)
+        """True if the run has diverged, or a metric is there and is no number up to `LARGEST`; null says that it does not apply."""
+        return self.has_diverged or (self.summary.get(key) is not None and finite(self.summary[key]) is None)
 
     @property
     def id(self) -> str:
@@ -78,11 +78,6 @@ def started_at(time: object) -> float | None:
         return None
 
 
-def _finite(value: object) -> float | None:
-    """A finite number; None for anything else, such as the text that W&B writes for NaN."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return value if math.isfinite(value) else None
-    except OverflowError:
-        return None
+def finite(value: Any) -> float | None:
+    """A finite number of which squares are finite, too; None for anything else, such as the text that W&B writes for NaN."""
+    return value if is_number(value) and abs(value) <= LARGEST else None

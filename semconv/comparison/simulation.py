@@ -1,9 +1,11 @@
 """Error rates, power and number of seeds of a plan of looks, by simulation."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semconv.comparison.declared import Looks
 from semconv.comparison.sequential import repeated_p
@@ -11,6 +13,7 @@ from semconv.comparison.statistics import ALPHA, holm
 from semconv.comparison.verdicts import PLAIN, Claims, claims
 
 DRAWS = 2000
+AT_ONCE = 50_000_000  # random numbers that are held at a time
 
 
 class Rates(NamedTuple):
@@ -32,16 +35,9 @@ def simulate(looks: Looks, effects: Sequence[float], margin: float = 1.0, num_ot
         num_others: plain, controls and plain of equal compute.
         draws: number of families.
     """
-    generator, most = np.random.default_rng(0), looks.seeds[-1]
-    noise = generator.normal(0, np.sqrt(0.5), (1 + len(effects) * num_others, draws, most))
-    plain, rest = noise[0], iter(noise[1:])
-    tested = []  # candidate, look: claims of all draws
-    for effect in effects:
-        ours = effect + next(rest)
-        others = {PLAIN: plain, **{str(i): next(rest) for i in range(1, num_others)}}
-        at_looks = [claims({name: (ours - each)[:, :look] for name, each in others.items()}, margin) for look in looks.seeds]
-        tested.append(repeated_p(np.stack(at_looks, axis=-1), looks))
-    p_values = np.array(tested).transpose(2, 3, 1, 0)  # draw, look, claim, candidate
+    generator, numbers = np.random.default_rng(0), draws * (1 + len(effects) * num_others) * looks.seeds[-1]
+    parts = np.array_split(np.arange(draws), math.ceil(numbers / AT_ONCE))
+    p_values = np.concatenate([_p_values(generator, looks, effects, margin, num_others, len(part)) for part in parts])
     settled = np.full((draws, len(effects)), -1)  # index of the claim
     current = p_values[:, 0]
     seeds = np.zeros((draws, len(effects)))
@@ -53,3 +49,18 @@ def simulate(looks: Looks, effects: Sequence[float], margin: float = 1.0, num_ot
         settled = np.where(made.any(1), made.argmax(1), -1)  # the first claim that is made gives the word
     beneficial, harmful, equivalent = (float((settled == i).any(1).mean()) for i in range(len(Claims._fields)))
     return Rates(beneficial, harmful, equivalent, float(seeds.mean()))
+
+
+def _p_values(
+    generator: np.random.Generator, looks: Looks, effects: Sequence[float], margin: float, num_others: int, draws: int
+) -> NDArray:
+    """p values of some draws: draw, look, claim, candidate."""
+    noise = generator.normal(0, np.sqrt(0.5), (1 + len(effects) * num_others, draws, looks.seeds[-1]))
+    plain, rest = noise[0], iter(noise[1:])
+    tested = []  # candidate, look: claims of all draws
+    for effect in effects:
+        ours = effect + next(rest)
+        others = {PLAIN: plain, **{str(i): next(rest) for i in range(1, num_others)}}
+        at_looks = [claims({name: (ours - each)[:, :look] for name, each in others.items()}, margin) for look in looks.seeds]
+        tested.append(repeated_p(np.stack(at_looks, axis=-1), looks))
+    return np.array(tested).transpose(2, 3, 1, 0)

@@ -132,7 +132,7 @@ class Study:
         given = {key: value for values in levels for key, value in values.items() if key in BUDGET}
         if epochs_lifted(levels):
             del given["trainer.max_epochs"]
-        return {key: value for key, value in given.items() if isinstance(value, int) and value > 0}
+        return {key: amount for key, value in given.items() if (amount := _amount(value)) > 0}
 
     @cached_property
     def factors(self) -> dict[str, dict[str, Any]]:
@@ -145,6 +145,14 @@ class Study:
             }
             for name, files in self.settings.items()
         }
+
+
+def _amount(value: Any) -> int:
+    """A budget as a number, which options may give as text; 0 where it is none."""
+    try:
+        return int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 class Rung(NamedTuple):
@@ -160,9 +168,9 @@ class Rung(NamedTuple):
 
 
 def rungs(study: Study) -> list[Rung]:
-    """The rounds of the search: (4, 5), (2, 3), (1, 2) where five values are halved; one without halving, or without a budget."""
+    """The rounds of the search: (4, 5), (2, 3), (1, 2) where five values are halved; one without halving."""
     assert study.tune is not None
-    halving, found = study.tune.halving if study.budget else None, [Rung(1, len(study.tune.values))]
+    halving, found = study.tune.halving, [Rung(1, len(study.tune.values))]
     while halving and found[-1].values > 2:
         found = [rung._replace(fraction=rung.fraction * halving) for rung in found]
         found.append(Rung(1, max(2, math.ceil(found[-1].values / halving))))
@@ -297,6 +305,11 @@ def _refuse_settings(study: Study) -> None:
     keys = {key for each in values for key in each}
     if len(values) > 1 and any(set(each) != keys for each in values):
         raise ValueError(f"settings do not all set the same keys, {', '.join(sorted(keys))}: set each of them in every setting")
+    tuned = [study.tune.key] if study.tune else []
+    if twice := [key for key in (*tuned, *study.options) if bare(key) in keys]:
+        raise ValueError(
+            f"settings set {twice[0]}, and so {'does tune' if twice[0] in tuned else 'do the options'}: set it in one place"
+        )
     if any(one == other for number, one in enumerate(values) for other in values[:number]):
         raise ValueError("two settings set the same values: take one out")
 
@@ -313,6 +326,8 @@ def _refuse_extra_controls(study: Study) -> None:
 
 def _refuse_budget(study: Study) -> None:
     """Refuse a budget that has too few steps or epochs for the first round of a search."""
+    if study.tune and study.tune.halving and not study.budget:
+        raise ValueError("tune.halving takes a part of the budget, and there is none: give trainer.max_steps or trainer.max_epochs")
     fraction = rungs(study)[0].fraction if study.tune else 1
     for key, amount in study.budget.items():
         if amount < fraction:

@@ -1,6 +1,6 @@
 """Rounds of a study: each is an ordinary W&B sweep in a folder of its own, run here or by anything that runs sweeps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ class Rounds:
             found = self._found(name, points, seeds)
             missing = [point.arm for point, runs in found.items() if set(seeds) - set(runs)]
             if missing and not code:
-                raise ValueError(self._lacks(folder, missing[0]))
+                raise ValueError(self._lacks(folder, missing[0], {run.folder for runs in found.values() for run in runs.values()}))
             if missing:
                 raise Unfinished(code)
         self.used |= {run.folder for runs in found.values() for run in runs.values()}
@@ -146,9 +146,15 @@ class Rounds:
 
         return find_runs([str(folder)], name).runs
 
-    def _lacks(self, folder: Path, arm: Arm) -> str:
-        """What to say when all runs of a round are finished, and none is one of an arm."""
-        runs = [run for run in self._runs(folder) if run.summary["experiment"] == arm.variant]
+    def _lacks(self, folder: Path, arm: Arm, known: Collection[str]) -> str:
+        """What to say when all runs of a round have finished, and one of an arm is not among the `known` ones."""
+        others = [run for run in self._runs(folder) if run.folder not in known]
+        if not others:
+            return (
+                f"a run of {arm.label} in {folder} has finished, and is deleted or damaged: restore it, or give another --output, "
+                f"and --resume --table {self.folder / 'results.csv'} to keep the others"
+            )
+        runs = [run for run in others if run.summary["experiment"] == arm.variant]
         controls = {str(run.summary["control"]) for run in runs if run.summary.get("control")} if not arm.control else set()
         why = (
             f"one of its files makes it a control ({', '.join(sorted(controls))}), which is no baseline, candidate or reference"

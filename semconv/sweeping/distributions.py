@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from statistics import NormalDist
 from typing import Any
 
+from semconv.configuration import is_number
+
 Spec = Mapping[str, Any]  # a parameter of a sweep file
 SHARES = 1e-9, 1 - 1e-9  # the smallest and the largest share that is drawn
 EXTENT = ("min", "max")
@@ -177,14 +179,14 @@ def _probability_problem(spec: Spec) -> str | None:
     probabilities = spec["probabilities"]
     if not isinstance(probabilities, list) or len(probabilities) != len(spec["values"]):
         return f"{len(spec['values'])} values need as many probabilities"
-    if not all(_is_number(share) and share >= 0 for share in probabilities) or abs(sum(probabilities) - 1) > 1e-5:
+    if not all(is_number(share) and share >= 0 for share in probabilities) or abs(sum(probabilities) - 1) > 1e-5:
         return f"probabilities {probabilities} are not shares that add up to 1"
     return None
 
 
 def _number_problem(name: str, given: Spec) -> str | None:
     for key, value in given.items():
-        if not _is_number(value) or (name == "int_uniform" and not _is_int(value)):
+        if not is_number(value) or (name == "int_uniform" and not _is_int(value)):
             return f"{key} is {value!r}: give a {'whole ' if name == 'int_uniform' else ''}number"
     if "min" in given and given["min"] >= given["max"]:
         return f"min {given['min']} is not below max {given['max']}"
@@ -212,7 +214,3 @@ def _end_problem(name: str, spec: Spec) -> str | None:
             f"{name} takes the natural logarithm of the ends, and {ends} give no number: give the ends themselves, by {HINTS[name]}"
         )
     return f"{name} with {ends} draws values that are too large or too small: give a narrower one"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

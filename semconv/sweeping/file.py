@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import math
 import os
 import random
 import re
@@ -13,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from semconv.configuration import nearest
+from semconv.configuration import is_number, nearest
 from semconv.metrics import METRICS, find
 from semconv.sweeping.distributions import SHARES, all_values, grid_size, grid_values, problem, quantile
 from semconv.sweeping.hyperband import brackets
@@ -244,7 +243,7 @@ def _metric_problem(content: Mapping[str, Any]) -> str | None:
     if metric.get("goal", "minimize") not in ("minimize", "maximize"):
         return f"metric.goal is {metric['goal']}: give minimize or maximize"
     target = metric.get("target", 0.0)
-    if not isinstance(target, int | float) or isinstance(target, bool) or not math.isfinite(target):
+    if not is_number(target):
         return f"metric.target is {target}: give a number, or leave it out"
     for key, values in IMPUTED.items():
         if (value := metric.get(key, values[0])) not in values:
@@ -286,7 +285,7 @@ def _bands_problem(content: Mapping[str, Any]) -> str | None:
         return "early_terminate needs a metric: give metric: {name: val/masked_mse, goal: minimize}"
     numbers = {key: value for key, value in given.items() if key not in ("type", "strict")}
     for key, value in numbers.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        if not is_number(value):
             return f"early_terminate.{key} is {value!r}: give a number"
     if given.get("eta", 3) <= 1:
         return f"early_terminate.eta is {given['eta']}: give a number above 1"

@@ -1,12 +1,12 @@
 """A trial as the sweep sees it: where it runs, and its outcome."""
 
 import json
-import math
 import os
 import time
 from pathlib import Path
 from typing import Any
 
+from semconv.configuration import is_number
 from semconv.sweeping.file import Sweep
 from semconv.sweeping.jobs import Job, Place, find_run
 from semconv.sweeping.ledger import Claim, Ending
@@ -90,7 +90,7 @@ class Trial:
         """The sweep's metric in the run's summary."""
         run, metric = self.run, self.sweep.metric
         found = run.summary.get(metric) if run is not None and metric is not None else None
-        return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
+        return float(found) if is_number(found) else None
 
     def last_line(self) -> str:
         """The last line of the run's output."""
@@ -118,16 +118,13 @@ class History:
     def look(self) -> "History":
         """Read new rows; read all rows again if the run has restarted, or resumed from an earlier step."""
         run = find_run(self._folder, self._run_id)
-        path = run.path / "metrics.jsonl" if run is not None else None
-        if path is None or not path.exists():
+        try:
+            text = self._unread(run.path / "metrics.jsonl") if run is not None else None
+        except FileNotFoundError:  # the run has logged nothing yet, or is being started anew
+            text = None
+        if text is None:
             self._forget(None)
             return self
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            if status.st_ino != self._file or status.st_size < self._read:
-                self._forget(status.st_ino)
-            file.seek(self._read)
-            text = file.read()
         whole = text[: text.rfind(b"\n") + 1]  # the last row may be incomplete
         self._read += len(whole)
         for row in filter(None, map(_row, whole.splitlines())):
@@ -135,6 +132,14 @@ class History:
             if isinstance(value := row.get(self._metric or ""), int | float):
                 self.values.append(float(value))
         return self
+
+    def _unread(self, path: Path) -> bytes:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_ino != self._file or status.st_size < self._read:
+                self._forget(status.st_ino)
+            file.seek(self._read)
+            return file.read()
 
     def _forget(self, file: int | None) -> None:
         self._file, self._read = file, 0

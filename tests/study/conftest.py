@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -92,7 +93,9 @@ def train(point: dict[str, Any], place: Path) -> int:
     rate = get(content, "model.init_args.base_lr") or 0.008
     fill = get(content, "model.init_args.corruption.init_args.fill.class_path")
     crop, batch_size = get(content, "data.init_args.crop_scale"), get(content, "data.init_args.batch_size") or 64
-    folder = RunFolder(place / name / f"{control}-{rate}-{seed}-{fill}-{crop is None}-{batch_size}")
+    folder = RunFolder(
+        place / name / f"{control}-{rate}-{seed}-{fill}-{crop is None}-{batch_size}-{crc32(point['config'].encode())}"
+    )
     if (folder.path / "summary.json").exists():
         return 0
     noise = float(np.random.default_rng([seed, *map(ord, f"{name}{control}")]).normal(0, 0.002))

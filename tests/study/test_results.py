@@ -87,6 +87,15 @@ def test_a_table_that_is_none_is_refused_in_a_line(write_study, conduct, tmp_pat
         error = capsys.readouterr().err
         assert (end.value.code, len(error.splitlines())) == (2, 1)
         assert message in error
+    header, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([f"{header},test/masked_mse", *(f"{row},0.1" for row in rows)]))
+    with pytest.raises(ValueError, match="two columns test/masked_mse: take one out"):
+        load(table)
+    table.write_text("\n".join([header, *rows]))
+    shared = yaml.safe_load(table.with_suffix(".yaml").read_text())
+    table.with_suffix(".yaml").write_text(yaml.safe_dump({**shared, "environments": [None] * len(shared["environments"])}))
+    with pytest.raises(ValueError, match=r"line \d+: it does not fit"):
+        load(table)
     table.with_suffix(".yaml").write_text("{}")
     with pytest.raises(ValueError, match="are no table of runs"):
         load(table)
@@ -256,6 +265,12 @@ def test_the_command_plans_runs_and_reports(write_study, study, tmp_path, monkey
     monkeypatch.setitem(GAIN, "cnn_bad", 0.1)
     out, _, code = study(path, *row[:3], "cnn_bad", "--seed", "200")
     assert (code, out.startswith("5 numbers differ"), "the first is val/masked_mse: " in out) == (1, True, True)
+    for option in ("--plan", "--prepare", "--resume"):
+        _, err, code = study(path, *row, option)
+        assert (code, f"{option} is of a whole study, and --only runs one row" in err) == (2, True)
+    assert study(path, *row, "--output", tmp_path / "again")[2] == 0
+    _, err, code = study(path, *row, "--output", tmp_path / "again")
+    assert (code, "again holds a row that was run again before" in err) == (2, True)
     wrong = {("cnn_god", "3"): "did you mean cnn_good?", ("cnn_good", "55"): "has no seed 55", ("cnn_good", "100"): "of the search"}
     for (name, seed), message in wrong.items():
         _, err, code = study(path, *row[:3], name, "--seed", seed)

@@ -16,6 +16,8 @@ from tests.pairwise import together
 from tests.study import conftest
 from tests.study.conftest import GAIN
 
+HALVED = {"key": "a.b", "values": [1, 2, 3, 4, 5], "seeds": [100], "halving": 2}
+
 
 def whole(rounds):
     """All stages: what was measured, tuned, screened and confirmed."""
@@ -115,7 +117,7 @@ def test_a_run_that_is_left_out_is_named_once(write_study, conduct, capsys):
     run = next((rounds.folder / "measure").glob("*/*/summary.json"))
     run.write_text(json.dumps({**json.loads(run.read_text()), "status": "terminated"}))
     rounds, _ = conduct(path)
-    with pytest.raises(ValueError, match="none counts as"):  # its network has no run: this one is never trained again here
+    with pytest.raises(ValueError, match="has finished, and is deleted or damaged: restore it"):  # it is never trained again here
         whole(rounds)
     rounds.finished("measure")
     assert capsys.readouterr().err == f"left out: {run.parent}: it is terminated\n"
@@ -202,7 +204,7 @@ def test_screening_drops_a_candidate_without_a_finite_value(write_study, conduct
     rounds, _ = conduct(write_study(screen={"seeds": [200, 201], "keep": 3}))
     measure(rounds)
     tuned = tune(rounds, main_arms(rounds.study))
-    monkeypatch.setattr("semconv.comparison.run._finite", lambda value: None)
+    monkeypatch.setattr("semconv.comparison.run.finite", lambda value: None)
     assert screen(rounds, tuned) == {}
 
 
@@ -315,12 +317,31 @@ def test_halving_spends_less_on_poor_values(write_study, conduct):
         ({"settings": {"a": ["ZeroFill.yaml"], "b": ["base.yaml"]}}, "settings do not all set the same keys"),
         ({"settings": {"a": ["ZeroFill.yaml"], "b": ["ZeroFill.yaml"]}}, "two settings set the same values"),
         ({"settings": {"a": {"model.cell": 4}, "b": {"model.cell": 8}}}, "settings.a has model.cell: give a whole dotted key"),
+        (
+            {
+                "settings": {"a": {"model.init_args.base_lr": 0.1}, "b": {"model.init_args.base_lr": 0.2}},
+                "tune": {"key": "model.init_args.base_lr", "values": [1, 2], "seeds": [100]},
+            },
+            "settings set model.init_args.base_lr, and so does tune: set it in one place",
+        ),
+        (
+            {"settings": {"a": ["ZeroFill.yaml"], "b": ["CamouflageFill.yaml"]}, "options": {"model.corruption.fill": "NoiseFill"}},
+            "settings set model.corruption.fill, and so do the options",
+        ),
+        (
+            {"options": {"trainer.max_steps": -1, "trainer.max_epochs": "-1"}, "tune": {**HALVED, "values": [1, 2]}},
+            "tune.halving takes a part of the budget, and there is none",
+        ),
+        (
+            {"options": {"trainer.max_steps": "1e0"}, "tune": HALVED},
+            "trainer.max_steps is 1, and the first round of tune takes 1/4",
+        ),
         ({"tune": {"key": "a.b", "values": [1, float("inf")], "seeds": [100]}}, "two or more rising numbers"),
         ({"tune": {"key": "a.b", "values": [1, 10**400], "seeds": [100]}}, "two or more rising numbers"),
         (
             {
                 "options": {"trainer.max_epochs": 3},
-                "tune": {"key": "a.b", "values": [1, 2, 3, 4, 5], "seeds": [100], "halving": 2},
+                "tune": HALVED,
             },
             "trainer.max_epochs is 3, and the first round of tune takes 1/4 of it: give 4 or more, or trainer.max_epochs -1 and",
         ),

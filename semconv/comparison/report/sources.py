@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from semconv.comparison.grouping import Variant
-from semconv.comparison.run import FinishedRun
+from semconv.comparison.run import FinishedRun, finite
 from semconv.tracking.folder import RunFolder
 
 POINTS = 60  # of a learning curve, at most
@@ -35,7 +35,7 @@ class Curve(NamedTuple):
 
 def spread(variant: Variant, key: str) -> Spread | None:
     """A summary key over the seeds that have it."""
-    values = [value for value in variant.values(key).values() if np.isfinite(value)]
+    values = list(variant.values(key).values())
     return Spread(statistics.fmean(values), min(values), max(values), len(values)) if values else None
 
 
@@ -81,7 +81,7 @@ def environments(runs: Sequence[FinishedRun]) -> dict[str, Counter[str]]:
 def _track(run: FinishedRun, key: str) -> np.ndarray:
     """Rows (samples seen, value) of a run's metrics.jsonl."""
     rows = [(row.get("samples_seen"), row.get(key)) for row in RunFolder(run.folder).rows()]
-    good = [row for row in rows if all(isinstance(value, int | float) and np.isfinite(value) for value in row)]
+    good = [row for row in rows if all(finite(value) is not None for value in row)]
     track = np.array(good, dtype=float).reshape(-1, 2)
     if len(track) > POINTS:
         track = np.stack([part.mean(0) for part in np.array_split(track, POINTS)])
