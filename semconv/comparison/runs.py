@@ -100,6 +100,7 @@ def _run(path: Path) -> FinishedRun:
 def _read(path: Path) -> Summary:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))  # no half of a character
     except (ValueError, RecursionError, OSError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -173,6 +173,13 @@ def test_a_variant_without_controls_is_not_judged_beneficial(tmp_path, capsys):
     assert "not compared with zero and shuffled" in " ".join(out.split())
 
 
+def test_a_name_that_is_no_text_is_shown_as_far_as_it_is(tmp_path, capsys):
+    write_family(tmp_path, source="photos\udce9")  # as Python reads a folder whose name is not UTF-8
+    _, err, code = run(capsys, tmp_path, "--metric", "test/masked_mse", "--output", tmp_path / "out")
+    assert (err, code) == ("", 0)
+    assert "photos?" in (tmp_path / "out" / "comparison.html").read_text()
+
+
 @pytest.mark.parametrize("value", [float("nan"), 1e155, "NaN", None])
 @pytest.mark.parametrize("folder", ["told-Zero", "told"])
 def test_a_run_that_diverged_is_a_failed_run_of_its_seed(value, folder, tmp_path, capsys):
