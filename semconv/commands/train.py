@@ -321,7 +321,8 @@ class SemconvCLI(LightningCLI):
             "--recalibrate_batch_norm",
             type=bool,
             default=False,
-            help="Recompute batch-norm statistics for each kind of view before features are extracted.",
+            help="Recompute batch-norm statistics for each kind of view before features are extracted, also of the untrained "
+            "baseline. Default: statistics of masked views, as training leaves them.",
         )
         parser.add_class_arguments(WandbOptions, "wandb")
 

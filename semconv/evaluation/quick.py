@@ -24,22 +24,7 @@ DRAWS = 4  # masks of which the accuracy at the training ratio is the mean
 PROBED = ("linear_top1", "knn_top1")
 
 Kind = Literal["whole", "masked"]  # nothing masked, or masked as in training
-
-
-class Extractor(NamedTuple):
-    """Features of an encoder."""
-
-    evaluated: Evaluated
-    num_images: int  # of train, and of test, at most
-    recalibrate: bool  # give batch norms the statistics of each kind of view
-
-    def extract(self, kind: Kind) -> tuple[Features, list[Features]]:
-        """Features of train, and of test under each draw of masks."""
-        evaluated, look = self.evaluated, partial(_look, self.evaluated, kind)
-        encoder = recalibrated(evaluated, look(0)) if self.recalibrate else evaluated.encoder
-        draws = DRAWS if kind == "masked" else 1
-        tests = [extract(evaluated, encoder, "test", math.ceil(self.num_images / draws), look(draw)) for draw in range(draws)]
-        return extract(evaluated, encoder, "train", self.num_images, look(0)), tests
+KINDS: tuple[Kind, ...] = ("whole", "masked")
 
 
 class Probed(NamedTuple):
@@ -62,24 +47,26 @@ def evaluate(evaluated: Evaluated, num_images: int, recalibrate: bool) -> tuple[
     Args:
         evaluated: the network and its images.
         num_images: at most so many images of train, and of test, are probed with.
-        recalibrate: give batch norms the statistics of each kind of view before features are taken.
+        recalibrate: give batch norms, of the trained and of the untrained network, the statistics of each kind of view before
+            features are taken; else they have those of masked views.
 
     Returns:
         Results by key, null with a reason where the data do not allow them; None for the classifier then.
     """
-    extractor, classifier = Extractor(evaluated, num_images, recalibrate), None
+    whole, masked = (_calibrated(evaluated, kind) for kind in KINDS) if recalibrate else (evaluated, evaluated)
+    classifier = None
     try:
-        results, classifier = _accuracies(extractor)
+        results, classifier = _accuracies(whole, masked, num_images)
         results |= _pixels(evaluated, num_images)
     except ValueError as error:
         forms = ("probe/{}", "probe/{}_masked", "probe/{}_masked_visible", "pixels/{}")
         results = absent(error, *(form.format(name) for form in forms for name in PROBED))
-    results |= probe_sites(evaluated)
+    results |= probe_sites(masked)
     try:
-        results["probe/dense_miou"] = dense_miou(evaluated)
+        results["probe/dense_miou"] = dense_miou(whole)
     except ValueError as error:
         results |= absent(error, "probe/dense_miou")
-    return results | _untrained(extractor) | importance(evaluated) | gates(evaluated), classifier
+    return results | _untrained(evaluated, num_images, recalibrate) | importance(evaluated) | gates(evaluated), classifier
 
 
 def while_training(evaluated: Evaluated, num_images: int, recalibrate: bool) -> dict[str, float]:
@@ -99,12 +86,12 @@ def while_training(evaluated: Evaluated, num_images: int, recalibrate: bool) -> 
     return _probe(train, [validation]).named("val/{}")
 
 
-def _accuracies(extractor: Extractor) -> tuple[dict[str, Any], LinearClassifier]:
+def _accuracies(of_whole: Evaluated, of_masked: Evaluated, num_images: int) -> tuple[dict[str, Any], LinearClassifier]:
     """Probes on whole images; and on masked ones, of features pooled over all sites, and over visible sites."""
-    whole = _probe(*extractor.extract("whole"))
-    train, tests = extractor.extract("masked")
+    whole = _probe(*_extract(of_whole, "whole", num_images))
+    train, tests = _extract(of_masked, "masked", num_images)
     masked = visible = _probe(train, tests)
-    encoder = extractor.evaluated.encoder
+    encoder = of_masked.encoder
     # else no other sites have a feature, unless a control tells it other ones
     if not encoder.drops_masked or any(indicators.control for indicators in find_indicators(encoder)):
         visible = _probe(train.of_visible(), [test.of_visible() for test in tests])
@@ -119,19 +106,21 @@ def _accuracies(extractor: Extractor) -> tuple[dict[str, Any], LinearClassifier]
     return results, whole.classifier
 
 
-def _untrained(extractor: Extractor) -> dict[str, Any]:
+def _untrained(evaluated: Evaluated, num_images: int, recalibrate: bool) -> dict[str, Any]:
     """Probes of the encoder at its initial weights, on the same images: what its architecture gives without training.
 
-    Its batch norms have the statistics of each kind of view: it has been trained on none.
+    Its batch norms have statistics by the rule of the trained encoder's: of each kind of view, or of masked views alone,
+    as training leaves them.
     """
-    task = extractor.evaluated.task
+    task = evaluated.task
     if not any(parameter.requires_grad for parameter in task.encoder.parameters()):
         return absent("the encoder has no weights to train", *(f"{UNTRAINED}/probe/{name}" for name in PROBED))
-    evaluated = extractor.evaluated._replace(other=task.untrained_encoder())
-    masked = evaluated._replace(other=recalibrated(evaluated, _look(evaluated, "masked", 0)))
+    initial = evaluated._replace(other=task.untrained_encoder())
+    masked = _calibrated(initial, "masked")
     results = probe_sites(masked)
     try:
-        results |= _probe(*extractor._replace(evaluated=evaluated, recalibrate=True).extract("whole")).named("probe/{}")
+        whole = _calibrated(initial, "whole") if recalibrate else masked
+        results |= _probe(*_extract(whole, "whole", num_images)).named("probe/{}")
     except ValueError as error:
         results |= absent(error, *(f"probe/{name}" for name in PROBED))
     return {f"{UNTRAINED}/{key}": value for key, value in results.items()}
@@ -150,6 +139,19 @@ def _probe(train: Features, tests: list[Features]) -> Probed:
     linear = [top1(classifier.scores(test.vectors), test.labels) for test in tests]
     knn = [top1(knn_scores(train, test.vectors, num_classes), test.labels) for test in tests]
     return Probed(sum(linear) / len(tests), sum(knn) / len(tests), classifier, len(train.labels), len(tests[0].labels))
+
+
+def _extract(evaluated: Evaluated, kind: Kind, num_images: int) -> tuple[Features, list[Features]]:
+    """Features of at most so many images of train, and of test under each draw of masks."""
+    draws = DRAWS if kind == "masked" else 1
+    count = math.ceil(num_images / draws)
+    tests = [extract(evaluated, evaluated.encoder, "test", count, _look(evaluated, kind, draw)) for draw in range(draws)]
+    return extract(evaluated, evaluated.encoder, "train", num_images, _look(evaluated, kind, 0)), tests
+
+
+def _calibrated(evaluated: Evaluated, kind: Kind) -> Evaluated:
+    """The encoder with the statistics of a kind of view in its batch norms."""
+    return evaluated._replace(other=recalibrated(evaluated, _look(evaluated, kind, 0)))
 
 
 def _look(evaluated: Evaluated, kind: Kind, draw: int) -> Look:

@@ -165,11 +165,11 @@ def _with_one(features: Tensor) -> Tensor:
 def _maps(evaluated: Evaluated, part: str, count: int) -> tuple[Tensor, Tensor]:
     """Features `n d h w` of the last stage and label maps `n H W` of a part's images, on the CPU."""
     features, maps = [], []
-    with frozen(evaluated.task.encoder):
+    with frozen(evaluated.encoder):
         for batch in evaluated.batches(part, count):
             view = unmasked(batch, evaluated.task.geometry.cell)
             with evaluated.precision():
-                encoding = evaluated.task.encoder(in_precision(view, evaluated.task.dtype))
+                encoding = evaluated.encoder(in_precision(view, evaluated.task.dtype))
             features.append(encoding.features.float().cpu())
             maps.append(evaluated.data.label_maps(part, batch.index.cpu()))
     everyone = evaluated.gathered((torch.cat(features), torch.cat(maps)))

@@ -32,7 +32,7 @@ from semconv.evaluation.full import equivariance_error, rankme
 from semconv.evaluation.importance import importance
 from semconv.evaluation.pixels import remembered, thumbnails
 from semconv.evaluation.probes import check_labels, choose_linear, fit_linear, knn_scores, top1
-from semconv.evaluation.quick import Extractor, _probe, _untrained, evaluate
+from semconv.evaluation.quick import _calibrated, _extract, _probe, _untrained, evaluate
 from semconv.evaluation.sites import LeastSquares, dense_miou, mask_auc, probe_sites, r2
 from tests.experiments import arguments, make_task, stir
 from tests.recording import SHORT
@@ -162,6 +162,7 @@ def state(module: torch.nn.Module) -> list[Any]:
 @pytest.mark.parametrize("name", ["cnn_channels", "mae_vit"])
 def test_an_evaluation_leaves_no_trace(name):
     those = evaluated(name, "--model.size=micro", *(["--model.encoder.norm=batch"] if name.startswith("cnn") else []))
+    stir(those.task.encoder)
     those.task.train()
     before = state(those.task)
     torch.manual_seed(0)
@@ -183,27 +184,25 @@ def test_an_evaluation_leaves_no_trace(name):
     }
     assert wanted <= set(results)
     assert all(f"{key}/reason" in results for key, value in results.items() if value is None)
-    again = _probe(*Extractor(those, 60, True).extract("whole"))
-    assert again.linear == results["probe/linear_top1"]
+    whole, masked = (_calibrated(those, kind) for kind in ("whole", "masked"))
+    assert _probe(*_extract(whole, "whole", 60)).linear == results["probe/linear_top1"]
+    assert dense_miou(whole) == results["probe/dense_miou"]
+    assert probe_sites(masked).items() <= results.items()
 
 
 @pytest.mark.usefixtures("quick_probes")
-@pytest.mark.parametrize("norm", ["layer", "batch"])
-def test_the_untrained_network_is_probed_as_it_was_before_training(norm):
+@pytest.mark.parametrize(("norm", "recalibrate"), [("layer", False), ("batch", False), ("batch", True)])
+def test_the_untrained_network_is_probed_as_the_same_weights_are_as_trained_ones(norm, recalibrate):
     those = evaluated("cnn_channels", f"--model.encoder.norm={norm}", "--model.size=micro")
-    extractor = Extractor(those, 40, norm == "batch")
-
-    def probes():
-        accuracies = _probe(*extractor.extract("whole")).named("probe/{}")
-        sites = {} if norm == "batch" else probe_sites(those)  # batch norms have statistics of their own there
-        return {f"untrained/{key}": value for key, value in {**accuracies, **sites}.items()}
-
-    before = probes()
+    statistics = _calibrated(those, "masked").encoder.state_dict()  # as training on masked views leaves them
+    those.task.encoder.load_state_dict(statistics)
+    before, _ = evaluate(those, 40, recalibrate)
     stir(those.task.encoder)
-    found = _untrained(extractor._replace(recalibrate=False))
-    assert {key: found[key] for key in before} == before
-    assert probes() != before
-    assert {"untrained/probe/linear_top1", "untrained/probe/knn_top1", "untrained/probe/position_r2/stage_3"} <= set(found)
+    found = _untrained(those, 40, recalibrate)
+    untrained = {key.removeprefix("untrained/"): value for key, value in found.items()}
+    assert {"probe/linear_top1", "probe/knn_top1", "probe/position_r2/stage_3"} <= set(untrained)
+    assert untrained == {key: before[key] for key in untrained}
+    assert evaluate(those, 40, recalibrate)[0]["probe/position_r2"] != before["probe/position_r2"]
 
 
 def test_a_thumbnail_is_the_means_of_its_areas():
@@ -235,7 +234,7 @@ def test_features_are_pooled_over_all_sites_and_over_visible_ones():
     for name in ("mae_vit", "cnn_plain"):
         those = evaluated(name)
         for kind in ("whole", "masked"):
-            found, _ = Extractor(those, 40, False).extract(kind)
+            found, _ = _extract(those, kind, 40)
             same = torch.allclose(found.vectors, found.visible, atol=1e-5)
             assert same == (kind == "whole" or name == "mae_vit")
 
