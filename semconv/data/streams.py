@@ -17,6 +17,7 @@ from semconv.configuration import one_line
 from semconv.data.decoding import from_pillow, is_deep, open_upright
 from semconv.data.errors import SourceMissing
 from semconv.data.images import Images, encoded_bytes
+from semconv.files import user_path
 
 SHELL = re.compile(r"""['"`$;&<>\\\n]""")
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
@@ -126,6 +127,8 @@ def open_webdataset(folder: str, split: str, channels: int, num_images: int | No
     Raises:
         ValueError: the folder, the split, a tar or the length is missing, or `webdataset` is not installed.
     """
+    if "://" not in folder:
+        folder = str(user_path(folder))
     for text in (folder, split):
         _refuse_shell(text)
     if "://" not in folder and not Path(folder).is_dir():

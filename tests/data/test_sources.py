@@ -230,13 +230,17 @@ def test_a_stream_equals_the_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_tars_are_streamed(tmp_path: Path, labelled: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_tars_are_streamed(
+    tmp_path: Path, labelled: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("webdataset")
+    monkeypatch.setenv("HOME", str(tmp_path))
     write_tar(tmp_path / "a-0.tar", 4, labelled)
     write_tar(tmp_path / "a-1.tar", 3, labelled)
-    pixels, labels = read_all(make(f"wds/{tmp_path}", train_split="a-{0..1}.tar|7").select("train")[0])
-    assert torch.equal(torch.stack(pixels), torch.stack([pixels_of(picture(i)) for i in (0, 1, 2, 3, 0, 1, 2)]))
-    assert labels == ([0, 1, 2, 0, 0, 1, 2] if labelled else [-1] * 7)
+    for folder in (tmp_path, "~"):
+        pixels, labels = read_all(make(f"wds/{folder}", train_split="a-{0..1}.tar|7").select("train")[0])
+        assert torch.equal(torch.stack(pixels), torch.stack([pixels_of(picture(i)) for i in (0, 1, 2, 3, 0, 1, 2)]))
+        assert labels == ([0, 1, 2, 0, 0, 1, 2] if labelled else [-1] * 7)
     assert not caplog.text  # timm's warnings show the login of an address
 
 
