@@ -35,7 +35,8 @@ from semconv.trained.run import load_run
 class Classification(Task, ABC):
     """A head on the mean over all sites of a pre-trained encoder's last stage, nothing being masked.
 
-    Images without a label are refused: of the test before training, if a test follows; others with their batch.
+    Images without a label, or with one beyond `num_classes`, are refused: of the test before training, if a test follows; others
+    with their batch. Data that are known to have more classes are refused before training.
 
     Args:
         pretrained_run: folder of the run whose encoder it starts from.
@@ -73,9 +74,10 @@ class Classification(Task, ABC):
             raise ValueError(f"{pretrained_run} is a run of {type(run.task).__name__}: give one of MaskedReconstruction")
         data: Any = run.data
         self.num_classes = num_classes or data.num_classes
-        if self.num_classes is None or self.num_classes < 2:
-            found = "no labels" if self.num_classes is None else "one class"
-            raise ValueError(f"the data of {pretrained_run} have {found}: give data of two or more classes")
+        if self.num_classes is None:
+            raise ValueError(f"the data of {pretrained_run} have no labels: give data that have, and model.num_classes of them")
+        if self.num_classes < 2:
+            raise ValueError(f"the data of {pretrained_run} have one class: give data of two or more classes")
         self.pretrained_run, self.name = Path(pretrained_run).name, name
         self.encoder: Encoder = run.task.untrained_encoder() if scratch else run.task.encoder
         self.encoder.train()  # a run is opened in evaluation mode, and Lightning trains in the mode that it finds
@@ -108,11 +110,15 @@ class Classification(Task, ABC):
     def on_fit_start(self) -> None:
         trainer: Any = self.trainer
         data = trainer.datamodule
-        if isinstance(data, ImageData) and data.test_split in data.opened:  # by `run`, which tests afterwards
+        if not isinstance(data, ImageData):
+            return
+        if (known := data.num_classes or 0) > self.num_classes:
+            raise ValueError(f"the data have {known} classes, and the head {self.num_classes}: give --model.num_classes {known}")
+        if data.test_split in data.opened:  # by `run`, which tests afterwards
             loader, limit = data.test_dataloader(), trainer.limit_test_batches
             tested = islice(loader, limit if isinstance(limit, int) else int(limit * len(loader)))
             labels = all_gather([label for batch in tested for label in batch.labels.tolist()], trainer.world_size)
-            require_labels(torch.tensor([*chain.from_iterable(labels)]), "test images")
+            self._require_labels(torch.tensor([*chain.from_iterable(labels)]), "test images")
 
     def setup(self, stage: str) -> None:
         # the data have other hooks, but not this one
@@ -120,7 +126,7 @@ class Classification(Task, ABC):
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if isinstance(batch, Batch):  # and not the example of Lightning's summary
-            require_labels(batch.labels, "images of a batch")  # here, where nobody waits for the device
+            self._require_labels(batch.labels, "images of a batch")  # here, where nobody waits for the device
         return batch
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -135,6 +141,13 @@ class Classification(Task, ABC):
     def absent_metrics(self) -> dict[str, str]:
         """Metrics that do not apply, with the reason."""
         return {} if self.num_classes > 5 else {f"{self.name}/top5": f"there are {self.num_classes} classes"}
+
+    def _require_labels(self, labels: Tensor, those: str) -> None:
+        require_labels(labels, those)
+        if beyond := labels[labels >= self.num_classes].tolist():
+            raise ValueError(
+                f"a label of {those} is {max(beyond)}, and the classes are {self.num_classes}: give a larger --model.num_classes"
+            )
 
     def _accuracy(self, k: int) -> MulticlassAccuracy:
         return MulticlassAccuracy(self.num_classes, top_k=k, average="micro")

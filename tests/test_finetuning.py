@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from semconv.commands.train import _starting_from, build, main
 from semconv.corruption import View
-from semconv.data import Batch
+from semconv.data import Batch, ImageData
 from semconv.finetuning import Classification, FineTune, LinearProbe, _numpy_seed, set_drop_path
 from semconv.optimisation import parameter_groups
 from semconv.trained.run import load_run
@@ -249,6 +249,21 @@ def test_unlabelled_test_images_are_refused_before_training(kind, pretrained, tm
         cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
 
 
+@pytest.mark.parametrize("kind", ["linear_probe", "finetune"])
+def test_labels_beyond_the_head_are_refused_before_training(kind, pretrained, tmp_path):
+    cli = prepare(kind, pretrained, tmp_path / "few", "--model.num_classes=5")
+    with pytest.raises(ValueError, match=r"the data have 10 classes, and the head 5: give --model\.num_classes 10$"):
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+    cli = prepare(kind, pretrained, tmp_path / "odd")
+    cli.datamodule.setup("test")
+    cli.datamodule.select("test")[0].labels[4] = 12
+    with pytest.raises(ValueError, match="a label of test images is 12, and the classes are 10: give a larger"):
+        cli.trainer.run(cli.model, datamodule=cli.datamodule)
+    assert cli.trainer.global_step == 0
+    with pytest.raises(ValueError, match="a label of images of a batch is 12"):
+        cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+
+
 def test_test_images_without_labels_do_not_matter_where_they_are_not_tested(pretrained, tmp_path):
     cli = prepare("linear_probe", pretrained, tmp_path, "--trainer.limit_test_batches=1")
     cli.datamodule.setup("test")
@@ -305,7 +320,7 @@ def test_an_odd_share_of_a_device_is_refused(pretrained):
                 module.on_fit_start()
 
 
-def test_what_cannot_be_tuned_is_refused(pretrained, tmp_path):
+def test_what_cannot_be_tuned_is_refused(pretrained, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"config\.yaml"):
         LinearProbe(str(tmp_path))
     with pytest.raises(ValueError, match="even number"):
@@ -314,6 +329,10 @@ def test_what_cannot_be_tuned_is_refused(pretrained, tmp_path):
         LinearProbe(str(pretrained), num_classes=1)
     few = LinearProbe(str(pretrained), num_classes=3)
     assert few.absent_metrics == {"linear_probe/top5": "there are 3 classes"}
+    monkeypatch.setattr(ImageData, "num_classes", None)
+    with pytest.raises(ValueError, match=r"have no labels: give data that have, and model\.num_classes of them"):
+        LinearProbe(str(pretrained))
+    assert LinearProbe(str(pretrained), num_classes=7).num_classes == 7
 
 
 def test_the_command_starts_from_a_runs_data(pretrained, tmp_path, capsys):
