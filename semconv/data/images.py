@@ -15,6 +15,8 @@ from torch import Tensor
 from semconv.data.decoding import FULL, MAX_PIXELS, REMEDY, Range, decode, from_pillow, is_deep, open_image, to_eight_bits
 from semconv.data.errors import BadImage
 
+MAX_CLASSES = 2**20  # probes hold weights for every class up to the largest label
+
 
 class Images(ABC):
     """Images and labels by index, 0 to `num_images` - 1."""
@@ -197,6 +199,9 @@ class HubImages(Images):
         image_column: column of bytes or paths.
         label_column: column of integers; None if unlabelled.
         channels: 1 or 3.
+
+    Raises:
+        ValueError: a label is too large for the number of a class.
     """
 
     may_be_deep = True
@@ -237,12 +242,12 @@ class ArrayImages(Images):
 
     Args:
         images: n h w c, n c h w or (for one channel) n h w; uint8, uint16 or floats.
-        labels: n, integers; None if unlabelled.
+        labels: n, int64; None if unlabelled.
         channels: number of channels.
         file: the file's name.
 
     Raises:
-        ValueError: the array has another shape or type.
+        ValueError: the array of images has another shape or type.
     """
 
     may_be_deep = True
@@ -257,8 +262,6 @@ class ArrayImages(Images):
             raise ValueError(
                 f"the array is {images.shape}: for {channels} channels, save it as n h w {channels} or n {channels} h w"
             )
-        if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
-            raise ValueError(f"labels are {labels.dtype} {labels.shape} for {len(images)} images: save one integer per image")
         self.images = images if images.shape[1] == channels else images.transpose(0, 3, 1, 2)
         self.labels, self.num_images, self.file = labels, len(images), file
         self.num_classes = _count_classes([] if labels is None else labels.tolist())
@@ -275,10 +278,23 @@ class ArrayImages(Images):
             values = self.values or (0.0, FULL if pixels.dtype == np.uint16 else 1.0)
             named = zip(map(self.name, index.tolist()), pixels, strict=True)
             pixels = np.stack([to_eight_bits(image, values, name) for name, image in named])
-        labels = (
-            torch.full_like(index, -1) if self.labels is None else torch.from_numpy(self.labels[index.numpy()].astype(np.int64))
-        )
+        labels = torch.full_like(index, -1) if self.labels is None else torch.from_numpy(self.labels[index.numpy()])
         return torch.from_numpy(pixels), labels
+
+
+def checked_label(label: int, where: str) -> int:
+    """A label, of which any below 0 becomes -1, unlabelled.
+
+    Args:
+        label: the number of a class.
+        where: subject of the message.
+
+    Raises:
+        ValueError: it is too large for the number of a class.
+    """
+    if label >= MAX_CLASSES:
+        raise ValueError(f"{where} has the label {label}: number the classes from 0, below {MAX_CLASSES:,}")
+    return max(label, -1)
 
 
 def encoded_bytes(image: bytes | dict[str, Any] | None, name: str) -> bytes:
@@ -329,7 +345,9 @@ def _classes(table: Any, label_column: str) -> tuple[tuple[str, ...] | None, int
     names = getattr(table.features[label_column], "names", None)
     if names is not None:
         return tuple(names), len(names)
-    return None, _count_classes(label for label in table[label_column] if label is not None)
+    count = _count_classes(label for label in table[label_column] if label is not None)
+    checked_label((count or 0) - 1, f"label column {label_column!r}")
+    return None, count
 
 
 def _count_classes(labels: Iterable[int]) -> int | None:

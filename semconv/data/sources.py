@@ -17,7 +17,7 @@ from semconv.configuration import one_line
 from semconv.data.errors import SourceMissing
 from semconv.data.folders import open_folder
 from semconv.data.hub import open_hub, open_hub_stream
-from semconv.data.images import ArrayImages, Images, MemoryImages, TorchvisionImages
+from semconv.data.images import ArrayImages, Images, MemoryImages, TorchvisionImages, checked_label
 from semconv.data.motifs import CLASS_NAMES
 from semconv.data.scenes import World, channel_moments, draw_scenes
 from semconv.data.streams import open_webdataset
@@ -169,13 +169,39 @@ def open_arrays(folder: str, split: str, channels: int) -> ArrayImages:
         if not there:
             raise SourceMissing(f"there is no {path}: save one array per split")
         raise ValueError(f"{folder} has no split {split!r}: choose among {', '.join(there)}")
-    labels = path.with_name(f"{split}_labels.npy")
+    images = _load_array(path)
+    labels = _load_labels(path.with_name(f"{split}_labels.npy"), images.shape)
     try:
-        return ArrayImages(np.load(path, mmap_mode="r"), np.load(labels) if labels.is_file() else None, channels, str(path))
-    except (OSError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
+        return ArrayImages(images, labels, channels, str(path))
     except ValueError as error:
-        raise ValueError(f"{path}: {one_line(error)}") from error
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _load_array(path: Path) -> np.ndarray:
+    """The array of a file, of which only what is read is loaded.
+
+    Raises:
+        ValueError: the file cannot be read, or is an archive of arrays.
+    """
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # numpy raises almost any for a damaged file
+        raise ValueError(f"{path} cannot be read ({one_line(error)}): save one array by numpy.save") from error
+
+
+def _load_labels(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The labels of a file for images of a shape, int64; None if there is no file.
+
+    Raises:
+        ValueError: the file cannot be read, or holds anything but one number of a class for each image.
+    """
+    if not path.is_file():
+        return None
+    labels = _load_array(path)
+    if labels.shape != shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(f"{path}: labels are {labels.dtype} {labels.shape} for images {shape}: save one integer per image")
+    checked_label(int(labels.max(initial=0)), str(path))
+    return labels.astype(np.int64)
 
 
 def open_torchvision(name: str, root: str, split: str, channels: int, download: bool) -> TorchvisionImages:

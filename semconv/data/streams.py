@@ -16,7 +16,7 @@ from torch import Tensor
 from semconv.configuration import one_line
 from semconv.data.decoding import from_pillow, is_deep, open_upright
 from semconv.data.errors import SourceMissing
-from semconv.data.images import Images, encoded_bytes
+from semconv.data.images import Images, checked_label, encoded_bytes
 from semconv.files import user_path
 
 SHELL = re.compile(r"""['"`$;&<>\\\n]""")
@@ -83,7 +83,8 @@ class StreamImages(Images):
         """Read on, or from the beginning, until all images are there; otherwise as `Images.read`.
 
         Raises:
-            ValueError: the stream ends before `num_images`, or an image has more than 8 bits and `values` is None.
+            ValueError: the stream ends before `num_images`, an image has more than 8 bits and `values` is None, or a label is too
+            large.
         """
         positions = index.tolist()
         missing = [i for i in positions if i not in self.held]
@@ -96,7 +97,8 @@ class StreamImages(Images):
             self._read_on(needed)
         samples = [self.held[i] for i in positions]
         pixels = [self._decode(image, self.name(i)) for i, (image, _) in zip(positions, samples, strict=True)]
-        return pixels, torch.tensor([label for _, label in samples])
+        labels = [checked_label(label, self.name(i)) for i, (_, label) in zip(positions, samples, strict=True)]
+        return pixels, torch.tensor(labels)
 
     def _decode(self, image: Any, name: str) -> Tensor:
         opened = open_upright(encoded_bytes(image, name), name, self.max_pixels)

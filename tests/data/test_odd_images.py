@@ -99,6 +99,29 @@ def test_other_arrays_are_refused(array: np.ndarray, message: str, tmp_path: Pat
         ImageData(f"npy/{tmp_path}", channels=4).setup("fit")
 
 
+NO_ARRAYS = [  # how a file is written, and how a message goes on after its name
+    (lambda file: np.save(file, np.array([{}] * 4)), " cannot be read (Array can't be memory-mapped"),
+    (lambda file: np.savez(file, np.zeros(4)), " cannot be read (the magic string is not correct"),
+    (lambda file: file.write(b"\x93NUMPY\x01\x00\x05\x00{\x27a"), " cannot be read (EOF"),
+]
+NO_LABELS = [
+    (lambda file: np.save(file, np.zeros(4)), ": labels are float64 (4,) for images (4, 8, 8, 3): save one integer per image"),
+    (lambda file: np.save(file, np.array([0, 1, 2**20, 3])), " has the label 1048576: number the classes from 0, below 1,048,576"),
+    (lambda file: np.save(file, np.array([0, 2**63, 1, 2], np.uint64)), f" has the label {2**63}: number the classes"),
+]
+
+
+def test_files_of_arrays_that_hold_something_else_are_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "train.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    for name, cases in (("train_labels.npy", [*NO_ARRAYS, *NO_LABELS]), ("train.npy", NO_ARRAYS)):
+        path = tmp_path / name
+        for write, said in cases:
+            with open(path, "wb") as file:
+                write(file)
+            with pytest.raises(ValueError, match=f"^{re.escape(f'{path}{said}')}"):
+                ImageData(f"npy/{tmp_path}").setup("fit")
+
+
 def test_files_have_one_or_three_channels(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"channels is 4: .* has 1 \(grey\) or 3 \(RGB\); arrays of npy/FOLDER have any number"):
         ImageData(str(tmp_path), channels=4).setup("fit")

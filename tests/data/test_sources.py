@@ -254,7 +254,7 @@ def test_of_several_sources_the_first_that_is_there_is_taken_for_every_split(tmp
 
 def errors(tmp_path: Path) -> list[tuple[ImageData, str]]:
     write_folder(tmp_path, "splits/train/1.png", "splits/val/1.png", "empty/train/readme.txt")
-    others: dict[str, Any] = {"name": list("abcdef"), "lists": [[0]] * 6, "struct": [{"int": 0}] * 6}
+    others: dict[str, Any] = {"name": list("abcdef"), "large": [2**20] * 6, "lists": [[0]] * 6, "struct": [{"int": 0}] * 6}
     write_parquet(tmp_path / "table", label=[0] * 6, **others)
     (tmp_path / "empty").mkdir(exist_ok=True)
     np.save(tmp_path / "empty" / "train.npy", np.zeros((0, 8, 8, 3), np.uint8))
@@ -275,7 +275,7 @@ def errors(tmp_path: Path) -> list[tuple[ImageData, str]]:
         (make("torch/cifar11", root=str(tmp_path)), "torch/cifar11: Unknown torchvision dataset"),
         (make(f"hfds/{tmp_path}/none"), "there is no folder .*none: correct the path"),
         (make(table, train_split="val"), 'table cannot be loaded: Unknown split "val". Should be one of'),
-        (make(table, image_column="image"), "no column 'image': choose among img, label, name, lists, struct"),
+        (make(table, image_column="image"), "no column 'image': choose among img, label, name, large, lists, struct"),
         (make(table, image_column=None, label_column="name"), "label column 'name' is .*: cast it to ClassLabel"),
         (make(f"wds/{tmp_path}", train_split="a-0.tar"), "length of the stream is unknown: give num_images"),
         (make(f"wds/{tmp_path}"), "cannot be loaded: split train not found.*name the tars as the split"),
@@ -283,11 +283,15 @@ def errors(tmp_path: Path) -> list[tuple[ImageData, str]]:
         (make(table, image_column="label"), r"image column 'label' is Value\('int64'\): name a column of image files"),
         (make(table, label_column="lists"), r"label column 'lists' is List\(Value\('int64'\)\): cast it to ClassLabel"),
         (make(table, label_column="struct"), "label column 'struct' is .*: cast it to ClassLabel"),
+        (
+            make(table, label_column="large"),
+            "label column 'large' has the label 1048576: number the classes from 0, below 1,048,576",
+        ),
         (make(f"npy/{tmp_path}/empty"), "split 'train' of npy/.*/empty holds no images: add some, or choose another split"),
     ]
 
 
-@pytest.mark.parametrize("case", range(24))
+@pytest.mark.parametrize("case", range(25))
 def test_what_cannot_be_opened_is_said_in_one_line_with_a_remedy(tmp_path: Path, case: int) -> None:
     data, message = errors(tmp_path)[case]
     with pytest.raises(ValueError, match=message) as caught:

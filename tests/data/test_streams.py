@@ -192,17 +192,21 @@ def test_a_tar_that_cannot_be_read_is_named_in_one_line(damage: Any, num_workers
     assert re.fullmatch(rf"the tar {path} cannot be read \([\w ]+\): restore it, or leave it out of the split", said)
 
 
-def test_a_class_that_is_no_number_is_named_in_one_line(tmp_path: Path) -> None:
+def test_a_class_that_is_no_number_of_one_is_named_in_one_line(tmp_path: Path) -> None:
     pytest.importorskip("webdataset")
     path = tmp_path / "a-0.tar"
-    with tarfile.open(path, "w") as tar:
-        for suffix, content in {"png": png(0), "cls": b"dog"}.items():
-            info = tarfile.TarInfo(f"0000.{suffix}")
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    data = make(f"wds/{tmp_path}", train_split="a-0.tar|1", batch_size=1)
-    with pytest.raises(ValueError, match=f"sample 0000 of {path} has the class 'dog': save its number in the .cls"):
-        data.sample("train", 1)
+    for written, said in {
+        b"dog": f"sample 0000 of {path} has the class 'dog': save its number in the .cls",
+        b"9" * 30: f"image 0 of the stream has the label {'9' * 30}: number the classes from 0, below 1,048,576",
+    }.items():
+        with tarfile.open(path, "w") as tar:
+            for suffix, content in {"png": png(0), "cls": written}.items():
+                info = tarfile.TarInfo(f"0000.{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        data = make(f"wds/{tmp_path}", train_split="a-0.tar|1", batch_size=1)
+        with pytest.raises(ValueError, match=said):
+            data.sample("train", 1)
 
 
 def test_streams_of_more_than_eight_bits_need_a_range() -> None:
