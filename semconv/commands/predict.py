@@ -44,12 +44,11 @@ def _predict(given: argparse.Namespace) -> None:
     masker = _masker(given, run.task)
     limit = given.max_pixels or getattr(run.data, "max_pixels", MAX_PIXELS)
     read = read_images(paths, geometry.channels, geometry.size, getattr(run.data, "given_range", None), limit)
-    reasons = [line.partition(":")[0] for line in read.bad]
     if read.bad and (given.on_bad_image == "stop" or not read.paths):
         remedy = "" if given.on_bad_image == "skip" else "; or give --on_bad_image skip"
-        larger = "give a larger --max_pixels, " if any("pixels, more than" in reason for reason in reasons) else ""
-        fail(f"{len(reasons)} files cannot be read as images: {'; '.join(reasons)}: {larger}replace or remove them{remedy}")
-    for reason in reasons:
+        larger = "give a larger --max_pixels, " if any("pixels, more than" in reason for reason in read.bad) else ""
+        fail(f"{len(read.bad)} files cannot be read as images: {'; '.join(read.bad)}: {larger}replace or remove them{remedy}")
+    for reason in read.bad:
         print(f"left out: {reason}", file=sys.stderr)
     height, width = geometry.size
     print(f"images are resized to cover {width} x {height} pixels, and the centre is cut out")

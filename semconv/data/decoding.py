@@ -77,9 +77,9 @@ def _named(name: str) -> Iterator[None]:
     except (BadImage, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise BadImage(f"{name} is not an image: {REMEDY}") from error
+        raise BadImage(f"{name} is not an image", REMEDY) from error
     except Exception as error:  # Pillow raises almost any
-        raise BadImage(f"{name} cannot be decoded ({one_line(error)}): {REMEDY}") from error
+        raise BadImage(f"{name} cannot be decoded ({one_line(error)})", REMEDY) from error
 
 
 def open_image(encoded: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -94,8 +94,8 @@ def open_image(encoded: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image
             image = Image.open(io.BytesIO(encoded))
             if image.width * image.height > max_pixels:
                 raise BadImage(
-                    f"{name} has {image.width} x {image.height} pixels, more than {max_pixels:,}: give a larger max_pixels if you "
-                    f"trust it, {REMEDY}"
+                    f"{name} has {image.width} x {image.height} pixels, more than {max_pixels:,}",
+                    f"give a larger max_pixels if you trust it, {REMEDY}",
                 )
             if before is not None and image.width * image.height > before:
                 image.load()  # which asks again
@@ -128,7 +128,7 @@ def to_eight_bits(pixels: np.ndarray, values: Range, name: str) -> np.ndarray:
         BadImage: a value is infinite or not a number.
     """
     if not np.isfinite(pixels).all():
-        raise BadImage(f"{name} has values that are infinite or not a number: {REMEDY}")
+        raise BadImage(f"{name} has values that are infinite or not a number", REMEDY)
     low, high = values
     return ((pixels.astype(np.float64) - low) * (255 / (high - low))).round().clip(0, 255).astype(np.uint8)
 

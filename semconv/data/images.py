@@ -307,7 +307,7 @@ def encoded_bytes(image: bytes | dict[str, Any] | None, name: str) -> bytes:
     if content is None and path:
         return read_file(path)
     if not content:
-        raise BadImage(f"{name} is empty: {REMEDY}")
+        raise BadImage(f"{name} is empty", REMEDY)
     return content
 
 
@@ -320,7 +320,8 @@ def read_file(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise BadImage(f"{printable(path)} cannot be read ({error.strerror}): restore it, or set on_bad_image to skip") from error
+        reason = f"{printable(path)} cannot be read ({error.strerror})"
+        raise BadImage(reason, "restore it, or set on_bad_image to skip") from error
 
 
 def printable(name: str) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from einops import reduce
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +15,7 @@ from semconv.data.batch import normalise
 from semconv.data.decoding import MAX_PIXELS, Range, decode
 from semconv.data.errors import BadImage
 from semconv.data.folders import SUFFIXES
+from semconv.data.images import printable, read_file
 from semconv.data.sources import Moments
 from semconv.masking import Masker
 from semconv.pictures import CAPTION, GAP, contact_sheet, save_picture
@@ -44,12 +44,12 @@ class GivenMask:
 
 
 class Read(NamedTuple):
-    """Images that could be read, and what was said of the others."""
+    """Images that could be read, and why the others could not."""
 
     paths: list[Path]
     images: list[Tensor]  # uint8 c h w each, of one size
     frames: list[Tensor]  # 5 each: the view in its file's image, see `View`
-    bad: list[str]
+    bad: list[str]  # reasons
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -79,9 +79,9 @@ def read_images(
     read = Read([], [], [], [])
     for path in paths:
         try:
-            image = decode(path.read_bytes(), channels, str(path), values, max_pixels)
-        except (BadImage, OSError) as error:
-            read.bad.append(str(error))
+            image = _decode(path, channels, values, max_pixels)
+        except BadImage as error:
+            read.bad.append(error.reason)
             continue
         read.paths.append(path)
         read.images.append(centre_crops([image], size)[0])
@@ -93,7 +93,7 @@ def read_images(
 def read_mask(path: Path, size: tuple[int, int], cell: int) -> tuple[Tensor, int]:
     """A mask from an image whose white is masked, and how many pixels became others when it was snapped to cells.
 
-    A cell is masked where at least half of its pixels are lighter than middle grey.
+    A cell is masked where at least half of its pixels are lighter than middle grey, 32,768 in 16 bits and .5 in floats.
 
     Args:
         path: the image, of exactly the size of the run's images.
@@ -109,10 +109,9 @@ def read_mask(path: Path, size: tuple[int, int], cell: int) -> tuple[Tensor, int
     if not path.is_file():
         raise ValueError(f"there is no mask {path}: give an image, white where masked")
     try:
-        with Image.open(path) as image:
-            pixels = torch.from_numpy(np.array(image.convert("L")) >= 128)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image: give one, white where masked") from error
+        pixels = _decode(path, 1)[0] >= 128
+    except BadImage as error:
+        raise ValueError(f"{error.reason}: give an image, white where masked") from error
     if tuple(pixels.shape) != size:
         given, wanted = (f"{width} x {height}" for height, width in (pixels.shape, size))
         raise ValueError(f"{path} is {given} pixels wide and high, and the run's images are {wanted}: draw the mask in that size")
@@ -123,6 +122,10 @@ def read_mask(path: Path, size: tuple[int, int], cell: int) -> tuple[Tensor, int
         raise ValueError(f"{path} masks {what}, in cells of {cell} pixels: at least one must be masked (white) and one visible")
     snapped = mask.repeat_interleave(cell, 0).repeat_interleave(cell, 1)
     return mask, int((snapped != pixels).sum())
+
+
+def _decode(path: Path, channels: int, values: Range | None = None, max_pixels: int = MAX_PIXELS) -> Tensor:
+    return decode(read_file(str(path)), channels, printable(str(path)), values, max_pixels)
 
 
 def predict(

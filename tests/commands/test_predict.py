@@ -134,14 +134,19 @@ def test_another_ratio_keeps_the_masker_of_the_run(make_run, semconv, photos, tm
 def test_what_cannot_be_read_is_named_or_skipped(make_run, semconv, photos, tmp_path):
     (photos / "bad.png").write_bytes(b"no image")
     (photos / "cut.jpg").write_bytes((photos / "tall.jpg").read_bytes()[:200])
+    (photos / "2024-01-01 12:30.png").write_bytes(b"no image")
+    (photos / "folder.png").mkdir()
+    (photos / "link.png").symlink_to("nowhere")
     order = ["predict", make_run("mae_vit"), "--images", photos, "--output", tmp_path / "out"]
     code, _, err = semconv(*order)
     assert code == 2
-    assert f"{photos}/bad.png is not an image; {photos}/cut.jpg cannot be decoded (" in err
+    assert f": {photos}/2024-01-01 12:30.png is not an image; {photos}/bad.png is not an image; {photos}/cut.jpg cannot be" in err
+    assert f"; {photos}/folder.png cannot be read (Is a directory); {photos}/link.png cannot be read (No such file" in err
+    assert err.endswith("): replace or remove them; or give --on_bad_image skip\n")
     assert not (tmp_path / "out").exists()
     code, _, err = semconv(*order, "--on_bad_image", "skip")
     assert code == 0
-    assert err.count("left out:") == 2
+    assert err.count("left out:") == 5
     assert len(list((tmp_path / "out" / "images").iterdir())) == 4
 
 
@@ -155,7 +160,7 @@ BAD = {
     "nothing masked": (["--mask", "{tmp}/black.png"], "masks nothing"),
     "everything masked": (["--mask", "{tmp}/white.png"], "masks everything"),
     "no mask": (["--mask", "{tmp}/nowhere.png"], "there is no mask"),
-    "mask is no image": (["--mask", "{tmp}/taken/text.png"], "cannot be read as an image"),
+    "mask is no image": (["--mask", "{tmp}/taken/text.png"], "text.png is not an image: give an image, white where masked"),
     "mask and masker": (["--mask", "{tmp}/black.png", "--ratio", "0.5"], "leave out --masker and --ratio"),
     "no such masker": (["--masker", "clever"], "there is no masker clever"),
     "ratio out of range": (["--ratio", "1.5"], "mask ratio is 1.5"),
@@ -185,3 +190,13 @@ def test_a_mask_is_snapped_by_the_greater_half(tmp_path):
     mask, moved = read_mask(draw(tmp_path / "mask.png", 0, 0, 6, 4), (32, 32), 4)
     assert mask.sum() == 2  # a whole cell, and half of the next
     assert moved == 8
+
+
+def test_masks_of_every_depth_are_white_above_middle_grey(tmp_path):
+    share = np.full((32, 32), 0.2)  # dark, and yet above 128 in 16 bits
+    share[:4, :8] = 0.8
+    Image.fromarray((share * 65535).astype(np.uint16)).save(tmp_path / "16.png")
+    Image.fromarray(share.astype(np.float32)).save(tmp_path / "32.tiff")
+    for name in ("16.png", "32.tiff"):
+        mask, _ = read_mask(tmp_path / name, (32, 32), 4)
+        assert mask.nonzero().tolist() == [[0, 0], [0, 1]]
