@@ -75,8 +75,8 @@ def _summaries(folder: Path, tell: Tell) -> list[Path]:
     for place, inner, files in os.walk(folder, onerror=lambda error: tell(error.filename, f"{error.strerror}"), followlinks=True):
         if (real := os.path.realpath(place)) in seen:  # a link may lead back
             inner.clear()
-        elif SUMMARY in files:
-            found.append(Path(place, SUMMARY))
+        elif SUMMARY in files and ((path := Path(place, SUMMARY)).is_file() or not path.exists()):  # or a link that leads nowhere
+            found.append(path)
         seen.add(real)
     return sorted(found)
 

@@ -197,11 +197,13 @@ def test_damaged_runs_are_named_and_left_out(tmp_path, capsys):
         (place / "summary.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     (tmp_path / "runs" / "fifo").mkdir()
     os.mkfifo(tmp_path / "runs" / "fifo" / "summary.json")
+    (tmp_path / "runs" / "link").mkdir()
+    (tmp_path / "runs" / "link" / "summary.json").symlink_to("nowhere")
     out, err, code = compare(capsys, tmp_path / "runs", "--metric", "test/masked_mse")
     assert code == 0
     assert "beneficial" in out
     left = [line for line in err.splitlines() if line.startswith("left out: ")]
-    assert len(left) == len(cases), err
+    assert len(left) == len(cases) + 1, err
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "summary.json"])
