@@ -7,8 +7,7 @@ python -m benchmarks.data mae_vit cnn_plain --steps 20 --rounds 3
 - trainer: the whole training, as `semconv fit` does it.
 - torchvision: the same steps with torchvision's transforms of the same decoded images, in a DataLoader with workers.
 
-Result, on two cores, torch 2.15, `--tier cifar10 --steps 50 --rounds 3`, batches of 128 (medians of 3): mae_vit data wait .047,
-trainer / bare .997, loader / torchvision 1.12; cnn_plain .037, .964, 1.08.
+docs/data.md has the result.
 """
 
 import argparse
