@@ -168,8 +168,6 @@ def _repeat(study: Study, given: argparse.Namespace, place: Place) -> int:
         raise ValueError("--only and --seed go together: give a network and a seed, such as --only cnn_channels --seed 0")
     if ways := [way for way in ("plan", "prepare", "resume", "accept_code") if getattr(given, way)]:
         raise ValueError(f"--{ways[0].replace('_', '-')} is of a whole study, and --only runs one row: leave one of them out")
-    if given.output and (given.output / "again").exists():
-        raise ValueError(f"{given.output} holds a row that was run again before: give another --output")
     places = [given.table] if given.table else [Path("results") / f"{study.name}.csv", HOME / "results" / f"{study.name}.csv"]
     table = next((place for place in places if place.is_file()), places[0])
     point, row = find_row(study, table, given.only, given.seed)
@@ -178,6 +176,8 @@ def _repeat(study: Study, given: argparse.Namespace, place: Place) -> int:
         os.environ["OMP_NUM_THREADS"] = str(known["num_threads"])
     folder = Path(os.path.relpath(given.output or own_folder(Path("runs") / "again", study.name, {}, False, "again/sweep.yaml")))
     rounds = Rounds(study, folder, lambda sweep, own, done: run_trials(sweep, own, place, 1, done=done)[0])
+    if rounds.finished("again"):
+        raise ValueError(f"{folder} holds a row that was run again before: give another --output")
     try:
         (runs,) = rounds.run("again", [point], [given.seed]).values()
     except Unfinished as end:

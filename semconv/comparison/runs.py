@@ -38,8 +38,8 @@ def find_runs(places: Sequence[str], tell: Tell = leave_out) -> Found:
     Each run that is left out is named, with the reason.
 
     Args:
-        places: run folders, folders that hold some at any depth, globs, tables of runs `results.csv[:stage]`, or
-            `wandb:entity/project[/sweep]`.
+        places: run folders, folders that hold some at any depth, in linked folders too, globs, tables of runs
+            `results.csv[:stage]`, or `wandb:entity/project[/sweep]`.
         tell: takes the folder of a run that is left out, and the reason; prints them by default.
     """
     found = [_found(place, tell) for place in places]
@@ -72,7 +72,7 @@ def _folders(place: str) -> Iterator[Path]:
 def _summaries(folder: Path, tell: Tell) -> list[Path]:
     """The summaries at any depth, in linked folders too. A folder that cannot be read is told of: its runs are left out."""
     found, seen = [], set()
-    for place, inner, files in os.walk(folder, onerror=lambda error: tell(error.filename, f"{error.strerror}"), followlinks=True):
+    for place, inner, files in os.walk(folder, onerror=lambda error: tell(error.filename, str(error.strerror)), followlinks=True):
         if (real := os.path.realpath(place)) in seen:  # a link may lead back
             inner.clear()
         elif SUMMARY in files and ((path := Path(place, SUMMARY)).is_file() or not path.exists()):  # or a link that leads nowhere
@@ -99,8 +99,10 @@ def _run(path: Path) -> FinishedRun:
 
 def _read(path: Path) -> Summary:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))  # no half of a character
+        text: str | bytes = path.read_text(encoding="utf-8")
+        if "\\ud" in text:  # it may be half of a character, which no page can hold
+            text = json.dumps(json.loads(text), ensure_ascii=False).encode(errors="replace")
+        content = json.loads(text)
     except (ValueError, RecursionError, OSError):
         return {}
     return content if isinstance(content, dict) else {}
