@@ -1,7 +1,7 @@
 """Fill the marked places of the documents, and the headers of study files, with what results/*.csv and benchmarks/results/*.json
 say: python -m results.fill
 
-A place stands between `<!-- results: KIND STUDY -->` and `<!-- end of results -->`; KIND is one of `KINDS`. In a study file it is
+A place stands between `<!-- results: KIND STUDY … -->` and `<!-- end of results -->`; KIND is one of `KINDS`. In a study file it is
 the line `# Came out: …`. Verdicts are those of `semconv compare` on the same table.
 """
 
@@ -24,7 +24,7 @@ from semconv.files import write_text
 
 FIGURES = ROOT / "benchmarks" / "results"
 DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
-PLACE = re.compile(r"(<!-- results: (\w+)(?: (\w+))? -->)(.*?)(<!-- end of results -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- results: (\w+)((?: \w+)*) -->)(.*?)(<!-- end of results -->)", re.DOTALL)
 CAME_OUT = re.compile(r"^# Came out: .*\n", re.MULTILINE)
 STYLE = (
     "svg{background:#fff}text{fill:#1b1b1f;font:11px system-ui,sans-serif}.strong{font-weight:600}.grid{stroke:#d9dbe0}"
@@ -41,7 +41,7 @@ def figures(name: str) -> str:
     return import_module(f"benchmarks.{name}").text(json.loads(path.read_text(encoding="utf-8")))
 
 
-KINDS: dict[str, Callable[[str], str]] = {
+KINDS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
         *(verdicts.verdicts, verdicts.caption, verdicts.gain, verdicts.outcome, verdicts.screening, verdicts.search),
@@ -56,7 +56,7 @@ def filled(text: str) -> str:
     """A document with its places filled anew; a place of one line stays within its line."""
 
     def fill(match: re.Match[str]) -> str:
-        content = KINDS[match[2]](match[3] or "")
+        content = KINDS[match[2]](*match[3].split())
         return f"{match[1]}{content}{match[5]}" if "\n" not in match[4] else f"{match[1]}\n\n{content}\n\n{match[5]}"
 
     return PLACE.sub(fill, text)

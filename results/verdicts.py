@@ -9,7 +9,7 @@ from results import tables
 from results.pages import markdown, short
 from results.tables import Table, gained, setting_of, table, under, unmeasured
 from semconv.comparison.grouping import Variant, setting
-from semconv.comparison.result import Comparison, Judged, classical, is_opponent
+from semconv.comparison.result import Comparison, Judged, classical, is_opponent, operations_of, plain_of
 from semconv.comparison.run import FinishedRun
 from semconv.comparison.sequential import level_of
 from semconv.comparison.statistics import Paired, paired
@@ -47,6 +47,7 @@ QUESTIONS = (
     Question("Another channel", OTHERS, ("cnn_mask", "cnn_position")),
     Question("Another channel", FILLS, ("cnn_channels",)),
     Question("Gradually from pixels to semantics, with attention", FILLS, ("cnn_gradual",)),
+    Question("With other shares of attention", ("cifar10",), ("cnn_gradual-gradual_learned", "cnn_gradual-gradual_reversed")),
     Question("Other indicators: location-based semantic mappings", OTHERS, ("cnn_semantic_map",)),
     Question(
         "Other indicators: visible content", ("indicators",), ("cnn_visible_colour", "cnn_semantic_map", "cnn_visible_clusters")
@@ -80,8 +81,9 @@ def caption(name: str) -> str:
     seeds, looks = [len(variant.runs) for variant in variants], study.confirm.looks
     n = f"n = {min(seeds)}" + (f" to {max(seeds)}" if max(seeds) > min(seeds) else "")
     text = f"Mean ± standard deviation over {n} seeds; readings (looks) planned after {' and '.join(map(str, looks.seeds))} seeds"
-    text += ". Intervals and p are corrected for all planned looks; p is the largest p-value among the comparisons that a candidate"
-    text += " has to win; if that one is not with plain, the control is named"
+    text += ". Intervals and p are corrected for all planned looks, p also for the number of networks that are judged (Holm)"
+    text += "; p is the largest p-value among the comparisons that a candidate has to win; if that one is not with plain, the"
+    text += " control is named. Operations are those of a training step, over plain's"
     return f"{text}. {_chosen(found)}{_origin(found)}"
 
 
@@ -118,8 +120,8 @@ def margins(name: str) -> str:
         return unmeasured(name)
     words = []
     for each in found.candidates:
-        gains = [f"than {other} by {gained(difference)}" for other, difference in each.evidence.against.items() if other != PLAIN]
-        words += [f"`{each.variant.label}`{under(found.study, each.variant)} is better {', '.join(gains)}"] if gains else []
+        gains = [f"{gained(difference)} over {other}" for other, difference in each.evidence.against.items() if other != PLAIN]
+        words += [f"`{each.variant.label}`{under(found.study, each.variant)} gains {', '.join(gains)}"] if gains else []
     return "; ".join(words)
 
 
@@ -169,7 +171,7 @@ def extra_gains(name: str) -> str:
     return "; ".join(words)
 
 
-def state(_: str) -> str:
+def state() -> str:
     """The number of runs of every study, by stage, and of the design that screens nothing."""
     rows = [["study", "tune", "screen", "confirm", "runs / runs of a fixed design", "commit"]]
     for path in sorted(tables.STUDIES.glob("*.yaml")):
@@ -179,14 +181,14 @@ def state(_: str) -> str:
     return markdown(rows)
 
 
-def answers(_: str) -> str:
+def answers() -> str:
     """A table of the project's question, part by part."""
-    rows = [["part of the question", "network", "verdict", "better than plain by (95 % interval)", "n", "fill, protocol", "file"]]
+    rows = [["part of the question", "network", "verdict", "better than plain by (95 % interval)", "than with zeros by", "n"]]
+    rows[0] += ["fill, protocol", "study"]
     for question in QUESTIONS:
         for network, study in itertools.product(question.networks, question.studies):
             cells = _answers(found, network) if (found := table(study)) else []
-            file = f"`sweeps/studies/{study}.yaml`"
-            rows += [[question.text, f"`{network}`", *each, file] for each in cells or [["not yet measured", "", "", ""]]]
+            rows += [[question.text, f"`{network}`", *each, f"`{study}`"] for each in cells or [["not yet measured", *[""] * 4]]]
     return markdown(rows)
 
 
@@ -211,23 +213,25 @@ def _verdicts(study: Study, comparison: Comparison, endpoint: Metric) -> str:
     several = len(study.settings) > 1
     value = f"{endpoint.label} {'↓' if endpoint.sign < 0 else '↑'}"
     rows = [["variant", *["setting"] * several, "conditioned on", value, "n", "gain over plain (95 % interval)", "verdict"]]
+    rows[0].append("operations")
+    variants = comparison.groups.variants
 
     def rank(variant: Variant) -> tuple[str, float]:
         return setting_of(study, variant), -endpoint.sign * (variant.mean(endpoint.key) or 0)
 
-    for variant in sorted(comparison.groups.variants, key=rank):
+    for variant in sorted(variants, key=rank):
         gain, word = _judged(comparison, variant, endpoint)
         n = len(variant.values(endpoint.key))
         of = f", n = {gain.n}" if gain and gain.n != n else ""
         cells = [f"`{variant.label}`", *[setting_of(study, variant)] * several, _conditions(variant), _spread(variant, endpoint)]
-        rows.append([*cells, str(n), f"{gained(gain)}{of}", word])
-    means = {} if several else classical(endpoint.key, comparison.groups.variants)
-    rows += [[label, "classical baseline", short(value), "", "", ""] for label, value in means.items()]
+        rows.append([*cells, str(n), f"{gained(gain)}{of}", word, _operations(variant, plain_of(variant, variants))])
+    means = {} if several else classical(endpoint.key, variants)
+    rows += [[label, "classical baseline", short(value), *[""] * 4] for label, value in means.items()]
     return markdown(rows)
 
 
 def _answers(found: Table, network: str) -> list[list[str]]:
-    """The cells of one network: verdict, gain, n and protocol by the first endpoint, in each setting; of the screening, where it
+    """The cells of one network: verdict, gains, n and protocol by the first endpoint, in each setting; of the screening, where it
     was not confirmed."""
     rows, comparison, seen = [], found.comparison, set()
     first = found.study.endpoints[0]
@@ -239,11 +243,16 @@ def _answers(found: Table, network: str) -> list[list[str]]:
                 place = under(found.study, judged.variant)
                 is_candidate = network in found.study.family
                 word = f"{_word(judged)} for {judged.endpoint.name}{place}" if is_candidate else _reference(judged.endpoint, place)
-                rows.append([word, gained(against), str(against.n if against else 0), _protocol(judged.variant.first)])
+                gains = [gained(against), gained(judged.evidence.against.get("zero"))]
+                rows.append([word, *gains, str(against.n if against else 0), _protocol(judged.variant.first)])
         for variant, endpoint, against in comparison.references:
             if variant.experiment == network and endpoint.key == first:
                 word = _reference(endpoint, under(found.study, variant))
-                rows.append([word, gained(against), str(against.n), _protocol(variant.first)])
+                rows.append([word, gained(against), "", str(against.n), _protocol(variant.first)])
+        for control, gain, _ in _controls(found.study, comparison):
+            if control.label == network and gain:
+                word = f"an extra control, no verdict: {comparison.endpoints[0].label}{under(found.study, control)}"
+                rows.append([word, gained(gain), "", str(gain.n), _protocol(control.first)])
     if network in found.study.family:
         runs = by_point(found.study, found.runs.get("screen", []))
         protocols = {point.arm: _protocol(next(iter(each.values()))) for point, each in runs.items()}
@@ -251,7 +260,7 @@ def _answers(found: Table, network: str) -> list[list[str]]:
             if arm.variant == network and arm.setting not in seen:
                 name = f" under {arm.setting}" if arm.setting != ONLY else ""
                 word = f"screened{name}, no verdict; {'to be confirmed' if each.kept else 'not kept'}"
-                rows.append([word, gained(each.against_plain), str(each.against_plain.n), protocols[arm]])
+                rows.append([word, gained(each.against_plain), "", str(each.against_plain.n), protocols[arm]])
     return rows
 
 
@@ -320,6 +329,13 @@ def _spread(variant: Variant, endpoint: Metric) -> str:
     return f"{short(statistics.fmean(values))}{deviation}{beside}" if values else "failed"
 
 
+def _operations(variant: Variant, plain: Variant | None) -> str:
+    """The operations of a network, over those of plain; empty where they are not known."""
+    key = operations_of(variant.mean, plain.mean) if plain else ""
+    ours, theirs = variant.mean(key), plain.mean(key) if plain else None
+    return short(ours / theirs, digits=2) if ours and theirs else ""
+
+
 def _chosen(found: Table) -> str:
     """The value of the tuned key of each confirmed network, controls aside, and whether smaller and larger ones were tried."""
     tried = searched(found.study, found.runs["tune"]) if "tune" in found.runs else {}
@@ -332,7 +348,7 @@ def _chosen(found: Table) -> str:
             values[f"{point.arm.variant}{shown(point.arm.setting)}"] = f"{point.value:g}{end}"
     chosen = f"`{bare(found.study.tune.key)}` that the search chose" if found.study.tune else ""
     if len(values) > 2 and len(set(values.values())) == 1:
-        return f"{chosen}: {next(iter(values.values()))}, for all networks. "
+        return f"{chosen}: {next(iter(values.values()))}, for each of these networks. "
     return f"{chosen}: {'; '.join(map(' '.join, values.items()))}. " if values else ""
 
 

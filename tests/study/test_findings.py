@@ -58,18 +58,20 @@ def study(write_study, conduct, tmp_path, monkeypatch):
 
 def test_verdicts_gains_and_numbers_of_seeds_stand_in_the_places(study):
     name = study()
-    answers = verdicts.answers("").splitlines()
+    answers = verdicts.answers().splitlines()
     good = next(line for line in answers if line.startswith("| Good? | `cnn_good` | beneficial for reconstruction (zero) | +.0"))
-    assert good.endswith(f" | zero fill, scenes at 32 px, 1 epoch, ratio .75 | `sweeps/studies/{name}.yaml` |")
+    assert re.search(rf"\) \| \+\.0\d+ \(.*?\) \| 4 \| zero fill, scenes at 32 px, 1 epoch, ratio .75 \| `{name}` \|$", good)
     assert any(line.startswith("| Bad? | `cnn_bad` | screened under camouflage, no verdict; not kept | -.0") for line in answers)
-    assert "| `cnn_good-plain_wide` | zero | nothing, at equal FLOPs |" in verdicts.verdicts(name)
+    (wide,) = (line for line in verdicts.verdicts(name).splitlines() if line.startswith("| `cnn_good-plain_wide` | zero |"))
+    assert "| nothing, at equal FLOPs |" in wide
+    assert wide.endswith(" | 1.10 |")
     assert "cnn_good under zero 0.016; " in verdicts.caption(name)
     found = tables.table(name)
     assert found is not None
     fewer = [run for run in found.runs["tune"] if run.settings["model.base_lr"] <= 0.016]
     assert "cnn_good under zero 0.016 (the largest tried); " in verdicts._chosen(replace(found, runs={**found.runs, "tune": fewer}))
     fixed = 88 + 2 * (1 + 3 * 4) * 8  # the search; plain, and candidates with three controls, under two fills, 8 seeds
-    assert f"| 88 | 24 | 96 | 208 / {fixed} = .70 | c0ffee |" in verdicts.state("")
+    assert f"| 88 | 24 | 96 | 208 / {fixed} = .70 | c0ffee |" in verdicts.state()
     first = [run for run in found.runs["confirm"] if run.summary["seed"] < 4 or run.summary["experiment"] == "cnn_plain"]
     on_its_way = verdicts._share(replace(found, runs={**found.runs, "confirm": first}))  # of a second look: plain's runs
     of_looks = sum(run.summary["seed"] < 4 for run in first)  # plain's others wait for the candidates'
@@ -80,7 +82,7 @@ def test_verdicts_gains_and_numbers_of_seeds_stand_in_the_places(study):
     assert fill.headed("# a\n# Came out: old.\nb: 1\n", name).startswith("# a\n# Came out: cnn_")
     rows = sum(len(each.evidence.against) for each in found.candidates)
     assert len(ElementTree.fromstring(fill.picture()).findall(".//{*}circle")) == rows == 4 * 3 + 2
-    assert "`cnn_good` (zero) is better than plain_wide by +.0" in verdicts.margins(name)
+    assert re.search(r"`cnn_good` \(zero\) gains .*\+\.0\S+ \(.*?\) over plain_wide", verdicts.margins(name))
     assert fill.filled(f"<!-- results: outcome {name} -->old<!-- end of results -->!").endswith("<!-- end of results -->!")
 
 
@@ -100,27 +102,32 @@ def test_what_networks_use_and_show_stands_in_tables(study):
     assert "| `cnn_good (zero)` | share of attention | | .250 | 4 |" in shares
     assert not any("cnn_plain" in row for row in shares)
     assert reasons.position_r2(name).startswith("Not yet measured: ")
+    assert reasons.mask_auc(name, name, "none") == reasons.mask_auc("none", name) == reasons.mask_auc(name)
+    assert not any("cnn_good-zero" in row and "attention" in row for row in shares)
 
 
-def test_an_extra_control_shows_what_it_has_learned_and_counts_for_no_verdict(study):
+def test_an_extra_control_shows_what_it_has_learned_and_counts_for_no_verdict(study, monkeypatch):
     Path("gradual_learned.yaml").write_text("control: gradual_learned")
     kinds = ("zero", "shuffled", "plain_wide", "gradual_learned")
     name = study(extra_controls={"cnn_good": ["gradual_learned"]}, controls={kind: f"{kind}.yaml" for kind in kinds})
     assert "| `cnn_good-gradual_learned (zero)` | share of attention | | .250 | 4 |" in reasons.layers(name).splitlines()
     assert "| `cnn_good-gradual_learned` | zero | as its variant, with learned shares of attention |" in verdicts.verdicts(name)
+    learned = verdicts.Question("Learned?", (name,), ("cnn_good-gradual_learned",))
+    monkeypatch.setattr(verdicts, "QUESTIONS", [learned])
+    assert verdicts.answers().splitlines()[2].startswith(f"| Learned? | `{learned.networks[0]}` | an extra control, no verdict: ")
     assert "gradual_learned" not in verdicts.margins(name)
     assert "gradual_learned" not in verdicts.control_gains(name)
     assert re.search(
         r"`cnn_good-gradual_learned` \(zero\) \S+ \(.*?\) over plain, \S+ \(.*?\) over `cnn_good`, n = 4",
         verdicts.extra_gains(name),
     )
-    assert f"| 88 | 24 | 104 | 208 / {88 + 2 * (1 + 3 * 4) * 8} = .70 | c0ffee |" in verdicts.state("")
+    assert f"| 88 | 24 | 104 | 208 / {88 + 2 * (1 + 3 * 4) * 8} = .70 | c0ffee |" in verdicts.state()
 
 
 def test_an_unfinished_study_says_what_is_missing(study):
     name = study(stop_after=MEASURED + 2 * 4 * 2 * 3 + 30)  # measured, searched, and on the way
     assert verdicts.verdicts(name).startswith("Not yet measured: `semconv study ")
-    assert all(line.count("not yet measured") or "screened" in line for line in verdicts.answers("").splitlines()[2:])
+    assert all(line.count("not yet measured") or "screened" in line for line in verdicts.answers().splitlines()[2:])
     assert fill.headed("# a\nb: 1\n", name) == "# a\nb: 1\n"
 
 
@@ -130,7 +137,7 @@ def test_a_screening_on_its_way_shows_nothing(study):
     assert found is not None
     assert len(found.runs.get("screen", [])) > 0
     assert verdicts.screening(name).startswith("Not yet measured: ")
-    assert not any("screened" in line for line in verdicts.answers("").splitlines())
+    assert not any("screened" in line for line in verdicts.answers().splitlines())
 
 
 def test_a_search_shows_the_networks_that_are_done(study):
