@@ -26,6 +26,11 @@ def user_path(path: Path | str) -> Path:
         raise ValueError(f"{path}: there is no home folder {Path(path).parts[0]}: correct it, or give ./{path}") from error
 
 
+def as_word(path: Path) -> str:
+    """A path as a word of a command that is printed, where one that begins with a dash would be an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
 @contextmanager
 def naming(path: Path | str) -> Iterator[None]:
     """Let errors of the operating system say which file they are of.

@@ -40,6 +40,7 @@ class Announcement(Callback):
         flops = f"{size['cost/flops'] / 1e9:.4g} GFLOPs per image"
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         steps, images = int(trainer.estimated_stepping_batches), module.batch_size * trainer.accumulate_grad_batches
+        up_to = "up to " if trainer.num_training_batches % trainer.accumulate_grad_batches else ""  # fewer at the end of an epoch
         rate = f"{module.base_lr * images / 256:.3g} (base_lr {module.base_lr:g} x {images:,} / 256)"
         optimizer = type(trainer.optimizers[0]).__name__
         done = f", {trainer.global_step:,} done" if trainer.global_step else ""
@@ -49,7 +50,7 @@ class Announcement(Callback):
             ("network", f"{size['cost/encoder_parameters']:,} encoder parameters of {size['cost/parameters']:,}, {flops}"),
             ("data", redact(data.describe() if hasattr(data, "describe") else str(facts["dataset"]))),
             ("masks", f"{_mask_count(module)}, {facts['corruption']}" + (f" with {facts['fill']}" if facts["fill"] else "")),
-            ("budget", f"{steps:,} steps of {images:,} images{done} by {optimizer}, learning rate up to {rate}"),
+            ("budget", f"{steps:,} steps of {up_to}{images:,} images{done} by {optimizer}, learning rate up to {rate}"),
             ("computed on", f"{trainer.world_size} x {trainer.strategy.root_device}, precision {trainer.precision}"),
             ("run folder", str(self.folder.path)),
         ]

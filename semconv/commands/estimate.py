@@ -27,19 +27,21 @@ class Budget(NamedTuple):
     """What a configuration trains on."""
 
     images: int  # in the training data
-    batch_size: int  # of a step over all devices, before accumulation
-    steps: int  # of the whole training, before accumulation
+    batch_size: int  # over all devices, before accumulation
+    batches: int  # of the whole training
     devices: int
     precision: str
+    is_sharded: bool = False  # weights, gradients and moments, over the devices
+    max_time: str = ""  # that may end it earlier
 
     @property
     def seen(self) -> int:
         """Images that pass through the network."""
-        return self.steps * self.batch_size
+        return self.batches * self.batch_size
 
     @property
     def share(self) -> int:
-        """Images of a step on one device."""
+        """Images of a batch on one device."""
         return self.batch_size // self.devices
 
 
@@ -109,8 +111,13 @@ def read_budget(config: Mapping[str, Any], images: int, devices: int | None = No
         devices: number of devices; None: that of the configuration.
 
     Raises:
-        ValueError: the batch is larger than the data or no multiple of the devices, or the training has no end.
+        ValueError: the batch is larger than the data or no multiple of the devices, the devices are none, or the training has no
+            end or nothing to train.
     """
+    # importing Lightning takes seconds
+    from semconv.commands.trainer_options import nothing_to_train
+    from semconv.tracking.budget import batches_of, limited
+
     trainer, batch = config["trainer"], get(config, "data.init_args.batch_size")
     if batch is None:
         raise ValueError("the data have no batch_size: give data of which --data.batch_size is the number of images in a step")
@@ -119,15 +126,19 @@ def read_budget(config: Mapping[str, Any], images: int, devices: int | None = No
         raise ValueError(f"batch_size {batch} over {devices} devices: give a multiple of {devices}")
     if images < batch:
         raise ValueError(f"batch_size is {batch} for {images} training images: give {images} or less")
-    limit, epoch = trainer.get("limit_train_batches"), images // batch
-    if limit is not None:
-        epoch = min(limit, epoch) if isinstance(limit, int) else int(limit * epoch)
-    epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps") or -1
-    ends = [epoch * epochs] if epochs is not None and epochs >= 0 else []
-    ends += [steps * (trainer.get("accumulate_grad_batches") or 1)] if steps >= 0 else []
-    if not ends:
+    if problem := nothing_to_train(trainer):
+        raise ValueError(problem)
+    if tried := int(trainer.get("fast_dev_run") or 0):  # of Lightning: so many steps, of one epoch
+        trainer = {**trainer, "max_steps": tried, "max_epochs": 1, "limit_train_batches": tried, "overfit_batches": 0}
+    if not (epoch := limited(trainer, images // batch)):
+        limits = {name: trainer[name] for name in ("limit_train_batches", "overfit_batches") if trainer.get(name)}
+        given = ", ".join(f"trainer.{name} is {value}" for name, value in limits.items())
+        raise ValueError(f"{given}: less than one batch of {images // batch}: give more")
+    if (batches := batches_of(trainer, epoch)) is None:
         raise ValueError("the training has no end: give trainer.max_epochs or trainer.max_steps")
-    return Budget(images, batch, min(ends), devices, str(trainer.get("precision") or "32-true"))
+    is_sharded = str(trainer.get("strategy")).rpartition(".")[2] in ("fsdp2", "FullySharded")
+    precision, limit = str(trainer.get("precision") or "32-true"), trainer.get("max_time")
+    return Budget(images, batch, batches, devices, precision, is_sharded, str(limit) if limit else "")
 
 
 def estimate(name: str, task: "MaskedReconstruction", budget: Budget, rate: float | None) -> list[str]:
@@ -148,16 +159,19 @@ def estimate(name: str, task: "MaskedReconstruction", budget: Budget, rate: floa
         rate, source = measure_rate(task, budget, flops)
     hours = budget.seen / (budget.devices * rate) / 3600
     giga, speed, devices = f"{flops / 1e9:,.3g} GFLOPs", f"{rate:,.4g} images/s", f"{budget.devices} x"
-    state, kept = memory.state / GIB, memory.kept(budget.share) / GIB
+    shards = budget.devices if budget.is_sharded else 1
+    state, kept = memory.state / shards / GIB, memory.kept(budget.share) / GIB
+    over = f" / {shards} devices" if budget.is_sharded else ""
+    time_limit = f"; it ends earlier if trainer.max_time, {budget.max_time}, is over" if budget.max_time else ""
     return [
         f"{name}: {budget.images:,} training images, precision {budget.precision}, devices: {budget.devices}",
-        f"images      {budget.steps:,} steps x {budget.batch_size:,} images = {budget.seen:,} images",
+        f"images      {budget.batches:,} batches x {budget.batch_size:,} images = {budget.seen:,} images{time_limit}",
         f"operations  {budget.seen:,} images x {giga}, forward and backward = {budget.seen * flops / 1e18:,.3g} EFLOPs",
         f"rate        {speed} per device ({source}) x {giga} = {rate * flops / 1e12:,.3g} TFLOPS per device",
         f"time        {budget.seen:,} images / ({devices} {speed}) = {hours:,.3g} hours",
         f"cost        {devices} {hours:,.3g} hours = {hours * budget.devices:,.3g} device-hours",
-        f"memory      {memory.parameters / 1e6:,.3g} M parameters x {memory.per_parameter} bytes (weight, gradient, two moments) "
-        f"+ {budget.share:,} images x {memory.per_image / 2**20:,.3g} MiB kept for the backward pass "
+        f"memory      {memory.parameters / 1e6:,.3g} M parameters x {memory.per_parameter} bytes (weight, gradient, two moments)"
+        f"{over} + {budget.share:,} images x {memory.per_image / 2**20:,.3g} MiB kept for the backward pass "
         f"= {state:,.3g} + {kept:,.3g} = {state + kept:,.3g} GiB per device",
         "not included: validation, evaluation, waiting for data, exchange of gradients, temporary memory",
     ]
@@ -241,15 +255,17 @@ def _count_devices(given: Any) -> int:
     """The number of devices that Lightning takes.
 
     Raises:
-        ValueError: it is that of a machine with GPUs, and this one has none.
+        ValueError: it is none, or that of a machine with GPUs, and this one has none.
     """
-    if isinstance(given, list):
-        return len(given)
     text = str(given)
-    if "," in text:  # numbers of devices
-        return len(list(filter(str.strip, text.split(","))))
-    if text.isdigit() and int(text):
-        return int(text)
+    if isinstance(given, list) or "," in text:  # numbers of devices
+        count = len(given if isinstance(given, list) else [part for part in text.split(",") if part.strip()])
+    else:
+        count = int(text) if text.isdecimal() else 0
+    if count:
+        return count
+    if text not in ("auto", "-1", "None"):
+        raise ValueError(f"trainer.devices is {text}: give a number of devices, 1 or more, a list of them, or auto")
     import torch
 
     found = torch.cuda.device_count()

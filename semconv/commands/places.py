@@ -78,7 +78,7 @@ def placed(given: argparse.Namespace) -> Iterator[Place]:
         from semconv.sweeping.storage import Storage
 
         if given.storage is not None:
-            Storage(given.storage, Path())  # errors in it come before the cluster
+            Storage(given.storage, Path()).prove()  # errors in it come before the cluster
         with connected(given.cluster):
             cpus = 1.0 if given.cpus_per_trial is None else given.cpus_per_trial
             yield RayCluster(cpus, given.gpus_per_trial, given.jobs, given.storage)

@@ -15,6 +15,7 @@ from semconv.commands.places import add_options, placed
 from semconv.commands.sweep import place_options, run_trials
 from semconv.commands.values import positive, user_path
 from semconv.configuration import one_line
+from semconv.files import as_word
 from semconv.shipped import HOME, find
 from semconv.study.arms import Point
 from semconv.study.file import Study, read_study
@@ -73,7 +74,7 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     def run_sweep(sweep: Sweep, own: Path, done: Sequence[Mapping[str, Any]]) -> int:
         if given.prepare:
             Ledger(own, sweep, join=True)
-            file = shlex.quote(str(own / "sweep.yaml"))
+            file = shlex.quote(as_word(own / "sweep.yaml"))
             print(f"{len(sweep.grid) - len(done)} runs to do: wandb sweep {file}, or semconv sweep {file} --resume")
             raise Unfinished(0)
         print(f"{own.name}: {len(sweep.grid) - len(done)} runs")
@@ -126,9 +127,9 @@ def _conduct(study: Study, folder: Path, given: argparse.Namespace, place: Place
     if comparison is None:
         print("the screening keeps no candidate: every interval lies below zero, or runs have failed; so nothing is confirmed")
         return 0
-    print(f"runs as a table: {table} with results.yaml; semconv compare {shlex.quote(str(table))} reads them")
+    print(f"runs as a table: {table} with results.yaml; semconv compare {shlex.quote(as_word(table))} reads them")
     if all(row["stage"] != "confirm" for row, _ in rounds.recorded):  # a table has no weights
-        print(f"semconv export {shlex.quote(str(folder))} --output weights writes the weights of the best network")
+        print(f"semconv export {shlex.quote(as_word(folder))} --output weights writes the weights of the best network")
     write_comparison(comparison, made, folder / "report", sections(study, tuned, screened))
     return 0
 
@@ -153,9 +154,9 @@ def _again(folder: Path, given: argparse.Namespace, kept: bool) -> str:
         given: the arguments.
         kept: the folder keeps the table, so that it need not be given again.
     """
-    output = ["--output", str(folder)] if given.output else []
+    output = ["--output", as_word(folder)] if given.output else []
     ways = [f"--{way}" for way in ("plan", "prepare", "resume") if getattr(given, way)] or ["--resume"]
-    table = ["--table", str(given.table)] if given.table and not kept else []
+    table = ["--table", as_word(given.table)] if given.table and not kept else []
     codes = ["--accept-code", *given.accept_code] if given.accept_code else []
     return shlex.join(["semconv", "study", given.file, *output, *ways, *table, *codes, *place_options(given)])
 

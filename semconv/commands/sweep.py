@@ -13,6 +13,7 @@ from semconv.commands.errors import in_one_line
 from semconv.commands.places import OF_CLUSTERS, add_options, placed
 from semconv.commands.values import positive, user_path
 from semconv.comparison.declared import declared_by
+from semconv.files import as_word
 from semconv.shipped import find
 from semconv.sweeping.file import Sweep, own_folder, read_sweep
 from semconv.sweeping.jobs import Place
@@ -61,13 +62,13 @@ def work(
     code, ledger = run_trials(sweep, folder, place, failures, count, resume)
     _print_best(ledger)
     left = "" if ledger.is_over() else f"; not all trials are finished: {again} continues"
-    print(f"semconv compare {shlex.quote(str(folder))} compares the runs{left}")
+    print(f"semconv compare {shlex.quote(as_word(folder))} compares the runs{left}")
     return code
 
 
 def _again(sweep: Sweep, given: argparse.Namespace) -> str:
     """The command that continues a sweep as it was started."""
-    output = ["--output", str(given.output)] if given.output else []
+    output = ["--output", as_word(given.output)] if given.output else []
     count = ["--count", str(given.count)] if _is_endless(sweep) else []
     failures = ["--failures", str(given.failures)] if given.failures != make_parser().get_default("failures") else []
     return shlex.join(["semconv", "sweep", given.file, *output, "--resume", *count, *failures, *place_options(given)])

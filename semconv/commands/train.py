@@ -46,7 +46,7 @@ from semconv.commands.trainer_options import (
     refuse_second_record,
 )
 from semconv.configuration import flatten, no_class, not_finite, one_line
-from semconv.files import user_path
+from semconv.files import as_word, user_path
 from semconv.tracking.checkpoints import WholeCheckpointIO, read_checkpoint
 from semconv.tracking.continuation import (
     Origin,
@@ -446,7 +446,7 @@ class SemconvCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except Terminated:
             if shows and subcommand in ("fit", "run") and newest_checkpoint(folder.checkpoints):
-                print(f"to continue this run: semconv {subcommand} --resume {shlex.quote(str(folder.path))}", file=sys.stderr)
+                print(f"to continue this run: semconv {subcommand} --resume {shlex.quote(as_word(folder.path))}", file=sys.stderr)
             raise
         finally:
             self.record.end(folder.summary.get("status", "failed"))
@@ -613,7 +613,7 @@ def _resumable(folder: RunFolder) -> str:
     require_unfinished(folder)
     checkpoint = newest_checkpoint(folder.checkpoints)
     if checkpoint is None:
-        config = shlex.quote(f"{folder.path}/config.yaml")
+        config = shlex.quote(as_word(folder.path / "config.yaml"))
         raise ValueError(f"{folder.path} has no complete checkpoint: start it again by -c {config}")
     return str(checkpoint)
 

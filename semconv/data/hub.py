@@ -99,9 +99,9 @@ def _load(name: str, split: str, streaming: bool) -> Any:
     try:
         return datasets.load_dataset(str(path) if path.exists() else name, split=split, streaming=streaming)
     except Exception as error:  # of datasets, its file systems and its HTTP client
-        missing = f"{name} cannot be loaded: {one_line(error)}"
+        missing = f"{name} cannot be loaded: {one_line(_cause(error))}"
         if path.exists():
-            raise ValueError(missing) from error
+            raise ValueError(f"{missing}; restore its files, and remove those without rows") from error
         raise SourceMissing(f"{missing}; give the path of a local copy or a name that the hub has") from error
 
 
@@ -119,4 +119,12 @@ def _iterate(name: str, stream: Any, image_column: str, label_column: str | None
             for image, label in zip(rows[image_column], labels, strict=True):
                 yield image, -1 if label is None else label
     except Exception as error:  # of datasets, its file systems and its HTTP client
-        raise ValueError(f"{name} cannot be read: {one_line(error)}; restore the file, or download it again") from error
+        said = f"{name} cannot be read: {one_line(_cause(error))}; restore its files, and remove those without rows"
+        raise ValueError(said) from error
+
+
+def _cause(error: Exception) -> Exception:
+    """The first of the errors that led to one: datasets wraps what its readers say."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error

@@ -116,7 +116,7 @@ class StreamImages(Images):
         except StopIteration:
             raise ValueError(
                 f"the stream ended after {self.position} images where {self.num_images} were announced: "
-                f"give num_images (or num_test_images) {self.position}"
+                f"restore what is missing, or give num_images (or num_test_images) {self.position}"
             ) from None
         if self.position in needed:
             self.held[self.position] = sample
@@ -141,6 +141,8 @@ def open_webdataset(folder: str, split: str, channels: int, num_images: int | No
     except Exception as error:  # timm raises RuntimeError, webdataset any exception
         remedy = "pip install webdataset, or name the tars as the split, such as train-{0000..0009}.tar|10000"
         raise ValueError(f"{folder} cannot be loaded: {one_line(error)}; {remedy}") from error
+    if reader.num_samples < 0:
+        raise ValueError(f"{split} announces {reader.num_samples} images: give the number behind | as 1 or more, or leave it out")
     urls = [os.path.join(folder, name) for name in reader.split_info.filenames]
     images = StreamImages(partial(_iterate_tars, urls), num_images or reader.num_samples or None, channels)
     for url in urls:
@@ -171,12 +173,24 @@ def _samples_of(url: str) -> Iterator[dict[str, Any]]:
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
     try:
+        if "://" not in url and _is_cut(url):
+            raise tarfile.TarError("its end is missing")
         with webdataset.gopen(url) as file:
             yield from group_by_keys(tar_file_expander([{"url": url, "stream": file}]))
     except (OSError, ValueError, EOFError, tarfile.TarError) as error:
         # webdataset adds its own objects to the message
         reason = getattr(error, "strerror", None) or str(error.args[0]).partition(" @ ")[0]
         raise ValueError(f"the tar {url} cannot be read ({reason}): restore it, or leave it out of the split") from error
+
+
+def _is_cut(path: str) -> bool:
+    """True for an uncompressed tar without the block of zeros that ends it, which would be read without an error if it was cut
+    between two of its files."""
+    with open(path, "rb") as file:
+        if file.read(tarfile.BLOCKSIZE)[257:262] != b"ustar":
+            return False
+        file.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
+        return any(file.read())
 
 
 def _class_of(sample: dict[str, Any], url: str) -> int:

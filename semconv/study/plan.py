@@ -1,6 +1,5 @@
 """The plan of a study: runs and hours of each stage, and the error rates of its looks."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ from semconv.comparison.tables import Sheet
 from semconv.study.arms import Arm, main_arms
 from semconv.study.file import BASELINE, Study, rungs
 from semconv.study.stages import SHORT, Measured, wide_arms
+from semconv.tracking.budget import batches_of
 
 MARGIN = 1.0  # of equivalence in the simulation, in the same unit
 EFFECTS = (1.0, 2.0, 3.0)  # of one candidate over all its others, in standard deviations of a paired difference
@@ -85,7 +85,7 @@ def _search(stage: str, study: Study, measured: Measured, arms: Sequence[Arm]) -
 
 
 def seconds_of(study: Study, measured: Measured, arm: Arm, evaluates: bool = True) -> float:
-    """The time of a whole run: what a short one has taken, and its remaining steps at the rate of the short one.
+    """The time of a whole run: what a short one has taken, and its remaining batches at the rate of the short one.
 
     Args:
         study: the study.
@@ -94,11 +94,15 @@ def seconds_of(study: Study, measured: Measured, arm: Arm, evaluates: bool = Tru
         evaluates: include the evaluation at its end.
     """
     summary = measured.runs[arm._replace(control="")].summary
-    epochs = study.budget.get("trainer.max_epochs", 1) * summary["trainer/num_training_batches"]
-    steps = min(study.budget.get("trainer.max_steps", epochs), epochs if "trainer.max_epochs" in study.budget else math.inf)
-    per_step = summary["protocol"]["data"]["batch_size"] / summary["cost/train_images_per_second"]
+    epoch, protocol = summary["trainer/num_training_batches"], summary["protocol"]
+    accumulated = {"accumulate_grad_batches": protocol["trainer"].get("accumulate_grad_batches")}
+    whole, short = (
+        batches_of({key.removeprefix("trainer."): amount for key, amount in options.items()} | accumulated, epoch) or epoch
+        for options in (study.budget, SHORT)
+    )
+    per_batch = protocol["data"]["batch_size"] / summary["cost/train_images_per_second"]
     left_out = 0.0 if evaluates else summary.get("evaluation/seconds") or 0.0
-    return float(summary["trainer/seconds"] - left_out + (steps - SHORT["trainer.max_steps"]) * per_step)
+    return float(summary["trainer/seconds"] - left_out + (whole - short) * per_batch)
 
 
 def cost_sheet(found: list[Cost], jobs: int) -> Sheet:

@@ -99,11 +99,12 @@ class Sweep:
 
     @cached_property
     def grid(self) -> list[dict[str, Any]]:
-        """All points of a grid, where the last key's values vary fastest; empty for other methods."""
+        """All points of a grid, each once, where the last key's values vary fastest; empty for other methods."""
         if self.method != "grid":
             return []
         values = {name: grid_values(spec) or [] for name, spec in self.parameters.items()}
-        return [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+        points = [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+        return list({json.dumps(point, default=str): point for point in points}.values())
 
     def draw(self, number: int) -> dict[str, Any]:
         """The point of a trial of a random search: a function of the file's parameters and the trial's number only."""

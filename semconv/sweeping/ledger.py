@@ -78,7 +78,7 @@ class Ledger:
             return True
         if self.trials(TrialState.WAITING):  # points of the grid, and failed trials to be tried again
             return False
-        runs = {self.run_of(trial) for trial in self.trials()}
+        runs = {self.run_of(trial) for trial in self.trials() if "parameters" in trial.user_attrs}
         return self.sweep.method == "grid" or len(runs) >= (self.sweep.run_cap or float("inf"))
 
     def is_over(self) -> bool:

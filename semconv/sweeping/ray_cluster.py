@@ -68,7 +68,7 @@ class RayCluster(Place):
         # the id of its run begins with that of the sweep, whose folder may have a common name
         sweep = f"{job.folder.name}-{job.run.rpartition('-')[0]}"
         storage = Storage(f"{self.storage}/{sweep}/{job.run.rpartition('-')[2]}", job.folder)
-        if job.found is not None and storage.is_empty:
+        if job.found is not None and not storage.has_checkpoint:
             storage.send(job.found.path)
         return storage
 

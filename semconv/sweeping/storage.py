@@ -9,7 +9,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from semconv.configuration import one_line
 from semconv.files import TEMPORARY, write_whole
+from semconv.tracking.secrets import redact
 
 OWNER = "owner"  # file that names the process whose files these are
 SHOWN = re.compile(r".*\.(jsonl|json|yaml|log)")  # files that a sweep reads while a trial runs
@@ -26,16 +28,19 @@ class Storage:
         folder: a sweep's folder on this machine.
 
     Raises:
-        ValueError: fsspec does not know the place, or lacks a package for it.
+        ValueError: fsspec does not know the place, lacks a package for it or does not reach it, or other machines cannot see it.
     """
 
     def __init__(self, address: str, folder: Path) -> None:
+        self._given = redact(address)
         try:
             from fsspec.core import url_to_fs
 
             self._files, self._root = url_to_fs(address)
-        except (ImportError, ValueError) as error:
-            raise ValueError(f"--storage {address}: {error}") from error
+        except Exception as error:  # each kind of storage has errors of its own
+            raise ValueError(f"--storage {self._given}: {one_line(error, 200)}") from error
+        if not address.strip() or "memory" in self._files.protocol:
+            raise ValueError(f"--storage {self._given!r} is no place that all machines reach: give a folder, or s3://bucket/folder")
         self.folder = folder
         self._mark = secrets.token_hex(8)
         self._sent: dict[Path, tuple[float, ...]] = {}
@@ -47,10 +52,27 @@ class Storage:
         return str(self._files.unstrip_protocol(self._root))
 
     @property
-    def is_empty(self) -> bool:
-        """True before anything has been written."""
+    def has_checkpoint(self) -> bool:
+        """True once a trial can go on from its files."""
         self._files.invalidate_cache()
-        return not self._files.exists(self._root)
+        return any(str(path).endswith(".ckpt") for path in self._files.find(self._root))
+
+    def prove(self) -> None:
+        """Write a small file, read it, and remove it.
+
+        Raises:
+            ValueError: that does not work.
+        """
+        name, content = f"proof-{self._mark}", self._mark.encode()
+        try:
+            self._write(name, BytesIO(content))
+            read = self._files.cat_file(f"{self._root}/{name}")
+            self._files.rm(f"{self._root}/{name}")
+        except Exception as error:  # each kind of storage has errors of its own
+            reason = one_line(error, 200) or type(error).__name__
+            raise ValueError(f"--storage {self._given} cannot be written: {reason}: give another") from error
+        if read != content:
+            raise ValueError(f"--storage {self._given} does not give back what was written: give another")
 
     def take(self) -> None:
         """Make this process the one that the trial's files are written by; the one before it loses them."""

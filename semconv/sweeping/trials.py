@@ -10,6 +10,7 @@ from semconv.configuration import is_number
 from semconv.sweeping.file import Sweep
 from semconv.sweeping.jobs import Job, Place, find_run
 from semconv.sweeping.ledger import Claim, Ending
+from semconv.sweeping.macros import own_command
 from semconv.sweeping.points import departure
 from semconv.tracking.folder import RunFolder
 
@@ -81,6 +82,8 @@ class Trial:
             if self.stopping is not None:
                 return "stopped", None, "stopped early"
             return "failed", None, f"exit code {code}: {self.last_line()[:WIDEST]}"
+        if self.run is None and own_command(self.job.words()):
+            return "failed", None, f"it left no run in {self.job.folder}: leave --runs to the sweep"
         value = self.value()
         if self.sweep.metric is not None and value is None:
             return "failed", None, f"there is no {self.sweep.metric} in its summary: give metric.name a key that runs have"

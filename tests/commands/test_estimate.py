@@ -33,6 +33,15 @@ def config(**trainer: Any) -> dict[str, Any]:
         ({"max_epochs": 1, "devices": [0, 3]}, None, Budget(100, 8, 12, 2, "32-true")),
         ({"max_epochs": 1, "devices": "auto", "limit_train_batches": 0.5}, None, Budget(100, 8, 6, 1, "32-true")),
         ({"max_epochs": 5, "limit_train_batches": 2}, None, Budget(100, 8, 10, 1, "32-true")),
+        # a step ends with its epoch, of 12 batches: 8 and 4 of them, so 36 in 6 steps and not 48
+        ({"max_epochs": -1, "max_steps": 6, "accumulate_grad_batches": 8}, None, Budget(100, 8, 36, 1, "32-true")),
+        ({"max_epochs": -1, "max_steps": 3, "accumulate_grad_batches": 99}, None, Budget(100, 8, 36, 1, "32-true")),
+        ({"max_epochs": 5, "overfit_batches": 3}, None, Budget(100, 8, 15, 1, "32-true")),
+        ({"max_epochs": 5, "overfit_batches": 0.25}, None, Budget(100, 8, 15, 1, "32-true")),
+        ({"max_epochs": 5, "fast_dev_run": True}, None, Budget(100, 8, 1, 1, "32-true")),
+        ({"max_epochs": 5, "fast_dev_run": 3}, None, Budget(100, 8, 3, 1, "32-true")),
+        ({"max_epochs": 1, "strategy": "fsdp2"}, 4, Budget(100, 8, 12, 4, "32-true", is_sharded=True)),
+        ({"max_epochs": 1, "max_time": "00:01:00:00"}, None, Budget(100, 8, 12, 1, "32-true", max_time="00:01:00:00")),
     ],
 )
 def test_a_budget_is_that_of_the_trainer(trainer, devices, wanted):
@@ -46,6 +55,18 @@ def test_a_budget_is_that_of_the_trainer(trainer, devices, wanted):
         ({"max_epochs": 1}, 7, None, "batch_size is 8 for 7 training images: give 7 or less"),
         ({"max_epochs": 1, "devices": -1}, 100, None, "trainer.devices is -1, all GPUs of a machine, and this one has none"),
         ({"max_epochs": -1}, 100, None, "the training has no end: give trainer.max_epochs or trainer.max_steps"),
+        ({"max_epochs": 1, "devices": 0}, 100, None, "trainer.devices is 0: give a number of devices, 1 or more, a list"),
+        ({"max_epochs": 1, "devices": 1.5}, 100, None, "trainer.devices is 1.5: give a number of devices"),
+        ({"max_epochs": 1, "devices": "two"}, 100, None, "trainer.devices is two: give a number of devices"),
+        ({"max_epochs": 1, "devices": []}, 100, None, "trainer.devices is []: give a number of devices"),
+        ({"max_epochs": 0}, 100, None, "trainer.max_epochs is 0, and nothing is left to train: give more"),
+        ({"max_epochs": -1, "max_steps": 0}, 100, None, "trainer.max_steps is 0, and nothing is left to train: give more"),
+        (
+            {"max_epochs": 1, "limit_train_batches": 0.01},
+            100,
+            None,
+            "trainer.limit_train_batches is 0.01: less than one batch",
+        ),
     ],
 )
 def test_a_budget_that_cannot_be_is_refused(trainer, images, devices, message):
@@ -76,6 +97,20 @@ def test_each_number_follows_from_those_beside_it():
     assert state == pytest.approx(parameters * 1e6 * 16 / 2**30, rel=0.01)
     assert kept == pytest.approx(images * mebi / 1024, rel=0.3)  # and a part that does not grow with the batch
     assert total == pytest.approx(state + kept, rel=0.01)
+    budget = Budget(1000, 64, 3000, 4, "bf16-mixed", is_sharded=True, max_time="00:01:00:00")
+    sharded = estimate("x", task, budget, 500.0)
+    assert sharded[1].endswith(" = 192,000 images; it ends earlier if trainer.max_time, 00:01:00:00, is over")
+    found = [float(word.replace(",", "")) for word in NUMBER.findall(sharded[6])]
+    assert found == [
+        parameters,
+        each,
+        4,
+        images,
+        mebi,
+        pytest.approx(state / 4, rel=0.01),
+        kept,
+        pytest.approx(state / 4 + kept, rel=0.01),
+    ]
 
 
 def test_what_a_forward_pass_keeps_is_counted_once_and_without_parameters():

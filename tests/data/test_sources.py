@@ -337,8 +337,10 @@ def test_a_missing_package_is_said_with_the_command_that_installs_it(tmp_path: P
 def test_a_stream_that_ends_early_says_how_long_it_was(tmp_path: Path) -> None:
     write_tar(tmp_path / "a-0.tar", 4)
     images = make(f"wds/{tmp_path}", train_split="a-0.tar|9").select("train")[0]
-    with pytest.raises(ValueError, match="ended after 4 images where 9 were announced: give num_images"):
+    with pytest.raises(ValueError, match="after 4 images where 9 were announced: restore what is missing, or give num_images"):
         read_all(images)
+    with pytest.raises(ValueError, match=r"a-0\.tar\|-3 announces -3 images: give the number behind \| as 1 or more"):
+        make(f"wds/{tmp_path}", train_split="a-0.tar|-3").select("train")
 
 
 def test_names_are_sorted_by_the_values_of_their_numbers() -> None:

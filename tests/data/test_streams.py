@@ -169,6 +169,7 @@ DAMAGE = {
     "empty": lambda content: b"",
     "text": lambda content: b"no tar " * 99,
     "cut": lambda content: content[: len(content) // 2 + 700],
+    "cut between files": lambda content: content[: content.index(b"0001.png")],
 }
 
 
@@ -226,7 +227,9 @@ def test_a_table_that_cannot_be_read_to_its_end_is_named_in_one_line(tmp_path: P
         write_parquet(tmp_path, 4, f"train-{number}")
     path = tmp_path / "train-1-00000-of-00001.parquet"
     path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match=rf"^{tmp_path} cannot be loaded: .*[Pp]arquet.*; restore its files, and remove those"):
+        make(f"hfds/{tmp_path}").select("train")
     images = make(f"hfids/{tmp_path}", num_images=8).select("train")[0]
-    with pytest.raises(ValueError, match=rf"^{tmp_path} cannot be read: .+; restore the file, or download it") as caught:
+    with pytest.raises(ValueError, match=rf"^{tmp_path} cannot be read: .+; restore its files, and remove those without") as caught:
         images.read(torch.arange(8))
     assert user_message(caught.value) == str(caught.value)

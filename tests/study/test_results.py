@@ -4,6 +4,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from semconv.metrics import NUM_TEST_IMAGES
 from semconv.shipped import HOME
 from semconv.study.arms import Arm, Point
 from semconv.study.file import read_study
+from semconv.study.plan import seconds_of
 from semconv.study.results import keep_recorded, save_runs
 from semconv.study.rounds import Rounds, Unfinished, check_folder
 from semconv.study.stages import measure
@@ -227,6 +229,11 @@ def test_the_command_plans_runs_and_reports(write_study, study, tmp_path, monkey
     rows = {words[0]: words[1:] for line in plan.splitlines() if (words := line.split())}
     # 12 steps of 64 images have taken 3 s, and each of the other 48 takes a second: 51 s a run
     assert rows["tune"] == ["4", "24", "to", "48", "0.17", "to", "0.34"]  # 3 to 6 values, 2 seeds
+    summary: dict[str, Any] = {"trainer/num_training_batches": 10, "trainer/seconds": 3.0, "cost/train_images_per_second": 64.0}
+    summary["protocol"] = {"data": {"batch_size": 64}, "trainer": {"accumulate_grad_batches": 4}}
+    measured: Any = SimpleNamespace(runs={Arm("", "cnn_good"): SimpleNamespace(summary=summary)})
+    # three steps an epoch, of 4, 4 and 2 batches: 200 batches, of which 40 have taken 3 s
+    assert seconds_of(read_study(path), measured, Arm("", "cnn_good")) == 3 + 160
     assert rows["tune,"][2:6] == ["1", "0", "to", "12"]  # "tune, equal FLOPs": one candidate takes more than plain, if it is kept
     assert "tune, equal FLOPs  cnn_good-plain_wide" in networks
     assert rows["screen"][:2] == ["4", "12"]

@@ -95,6 +95,10 @@ def test_a_trial_whose_node_died_goes_on_elsewhere_from_what_it_had_sent(send, t
     assert (found.summary["status"], found.checkpoints.exists()) == ("finished", False)
     here.fetch()
     assert found.checkpoints.exists()
+    assert here.has_checkpoint
+    for path in run.checkpoints.iterdir():
+        path.unlink()
+    assert not here.has_checkpoint
 
 
 def test_a_node_that_was_taken_for_dead_loses_the_trial(send):
@@ -203,6 +207,11 @@ def test_what_is_no_cluster_is_refused_in_a_line(make_sweep, sweep, capsys, monk
         ("--cluster", "nowhere"): "--cluster nowhere: it has no host and port",
         ("--cluster", closed): f"--cluster {closed}: [Errno 111] Connection refused: start one by ray start --head",
         ("--cluster", "auto", "--storage", "no://where"): "--storage no://where: Protocol not known: no",
+        ("--cluster", "auto", "--storage", "ftp://127.0.0.1:1/x"): "--storage ftp://127.0.0.1:1/x: [Errno 111] Connection refused",
+        ("--cluster", "auto", "--storage", ""): "--storage '' is no place that all machines reach: give a folder, or s3://",
+        ("--cluster", "auto", "--storage", "memory://x"): "--storage 'memory://x' is no place that all machines reach",
+        ("--cluster", "auto", "--storage", "/proc/x"): "--storage /proc/x cannot be written: ",
+        ("--cluster", "auto", "--storage", str(path)): f"--storage {path} cannot be written: [Errno 17] File exists",
         ("--storage", "x"): "--storage is for clusters: give --cluster ADDRESS, or --cluster local",
     }
     monkeypatch.setitem(sys.modules, "ray", ray_of({}))

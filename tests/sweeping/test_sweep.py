@@ -18,7 +18,7 @@ import yaml
 from semconv.commands.sweep import _again, main, make_parser
 from semconv.comparison.runs import find_runs
 from semconv.sweeping import runner
-from semconv.sweeping.file import read_sweep
+from semconv.sweeping.file import Sweep, read_sweep
 from semconv.sweeping.jobs import Job
 from semconv.sweeping.ledger import Ledger
 from semconv.sweeping.macros import is_plain, own_command
@@ -27,6 +27,7 @@ from semconv.tracking.folder import RunFolder
 from semconv.tracking.locks import Lock
 from tests.experiments import FOLDER
 from tests.processes import Forked
+from tests.sweeping.oracle import sweeps
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -287,12 +288,18 @@ def test_the_command_that_continues_a_sweep_can_be_copied(make_sweep, sweep, tmp
         assert make_parser().parse_args(shlex.split(_again(read_sweep(path), given))[2:]) == given
     given = make_parser().parse_args([str(path), "--storage", "ftp://user:hunter2@host/x"])
     assert "--storage 'ftp://<redacted>@host/x'" in _again(read_sweep(path), given)
+    given = make_parser().parse_args([str(path), "--output=-x"])
+    assert "--output ./-x --resume" in _again(read_sweep(path), given)
 
 
 def test_bayes_closes_in_on_the_best_and_stops_at_the_target(make_sweep, sweep, tmp_path):
     parameters = {"x": {"min": 0.0, "max": 1.0}, "config": {"values": ["a", "b"]}, "steps": {"value": 1}}
     metric = {"name": "val/loss", "goal": "minimize", "target": 0.02}
     path, folder = make_sweep(method="bayes", parameters=parameters, run_cap=40, metric=metric), tmp_path / "sweep"
+    one = Ledger(tmp_path / "one", Sweep("one", {**read_sweep(path).content, "run_cap": 1}), join=False)
+    one.study.ask()  # by a process that was killed before it had parameters
+    assert one.claim() is not None
+    assert one.claim() is None
     assert sweep(path, "--jobs", "2") == 0
     values = [float(row["x"]) for row in sorted(begun(folder), key=lambda row: row["run"])]
     assert min(values) <= 0.02
@@ -340,6 +347,14 @@ def test_the_cap_of_a_grid_holds(make_sweep, sweep, tmp_path, capsys):
     assert "not all trials" not in said
 
 
+def test_a_point_that_a_grid_has_twice_is_run_once():
+    content = {"method": "grid", "parameters": {"x": {"values": [0, 0, True, 1]}, "y": {"values": [2, 2]}}}
+    theirs = [run.config for run in sweeps.next_runs(content, [], n=9) if run is not None]
+    ours = Sweep("s", content).grid
+    assert [{name: value["value"] for name, value in run.items()} for run in theirs] == ours
+    assert list(map(repr, ours)) == ["{'x': 0, 'y': 2}", "{'x': True, 'y': 2}", "{'x': 1, 'y': 2}"]
+
+
 @pytest.mark.parametrize("method", ["grid", "random"])
 def test_failed_trials_count_towards_the_cap_and_are_tried_again(method, make_sweep, sweep, tmp_path):
     path = make_sweep(method=method, parameters={"x": {"values": [1, 2, 3, 4]}, "fails": {"value": True}}, run_cap=2)
@@ -372,6 +387,12 @@ def test_a_run_that_is_not_its_point_has_failed(make_sweep, sweep, tmp_path, cap
     ended = [line for line in capsys.readouterr().out.splitlines() if "started" not in line]
     assert [line.split()[1] for line in ended[:2]] == ["finished", "failed"]
     assert "x has no effect: the configuration has 5, and the sweep says 4" in ended[1]
+    (own := tmp_path / "semconv").write_text("#!/bin/sh\n")  # it trains nowhere
+    own.chmod(0o755)
+    path = make_sweep(parameters={"x": {"values": [5]}}, command=[str(own), "fit", "${args}"])
+    assert sweep(path, "--output", str(tmp_path / "empty")) == 1
+    assert "failed" in (said := " ".join(capsys.readouterr().out.split()))
+    assert f"it left no run in {tmp_path / 'empty'}: leave --runs to the sweep" in said
 
 
 def test_a_metric_that_runs_do_not_have_is_said(make_sweep, sweep, capsys):
