@@ -69,7 +69,7 @@ class Classification(Task, ABC):
         super().__init__()
         require("base_lr", base_lr, 0, exclude="low")
         require("warmup", warmup, 0, 1)
-        run = load_run(pretrained_run)
+        run = load_run(pretrained_run, initial=scratch)
         if not isinstance(run.task, MaskedReconstruction):
             raise ValueError(f"{pretrained_run} is a run of {type(run.task).__name__}: give one of MaskedReconstruction")
         data: Any = run.data

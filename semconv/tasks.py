@@ -14,8 +14,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from semconv.configuration import require
-from semconv.controls import freeze_dropped, set_control
-from semconv.corruption import Corruption, Hide, View, ZeroFill
+from semconv.controls import find_indicators, freeze_dropped, set_control
+from semconv.convolution import Plain, SemanticConv2d
+from semconv.corruption import Corruption, Hide, View
 from semconv.data import Batch
 from semconv.data.batch import to_unit
 from semconv.data.sources import Moments
@@ -205,6 +206,7 @@ class MaskedReconstruction(Task):
         self.squared = Objective(objective.patch, objective.normalise, "mse", objective.eps)
         self.objective.masked_patches(torch.zeros(1, *self.geometry.grid, dtype=torch.bool), torch.zeros(1, 1, *image_size))
         self.encoder = encoder(self.geometry, size)
+        _require_reader(self.encoder)
         self.decoder = decoder(self.geometry, size, self.encoder)
         initialise(self.encoder, seed)
         initialise(self.decoder, seed)
@@ -316,9 +318,27 @@ class MaskedReconstruction(Task):
         return self.trainer.datamodule.moments  # type: ignore[attr-defined]
 
     def _predict_hidden(self, batch: Batch, view: View, mask: Tensor) -> Tensor | None:
-        """A prediction with nothing of the chosen cells seen, so that all corruptions have a measure in common; None for hide."""
-        if isinstance(self.corruption, Hide):
+        """A prediction under hide, by the corruption's fill, so that all corruptions have a measure in common; None where it is
+        the test itself."""
+        if self.corruption.hides_chosen:
             return None
-        filled = ZeroFill()(batch.images, mask, 0, mask)
+        keys = make_keys(make_keys(self.evaluation_seed, "test", batch.index), "corruption")
+        hidden = Hide(getattr(self.corruption, "fill", None))(batch.images, mask, int(mask[0].sum()), keys)
         # a copy: compiled with CUDA graphs, the next forward writes over it
-        return self(view._replace(pixels=filled, mask=mask, num_masked=int(mask[0].sum()))).clone()
+        return self(hidden._replace(frame=view.frame, external=view.external)).clone()
+
+
+def _require_reader(encoder: Encoder) -> None:
+    """Refuse indicators that no semantic convolution of an encoder reads.
+
+    Raises:
+        ValueError: all of them are plain.
+    """
+    convolutions = [module for module in encoder.modules() if isinstance(module, SemanticConv2d)]
+    if convolutions and all(isinstance(convolution.mechanism, Plain) for convolution in convolutions):
+        unread = [type(part).__name__ for indicators in find_indicators(encoder) for part in indicators]
+        if unread:
+            raise ValueError(
+                f"no convolution reads the indicators {', '.join(unread)}, as all are plain: name a variant with a mechanism, "
+                "such as cnn_channels, before indicators/..., or leave the indicators out"
+            )

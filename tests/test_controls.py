@@ -163,6 +163,9 @@ def test_controls_of_what_is_not_told_are_refused():
     with pytest.raises(ValueError, match="content and position alone"):
         set_control(SemanticCNN(GEOMETRY, "test", [Coordinates(), VisibleColour()], Channels, mlp_ratio=2), Fixed())
     assert Fixed().problem(Indicators([Mask()])) is None
+    mask = "--model.encoder.indicators=[{class_path: semconv.indicators.Mask}]"
+    with pytest.raises(ValueError, match="no convolution reads the indicators Mask, as all are plain: name a variant with a"):
+        make_task("cnn_plain", mask)
 
 
 @together("control", [Zero(), Constant(), Fixed(), Noise(), Shuffled(), Only(Mask(), Zero(), Zero())])

@@ -37,7 +37,7 @@ def pretrained(tmp_path_factory):
     (run,) = folder.glob("*/*")
     opened = cache(load_run)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("semconv.finetuning.load_run", lambda path: deepcopy(opened(path)))
+        patch.setattr("semconv.finetuning.load_run", lambda path, initial: deepcopy(opened(path, initial=initial)))
         yield run
 
 

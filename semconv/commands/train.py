@@ -216,7 +216,7 @@ class SemconvCLI(LightningCLI):
         for group in ("trainer", "wandb"):
             if not isinstance(given := self._whole().get(group), Namespace):
                 raise ValueError(f"{group} is {given}: give a mapping of keys to values")
-        self._keep_counts()
+        self._keep_counts(self._whole()["trainer"])
         config = self._whole().as_dict()
         check_ranges(config)
         if self.config.get("subcommand") in ("fit", "run") and (problem := nothing_to_train(config["trainer"])):
@@ -245,15 +245,17 @@ class SemconvCLI(LightningCLI):
         # the parser around that of the subcommand, which alone prints configurations, would add defaults and validate once more
         return Namespace({"subcommand": args[0], args[0]: own.parse_args(args[1:])})
 
-    def _keep_counts(self) -> None:
+    def _keep_counts(self, trainer: Namespace) -> None:
         """Take 1 for one batch, and not for 1.0, all of them.
 
         The parser tries the types of an option in their order, and that of `int | float` is by chance: Python's typing keeps the
-        one that any package has written first.
+        one that any package has written first. It does so when it reads options, and when it builds what they describe.
+
+        Args:
+            trainer: options of the trainer, as the parser has left them.
         """
-        trainer = self._whole()["trainer"]
         for name in COUNTS_OR_SHARES:
-            if isinstance(value := self._given.get(f"trainer.{name}"), int) and isinstance(trainer[name], float):
+            if isinstance(value := self._given.get(f"trainer.{name}"), int) and isinstance(trainer.get(name), float):
                 trainer[name] = value
 
     def _whole(self) -> Namespace:
@@ -339,6 +341,7 @@ class SemconvCLI(LightningCLI):
         self._origin = self._trace(saved)
         self.record = self._open_record(saved)
         given = self._get(self.config_init, "trainer")
+        self._keep_counts(given)
         loggers = [logger for logger in _as_list(given.get("logger")) if isinstance(logger, Logger)]
         refuse_finders(_as_list(given.get("callbacks")))
         check_sharding(given, self._whole(), self.config.get("subcommand"))

@@ -160,6 +160,8 @@ def _create(name: str, channels: int, options: dict[str, Any], pretrained: bool 
 
 def _load(model: nn.Module, path: Path) -> None:
     """Fill a model from a file; a classifier in the file is left out."""
+    if not path.is_file():
+        raise ValueError(f"there is no file of weights {path}: correct checkpoint_path, or leave it out")
     own = model.state_dict()
     state = aligned(read_tensors(path), own)
     classifiers = model.pretrained_cfg["classifier"]  # type: ignore[index]

@@ -24,7 +24,7 @@ from semconv.evaluation.features import everything, pool
 from semconv.files import user_path, write_text, write_whole
 from semconv.indicators import Control, PaddingMode
 from semconv.tasks import MaskedReconstruction
-from semconv.trained.run import LoadedRun, build_parts, check_classes, load_run, moments_of, trusted_modules
+from semconv.trained.run import LoadedRun, build_parts, check_classes, load_run, moments_of, trusted_modules, without_given_weights
 from semconv.version import __version__
 from semconv.yaml_files import read_yaml, to_yaml
 
@@ -292,7 +292,7 @@ def _wrapper_files(run: LoadedRun, task: MaskedReconstruction) -> tuple[dict[str
     model = run.config["model"]["init_args"]
     mean, std = moments_of(run)
     config = {
-        "encoder": model["encoder"],
+        "encoder": without_given_weights(model["encoder"]),
         "control": model.get("control"),
         "size": model["size"],
         "channels": task.geometry.channels,

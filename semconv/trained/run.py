@@ -4,14 +4,14 @@ import importlib.util
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from semconv.configuration import no_class, one_line
+from semconv.configuration import get, no_class, one_line
 from semconv.data import ImageData
 from semconv.data.sources import Moments
 from semconv.tracking.checkpoints import read_checkpoint
@@ -31,7 +31,7 @@ class LoadedRun(NamedTuple):
     folder: RunFolder
 
 
-def load_run(folder: str | Path, trust: Sequence[str] = ()) -> LoadedRun:
+def load_run(folder: str | Path, trust: Sequence[str] = (), initial: bool = False) -> LoadedRun:
     """Rebuild a run's task, with the weights of its newest whole checkpoint, and its data.
 
     A run's folder may be somebody else's: its configuration is built from classes of semconv and torch.nn, and from optimisers and
@@ -42,9 +42,11 @@ def load_run(folder: str | Path, trust: Sequence[str] = ()) -> LoadedRun:
         folder: `runs/<experiment>/<run id>`.
         trust: further modules whose classes the configuration may name, such as `my_package`. Those that the environment variable
             SEMCONV_TRUST names, with commas between them, may be named too.
+        initial: build the task with the weights of step 0, for `untrained_encoder`; those that were given have to be there.
 
     Raises:
-        ValueError: the folder is no run's, names a class that is not trusted or does not fit, or has no whole checkpoint.
+        ValueError: the folder is no run's, names a class that is not trusted or does not fit, or has no whole checkpoint; or
+            weights that it started from are not there.
     """
     run = RunFolder(folder)
     if not (run.path / "config.yaml").is_file():
@@ -55,7 +57,8 @@ def load_run(folder: str | Path, trust: Sequence[str] = ()) -> LoadedRun:
     if checkpoint is None:
         file = shlex.quote(f"{run.path}/config.yaml")
         raise ValueError(f"{run.path} has no whole checkpoint: train it with semconv fit -c {file}")
-    built = build_parts(config, run.path / "config.yaml", {"model": LightningModule, "data": LightningDataModule})
+    described, types = config if initial else _as_trained(config), {"model": LightningModule, "data": LightningDataModule}
+    built = build_parts(described, run.path / "config.yaml", types)
     task = built.model
     state = read_checkpoint(checkpoint)
     task.on_load_checkpoint(state)  # says what does not fit
@@ -66,6 +69,24 @@ def load_run(folder: str | Path, trust: Sequence[str] = ()) -> LoadedRun:
         if isinstance(values := run.summary.get("data/range"), list):
             built.data.given_range = (float(values[0]), float(values[1]))
     return LoadedRun(task.eval(), built.data, config, run)
+
+
+def _as_trained(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration that builds its task for the weights of a checkpoint alone."""
+    encoder = get(config, "model.init_args.encoder")
+    if not isinstance(encoder, dict):
+        return config
+    model = config["model"]
+    arguments = {**model["init_args"], "encoder": without_given_weights(encoder)}
+    return {**config, "model": {**model, "init_args": arguments}}
+
+
+def without_given_weights(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    """An encoder's configuration that does not load weights to start from: those of a checkpoint take their place."""
+    arguments = encoder.get("init_args") or {}
+    if str(encoder.get("class_path")).rpartition(".")[2] != "TimmEncoder":
+        return dict(encoder)
+    return {**encoder, "init_args": {**arguments, "pretrained": False, "checkpoint_path": None}}
 
 
 def moments_of(run: LoadedRun) -> Moments:

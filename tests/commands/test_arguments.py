@@ -3,6 +3,7 @@ import inspect
 import re
 import subprocess
 import sys
+from functools import partial
 
 import lightning
 import pytest
@@ -15,7 +16,7 @@ from semconv.commands import compare, export, predict, signatures, study, sweep
 from semconv.commands.arguments import FOLLOWS, MAY_FOLLOW, follower_problem, prepare, read
 from semconv.commands.check import CHECKS
 from semconv.commands.list import PARTS, list_classes, list_variants
-from semconv.commands.train import _resuming, _starting_from, main, parse
+from semconv.commands.train import SemconvCLI, _resuming, _starting_from, main, parse
 from semconv.commands.values import positive, share
 from semconv.comparison.runs import _folders
 from semconv.configuration import get, resolve_links
@@ -396,11 +397,14 @@ def test_a_mistyped_command_is_corrected(semconv):
     assert semconv("fti") == (2, "", "semconv: error: there is no command fti: did you mean fit?\n")
 
 
-def test_one_batch_is_not_all_batches_whatever_order_the_types_have(monkeypatch):
+def test_one_batch_is_not_all_batches_whatever_order_the_types_have(monkeypatch, tmp_path):
     annotations = inspect.unwrap(lightning.pytorch.Trainer.__init__).__annotations__
     for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
         monkeypatch.setitem(annotations, name, float | int | None)
     options = ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1.0", "--trainer.limit_test_batches=2"]
-    trainer = parse(arguments("cnn_plain", *options))["trainer"]
-    given = [trainer[f"limit_{name}_batches"] for name in ("train", "val", "test")]
-    assert [(type(value), value) for value in given] == [(int, 1), (float, 1.0), (int, 2)]
+    cli = SemconvCLI(
+        arguments("cnn_plain", *options, f"--runs={tmp_path}", "--data.num_images=8", "--data.batch_size=4"), run=False
+    )
+    for limit in (cli.config["trainer"].get, partial(getattr, cli.trainer)):
+        given = [limit(f"limit_{name}_batches") for name in ("train", "val", "test")]
+        assert [(type(value), value) for value in given] == [(int, 1), (float, 1.0), (int, 2)]

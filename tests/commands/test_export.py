@@ -14,6 +14,7 @@ from PIL import Image
 from semconv import load_exported, load_run
 from semconv.data import ImageData
 from semconv.evaluation.features import everything, pool
+from semconv.finetuning import FineTune
 from semconv.tracking.folder import RunFolder
 from semconv.trained.export import PLAIN
 from tests.experiments import FOLDER
@@ -192,7 +193,12 @@ def test_a_name_that_the_hub_cannot_have_is_refused(make_run, semconv, tmp_path)
 
 
 def test_a_cnn_of_timm_told_of_places_is_a_wrapper(make_run, semconv, tmp_path):
-    run = make_run("cnn_plain", *any_cnn("test_resnet", f"output_stride: 8, {by('Channels')}, {PLACE}"))
+    torch.save(timm.create_model("test_resnet").state_dict(), file := tmp_path / "given.pth")
+    options = any_cnn("test_resnet", f"output_stride: 8, checkpoint_path: {file}, {by('Channels')}, {PLACE}")
+    run = make_run("cnn_plain", *options)
+    file.unlink()  # a run and its export hold all weights, but for those that it started from
+    with pytest.raises(ValueError, match=f"there is no file of weights {file}: correct checkpoint_path, or leave it out"):
+        FineTune(str(run), scratch=True)
     code, out, _ = semconv("export", run, "--output", tmp_path / "out")
     assert code == 0
     assert "not for timm: its test_resnet is conditioned on Coordinates by Channels" in out

@@ -6,7 +6,7 @@ from scipy.sparse import lil_matrix
 from scipy.sparse.linalg import spsolve
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from semconv.corruption import View
+from semconv.corruption import Bert, CamouflageFill, Hide, Noise, View, ZeroFill
 from semconv.encoders import Geometry
 from semconv.evaluation.classical import Harmonic, NearestVisible, VisibleMean
 from semconv.evaluation.reconstruction import REGIONS, ReconstructionMetrics, distance_to_visible, regions, seam, ssim
@@ -284,6 +284,12 @@ def test_a_denoising_network_is_tested_under_hide_too(tmp_path):
     cli = train("cnn_denoising", tmp_path)
     (results,) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     assert results["test/masked_mse_under_hide"] > results["test/masked_mse"] + 0.01
+    for fill, corruption in ((ZeroFill(), Noise()), (CamouflageFill(), Bert(CamouflageFill()))):
+        under_hide = []
+        for cli.model.corruption in (corruption, Hide(fill)):
+            (results,) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+            under_hide.append(results["test/masked_mse_under_hide"])
+        assert under_hide[0] == under_hide[1] == results["test/masked_mse"]
 
 
 def test_where_no_pixel_is_hidden_there_is_a_reason(tmp_path):
