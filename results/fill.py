@@ -45,7 +45,7 @@ KINDS: dict[str, Callable[..., str]] = {
     each.__name__: each
     for each in (
         *(verdicts.verdicts, verdicts.caption, verdicts.gain, verdicts.outcome, verdicts.screening, verdicts.search),
-        *(verdicts.control_gains, verdicts.extra_gains, verdicts.margins, verdicts.state, verdicts.answers),
+        *(verdicts.control_gains, verdicts.extra_gains, verdicts.margins, verdicts.state, verdicts.answers, verdicts.other_answers),
         *(reasons.features, reasons.distance, reasons.importance, reasons.mask_auc, reasons.position_r2, reasons.layers),
         figures,
     )

@@ -14,7 +14,7 @@ from semconv.study.arms import Arm, by_point, main_arms
 def features(*names: str) -> str:
     """How well the features of the networks of studies classify, and thumbnails beside them."""
     columns = {"linear top-1": "probe/linear_top1", "k-NN top-1": "probe/knn_top1"}
-    rows = _probes(names, columns)
+    rows = _probes(names, columns, extra_controls=True)
     baselines: dict[str, list[str]] = {}
     for key in columns.values():
         for label, value in _classical(names[0], key).items():

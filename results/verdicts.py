@@ -114,12 +114,14 @@ def outcome(name: str) -> str:
 
 
 def margins(name: str) -> str:
-    """What each candidate gains over its controls and plain at equal FLOPs, as far as they are there, within a sentence."""
+    """What each candidate gains over its controls and plain at equal FLOPs by the first endpoint, within a sentence."""
     found = table(name)
     if found is None or found.comparison is None:
         return unmeasured(name)
     words = []
     for each in found.candidates:
+        if each.endpoint.key != found.study.endpoints[0]:
+            continue
         gains = [f"{gained(difference)} over {other}" for other, difference in each.evidence.against.items() if other != PLAIN]
         words += [f"`{each.variant.label}`{under(found.study, each.variant)} gains {', '.join(gains)}"] if gains else []
     return "; ".join(words)
@@ -182,13 +184,23 @@ def state() -> str:
 
 
 def answers() -> str:
-    """A table of the project's question, part by part."""
+    """A table of the verdicts on the project's question, part by part."""
+    return _table_of_answers(judged=True)
+
+
+def other_answers() -> str:
+    """A table of what else is known of the question: screenings, references, extra controls, and what is not measured."""
+    return _table_of_answers(judged=False)
+
+
+def _table_of_answers(judged: bool) -> str:
     rows = [["part of the question", "network", "verdict", "better than plain by (95 % interval)", "than with zeros by", "n"]]
     rows[0] += ["fill, protocol", "study"]
     for question in QUESTIONS:
         for network, study in itertools.product(question.networks, question.studies):
             cells = _answers(found, network) if (found := table(study)) else []
-            rows += [[question.text, f"`{network}`", *each, f"`{study}`"] for each in cells or [["not yet measured", *[""] * 4]]]
+            for is_judged, *each in cells or [(False, "not yet measured", "", "", "", "")]:
+                rows += [[question.text, f"`{network}`", *each, f"`{study}`"]] if is_judged == judged else []
     return markdown(rows)
 
 
@@ -230,10 +242,11 @@ def _verdicts(study: Study, comparison: Comparison, endpoint: Metric) -> str:
     return markdown(rows)
 
 
-def _answers(found: Table, network: str) -> list[list[str]]:
-    """The cells of one network: verdict, gains, n and protocol by the first endpoint, in each setting; of the screening, where it
-    was not confirmed."""
-    rows, comparison, seen = [], found.comparison, set()
+def _answers(found: Table, network: str) -> list[tuple[bool, str, str, str, str, str]]:
+    """The cells of one network: whether there is a verdict, what is known, gains, n and protocol by the first endpoint, in each
+    setting; of the screening, where it was not confirmed."""
+    rows: list[tuple[bool, str, str, str, str, str]] = []
+    comparison, seen = found.comparison, set()
     first = found.study.endpoints[0]
     if comparison is not None:
         for judged in comparison.judged:
@@ -243,16 +256,16 @@ def _answers(found: Table, network: str) -> list[list[str]]:
                 place = under(found.study, judged.variant)
                 is_candidate = network in found.study.family
                 word = f"{_word(judged)} for {judged.endpoint.name}{place}" if is_candidate else _reference(judged.endpoint, place)
-                gains = [gained(against), gained(judged.evidence.against.get("zero"))]
-                rows.append([word, *gains, str(against.n if against else 0), _protocol(judged.variant.first)])
+                zeros, n = gained(judged.evidence.against.get("zero")), str(against.n if against else 0)
+                rows.append((is_candidate, word, gained(against), zeros, n, _protocol(judged.variant.first)))
         for variant, endpoint, against in comparison.references:
             if variant.experiment == network and endpoint.key == first:
                 word = _reference(endpoint, under(found.study, variant))
-                rows.append([word, gained(against), "", str(against.n), _protocol(variant.first)])
+                rows.append((False, word, gained(against), "", str(against.n), _protocol(variant.first)))
         for control, gain, _ in _controls(found.study, comparison):
             if control.label == network and gain:
                 word = f"an extra control, no verdict: {comparison.endpoints[0].label}{under(found.study, control)}"
-                rows.append([word, gained(gain), "", str(gain.n), _protocol(control.first)])
+                rows.append((False, word, gained(gain), "", str(gain.n), _protocol(control.first)))
     if network in found.study.family:
         runs = by_point(found.study, found.runs.get("screen", []))
         protocols = {point.arm: _protocol(next(iter(each.values()))) for point, each in runs.items()}
@@ -260,7 +273,7 @@ def _answers(found: Table, network: str) -> list[list[str]]:
             if arm.variant == network and arm.setting not in seen:
                 name = f" under {arm.setting}" if arm.setting != ONLY else ""
                 word = f"screened{name}, no verdict; {'to be confirmed' if each.kept else 'not kept'}"
-                rows.append([word, gained(each.against_plain), "", str(each.against_plain.n), protocols[arm]])
+                rows.append((False, word, gained(each.against_plain), "", str(each.against_plain.n), protocols[arm]))
     return rows
 
 
