@@ -94,6 +94,14 @@ class Task(lightning.LightningModule, ABC):
         factor = partial(warmup_cosine, total=steps, warmup=self.warmup, floor=self.min_lr / self.base_lr)
         return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
+    def on_train_start(self) -> None:
+        schedulers = self.lr_schedulers()
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            if isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):  # the checkpoint's rate may be that of a smaller budget
+                parts = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+                for group, rate, factor in parts:
+                    group["lr"] = rate * factor(scheduler.last_epoch)
+
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         advance(scheduler, self.trainer.global_step)
 

@@ -14,10 +14,11 @@ from semconv.controls import find_indicators
 from semconv.cost import count_images
 from semconv.processes import all_gather
 from semconv.tracking.continuation import LENGTHENED, Origin, require_unfinished
-from semconv.tracking.facts import measured_facts
+from semconv.tracking.facts import dataset, measured_facts
 from semconv.tracking.folder import RunFolder, Status
 from semconv.tracking.identity import IDENTITY
 from semconv.tracking.recorder import recorders
+from semconv.tracking.secrets import redact
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -48,6 +49,8 @@ class Record(Callback):
         self.folder, self.config, self.summary, self.resume = folder, config, summary or {}, resume
         self.origin = origin or Origin()
         self.samples_seen, self._begun, self._lengthened_at = 0, False, ""
+        self._order: list[dict[str, Any]] = []  # of the batches of the checkpoint's epoch
+        self._before: Status | None = None
         self._started = time.monotonic()
 
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
@@ -58,11 +61,19 @@ class Record(Callback):
             start = {"checkpoint": self.origin.checkpoint} if self.origin.checkpoint else {}
             self.folder.create(self.config, **start, **_machine(trainer))
             differs = {"weights_differ_in": list(self.origin.differs_in)} if self.origin.differs_in else {}
-            self.folder.summarise({**self.summary, **self._about(pl_module), **_scale(trainer), **differs})
+            chosen = _chosen(trainer)
+            facts = {"facts": {**self.summary.get("facts", {}), "dataset": dataset(chosen["data/source"])}} if chosen else {}
+            self.folder.summarise({**self.summary, **self._about(pl_module), **_scale(trainer), **chosen, **facts, **differs})
             self._begun = True
         self.folder.hold()
         if not self._begun:
             require_unfinished(self.folder)  # a process that held the folder until now may have finished the run
+            before, now = self.folder.summary.get("data/source"), _chosen(trainer).get("data/source")
+            if before and before != now:
+                raise ValueError(
+                    f"data.source: the run has read {before}, and now {now} is the first that is there: restore the other"
+                )
+            self._before = self.folder.summary.get("status")
         self._set("running")
 
     def _about(self, module: "LightningModule") -> dict[str, Any]:
@@ -81,7 +92,14 @@ class Record(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.samples_seen = state_dict["samples_seen"]
 
+    def on_load_checkpoint(self, trainer: "Trainer", module: "LightningModule", checkpoint: dict[str, Any]) -> None:
+        self._order = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {}).get("combined_loader") or []
+
     def on_train_start(self, trainer: "Trainer", module: "LightningModule") -> None:
+        # Lightning compares it as it makes the loader, which the schedule has asked for before the checkpoint was read
+        loader: Any = trainer.train_dataloader
+        if self._order and hasattr(loader, "load_state_dict"):
+            loader.load_state_dict(self._order[0])
         self._begin(trainer)
         if trainer.is_global_zero:
             self.folder.summarise({"trainer/num_training_batches": trainer.num_training_batches})
@@ -130,6 +148,8 @@ class Record(Callback):
         if skipped and trainer.is_global_zero:
             number = sum(len(names) for names in skipped.values())
             self.folder.summarise({"data/num_skipped_images": number, "data/skipped_images": skipped})
+        if self.resume and not self._begun and stage == "fit":
+            self._begin(trainer)  # nothing was left to train
         if trainer.is_global_zero and self._begun:
             self.folder.summarise({"trainer/seconds": round(time.monotonic() - self._started, 3)})
             if getattr(trainer, "ends", True):  # killed between two stages, the run is resumed
@@ -138,6 +158,8 @@ class Record(Callback):
 
     def on_exception(self, trainer: "Trainer", module: "LightningModule", exception: BaseException) -> None:
         self.folder.release()
+        if trainer.is_global_zero and self._before and not self._begun:
+            self._set(self._before)  # nothing has been computed
         if trainer.is_global_zero and self._begun:
             # a full disk has no room for the summary either, and has been named
             with suppress(OSError) if isinstance(exception, OSError) else nullcontext():
@@ -155,8 +177,7 @@ class Record(Callback):
     def _continued(self, step: int) -> dict[str, Any]:
         """The identity of a run that continues, which names the steps at which its budget was lengthened."""
         identity = json.loads(json.dumps({key: self.summary[key] for key in IDENTITY if key in self.summary}))
-        before = self.folder.summary.get("protocol", {}).get("trainer", {}).get(LENGTHENED) or self.origin.lengthened_at
-        self._lengthened_at = ", ".join(filter(None, (before, str(step) if self.origin.lengthened else "")))
+        self._lengthened_at = ", ".join(filter(None, (self.origin.lengthened_at, str(step) if self.origin.lengthened else "")))
         if self._lengthened_at and "protocol" in identity:
             identity["protocol"]["trainer"][LENGTHENED] = self._lengthened_at
         return identity
@@ -194,6 +215,13 @@ def _scale(trainer: "Trainer") -> dict[str, list[float]]:
     mean, std = getattr(data, "moments", None) or (None, None)
     found = {"data/mean": mean, "data/std": std, "data/range": getattr(data, "given_range", None)}
     return {key: list(value) for key, value in found.items() if value}
+
+
+def _chosen(trainer: "Trainer") -> dict[str, str]:
+    """The first of several sources that is there, which is the one that is read; empty where there is one alone."""
+    data: Any = getattr(trainer, "datamodule", None)
+    chosen = getattr(data, "chosen", None)
+    return {"data/source": redact(chosen.name)} if chosen and len(data.candidates) > 1 else {}
 
 
 def _gather_skipped(trainer: "Trainer") -> dict[str, list[str]]:

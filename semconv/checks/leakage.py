@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from functools import cache, partial
@@ -297,6 +297,7 @@ def _run(task: MaskedReconstruction, circumstances: Circumstances, batch: Batch,
         stack.enter_context(torch.set_grad_enabled(batch.images.requires_grad))
         for path, module in watched.items():
             stack.callback(module.register_forward_hook(partial(keep, path)).remove)
+            stack.enter_context(_replaced(module, **_recording(module, partial(keep, path))))
         stack.enter_context(torch.random.fork_rng(devices=[]))
         if circumstances.bf16:
             stack.enter_context(torch.autocast("cpu", torch.bfloat16))
@@ -305,7 +306,32 @@ def _run(task: MaskedReconstruction, circumstances: Circumstances, batch: Batch,
             task.training_step(batch, 0)
         else:
             task(task.look(batch, circumstances.stage)[0])
+    if circumstances.training and not outputs:
+        raise ValueError(
+            f"{type(task).__name__}.training_step runs neither its encoder nor its decoder, so that nothing is checked: call them"
+        )
     return outputs
+
+
+def _recording(module: nn.Module, keep: Callable[..., None]) -> dict[str, Callable[..., Any]]:
+    """Methods of a module that a task may call in its place, where no hook runs, and that show what they give."""
+
+    def recorded(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            output = method(*arguments, **named)
+            keep(module, arguments, output)
+            return output
+
+        return call
+
+    return {name: recorded(getattr(module, name)) for name in ("forward", "encode_stages") if hasattr(module, name)}
+
+
+def untested(task: MaskedReconstruction, data: object) -> list[str]:
+    """Parts of a user's own classes that `check_leakage` does not run."""
+    kind, steps = type(task), ("validation_step", "test_step", "predict_step")
+    own = [f"{kind.__name__}.{name}" for name in steps if getattr(kind, name) is not getattr(MaskedReconstruction, name)]
+    return own if isinstance(data, ImageData) else [*own, f"the batches of {type(data).__name__}"]
 
 
 def _batch(images: Tensor) -> Batch:

@@ -59,12 +59,12 @@ def leakage(arguments: list[str]) -> None:
     """Check that hidden pixels do not leak; exit with code 1 if they do."""
     _, others, debug = _parse("leakage", LEAKAGE_TEXT, arguments, argparse.ArgumentParser())
     task, data = _build(others, debug)
-    from semconv.checks.leakage import check_leakage
+    from semconv.checks.leakage import check_leakage, untested
     from semconv.data import ImageData
 
     cases = []
     console = _console()
-    with console.status("checking"):
+    with console.status("checking"), in_one_line(debug):
         for case in check_leakage(task, data if isinstance(data, ImageData) else None):
             cases.append(case)
             if case.leak:
@@ -75,6 +75,8 @@ def leakage(arguments: list[str]) -> None:
     last = cases[-1]
     if last.leak is None:
         _say(console, f"{LEAKAGE}: {len(cases)} ways of hiding, each tested by content, NaN and gradient")
+        if others := untested(task, data):
+            _say(console, f"not tested, as the check does not run them: {', '.join(others)}")
         return
     shown = f"; the corrupted image differs already, so look at {last.corruption} first" if last.leak.view else ""
     _say(

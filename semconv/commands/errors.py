@@ -35,7 +35,7 @@ def in_one_line(debug: bool = False) -> Iterator[None]:
         if (said := user_message(error)) is None:
             raise
         if debug:
-            traceback.print_exc()
+            print(redact(traceback.format_exc()), file=sys.stderr)
         fail(said)
 
 

@@ -219,8 +219,11 @@ class SemconvCLI(LightningCLI):
         self._keep_counts(self._whole()["trainer"])
         config = self._whole().as_dict()
         check_ranges(config)
-        if self.config.get("subcommand") in ("fit", "run") and (problem := nothing_to_train(config["trainer"])):
-            raise ValueError(problem)
+        if self.config.get("subcommand") in ("fit", "run"):
+            if problem := nothing_to_train(config["trainer"]):
+                raise ValueError(problem)
+            if config["trainer"]["max_epochs"] is None and config["trainer"]["max_steps"] in (None, -1):
+                raise ValueError("trainer.max_epochs is null, of which Lightning makes 1,000: give a number of epochs, or of steps")
         if other := no_class(config):
             raise ValueError(f"{other[0]} is {other[1]}, which is no class and is not called: give a class")
         if found := not_finite(config):
@@ -270,6 +273,8 @@ class SemconvCLI(LightningCLI):
             raise ValueError(
                 f"--resume is for fit and run: {subcommand} a run by -c RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt"
             )
+        if config.get("resume") and config.get("ckpt_path"):
+            raise ValueError("--resume continues from the run's newest checkpoint: leave --ckpt_path out, or --resume")
         if config.get("resume"):
             config["ckpt_path"] = _resumable(RunFolder(config["resume"]))
             self._checkpoint = read_checkpoint(Path(config["ckpt_path"]))
@@ -532,7 +537,7 @@ def explaining(debug: bool) -> Iterator[None]:
             yield
     except Refused as error:
         if debug:
-            traceback.print_exc()
+            print(redact(traceback.format_exc()), file=sys.stderr)
         fail(error.message)
 
 

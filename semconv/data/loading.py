@@ -149,13 +149,14 @@ class Loader:
         return dict(self.protocol)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Check that the run can resume inside an epoch. Lightning calls it when it does.
+        """Check that a run can resume inside an epoch, where it does.
 
         Raises:
             ValueError: the order of batches differs from that of the checkpoint's run.
         """
+        inside = 0 < self.position()[1] < self.num_batches
         for key, value in state.items():
-            if self.protocol.get(key) != value:
+            if inside and self.protocol.get(key) != value:
                 raise ValueError(
                     f"the checkpoint was written inside an epoch with {key} {value!r}, this run has {self.protocol.get(key)!r}: "
                     f"resume with data.{key} {value!r}, or from a checkpoint at an epoch's end"

@@ -29,14 +29,28 @@ DATA_USUALLY = {
     "labels": "folders",
     "image_column": None,
     "label_column": None,
+    "maps": None,
+    "map_kind": "classes",
 }
-TRAINER_USUALLY = {"gradient_clip_algorithm": None, "overfit_batches": 0.0, "max_time": None, "min_epochs": None, "min_steps": None}
+TRAINER_USUALLY = {
+    "gradient_clip_algorithm": None,
+    "limit_val_batches": None,
+    "overfit_batches": 0.0,
+    "max_time": None,
+    "min_epochs": None,
+    "min_steps": None,
+}
 # callbacks of Lightning that leave training as it is; any other may change it
 WATCHING = {
     *("ModelSummary", "RichModelSummary", "ProgressBar", "TQDMProgressBar", "RichProgressBar"),
     *("LearningRateMonitor", "DeviceStatsMonitor", "ThroughputMonitor", "ModelCheckpoint", "OnExceptionCheckpoint"),
 }
 VARIANT_KEYS = ("encoder", "decoder", "control")
+# of a user's own class all other arguments are part of the protocol
+ELSEWHERE = (
+    *("seed", "image_size", "compile", "num_workers", "root", "download", "cache_folder", "cache_limit", "max_pixels"),
+    *("on_bad_image", "pretrained_run"),
+)
 EVALUATION_KEYS = ("evaluation_images", "recalibrate_batch_norm")
 IDENTITY = ("experiment", "control", "seed", "variant", "protocol")
 
@@ -51,8 +65,11 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     model, data, trainer = config["model"]["init_args"], config["data"].get("init_args", {}), config["trainer"]
     protocol = {
-        "data": {**{key: data.get(key) for key in DATA_KEYS}, **_unusual(data, DATA_USUALLY)},
-        "model": {key: model.get(key) for key in (*MODEL_KEYS, *(FINETUNING_KEYS if model.get("pretrained_run") else ()))},
+        "data": {**{key: data.get(key) for key in DATA_KEYS}, **_unusual(data, DATA_USUALLY), **_own(config["data"])},
+        "model": {
+            **{key: model.get(key) for key in (*MODEL_KEYS, *(FINETUNING_KEYS if model.get("pretrained_run") else ()))},
+            **_own(config["model"]),
+        },
         "trainer": {
             **{key: trainer[key] for key in TRAINER_KEYS},
             **_unusual(trainer, TRAINER_USUALLY),
@@ -70,6 +87,15 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
         "variant": variant,
         "protocol": protocol,
     }
+
+
+def _own(part: Mapping[str, Any]) -> dict[str, Any]:
+    """The class of a part that is not of semconv, and the arguments that only this class has."""
+    name = part.get("class_path")
+    if not isinstance(name, str) or name.startswith("semconv."):
+        return {}
+    known = {*DATA_KEYS, *DATA_USUALLY, *MODEL_KEYS, *FINETUNING_KEYS, *VARIANT_KEYS, *ELSEWHERE}
+    return {"class": name, **{key: value for key, value in (part.get("init_args") or {}).items() if key not in known}}
 
 
 def _unusual(values: Mapping[str, Any], usually: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from semconv.corruption import Bert, Corruption, Fill, Hide, View
 from semconv.data import ImageData
 from semconv.encoders import Encoder, Encoding, Geometry, Size
+from semconv.encoders.encoder import with_finer
 from semconv.indicators import ExternalMap
 from semconv.masking import spread_mask
 from semconv.tasks import MaskedReconstruction
@@ -89,6 +90,25 @@ class Remembering(MaskedReconstruction):
         view, mask = self.look(batch, "train")
         prediction = self.decoder(self.encoder(view._replace(pixels=view.pixels + _mean(batch.images))), view.mask)
         return self.objective(prediction, batch.images, mask)
+
+
+class Bypassing(Remembering):
+    """The same, by methods of which no hook knows."""
+
+    def training_step(self, batch, batch_idx):
+        view, mask = self.look(batch, "train")
+        stages = self.encoder.encode_stages(view._replace(pixels=view.pixels + _mean(batch.images)))
+        return self.objective(self.decoder.forward(with_finer(stages), view.mask), batch.images, mask)
+
+    def test_step(self, batch, batch_idx):
+        return super().test_step(batch, batch_idx)
+
+
+class Idle(MaskedReconstruction):
+    """Trains something else."""
+
+    def training_step(self, batch, batch_idx):
+        return batch.images.sum()
 
 
 def _mean(images: Tensor) -> Tensor:

@@ -3,10 +3,10 @@ import re
 import pytest
 
 from semconv.__main__ import main
-from semconv.checks.leakage import Circumstances, Leak, check_leakage, find_leak, find_mixing
+from semconv.checks.leakage import Circumstances, Leak, check_leakage, find_leak, find_mixing, untested
 from semconv.corruption import Hide, Noise
 from semconv.masking import RandomMasker
-from tests.checks.leaking import CHEATS, CentredHide, LateFill, MultipliedFill, Noisy, ResizedHide
+from tests.checks.leaking import CHEATS, Bypassing, CentredHide, Idle, LateFill, MultipliedFill, Noisy, ResizedHide
 from tests.experiments import FOLDER, arguments, built, make_task, random_images
 
 STEM = "encoder.stem.convolution.convolution"
@@ -56,7 +56,7 @@ def test_masking_after_a_stem_of_separate_patches_is_none():
     assert find_leak(task, random_images(task), task.masker, task.corruption) is None
 
 
-@pytest.mark.parametrize(("name", "layer"), [("NormalisedFirst", "input_norm"), ("Remembering", STEM)])
+@pytest.mark.parametrize(("name", "layer"), [("NormalisedFirst", "input_norm"), ("Remembering", STEM), ("Bypassing", STEM)])
 def test_a_leak_of_a_training_step_is_found_in_training_alone(name, layer, tmp_path, monkeypatch, capsys):
     text = (FOLDER / "base.yaml").read_text().replace("semconv.tasks.MaskedReconstruction", f"tests.checks.leaking.{name}")
     (tmp_path / "own.yaml").write_text(text)
@@ -65,6 +65,19 @@ def test_a_leak_of_a_training_step_is_found_in_training_alone(name, layer, tmp_p
     assert stop.value.code == 1
     last = capsys.readouterr().out.splitlines()[-1]
     assert f"first at {layer} (RandomMasker, ZeroFill, train of epoch 0, 2 images, fp32)" in last
+
+
+def test_what_the_check_does_not_run_is_named():
+    task, data = built("cnn_plain").model, built("cnn_plain").datamodule
+    assert untested(task, data) == []
+    for kind in (Bypassing, Idle):
+        other = make_task("cnn_plain", "--data.size=[16,16]", "--model.size=micro")
+        other.__class__ = kind
+        if kind is Bypassing:
+            assert untested(other, object()) == ["Bypassing.test_step", "the batches of object"]
+        else:
+            with pytest.raises(ValueError, match=r"Idle\.training_step runs neither its encoder nor its decoder"):
+                list(check_leakage(other))
 
 
 @pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.__name__)

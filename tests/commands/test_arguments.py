@@ -284,11 +284,17 @@ def test_a_class_may_have_the_name_of_the_one_that_it_extends(tmp_path, monkeypa
     parse(arguments("cnn_plain", "--model.masker=own_names.RandomMasker", "--model.masker.ratio=0.5"))
 
 
-def test_debug_shows_the_traceback(capsys):
+def test_debug_shows_the_traceback_without_secrets(capsys, monkeypatch, tmp_path):
     for option in ("--trainer.max_epoch=3", "--model.cell=5"):
         with pytest.raises(SystemExit):
             main(["fit", "--debug", *arguments("cnn_channels", option)])
         assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("MY_TOKEN", "s3cr3tvalue")
+    for option in ("--trainer.max_steps=s3cr3tvalue", "--data.source=/nowhere/s3cr3tvalue"):
+        with pytest.raises(SystemExit):
+            main(["fit", "--debug", *arguments("cnn_plain", option, f"--runs={tmp_path}")])
+        assert "Traceback" in (said := capsys.readouterr().err)
+        assert "s3cr3t" not in said
 
 
 HELP = [[command, "--help"] for command in ("compare", "check", "export", "fit", "init", "predict", "sweep", "workspace")]

@@ -3,12 +3,14 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from semconv.commands.train import main
 from semconv.comparison.runs import find_runs
+from semconv.optimisation import warmup_cosine
 from semconv.tracking.folder import RunFolder
 from semconv.tracking.locks import Lock
 from tests.experiments import arguments
@@ -95,18 +97,32 @@ def test_a_checkpoint_of_a_whole_epoch_leaves_nothing_of_it(tmp_path, capsys):
     capsys.readouterr()
     assert "nothing is left to train" in refused(capsys, "fit", *again, str(checkpoints / "last.ckpt"))
     main(["fit", *again, str(checkpoints / "step-00000002.ckpt")])  # one of three steps is left
+    RunFolder(run).summarise({"status": "terminated"})  # in its last validation
+    main(["fit", "--resume", str(run)])
+    assert summary(run)["status"] == "finished"
 
 
 def test_a_checkpoint_that_leaves_nothing_to_train_is_refused(run, tmp_path, capsys):
     words = ["-c", str(run / "config.yaml"), f"--runs={tmp_path / 'other'}", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
     assert "has 3 steps, and nothing is left to train" in refused(capsys, "run", *words)
+    assert "leave --ckpt_path out, or --resume" in refused(capsys, "run", "--resume", str(run), "--ckpt_path", "any.ckpt")
     assert not (tmp_path / "other").exists()
 
 
 def test_a_lengthened_run_is_recorded_as_such(run, capsys):
-    assert not summary(run)["protocol"]["trainer"].get("lengthened_at")
+    protocol = summary(run)["protocol"]
+    assert not protocol["trainer"].get("lengthened_at")
+    protocol["trainer"]["lengthened_at"] = "3"  # by a process that was killed before its first checkpoint
+    RunFolder(run).summarise({"protocol": protocol})
     main(["run", "--resume", str(run), "--trainer.max_steps=5"])
-    found = summary(run)
+    found, rows = summary(run), RunFolder(run).rows()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    model = config["model"]["init_args"]
+    peak = model["base_lr"] * config["data"]["init_args"]["batch_size"] / 256
+    rates = {row["step"]: row["train/learning_rate"] for row in rows if "train/learning_rate" in row}
+    for step in (3, 4):  # of the new schedule from its first step on
+        factor = warmup_cosine(step, 5, model["warmup"], model["min_lr"] / model["base_lr"])
+        assert rates[step] == pytest.approx(peak * factor, rel=1e-6)
     trainer = found["protocol"]["trainer"]
     assert (found["trainer/global_step"], trainer["max_steps"], trainer["lengthened_at"]) == (5, 5, "3")
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 5
@@ -158,3 +174,28 @@ def test_weights_tested_on_their_way_or_under_another_protocol_are_no_run_of_it(
     said = capsys.readouterr().err
     for other in ("number of steps", "model.masker.ratio"):
         assert f"it tests weights that were trained with another {other}" in said
+
+
+def test_an_epoch_is_resumed_with_its_own_images_alone(tmp_path, capsys):
+    (images := tmp_path / "images").mkdir()
+    for split, number in (("train", 24), ("test", 4)):
+        np.save(images / f"{split}.npy", np.zeros((number, 32, 32, 3), np.uint8))
+    data = [f"--data.source=[npy/{tmp_path}/none,npy/{images},scenes]", "--data.num_images=null", "--data.num_test_images=null"]
+    data.append("--data.batch_size=4")
+    main(["fit", *arguments("cnn_plain", *SHORT, *data, "--checkpoint_every=2", f"--runs={tmp_path / 'runs'}")])
+    (run,) = (tmp_path / "runs").glob("*/*")
+    for path in run.glob("checkpoints/*.ckpt"):
+        if path.name != "step-00000002.ckpt":
+            path.unlink()
+    RunFolder(run).summarise({"status": "terminated"})
+    capsys.readouterr()
+    np.save(images / "train.npy", np.zeros((28, 32, 32, 3), np.uint8))
+    assert "the checkpoint was written inside an epoch with num_images" in refused(capsys, "fit", "--resume", str(run))
+    found = summary(run)
+    assert (found["status"], found["data/source"], found["facts"]["dataset"]) == ("terminated", f"npy/{images}", "images")
+    images.rename(tmp_path / "away")
+    assert f"the run has read npy/{images}, and now scenes is the first" in refused(capsys, "fit", "--resume", str(run))
+    (tmp_path / "away").rename(images)
+    np.save(images / "train.npy", np.zeros((24, 32, 32, 3), np.uint8))
+    main(["fit", "--resume", str(run)])
+    assert summary(run)["status"] == "finished"

@@ -133,6 +133,10 @@ def test_a_training_without_a_step_is_found(options):
         (["--trainer.profiler=nosuch"], "trainer.profiler is nosuch: "),
         (["--trainer.val_check_interval=0"], "trainer.val_check_interval is 0: give a number of batches, 1 or more, or a share"),
         (["--trainer.logger=WandbLogger"], "trainer.logger is WandbLogger, and each run has a record in W&B already: leave it out"),
+        (
+            ["--trainer.max_epochs=null", "--trainer.max_steps=-1"],
+            "trainer.max_epochs is null, of which Lightning makes 1,000: give a number of epochs",
+        ),
         (["--trainer.limit_train_batches=0"], "trainer.limit_train_batches is 0, and nothing is left to train: give more"),
         (
             ["--model.optimizer.betas=[2,3]"],
