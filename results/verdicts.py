@@ -385,6 +385,8 @@ def _share(found: Table) -> str:
             arm = point.arm._replace(control="")
             seeds[arm] = min(len(runs_of), seeds.get(arm, len(runs_of)))
     tuned, most = len(found.runs.get("tune", [])), max(seeds.values(), default=0)
+    if most < study.confirm.looks.seeds[0]:
+        return ""
     fixed = tuned + len(study.settings) * each * most
     runs = tuned + len(found.runs.get("screen", [])) + sum(min(len(runs_of), most) for runs_of in confirmed.values())
     return f"{runs} / {fixed:,} = {short(runs / fixed, digits=2)}"
