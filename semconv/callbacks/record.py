@@ -98,7 +98,8 @@ class Record(Callback):
     def on_train_start(self, trainer: "Trainer", module: "LightningModule") -> None:
         # Lightning compares it as it makes the loader, which the schedule has asked for before the checkpoint was read
         loader: Any = trainer.train_dataloader
-        if self._order and hasattr(loader, "load_state_dict"):
+        is_inside = 0 < trainer.fit_loop.batch_idx + 1 < trainer.num_training_batches
+        if self._order and is_inside and hasattr(loader, "load_state_dict"):
             loader.load_state_dict(self._order[0])
         self._begin(trainer)
         if trainer.is_global_zero:

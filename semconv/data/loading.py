@@ -154,9 +154,8 @@ class Loader:
         Raises:
             ValueError: the order of batches differs from that of the checkpoint's run.
         """
-        inside = 0 < self.position()[1] < self.num_batches
         for key, value in state.items():
-            if inside and self.protocol.get(key) != value:
+            if self.protocol.get(key) != value:
                 raise ValueError(
                     f"the checkpoint was written inside an epoch with {key} {value!r}, this run has {self.protocol.get(key)!r}: "
                     f"resume with data.{key} {value!r}, or from a checkpoint at an epoch's end"
