@@ -9,6 +9,7 @@ from semconv.commands.errors import fail, in_one_line
 from semconv.commands.keys import check_keys
 from semconv.commands.short import write_out
 from semconv.configuration import get, require
+from semconv.tracking.budget import batches_of, limited
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
@@ -116,7 +117,6 @@ def read_budget(config: Mapping[str, Any], images: int, devices: int | None = No
     """
     # importing Lightning takes seconds
     from semconv.commands.trainer_options import nothing_to_train
-    from semconv.tracking.budget import batches_of, limited
 
     trainer, batch = config["trainer"], get(config, "data.init_args.batch_size")
     if batch is None:
